@@ -1,0 +1,26 @@
+"""Iterative structured pruning of large language models with multi-domain calibration.
+
+from pruning import RunConfig, prune
+result = prune(RunConfig(model="demo", ratio=0.5))
+print(result.perplexity)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pruning.config import PruningError, RunConfig
+
+if TYPE_CHECKING:
+    from pruning.worker import Result, prune
+
+__all__ = ["PruningError", "Result", "RunConfig", "prune"]
+
+
+def __getattr__(name: str) -> Any:
+    """`prune` and `Result` on first use: they import torch, which takes seconds."""
+    if name in ("prune", "Result"):
+        from pruning import worker
+
+        return getattr(worker, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

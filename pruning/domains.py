@@ -1,0 +1,273 @@
+"""Whose text decides: where a domain's text comes from, and how it becomes blocks of tokens.
+
+A source is `embedded` (the project's own text), a path (text, JSON Lines, Parquet; a folder of these), or
+`hub:NAME` with NAME a preset or `ID[:CONFIG[:COLUMN]]` of a Hugging Face data set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from pruning.config import EMBEDDED_DOMAINS, DomainError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+Split = Literal["calibration", "heldout"]
+
+# id, configuration, columns, split for calibration, split for held-out text
+HUB_PRESETS: dict[str, tuple[str, str | None, tuple[str, ...], str, str]] = {
+    "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1", ("text",), "train", "test"),
+    "c4": ("allenai/c4", "en", ("text",), "train", "validation"),
+    "code": ("codeparrot/codeparrot-clean-valid", None, ("content",), "train", "train"),
+    "gsm8k": ("openai/gsm8k", "main", ("question", "answer"), "train", "test"),
+    "openwebmath": ("open-web-math/open-web-math", None, ("text",), "train", "train"),
+}
+TEXT_SUFFIXES = (".txt", ".md", ".text")
+TABLE_SUFFIXES = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+HELDOUT_SHARE = 0.1  # of a source that has no held-out split of its own: its last tenth
+
+
+@dataclass(frozen=True)
+class TokenBlocks:
+    """Blocks of a domain's text, all of full length.
+
+    Attributes:
+        domain: name.
+        ids: int64 (n_blocks, seq_len).
+        source: where the text came from, with revision and seed.
+    """
+
+    domain: str
+    ids: np.ndarray
+    source: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Names the tokens themselves, whatever they were cut from."""
+        return hashlib.blake2b(np.ascontiguousarray(self.ids).tobytes(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class DomainText:
+    """Documents of a domain's split and where they came from."""
+
+    texts: list[str]
+    source: dict[str, Any]
+
+
+def load_text(name: str, source: str, split: Split, seed: int = 0, characters: int = 4_000_000) -> DomainText:
+    """The documents of a domain.
+
+    Args:
+        name: the domain, for messages and for the embedded text.
+        source: `embedded`, a path, or `hub:NAME`.
+        split: `calibration`, or `heldout` for perplexity. Where the source has no held-out split its last
+            tenth serves.
+        seed: shuffles a streamed data set.
+        characters: of a streamed data set no more than about this many are read.
+
+    Raises:
+        DomainError: the text cannot be found or read.
+    """
+    if source == "embedded":
+        return _embedded(name, split)
+    if source.startswith("hub:"):
+        return _hub(name, source.removeprefix("hub:"), split, seed, characters)
+    return _path(name, Path(source), split)
+
+
+def check_source(name: str, source: str) -> None:
+    """What can be known of a source without reading it.
+
+    Raises:
+        DomainError: there is no such embedded text or path.
+    """
+    if source == "embedded":
+        _check_embedded(name)
+    elif not source.startswith("hub:"):
+        _files(name, Path(source))
+
+
+def _check_embedded(name: str) -> None:
+    if name not in EMBEDDED_DOMAINS:
+        raise DomainError(
+            f"there is no embedded domain {name!r}: choose one of {', '.join(EMBEDDED_DOMAINS)}."
+        )
+
+
+def _embedded(name: str, split: Split) -> DomainText:
+    _check_embedded(name)
+    path = ASSETS / "domains" / f"{name}.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    texts = [row["text"] for row in rows if row["split"] == split]
+    return DomainText(texts, {"kind": "embedded", "name": name, "split": split})
+
+
+def _split_tail(texts: list[str], split: Split) -> list[str]:
+    """The first nine tenths of the characters, or the last tenth; a document at the cut is divided."""
+    cut = int(sum(map(len, texts)) * (1 - HELDOUT_SHARE))
+    head, tail, seen = [], [], 0
+    for text in texts:
+        at = min(max(cut - seen, 0), len(text))
+        head.append(text[:at])
+        tail.append(text[at:])
+        seen += len(text)
+    return [text for text in (head if split == "calibration" else tail) if text]
+
+
+def _files(name: str, path: Path) -> list[Path]:
+    if not path.exists():
+        raise DomainError(
+            f"domain {name!r}: {str(path)!r} does not exist: give a text, JSON Lines or Parquet file."
+        )
+    known = (*TEXT_SUFFIXES, *TABLE_SUFFIXES)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = [file for file in files if file.name.removesuffix(".gz").endswith(known)]
+    if not files:
+        raise DomainError(
+            f"domain {name!r}: nothing to read at {str(path)!r}: known endings are {', '.join(known)}."
+        )
+    return files
+
+
+def _path(name: str, path: Path, split: Split) -> DomainText:
+    texts: list[str] = []
+    digest = hashlib.blake2b(digest_size=16)
+    for file in _files(name, path):
+        try:
+            digest.update(file.read_bytes())
+            suffix = Path(file.name.removesuffix(".gz")).suffix
+            texts += (
+                [file.read_text(encoding="utf-8")] if suffix in TEXT_SUFFIXES else _table(name, file, suffix)
+            )
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise DomainError(f"domain {name!r}: cannot read {str(file)!r}: {reason}.") from None
+    source = {"kind": "path", "path": str(path), "split": split, "revision": digest.hexdigest()}
+    return DomainText(_split_tail([text for text in texts if text.strip()], split), source)
+
+
+def _table(name: str, file: Path, suffix: str) -> list[str]:
+    from datasets import Dataset, load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        data = load_dataset(TABLE_SUFFIXES[suffix], data_files=str(file), split="train")
+    except (DatasetGenerationError, ValueError):
+        raise DomainError(f"domain {name!r}: {str(file)!r} cannot be read as {suffix[1:]}.") from None
+    assert isinstance(data, Dataset)
+    column = next((c for c in ("text", "content", *data.column_names) if c in data.column_names), "")
+    texts = data[column] if column else []
+    if not texts or not isinstance(texts[0], str):
+        raise DomainError(f"domain {name!r}: {str(file)!r} has no column of text: name it 'text'.")
+    return list(texts)
+
+
+def _hub(name: str, what: str, split: Split, seed: int, characters: int) -> DomainText:
+    from datasets import load_dataset
+    from huggingface_hub import HfApi
+
+    if what in HUB_PRESETS:
+        repo, configuration, columns, *splits = HUB_PRESETS[what]
+    else:
+        repo, _, rest = what.partition(":")
+        config_name, _, column = rest.partition(":")
+        configuration, columns, splits = config_name or None, (column or "text",), ["train", "test"]
+    part = splits[split == "heldout"]
+    texts: list[str] = []
+    try:
+        revision = HfApi().dataset_info(repo).sha
+        stream = load_dataset(repo, configuration, split=part, streaming=True, revision=revision)
+        size = 0
+        for row in stream.shuffle(seed=seed, buffer_size=1000):
+            texts.append("\n".join(row[column] for column in columns))
+            size += len(texts[-1])
+            if size > characters:
+                break
+    except KeyError as error:
+        raise DomainError(
+            f"domain {name!r}: data set {repo!r} has no column {error}: write hub:ID:CONFIG:COLUMN."
+        ) from None
+    except Exception as error:  # the hub's client raises a dozen types for "not reachable" and "not there"
+        raise DomainError(
+            f"domain {name!r}: data set {repo!r} cannot be read from the hub ({type(error).__name__}): "
+            "check the name and the network, or use the embedded text or a file."
+        ) from None
+    if splits[0] == splits[1]:
+        texts = _split_tail(texts, split)
+    source = {
+        "kind": "hub",
+        "name": repo,
+        "config": configuration,
+        "split": part,
+        "revision": revision,
+        "seed": seed,
+    }
+    return DomainText(texts, source)
+
+
+# --- blocks ----------------------------------------------------------------------------------------------
+
+
+def token_stream(texts: Iterable[str], tokenizer: Any) -> np.ndarray:
+    """All documents as one int64 array, each closed by the end-of-text token if there is one."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return np.concatenate([np.asarray(ids + end, dtype=np.int64) for ids in rows] or [np.empty(0, np.int64)])
+
+
+def _starts(size: int, seq_len: int, rng: np.random.Generator) -> Iterator[int]:
+    """Random starts that cover the text before they cover it again at another offset."""
+    while True:
+        offset = int(rng.integers(min(seq_len, size - seq_len + 1)))
+        cells = np.arange(offset, size - seq_len + 1, seq_len)
+        yield from rng.permutation(cells).tolist()
+
+
+def sample_blocks(
+    name: str, text: DomainText, tokenizer: Any, samples: int, seq_len: int, seed: int
+) -> TokenBlocks:
+    """Random blocks of full length, never padded.
+
+    The draw depends on the seed and the domain's name alone, so that the first n blocks are the same
+    whatever the number of samples.
+
+    Raises:
+        DomainError: the text is shorter than one block.
+    """
+    stream = token_stream(text.texts, tokenizer)
+    _check_length(name, stream, seq_len)
+    rng = np.random.default_rng([seed, *name.encode()])
+    starts = _starts(len(stream), seq_len, rng)
+    ids = np.stack(
+        [stream[start : start + seq_len] for start, _ in zip(starts, range(samples), strict=False)]
+    )
+    return TokenBlocks(name, ids, {**text.source, "seed": seed, "tokens_available": len(stream)})
+
+
+def heldout_blocks(
+    name: str, text: DomainText, tokenizer: Any, seq_len: int, limit: int | None = None
+) -> TokenBlocks:
+    """Non-overlapping blocks from the start of the text, at most `limit`; the rest of the last is dropped.
+
+    Raises:
+        DomainError: the text is shorter than one block.
+    """
+    stream = token_stream(text.texts, tokenizer)
+    _check_length(name, stream, seq_len)
+    count = min(len(stream) // seq_len, limit or len(stream))
+    return TokenBlocks(name, stream[: count * seq_len].reshape(count, seq_len), text.source)
+
+
+def _check_length(name: str, stream: np.ndarray, seq_len: int) -> None:
+    if len(stream) < seq_len:
+        raise DomainError(
+            f"domain {name!r}: its text has {len(stream)} tokens, a block needs {seq_len}: "
+            "give more text or a shorter --seq-len."
+        )

@@ -1,0 +1,81 @@
+"""What pruning cost: perplexity by domain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pruning.calibration import BATCH_TOKENS, DEFAULT_BATCH_TOKENS, Progress
+from pruning.domains import TokenBlocks
+from pruning.sites import CausalLM
+
+LOGIT_TOKENS = 1024  # logits of so many tokens are held at once: at a vocabulary of 152,000 they take 0.6 GB
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """Negative log-likelihood of a text.
+
+    Attributes:
+        nll: summed over the predicted tokens, in nats.
+        tokens: predicted tokens; the first of each block has no context and is not predicted.
+        seq_len: length of the blocks.
+    """
+
+    nll: float
+    tokens: int
+    seq_len: int
+
+    @property
+    def value(self) -> float:
+        """exp of the mean negative log-likelihood; infinite where it overflows."""
+        mean = self.nll / self.tokens
+        return math.exp(mean) if mean < 700 else math.inf
+
+
+def mean_perplexity(values: Mapping[str, float]) -> float:
+    """The geometric mean over domains: every domain counts alike, however long its text."""
+    return math.exp(math.fsum(math.log(value) for value in values.values()) / len(values))
+
+
+@torch.no_grad()
+def _nll(model: CausalLM, ids: Tensor) -> float:
+    """Summed negative log-likelihood of ids (B, T), given all tokens before them in the block."""
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, d_model)
+    targets = ids[:, 1:].flatten()
+    total = 0.0
+    for states, wanted in zip(
+        hidden.flatten(0, 1).split(LOGIT_TOKENS), targets.split(LOGIT_TOKENS), strict=True
+    ):
+        logits = model.get_output_embeddings()(states).float()
+        total += nn.functional.cross_entropy(logits, wanted, reduction="sum").item()
+    return total
+
+
+def perplexity(
+    model: CausalLM, blocks: Sequence[TokenBlocks]
+) -> Generator[Progress, None, dict[str, Perplexity]]:
+    """Perplexity of every domain over non-overlapping blocks.
+
+    Yields:
+        Progress after every batch, in tokens.
+
+    Returns:
+        By domain the summed negative log-likelihood and the tokens it covers.
+    """
+    device = next(model.parameters()).device
+    tokens = BATCH_TOKENS.get(device.type, DEFAULT_BATCH_TOKENS)
+    total, done = sum(domain.ids.size for domain in blocks), 0
+    results = {}
+    for domain in blocks:
+        seq_len, nll = domain.ids.shape[1], 0.0
+        for ids in torch.from_numpy(domain.ids).split(max(1, tokens // seq_len)):
+            nll += _nll(model, ids.to(device))
+            done += ids.numel()
+            yield Progress("evaluate", done, total, domain.domain)
+        results[domain.domain] = Perplexity(nll, domain.ids.size - len(domain.ids), seq_len)
+    return results

@@ -1,0 +1,367 @@
+"""Runs on disk: create, list, read, cancel, resume, delete. Readable without torch.
+
+    runs/<id>/config.json        the RunConfig and the versions of what ran
+              status.json        state, progress, heartbeat; replaced whole
+              events.jsonl       append-only
+              log.txt            what the worker process printed
+              iteration-NN/      metrics.json, mask, scores, norms, and moments by domain (.safetensors)
+              model/             the pruned checkpoint
+              results.json       what came of it
+
+Files appear whole or not at all: they are written beside and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from safetensors.numpy import load_file
+
+from pruning.config import PruningError, RunConfig, RunError
+from pruning.masks import Mask
+from pruning.moments import Moments, Statistics, read_moments
+from pruning.sites import Geometry, Site
+
+RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z_]+-[0-9a-f]{4}")
+ITERATION = re.compile(r"iteration-(\d{2,3})")
+STALL_SECONDS = 30.0
+ACTIVE = ("queued", "starting", "running", "cancelling")
+VERSIONED = ("torch", "transformers", "datasets", "lm_eval", "numpy", "safetensors")
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def default_root() -> Path:
+    """Where runs are kept: `PRUNESCOPE_RUNS`, or `runs` in the working directory."""
+    return Path(os.environ.get("PRUNESCOPE_RUNS") or "runs")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns the disk's refusals into one sentence.
+
+    Raises:
+        RunError: nothing can be written there, or the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RunError(
+                f"the disk that holds {str(path)!r} is full: free some space and resume."
+            ) from None
+        raise RunError(f"cannot write to {str(path)!r}: {error.strerror or error}.") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file as a whole; infinities and NaN become null.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False), encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and not np.isfinite(content):
+        return None
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where the file is missing or not whole."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@dataclass(frozen=True)
+class StoredIteration:
+    """One finished iteration as it lies on disk; arrays are read when asked for.
+
+    Attributes:
+        number: 0 for the dense model.
+        path: its folder.
+        metrics: target and achieved ratio, parameters, perplexity by domain, seconds.
+        geometry: of the dense model.
+    """
+
+    number: int
+    path: Path
+    metrics: dict[str, Any]
+    geometry: Geometry
+
+    @cached_property
+    def mask(self) -> Mask:
+        """What is retained after this iteration."""
+        if self.number == 0:
+            return Mask.full(self.geometry)
+        arrays = load_file(self.path / "mask.safetensors")
+        return Mask(self.geometry, {Site.parse(name): array for name, array in arrays.items()})
+
+    @cached_property
+    def scores(self) -> dict[Site, np.ndarray]:
+        """(C,) by site, of the channels that were there before this iteration's cut, NaN elsewhere."""
+        return {Site.parse(name): a for name, a in load_file(self.path / "scores.safetensors").items()}
+
+    @cached_property
+    def norms(self) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
+        """Norm and mean absolute value of the weight columns, (C,) each, by site."""
+        arrays = load_file(self.path / "norms.safetensors")
+        return {site: (arrays[f"{site}.norm"], arrays[f"{site}.mean_abs"]) for site in self.geometry.sites}
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Moments by domain, before this iteration's cut."""
+        moments: dict[str, dict[Site, Moments]] = {}
+        for file in sorted(self.path.glob("moments-*.safetensors")):
+            if (found := read_moments(file)) is None:
+                raise RunError(f"the statistics in {str(file)!r} are broken: delete the run or resume it.")
+            moments[file.stem.removeprefix("moments-")] = found
+        return Statistics(moments)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """Its name in the store."""
+        return self.path.name
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """What it was told to do."""
+        return RunConfig.read(self.path / "config.json")
+
+    def status(self) -> dict[str, Any]:
+        """`status.json`, with the state corrected where its process is gone or silent.
+
+        States: queued, starting, running, cancelling, cancelled, failed, finished; `dead` where the process
+        ended without a word, `stalled` where it has been silent for half a minute.
+        """
+        status = read_json(self.path / "status.json") or {
+            "state": "failed",
+            "message": "the run has no status.",
+        }
+        if status["state"] in ACTIVE:
+            if not process_lives(status.get("pid"), status.get("pid_created")):
+                if status.get("pid") or time.time() - status.get("heartbeat", 0) > STALL_SECONDS:
+                    status["state"], status["message"] = (
+                        "dead",
+                        self.last_words() or "its process ended without a word.",
+                    )
+            elif time.time() - status.get("heartbeat", 0) > STALL_SECONDS:
+                status["state"] = "stalled"
+        return status
+
+    @property
+    def active(self) -> bool:
+        """Whether a process is, or is about to be, at work on it."""
+        return self.status()["state"] in (*ACTIVE, "stalled")
+
+    def last_words(self, characters: int = 2000) -> str:
+        """The end of what the worker printed."""
+        try:
+            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        return text[-characters:].strip()
+
+    def results(self) -> dict[str, Any]:
+        """`results.json`; empty until the run is finished."""
+        return read_json(self.path / "results.json")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events so far."""
+        try:
+            lines = (self.path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """Of the dense model; None until the model was loaded once."""
+        data = read_json(self.path / "geometry.json")
+        return Geometry.from_dict(data) if data else None
+
+    def iterations(self) -> list[StoredIteration]:
+        """The complete iterations in order, the dense model first."""
+        shape = self.geometry
+        if shape is None:
+            return []
+        found = []
+        for folder in self.path.iterdir():
+            if (match := ITERATION.fullmatch(folder.name)) and (
+                metrics := read_json(folder / "metrics.json")
+            ):
+                found.append(StoredIteration(int(match[1]), folder, metrics, shape))
+        return sorted(found, key=lambda iteration: iteration.number)
+
+    def cancel(self) -> None:
+        """Ask its process to stop; it does within seconds and leaves a run that can be resumed."""
+        if self.active:
+            with writing(self.path):
+                (self.path / "cancel").touch()
+
+    def launch(self) -> None:
+        """Start a worker process on it, or let the worker go on after the last complete iteration.
+
+        Raises:
+            RunError: a process is at work on it already, or it has finished.
+        """
+        status = self.status()
+        if status["state"] == "finished":
+            raise RunError(f"run {self.id!r} has finished: start another from its config.")
+        if status.get("pid") and self.active:
+            raise RunError(f"run {self.id!r} is being worked on: cancel it first, or wait.")
+        (self.path / "cancel").unlink(missing_ok=True)
+        write_json(
+            self.path / "status.json", {"state": "queued", "heartbeat": time.time(), "created": time.time()}
+        )
+        paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        with writing(self.path), (self.path / "log.txt").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pruning.worker", str(self.path.resolve())],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            )
+        _children.append(process)
+        _children[:] = [child for child in _children if child.poll() is None]  # no zombies
+
+
+_children: list[subprocess.Popen] = []
+
+
+def process_lives(pid: int | None, created: float | None) -> bool:
+    """Whether a process is the one that was started then, and not a zombie or another with its number."""
+    if not pid:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - (created or 0)) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+class RunStore:
+    """The folder that holds runs."""
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        self.root = Path(root) if root is not None else default_root()
+
+    def create(self, config: RunConfig) -> Run:
+        """A new run, queued.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.method}-{secrets.token_hex(2)}"
+        path = self.root / name
+        with writing(self.root):
+            path.mkdir(parents=True)
+        try:
+            write_json(
+                path / "config.json", {"config": config.model_dump(mode="json"), "versions": versions()}
+            )
+            write_json(
+                path / "status.json", {"state": "queued", "heartbeat": time.time(), "created": time.time()}
+            )
+        except PruningError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return Run(path)
+
+    def get(self, run_id: str) -> Run:
+        """A run by its id, or by a beginning that fits only one.
+
+        Raises:
+            RunError: there is none, or more than one.
+        """
+        found = [run for run in self.all() if run.id == run_id] or [
+            run for run in self.all() if run_id and run.id.startswith(run_id)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise RunError(f"{run_id!r} fits {len(found)} runs: write more of the id.")
+        raise RunError(f"there is no run {run_id!r} in {str(self.root)!r}: 'runs list' shows those that are.")
+
+    def all(self) -> list[Run]:
+        """All runs, the newest first."""
+        if not self.root.is_dir():
+            return []
+        folders = [
+            p for p in self.root.iterdir() if RUN_ID.fullmatch(p.name) and (p / "config.json").exists()
+        ]
+        return [Run(path) for path in sorted(folders, key=lambda p: p.name, reverse=True)]
+
+    def delete(self, run_id: str) -> None:
+        """Remove a run's folder.
+
+        Raises:
+            RunError: there is no such run, or a process is at work on it.
+        """
+        run = self.get(run_id)
+        if run.active:
+            raise RunError(f"run {run.id!r} is being worked on: cancel it before deleting it.")
+        with writing(run.path):
+            shutil.rmtree(run.path)
+
+    def ahead_of(self, run: Run) -> list[Run]:
+        """Runs on the same device that come first: those at work, and those that have waited longer."""
+        mine = run.status().get("created", 0), run.id
+        others = [
+            other for other in self.all() if other.id != run.id and other.config.device == run.config.device
+        ]
+        ahead = []
+        for other in others:
+            status = other.status()
+            waiting = status["state"] == "queued" and (status.get("created", 0), other.id) < mine
+            if status["state"] in ("starting", "running", "cancelling", "stalled") or waiting:
+                ahead.append(other)
+        return ahead
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a run's numbers."""
+    found = {"python": sys.version.split()[0]}
+    for name in VERSIONED:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

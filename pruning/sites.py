@@ -1,0 +1,221 @@
+"""Where a model is pruned: the two sites of a decoder layer, and the shapes and costs of their units.
+
+A site is the input of an output projection: `attn` the input of `o_proj`, `mlp` that of `down_proj`. To
+support another architecture add a line to `ARCHITECTURES`. Nothing here imports torch, so that a page can
+reason about masks without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pruning.config import ModelError
+
+if TYPE_CHECKING:
+    from torch.nn import Linear
+
+CausalLM = Any  # a transformers PreTrainedModel, whose attributes are its architecture's own
+
+Kind = Literal["attn", "mlp"]
+KINDS: tuple[Kind, ...] = ("attn", "mlp")
+
+
+class Site(NamedTuple):
+    """One prunable place; written `3.attn`."""
+
+    layer: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.kind}"
+
+    @classmethod
+    def parse(cls, text: str) -> Site:
+        """The site that `str` wrote."""
+        layer, kind = text.split(".")
+        return cls(int(layer), "attn" if kind == "attn" else "mlp")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Attribute paths from a causal-LM model to what is pruned together."""
+
+    layers: str = "model.layers"
+    attention: str = "self_attn"
+    query: str = "q_proj"
+    key: str = "k_proj"
+    value: str = "v_proj"
+    output: str = "o_proj"
+    mlp: str = "mlp"
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+
+
+# By `config.model_type`. All four name their parts alike; they differ in biases and norms, which the
+# surgery reads off the modules.
+ARCHITECTURES: dict[str, Architecture] = {
+    "qwen2": Architecture(),
+    "qwen3": Architecture(),
+    "llama": Architecture(),
+    "mistral": Architecture(),
+}
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """Widths of a decoder layer: `kv_heads` key-value heads, `group` query heads on each, MLP `channels`."""
+
+    kv_heads: int
+    group: int
+    channels: int
+
+    @property
+    def heads(self) -> int:
+        """Query heads."""
+        return self.kv_heads * self.group
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shapes of all decoder layers, and what each unit costs in parameters.
+
+    Attributes:
+        hidden_size: width of the residual stream, d_model.
+        head_dim: channels of a head.
+        layers: one `LayerShape` a layer.
+        query_bias, key_value_bias, gate_up_bias: whether these projections have biases, which go with their
+            rows.
+    """
+
+    hidden_size: int
+    head_dim: int
+    layers: tuple[LayerShape, ...]
+    query_bias: bool = False
+    key_value_bias: bool = False
+    gate_up_bias: bool = False
+
+    @property
+    def sites(self) -> list[Site]:
+        """All sites in the order in which the model computes them."""
+        return [Site(layer, kind) for layer in range(len(self.layers)) for kind in KINDS]
+
+    def channels(self, site: Site) -> int:
+        """Number of channels C of a site."""
+        shape = self.layers[site.layer]
+        return shape.heads * self.head_dim if site.kind == "attn" else shape.channels
+
+    @property
+    def head_cost(self) -> int:
+        """Parameters of one query head: its rows of q_proj and columns of o_proj."""
+        return self.head_dim * (2 * self.hidden_size + self.query_bias)
+
+    @property
+    def kv_head_cost(self) -> int:
+        """Parameters of one key-value head: its rows of k_proj and v_proj."""
+        return 2 * self.head_dim * (self.hidden_size + self.key_value_bias)
+
+    @property
+    def channel_cost(self) -> int:
+        """Parameters of one MLP channel: a row of gate_proj and up_proj, a column of down_proj."""
+        return 3 * self.hidden_size + 2 * self.gate_up_bias
+
+    def parameters(self, site: Site) -> int:
+        """Linear parameters that go when the whole site goes (the biases of o_proj and down_proj stay)."""
+        shape = self.layers[site.layer]
+        if site.kind == "attn":
+            return shape.heads * self.head_cost + shape.kv_heads * self.kv_head_cost
+        return shape.channels * self.channel_cost
+
+    @property
+    def linear_parameters(self) -> int:
+        """The denominator of the pruning ratio: parameters of the decoder layers' linear projections."""
+        return sum(self.parameters(site) for site in self.sites)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object; `from_dict` reads it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Geometry:
+        """The geometry that `to_dict` wrote."""
+        return cls(**{**data, "layers": tuple(LayerShape(**shape) for shape in data["layers"])})
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """The projections of one live decoder layer, by role."""
+
+    layer: Any
+    attention: Any
+    mlp: Any
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    gate: Linear
+    up: Linear
+    down: Linear
+
+    def projection(self, kind: Kind) -> Linear:
+        """The output projection whose input the site is: weight (d_model, C)."""
+        return self.output if kind == "attn" else self.down
+
+
+def architecture(model: CausalLM) -> Architecture:
+    """The table entry for a model.
+
+    Raises:
+        ModelError: its type is not supported.
+    """
+    model_type = model.config.model_type
+    if model_type not in ARCHITECTURES:
+        raise ModelError(
+            f"models of type {model_type!r} are not supported: supported are {', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[model_type]
+
+
+def layer_views(model: CausalLM) -> list[LayerView]:
+    """Every decoder layer of a model, in order."""
+    names = architecture(model)
+    views = []
+    for layer in model.get_submodule(names.layers):
+        attention, mlp = getattr(layer, names.attention), getattr(layer, names.mlp)
+        views.append(
+            LayerView(
+                layer=layer,
+                attention=attention,
+                mlp=mlp,
+                query=getattr(attention, names.query),
+                key=getattr(attention, names.key),
+                value=getattr(attention, names.value),
+                output=getattr(attention, names.output),
+                gate=getattr(mlp, names.gate),
+                up=getattr(mlp, names.up),
+                down=getattr(mlp, names.down),
+            )
+        )
+    return views
+
+
+def geometry(model: CausalLM) -> Geometry:
+    """The geometry of a live model, dense or pruned, read off its weights."""
+    views = layer_views(model)
+    head_dim = views[0].attention.head_dim
+    return Geometry(
+        hidden_size=model.config.hidden_size,
+        head_dim=head_dim,
+        layers=tuple(
+            LayerShape(
+                kv_heads=view.key.out_features // head_dim,
+                group=view.query.out_features // view.key.out_features,
+                channels=view.down.in_features,
+            )
+            for view in views
+        ),
+        query_bias=views[0].query.bias is not None,
+        key_value_bias=views[0].key.bias is not None,
+        gate_up_bias=views[0].gate.bias is not None,
+    )
