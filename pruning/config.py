@@ -8,7 +8,6 @@ A `RunConfig` is validated once, frozen, written into the run as `config.json`, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,12 +246,9 @@ def parse_mixture(text: str) -> dict[str, float]:
     return mixture
 
 
-def one_of(what: str, value: str, known: Iterable[str]) -> str:
-    """`value` if it is known.
-
-    Raises:
-        ConfigError: it is not; the message lists those that are.
-    """
-    if value not in (options := list(known)):
-        raise ConfigError(f"unknown {what} {value!r}: choose one of {', '.join(options)}.")
-    return value
+def too_long(seq_len: int, context: int) -> ConfigError:
+    """The error for blocks longer than a model's context."""
+    return ConfigError(
+        f"blocks of {seq_len} tokens are longer than the model's context of {context}: "
+        "give a shorter --seq-len."
+    )

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pruning.calibration import Progress, calibrate_cached, column_norms
-from pruning.config import ConfigError, RunConfig
+from pruning.config import EMBEDDED_DOMAINS, RunConfig, too_long
 from pruning.domains import TokenBlocks, heldout_blocks, load_text, sample_blocks
 from pruning.evaluation import Perplexity, perplexity
 from pruning.masks import Mask, Scale, dense_scales, next_mask
@@ -32,6 +33,7 @@ from pruning.scores import score_sites
 from pruning.sites import KINDS, CausalLM, Geometry, Site, geometry, layer_views
 from pruning.surgery import add_bias, compensation, output_biases, remove, set_output_biases
 
+T = TypeVar("T")
 Norms = Mapping[Site, tuple[np.ndarray, np.ndarray]]
 
 
@@ -113,8 +115,28 @@ def parameter_count(model: CausalLM) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def calibration_blocks(config: RunConfig, tokenizer: object) -> list[TokenBlocks]:
-    """The calibration blocks of every domain of a config."""
+def drain(events: Generator[Progress, None, T], on_progress: Callable[[Progress], None]) -> T:
+    """Run a stage to its end outside the engine, showing its progress."""
+    while True:
+        try:
+            on_progress(next(events))
+        except StopIteration as stop:
+            return stop.value
+
+
+def _check_length(config: RunConfig, model: CausalLM) -> None:
+    context = getattr(model.config, "max_position_embeddings", config.seq_len)
+    if config.seq_len > context:
+        raise too_long(config.seq_len, context)
+
+
+def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
+    """The calibration blocks of every domain of a config.
+
+    Raises:
+        PruningError: text that cannot be had, or blocks longer than the model's context.
+    """
+    _check_length(config, model)
     return [
         sample_blocks(
             name,
@@ -128,17 +150,16 @@ def calibration_blocks(config: RunConfig, tokenizer: object) -> list[TokenBlocks
     ]
 
 
-def evaluation_blocks(config: RunConfig, tokenizer: object) -> list[TokenBlocks]:
+def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
     """The held-out blocks of every domain that the config names, and of the embedded ones.
 
     A domain left out of the mixture is measured all the same: what it loses is what one wants to know.
     """
+    _check_length(config, model)
     if config.eval_blocks == 0:
         return []
     names = dict.fromkeys([*config.mixture, *config.domains])
     if all(config.domains.get(name, "embedded") == "embedded" for name in names):
-        from pruning.config import EMBEDDED_DOMAINS
-
         names = dict.fromkeys([*EMBEDDED_DOMAINS, *names])
     return [
         heldout_blocks(
@@ -201,14 +222,9 @@ def prune_loaded(
 ) -> Generator[Event, None, None]:
     """`prune_events` on a dense model that is in memory already, and is cut in place."""
     model = loaded.model
-    context = getattr(model.config, "max_position_embeddings", config.seq_len)
-    if config.seq_len > context:
-        raise ConfigError(
-            f"blocks of {config.seq_len} tokens are longer than the model's context of {context}."
-        )
     dense = geometry(model)
-    blocks = calibration_blocks(config, loaded.tokenizer)
-    heldout = evaluation_blocks(config, loaded.tokenizer)
+    blocks = calibration_blocks(config, loaded.tokenizer, model)
+    heldout = evaluation_blocks(config, loaded.tokenizer, model)
     yield Started(dense, parameter_count(model), loaded.fingerprint, {b.domain: b.source for b in blocks})
 
     began = time.monotonic()

@@ -241,7 +241,9 @@ def site_units(
     if (kept & forced).any():
         clash = members[kept & forced][0]
         names = ", ".join(f"{site}.{index}" for index in clash[clash >= 0][:8])
-        raise ConfigError(f"{names} are cut or kept together, but you pin one and remove another of them.")
+        raise ConfigError(
+            f"you ask to keep and to remove {names} at once: what goes together can only do one."
+        )
     cost = _unit_cost(members, site, geometry, unit)
     total = np.where(inside, values[members], 0.0).sum(axis=1)
     per_entry = geometry.head_dim if site.kind == "attn" else 1
@@ -314,6 +316,17 @@ def next_mask(
         members = unit.members[chosen].ravel()
         retained[unit.site][members[members >= 0]] = False
     return Mask(geometry, retained)
+
+
+def check_reachable(geometry: Geometry, config: RunConfig) -> None:
+    """Whether a config's ratio can be reached, whatever the scores.
+
+    Raises:
+        ConfigError: it cannot, or `keep` and `remove` are malformed or contradict each other.
+    """
+    scores = {site: np.ones(geometry.channels(site)) for site in geometry.sites}
+    scales = dense_scales(scores, config.square_attention)
+    next_mask(scores, Mask.full(geometry), config.ratio, config, scales)
 
 
 def dense_scales(scores: Mapping[Site, Array], square_attention: bool) -> dict[Site, Scale]:

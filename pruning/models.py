@@ -224,7 +224,9 @@ def load(name: str, device: str = "auto", dtype: Dtype = "auto") -> LoadedModel:
     """
     import torch
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # the library's own bars would break ours
     path = locate(name)
     model_type = read_config(path).get("model_type")
     if model_type not in ARCHITECTURES:

@@ -236,8 +236,8 @@ class Run:
             with writing(self.path):
                 (self.path / "cancel").touch()
 
-    def launch(self) -> None:
-        """Start a worker process on it, or let the worker go on after the last complete iteration.
+    def check_startable(self) -> None:
+        """Clear the way for a worker.
 
         Raises:
             RunError: a process is at work on it already, or it has finished.
@@ -248,6 +248,14 @@ class Run:
         if status.get("pid") and self.active:
             raise RunError(f"run {self.id!r} is being worked on: cancel it first, or wait.")
         (self.path / "cancel").unlink(missing_ok=True)
+
+    def launch(self) -> None:
+        """Start a worker process on it; one that was interrupted goes on after its last complete iteration.
+
+        Raises:
+            RunError: a process is at work on it already, or it has finished.
+        """
+        self.check_startable()
         write_json(
             self.path / "status.json", {"state": "queued", "heartbeat": time.time(), "created": time.time()}
         )

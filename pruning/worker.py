@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from filelock import FileLock, Timeout
 
-from pruning.config import PruningError, RunConfig
-from pruning.masks import Mask, dense_scales
+from pruning.config import PruningError, RunConfig, too_long
+from pruning.masks import Mask, check_reachable, dense_scales
 from pruning.moments import write_moments
 from pruning.runs import Run, RunStore, StoredIteration, read_json, write_json, writing
 
@@ -339,21 +339,27 @@ def prune(
     config = config or RunConfig.create()
     check(config)
     run = RunStore(store).create(config)
-    return execute(run, on_event)
+    try:
+        return execute(run, on_event)
+    except PruningError:
+        if not run.iterations():  # it never began: leave nothing behind
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def check(config: RunConfig) -> None:
-    """What can be known to be wrong before a run exists: the model, the paths of domains, the selectors.
+    """What can be known to be wrong before a run exists: model, ratio, selectors, context, domains.
 
     Raises:
         PruningError: see its subclasses.
     """
     from pruning.domains import check_source
-    from pruning.masks import select
     from pruning.models import describe
 
     summary = describe(config.model)
-    select(summary.geometry, (*config.keep, *config.remove))
+    check_reachable(summary.geometry, config)
+    if summary.context and config.seq_len > summary.context:
+        raise too_long(config.seq_len, summary.context)
     for name in config.mixture:
         check_source(name, config.domains.get(name, "embedded"))
 

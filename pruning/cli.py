@@ -1,0 +1,551 @@
+"""The command line. `python -m pruning prune` and no more prunes the demo model by the paper's method.
+
+Tables are for people; `--json` prints one JSON object for machines. A person's mistake is answered by one
+sentence on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from pruning import config as options
+from pruning.config import METHODS, ConfigError, PruningError, RunConfig, parse_mixture
+from pruning.runs import Run, RunStore
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from pruning.engine import Event
+
+# option, field of RunConfig, how to read it, choices
+_OPTIONS: list[tuple[str, str, Callable[[str], Any], tuple[str, ...] | None]] = [
+    ("--model", "model", str, None),
+    ("--method", "method", str, tuple(METHODS)),
+    ("--ratio", "ratio", float, None),
+    ("--iterations", "iterations", int, None),
+    ("--mixture", "mixture", parse_mixture, None),
+    ("--samples", "samples", int, None),
+    ("--seq-len", "seq_len", int, None),
+    ("--seed", "seed", int, None),
+    ("--fusion", "fusion", str, get_args(options.Fusion)),
+    ("--score", "score", str, get_args(options.Score)),
+    ("--normalise", "normalise", str, get_args(options.Normalise)),
+    ("--unit-score", "unit_score", str, get_args(options.UnitScore)),
+    ("--allocation", "allocation", str, get_args(options.Allocation)),
+    ("--attention-unit", "attention_unit", str, get_args(options.AttentionUnit)),
+    ("--round-to", "round_to", int, None),
+    ("--schedule", "schedule", str, get_args(options.Schedule)),
+    ("--compensation", "compensation", str, get_args(options.Compensation)),
+    ("--device", "device", str, None),
+    ("--dtype", "dtype", str, get_args(options.Dtype)),
+    ("--eval-blocks", "eval_blocks", int, None),
+]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the house's errors: one sentence, exit code 2."""
+
+    def error(self, message: str) -> Any:
+        print(
+            f"{message[:1].upper() + message[1:]}. '{self.prog} --help' lists the options.", file=sys.stderr
+        )
+        raise SystemExit(2)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options that make a `RunConfig`; what is not given comes from the config file or the preset."""
+    for flag, field, kind, choices in _OPTIONS:
+        parser.add_argument(
+            flag,
+            dest=field,
+            type=kind,
+            choices=choices,
+            metavar=None if choices else field.upper(),
+            help=RunConfig.model_fields[field].description,
+        )
+    parser.add_argument(
+        "--square-attention",
+        action=argparse.BooleanOptionalAction,
+        help=RunConfig.model_fields["square_attention"].description,
+    )
+    parser.add_argument(
+        "--domain",
+        action="append",
+        metavar="NAME=SOURCE",
+        help="a domain's text: a text, JSON Lines or Parquet file, or hub:NAME; may be repeated",
+    )
+    parser.add_argument("--keep", nargs="+", metavar="WHERE", help=RunConfig.model_fields["keep"].description)
+    parser.add_argument("--remove", nargs="+", metavar="WHERE", help="cut first, in the notation of --keep")
+    parser.add_argument(
+        "--config", metavar="FILE", help="JSON or YAML with these options, such as a run's config.json"
+    )
+
+
+def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
+    """The config that the arguments mean: file first, then options, then `changes`.
+
+    Raises:
+        ConfigError: an option cannot be carried out.
+    """
+    given = {field: getattr(args, field, None) for field in RunConfig.model_fields}
+    given = {field: value for field, value in given.items() if value is not None}
+    domains = {}
+    for item in getattr(args, "domain", None) or []:
+        name, separator, source = item.partition("=")
+        if not (separator and name and source):
+            raise ConfigError(f"cannot read --domain {item!r}: write NAME=PATH or NAME=hub:ID.")
+        domains[name] = source
+    base: dict[str, Any] = {}
+    if args.config:
+        base = RunConfig.read(args.config).model_dump(exclude_unset=True)
+        if "method" in given and given["method"] != base.get("method"):
+            base = {
+                key: value
+                for key, value in base.items()
+                if key not in METHODS[base.get("method", "iterative")]
+            }
+    if domains:
+        given["domains"] = {**base.get("domains", {}), **domains}
+    return RunConfig.create(**{**base, **given, **changes})
+
+
+# --- showing ---------------------------------------------------------------------------------------------
+
+
+def console() -> Console:
+    """Where tables go."""
+    from rich.console import Console
+
+    return Console()
+
+
+def print_json(content: Any) -> None:
+    """One JSON object on standard output; infinities become null."""
+    from pruning.runs import _finite
+
+    print(json.dumps(_finite(content), indent=1))
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A perplexity for people."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:,.{digits}f}" if value < 1e6 else f"{value:.1e}"
+
+
+class ProgressBar:
+    """Shows the engine's events on a terminal; call it with each. Elsewhere it says nothing."""
+
+    def __init__(self, iterations: int, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        target = Console(stderr=True)
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=target,
+            disable=quiet or not target.is_terminal,
+            transient=True,
+        )
+        self.iterations, self.complete = iterations, -1
+        self.task: TaskID = self.bar.add_task("loading the model", total=None)
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        from pruning.engine import Iteration, Progress
+
+        if isinstance(event, Iteration):
+            self.complete = event.number
+        elif isinstance(event, Progress):
+            where = (
+                "dense model" if self.complete < 0 else f"iteration {self.complete + 1} of {self.iterations}"
+            )
+            self.bar.update(
+                self.task,
+                total=event.total,
+                completed=event.done,
+                description=f"{where}: {event.stage} {event.detail}",
+            )
+
+
+def results_table(summary: dict[str, Any]) -> Any:
+    """Dense against pruned, as a rich table."""
+    from rich.table import Table
+
+    table = Table(title=f"run {summary['run_id']}", title_justify="left")
+    for column in ("", "dense", "pruned", "change"):
+        table.add_column(column, justify="left" if not column else "right")
+    dense, pruned = summary["parameters"]["dense"], summary["parameters"]["pruned"]
+    table.add_row(
+        "parameters", f"{dense:,}", f"{pruned:,}", f"{100 * (pruned / dense - 1):+.1f}%", end_section=True
+    )
+    for name, values in summary["perplexity"].items():
+        before, after = values["dense"], values["pruned"]
+        change = f"x {after / before:.2f}" if before and after else "-"
+        table.add_row(f"perplexity {name}", number(before), number(after), change)
+    return table
+
+
+# --- commands --------------------------------------------------------------------------------------------
+
+
+def _prune(args: argparse.Namespace) -> int:
+    from pruning.worker import prune
+
+    config = run_config(args)
+    bar = ProgressBar(config.iterations, quiet=args.json)
+    with bar.bar:
+        result = prune(config, args.out, bar)
+    if args.json:
+        print_json({**result.summary, "path": str(result.run.path)})
+        return 0
+    out = console()
+    out.print(results_table(result.summary))
+    ratio = result.summary["achieved_ratio"]
+    out.print(
+        f"{100 * ratio:.2f}% of the decoder layers' linear parameters removed in "
+        f"{config.iterations} iteration{'s' * (config.iterations > 1)}, {result.summary['seconds']:.1f} s."
+    )
+    out.print(f"The run is in {result.run.path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str, Any], float]:
+    """Statistics and weight norms of a dense model, with what was calibrated and the seconds it took."""
+    from pruning.calibration import calibrate_cached, column_norms
+    from pruning.engine import calibration_blocks, drain, state_digest
+    from pruning.masks import Mask
+    from pruning.models import load
+    from pruning.sites import geometry
+    from pruning.surgery import output_biases
+    from pruning.worker import check
+
+    config = run_config(args)
+    check(config)
+    loaded = load(config.model, config.device, config.dtype)
+    blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
+    mask = Mask.full(geometry(loaded.model))
+    began = time.monotonic()
+    state = state_digest(loaded.fingerprint, mask, output_biases(loaded.model))
+    bar = ProgressBar(1, quiet=args.json)
+    with bar.bar:
+        statistics = drain(calibrate_cached(loaded.model, blocks, mask, state), bar)
+    seconds = time.monotonic() - began
+    sources = {b.domain: {"blocks": len(b.ids), "tokens": int(b.ids.size), **b.source} for b in blocks}
+    return config, statistics, (mask, column_norms(loaded.model, mask)), sources, seconds
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    config, statistics, (mask, _), sources, seconds = _calibrated(args)
+    sites = len(mask.geometry.sites)
+    channels = sum(mask.geometry.channels(site) for site in mask.geometry.sites)
+    if args.json:
+        content = {"model": config.model, "domains": sources, "sites": sites, "channels": channels}
+        print_json({**content, "seconds": seconds})
+        return 0
+    from rich.table import Table
+
+    table = Table(title=f"statistics of {config.model}", title_justify="left")
+    for column in ("domain", "blocks", "tokens", "share"):
+        table.add_column(column, justify="left" if column == "domain" else "right")
+    for name, source in sources.items():
+        table.add_row(name, str(source["blocks"]), f"{source['tokens']:,}", f"{config.mixture[name]:.2f}")
+    out = console()
+    out.print(table)
+    out.print(f"{channels:,} channels at {sites} sites, {seconds:.2f} s; kept for the next look.")
+    return 0
+
+
+def _score(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from pruning.scores import score_sites
+
+    config, statistics, (_, norms), _, seconds = _calibrated(args)
+    scores = score_sites(config.score, statistics.fuse(config.mixture, config.fusion), norms, config.seed)
+    if args.out:
+        from safetensors.numpy import save_file
+
+        from pruning.runs import writing
+
+        with writing(args.out):
+            save_file({str(site): values for site, values in scores.items()}, args.out)
+    rows: list[dict[str, Any]] = [
+        {
+            "site": str(site),
+            "channels": len(values),
+            "median": float(np.median(values)),
+            "max": float(values.max()),
+            "top_tenth_share": float(
+                np.sort(values)[-max(1, len(values) // 10) :].sum() / (values.sum() or 1.0)
+            ),
+            "top_channel": int(values.argmax()),
+        }
+        for site, values in scores.items()
+    ]
+    if args.json:
+        print_json({"model": config.model, "score": config.score, "sites": rows, "seconds": seconds})
+        return 0
+    from rich.table import Table
+
+    table = Table(title=f"{config.score} of {config.model}", title_justify="left")
+    for column in ("site", "channels", "median", "max", "top tenth carries", "top channel"):
+        table.add_column(column, justify="left" if column == "site" else "right")
+    for row in rows:
+        table.add_row(
+            row["site"],
+            f"{row['channels']:,}",
+            f"{row['median']:.3g}",
+            f"{row['max']:.3g}",
+            f"{100 * row['top_tenth_share']:.0f}%",
+            str(row["top_channel"]),
+        )
+    console().print(table)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from pruning.engine import drain, evaluation_blocks
+    from pruning.evaluation import mean_perplexity, perplexity
+    from pruning.models import load
+
+    config = run_config(args, model=_model_of(args))
+    loaded = load(config.model, config.device, config.dtype)
+    blocks = evaluation_blocks(config, loaded.tokenizer, loaded.model)
+    if not blocks:
+        raise ConfigError("there is nothing to evaluate on: --eval-blocks is 0.")
+    bar = ProgressBar(1, quiet=args.json)
+    with bar.bar:
+        values = drain(perplexity(loaded.model, blocks), bar)
+    mean = mean_perplexity({name: p.value for name, p in values.items()})
+    if args.json:
+        rows = {
+            n: {"perplexity": p.value, "tokens": p.tokens, "seq_len": p.seq_len} for n, p in values.items()
+        }
+        print_json({"model": config.model, "domains": rows, "mean": mean})
+        return 0
+    from rich.table import Table
+
+    table = Table(title=f"perplexity of {config.model}, blocks of {config.seq_len}", title_justify="left")
+    for column in ("domain", "perplexity", "tokens"):
+        table.add_column(column, justify="left" if column == "domain" else "right")
+    for name, p in values.items():
+        table.add_row(name, number(p.value), f"{p.tokens:,}")
+    table.add_row("mean (geometric)", number(mean), "")
+    console().print(table)
+    return 0
+
+
+def _model_of(args: argparse.Namespace) -> str | None:
+    """What `evaluate` is to look at: a model, or the checkpoint of a run given by its id."""
+    if not args.run_id:
+        return args.model
+    folder = RunStore(args.out).get(args.run_id).path / "model"
+    if not folder.is_dir():
+        raise ConfigError(f"run {args.run_id!r} kept no model: it is unfinished, or was told not to save it.")
+    return str(folder)
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    status, results = run.status(), run.results()
+    mean = results.get("perplexity", {}).get("mean", {})
+    return {
+        "run_id": run.id,
+        "state": status["state"],
+        "model": run.config.model,
+        "method": run.config.method,
+        "ratio": results.get("achieved_ratio", run.config.ratio),
+        "iterations": run.config.iterations,
+        "mixture": run.config.mixture,
+        "seed": run.config.seed,
+        "parameters": results.get("parameters", {}),
+        "perplexity": {name: v["pruned"] for name, v in results.get("perplexity", {}).items()},
+        "dense_mean": mean.get("dense"),
+        "seconds": results.get("seconds"),
+        "message": status.get("message", ""),
+    }
+
+
+def _runs_table(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    domains = list(dict.fromkeys(name for row in rows for name in row["perplexity"]))
+    table = Table()
+    for column in ("run", "state", "model", "method", "ratio", "K", "mixture", *domains):
+        table.add_column(column, overflow="fold", justify="right" if column in domains else "left")
+    for row in rows:
+        table.add_row(
+            row["run_id"],
+            row["state"],
+            row["model"],
+            row["method"],
+            f"{row['ratio']:.3f}",
+            str(row["iterations"]),
+            " ".join(f"{name} {share:.2f}" for name, share in row["mixture"].items()),
+            *(number(row["perplexity"].get(name)) for name in domains),
+        )
+    return table
+
+
+def _runs_list(args: argparse.Namespace) -> int:
+    rows = [_run_row(run) for run in RunStore(args.out).all()]
+    if args.json:
+        print_json({"runs": rows})
+    elif rows:
+        console().print(_runs_table(rows))
+    else:
+        print(f"There are no runs in {RunStore(args.out).root}: 'prune' makes one.")
+    return 0
+
+
+def _runs_show(args: argparse.Namespace) -> int:
+    run = RunStore(args.out).get(args.run_id)
+    if args.json:
+        content = {
+            "config": run.config.model_dump(mode="json"),
+            "status": run.status(),
+            "results": run.results(),
+        }
+        print_json({"run_id": run.id, **content})
+        return 0
+    out = console()
+    out.print_json(json.dumps(run.config.model_dump(mode="json")))
+    if results := run.results():
+        out.print(results_table(results))
+    status = run.status()
+    out.print(f"{status['state']}  {status.get('message', '')}", markup=False)
+    return 0
+
+
+def _runs_cancel(args: argparse.Namespace) -> int:
+    run = RunStore(args.out).get(args.run_id)
+    if not run.active:
+        raise ConfigError(f"run {run.id!r} is not at work: it is {run.status()['state']}.")
+    run.cancel()
+    deadline = time.monotonic() + 15
+    while run.active and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return _say(args, run, run.status()["state"])
+
+
+def _runs_resume(args: argparse.Namespace) -> int:
+    from pruning.worker import execute
+
+    run = RunStore(args.out).get(args.run_id)
+    run.check_startable()
+    bar = ProgressBar(run.config.iterations, quiet=args.json)
+    with bar.bar:
+        result = execute(run, bar)
+    if args.json:
+        print_json(result.summary)
+    else:
+        console().print(results_table(result.summary))
+    return 0
+
+
+def _runs_delete(args: argparse.Namespace) -> int:
+    store = RunStore(args.out)
+    run = store.get(args.run_id)
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"deleting {run.id!r} cannot be undone: say --yes.")
+        if input(f"Delete run {run.id}? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 0
+    store.delete(run.id)
+    return _say(args, run, "deleted")
+
+
+def _say(args: argparse.Namespace, run: Run, state: str) -> int:
+    if args.json:
+        print_json({"run_id": run.id, "state": state})
+    else:
+        print(f"{run.id}: {state}")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    store = RunStore(args.out)
+    rows = [_run_row(run) for run in ([store.get(i) for i in args.run_ids] or store.all())]
+    rows = [row for row in rows if row["perplexity"]]
+    if not rows:
+        raise ConfigError(f"there are no finished runs to compare in {str(store.root)!r}.")
+    rows.sort(
+        key=lambda row: (row["model"], round(row["ratio"], 2), row["perplexity"].get("mean") or float("inf"))
+    )
+    if args.json:
+        print_json({"runs": rows})
+    else:
+        console().print(_runs_table(rows))
+    return 0
+
+
+# --- the parser ------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = _Parser(prog="python -m pruning", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, within: Any = commands
+    ) -> argparse.ArgumentParser:
+        sub = within.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+        sub.set_defaults(run=run)
+        return sub
+
+    store: dict[str, Any] = {"metavar": "FOLDER", "help": "folder that holds the runs (default: runs)"}
+    sub = command("prune", _prune, "Prune a model and say what it cost.")
+    add_run_options(sub)
+    sub.add_argument("--out", **store)
+    add_run_options(command("calibrate", _calibrate, "Take the statistics of a dense model and keep them."))
+    sub = command("score", _score, "Score the channels of a dense model.")
+    add_run_options(sub)
+    sub.add_argument("--out", metavar="FILE", help="write the scores of every channel as safetensors")
+    sub = command("evaluate", _evaluate, "Perplexity of a model by domain.")
+    add_run_options(sub)
+    sub.add_argument("--run", dest="run_id", metavar="ID", help="evaluate the pruned model of this run")
+    sub.add_argument("--out", **store)
+    runs = commands.add_parser("runs", help="List, show, cancel, resume and delete runs.").add_subparsers(
+        dest="runs_command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    for name, run, text in (
+        ("list", _runs_list, "List the runs, the newest first."),
+        ("show", _runs_show, "Show a run."),
+        ("cancel", _runs_cancel, "Stop a run; it can be resumed."),
+        ("resume", _runs_resume, "Go on with a run after its last complete iteration."),
+        ("delete", _runs_delete, "Delete a run."),
+    ):
+        sub = command(name, run, text, runs)
+        if name != "list":
+            sub.add_argument("run_id", metavar="ID", help="a run's id, or the beginning of one")
+        if name == "delete":
+            sub.add_argument("--yes", action="store_true", help="do not ask")
+        sub.add_argument("--out", **store)
+    sub = command("compare", _compare, "Compare finished runs, the best first.")
+    sub.add_argument("run_ids", nargs="*", metavar="ID", help="runs to compare (default: all)")
+    sub.add_argument("--out", **store)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except PruningError as error:
+        print(f"{str(error)[:1].upper()}{str(error)[1:]}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; 'runs list' shows the run and 'runs resume ID' goes on.", file=sys.stderr)
+        return 130
