@@ -77,7 +77,7 @@ class RunError(PruningError):
 class RunConfig(BaseModel):
     """Everything a run needs. Fields not given come from the method's preset, then from the defaults here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
     model: str = Field("demo", description="demo, a folder, or a Hugging Face hub id")
     method: str = Field("iterative", description=f"one of {', '.join(METHODS)}")

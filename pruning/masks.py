@@ -232,9 +232,12 @@ def site_units(
     Raises:
         ConfigError: a unit is to be kept and cut at once, or the site would fall below its floor.
     """
+    shape = geometry.layers[site.layer]
+    if shape.group == 1:  # multi-head attention: a head is a group
+        unit = "kv_group"
     values = scores.reshape(len(alive), -1).sum(axis=1)  # (entries,)
     order = np.where(keep, np.inf, np.where(remove, -np.inf, values))
-    members = _members(order, alive, site, geometry.layers[site.layer], unit, width)
+    members = _members(order, alive, site, shape, unit, width)
     inside = members >= 0
     kept = (keep[members] & inside).any(axis=1)
     forced = (remove[members] & inside).any(axis=1)
@@ -251,12 +254,11 @@ def site_units(
         score = total / (inside.sum(axis=1) * per_entry)
     else:
         score = total * geometry.channel_cost / cost
-    protected = kept
     size = inside.sum(axis=1)
     ranking = np.argsort(np.where(forced, -np.inf, np.where(kept, np.inf, score)), kind="stable")[::-1]
     surviving = np.cumsum(size[ranking])
     last = ranking[: int(np.searchsorted(surviving, floor)) + 1]
-    protected = protected.copy()
+    protected = kept.copy()
     protected[last] = True
     if (protected & forced).any():
         raise ConfigError(
@@ -341,7 +343,8 @@ def _floor(site: Site, geometry: Geometry, config: RunConfig) -> int:
     shape = geometry.layers[site.layer]
     if site.kind == "mlp":
         return max(1, math.ceil(config.min_mlp_share * shape.channels))
-    size = shape.group if config.attention_unit == "kv_group" else shape.kv_heads
+    whole_groups = config.attention_unit == "kv_group" or shape.group == 1
+    size = shape.group if whole_groups else shape.kv_heads
     return min(config.min_attention_units * size, shape.heads)
 
 

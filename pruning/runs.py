@@ -191,6 +191,12 @@ class Run:
         """Whether a process is, or is about to be, at work on it."""
         return self.status()["state"] in (*ACTIVE, "stalled")
 
+    @property
+    def worked_on(self) -> bool:
+        """Whether a process has it in hand."""
+        status = read_json(self.path / "status.json")
+        return status.get("state") in ACTIVE and process_lives(status.get("pid"), status.get("pid_created"))
+
     def last_words(self, characters: int = 2000) -> str:
         """The end of what the worker printed."""
         try:
@@ -245,7 +251,7 @@ class Run:
         status = self.status()
         if status["state"] == "finished":
             raise RunError(f"run {self.id!r} has finished: start another from its config.")
-        if status.get("pid") and self.active:
+        if self.worked_on:
             raise RunError(f"run {self.id!r} is being worked on: cancel it first, or wait.")
         (self.path / "cancel").unlink(missing_ok=True)
 
@@ -337,7 +343,8 @@ class RunStore:
         folders = [
             p for p in self.root.iterdir() if RUN_ID.fullmatch(p.name) and (p / "config.json").exists()
         ]
-        return [Run(path) for path in sorted(folders, key=lambda p: p.name, reverse=True)]
+        folders.sort(key=lambda p: (p.name[:15], (p / "config.json").stat().st_mtime_ns), reverse=True)
+        return [Run(path) for path in folders]
 
     def delete(self, run_id: str) -> None:
         """Remove a run's folder.
@@ -346,7 +353,7 @@ class RunStore:
             RunError: there is no such run, or a process is at work on it.
         """
         run = self.get(run_id)
-        if run.active:
+        if run.worked_on:
             raise RunError(f"run {run.id!r} is being worked on: cancel it before deleting it.")
         with writing(run.path):
             shutil.rmtree(run.path)

@@ -71,6 +71,7 @@ class Status:
         }
         self.cancelled = threading.Event()
         self._stop = threading.Event()
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> Status:
@@ -84,8 +85,9 @@ class Status:
 
     def write(self, **fields: Any) -> None:
         """Change fields and write them at once."""
-        self.fields |= fields
-        write_json(self.run.path / "status.json", {**self.fields, "heartbeat": time.time()})
+        with self._lock:
+            self.fields |= fields
+            write_json(self.run.path / "status.json", {**self.fields, "heartbeat": time.time()})
 
     def _beat(self) -> None:
         asked_at = None

@@ -1,0 +1,39 @@
+# make run    install into .venv and open the app on the demo model
+# make test   install what tests need as well, and run them
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: run install test check browser screenshots clean
+
+run: install
+	$(BIN)/streamlit run app.py
+
+install: .venv/.installed
+
+test: .venv/.installed-dev browser
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+browser: .venv/.installed-dev
+	@$(BIN)/python tools/install_browser.py
+
+screenshots: .venv/.installed-dev browser
+	$(BIN)/python tools/screenshots.py
+
+.venv/.installed: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -1,0 +1,100 @@
+"""Tiny random models of every supported architecture, and folders of their own for cache and runs."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of the hub's client
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from pruning.models import DEMO, LoadedModel
+
+torch.set_num_threads(2)
+
+SIZES = {
+    "vocab_size": 257,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 64,
+    "bos_token_id": None,
+    "eos_token_id": 256,
+    "pad_token_id": 256,
+}
+CONFIGS: dict[str, Any] = {
+    "qwen2": lambda: Qwen2Config(**SIZES, tie_word_embeddings=True),
+    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=8),
+    "llama_mha": lambda: LlamaConfig(**{**SIZES, "num_key_value_heads": 8}),
+    "llama_gqa_bias": lambda: LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True),
+    "mistral_window": lambda: MistralConfig(**SIZES, sliding_window=7),
+}
+ARCHITECTURES = tuple(CONFIGS)
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own cache and runs."""
+    monkeypatch.setenv("PRUNESCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PRUNESCOPE_RUNS", str(tmp_path / "runs"))
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """256 bytes and an end of text: every string is known."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)} | {"<|end|>": 256}, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|end|>", pad_token="<|end|>")
+
+
+def tiny_model(name: str, seed: int = 0) -> Any:
+    """A random model whose every parameter matters, biases and norms included."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name]()).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def tiny_loaded(name: str, seed: int = 0) -> LoadedModel:
+    """The same as `models.load` would give it."""
+    return LoadedModel(tiny_model(name, seed), byte_tokenizer(), name, Path(), f"{name}-{seed}")
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> Path:
+    """A tiny Qwen2 with its tokenizer on disk."""
+    folder = tmp_path / "tiny"
+    tiny_model("qwen2").save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    """Some text of no meaning, different on every line."""
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(f"line {i}: {i * i} {chr(97 + i % 26) * (i % 7)}" for i in range(600)))
+    return path
+
+
+needs_demo = pytest.mark.skipif(
+    not (DEMO / "config.json").exists(), reason="the demo model is not in assets/"
+)

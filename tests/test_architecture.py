@@ -1,0 +1,63 @@
+"""The shape of the code, held by its syntax trees: imports go one way, and pages need no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "pruning"
+ORDER = [
+    "config",
+    "sites",
+    "moments",
+    "scores",
+    "masks",
+    "surgery",
+    "domains",
+    "models",
+    "calibration",
+    "evaluation",
+    "checkpoint",
+    "engine",
+    "runs",
+    "worker",
+    "cli",
+]
+TORCH_FREE = ["config", "sites", "moments", "scores", "masks", "domains", "models", "runs", "cli", "worker"]
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_imports_only_those_above_it(module):
+    used = {name.split(".")[1] for name in imports(PACKAGE / f"{module}.py") if name.startswith("pruning.")}
+    above = set(ORDER[: ORDER.index(module)])
+    assert used & set(ORDER) <= above | {module}
+
+
+def test_the_engine_knows_nothing_of_streamlit_or_pages():
+    for path in PACKAGE.glob("*.py"):
+        assert not {n.split(".")[0] for n in imports(path)} & {"streamlit", "pages", "ui", "app"}, path
+
+
+@pytest.mark.parametrize("module", ["moments", "scores", "masks"])
+def test_the_maths_knows_no_model(module):
+    assert not {n.split(".")[0] for n in imports(PACKAGE / f"{module}.py")} & {"transformers"}
+
+
+def test_what_pages_read_needs_no_torch():
+    code = "import sys\n" + "".join(f"import pruning.{name}\n" for name in TORCH_FREE)
+    code += "print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
