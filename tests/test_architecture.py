@@ -23,9 +23,22 @@ ORDER = [
     "engine",
     "runs",
     "worker",
+    "visualization",
     "cli",
 ]
-TORCH_FREE = ["config", "sites", "moments", "scores", "masks", "domains", "models", "runs", "cli", "worker"]
+TORCH_FREE = [
+    "config",
+    "sites",
+    "moments",
+    "scores",
+    "masks",
+    "domains",
+    "models",
+    "runs",
+    "cli",
+    "worker",
+    "visualization",
+]
 
 
 def imports(path: Path) -> set[str]:
