@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,9 @@ _OPTIONS: list[tuple[str, str, Callable[[str], Any], tuple[str, ...] | None]] = 
     ("--round-to", "round_to", int, None),
     ("--schedule", "schedule", str, get_args(options.Schedule)),
     ("--compensation", "compensation", str, get_args(options.Compensation)),
+    ("--tasks", "tasks", lambda text: tuple(filter(None, text.split(","))), None),
+    ("--task-data", "task_data", str, None),
+    ("--limit", "task_limit", int, None),
     ("--device", "device", str, None),
     ("--dtype", "dtype", str, get_args(options.Dtype)),
     ("--eval-blocks", "eval_blocks", int, None),
@@ -112,6 +116,7 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
             }
     if domains:
         given["domains"] = {**base.get("domains", {}), **domains}
+    changes = {field: value for field, value in changes.items() if value is not None}
     return RunConfig.create(**{**base, **given, **changes})
 
 
@@ -192,7 +197,20 @@ def results_table(summary: dict[str, Any]) -> Any:
         before, after = values["dense"], values["pruned"]
         change = f"x {after / before:.2f}" if before and after else "-"
         table.add_row(f"perplexity {name}", number(before), number(after), change)
+    if accuracies := summary.get("zero_shot"):
+        table.rows[-1].end_section = True
+        for name, row in accuracies["tasks"].items():
+            limit = f", first {row['limit']}" if row["limit"] else ""
+            table.add_row(f"{name} ({row['items']} items{limit})", *_accuracy(row["acc"]))
+        table.add_row("average of tasks", *_accuracy(accuracies["average"]["acc"]))
     return table
+
+
+def _accuracy(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Dense, pruned and the paired difference in points; a tilde where it may be noise."""
+    noise = "" if row["significant"] else " ~"
+    delta = f"{100 * row['delta']:+.1f} ± {196 * row['standard_error']:.1f}{noise}"
+    return f"{100 * row['dense']:.1f}%", f"{100 * row['pruned']:.1f}%", delta
 
 
 # --- commands --------------------------------------------------------------------------------------------
@@ -314,9 +332,13 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from pruning.engine import drain, evaluation_blocks
+    from pruning.engine import drain, evaluation_blocks, state_digest
     from pruning.evaluation import mean_perplexity, perplexity
+    from pruning.masks import Mask
     from pruning.models import load
+    from pruning.sites import geometry
+    from pruning.surgery import output_biases
+    from pruning.zeroshot import zero_shot
 
     config = run_config(args, model=_model_of(args))
     loaded = load(config.model, config.device, config.dtype)
@@ -326,12 +348,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
         values = drain(perplexity(loaded.model, blocks), bar)
+        state = state_digest(
+            loaded.fingerprint, Mask.full(geometry(loaded.model)), output_biases(loaded.model)
+        )
+        where: dict[str, Any] = {"data": config.task_data, "limit": config.task_limit}
+        accuracies = drain(zero_shot(loaded, config.tasks, state, **where), bar) if config.tasks else {}
     mean = mean_perplexity({name: p.value for name, p in values.items()})
     if args.json:
         rows = {
             n: {"perplexity": p.value, "tokens": p.tokens, "seq_len": p.seq_len} for n, p in values.items()
         }
-        print_json({"model": config.model, "domains": rows, "mean": mean})
+        tasks = {
+            name: {"items": r.items, "limit": r.limit, "version": r.version}
+            | {m: {"value": r.accuracy[m], "standard_error": r.standard_error(m)} for m in r.accuracy}
+            for name, r in accuracies.items()
+        }
+        print_json({"model": config.model, "domains": rows, "mean": mean, "tasks": tasks})
         return 0
     from rich.table import Table
 
@@ -342,6 +374,20 @@ def _evaluate(args: argparse.Namespace) -> int:
         table.add_row(name, number(p.value), f"{p.tokens:,}")
     table.add_row("mean (geometric)", number(mean), "")
     console().print(table)
+    if accuracies:
+        table = Table(title="zero-shot accuracy", title_justify="left")
+        for column in ("task", "acc", "acc_norm", "items"):
+            table.add_column(column, justify="left" if column == "task" else "right")
+        for name, result in accuracies.items():
+            cells = [
+                f"{100 * result.accuracy[m]:.1f} ± {100 * result.standard_error(m):.1f}"
+                if m in result.accuracy
+                else ""
+                for m in ("acc", "acc_norm")
+            ]
+            asked = f"first {result.limit}" if result.limit else f"{result.items}"
+            table.add_row(name, *cells, asked)
+        console().print(table)
     return 0
 
 
@@ -540,6 +586,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    os.environ.setdefault(
+        "TQDM_DISABLE", "1"
+    )  # before the libraries that read it: their bars would break ours
     args = parser().parse_args(argv)
     try:
         return args.run(args)

@@ -125,6 +125,11 @@ class RunConfig(BaseModel):
     eval_blocks: int | None = Field(
         64, ge=0, description="held-out blocks of each domain for perplexity; none for all, 0 to skip"
     )
+    tasks: tuple[str, ...] = Field(
+        (), description="zero-shot tasks to measure: demo, paper, or names of lm-eval"
+    )
+    task_data: str | None = Field(None, description="folder with local copies of the tasks' data")
+    task_limit: int | None = Field(None, ge=1, description="only the first so many items of each task")
     save_model: bool = Field(True, description="keep the pruned checkpoint in the run")
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = "auto"

@@ -26,6 +26,7 @@ from pruning.moments import write_moments
 from pruning.runs import Run, RunStore, StoredIteration, read_json, write_json, writing
 
 if TYPE_CHECKING:
+    from pruning.calibration import Progress
     from pruning.engine import Event, Finished, Iteration, State
     from pruning.models import LoadedModel
 
@@ -297,12 +298,37 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
         status.write(stage="save")
         record = {"run": run.id, "config": config.model_dump(mode="json"), "ratio": finished.mask.ratio}
         save(finished.loaded.model, finished.loaded.tokenizer, run.path / "model", record)
+    accuracies = _zero_shot(finished, config, status) if config.tasks else None
     spent = read_json(run.path / "status.json").get("seconds", 0.0) + time.monotonic() - began
     summary = summarise(run, run.iterations(), spent)
+    if accuracies:
+        summary["zero_shot"] = accuracies
     write_json(run.path / "results.json", summary)
     status.write(state="finished", finished=time.time(), seconds=spent, eta=0)
     _log(run, "finished", seconds=spent)
     return Result(run, finished.loaded, finished.mask, summary)
+
+
+def _zero_shot(finished: Finished, config: RunConfig, status: Status) -> dict[str, Any]:
+    """Accuracies of the pruned model against the dense one, which is asked once and remembered."""
+    from pruning.engine import drain, state_digest
+    from pruning.models import load
+    from pruning.surgery import output_biases
+    from pruning.zeroshot import compare, zero_shot
+
+    def show(progress: Progress) -> None:
+        if status.cancelled.is_set():
+            raise Cancelled
+        status.fields |= {"stage": "zero-shot", "detail": progress.detail, "done": progress.done}
+        status.fields |= {"total": progress.total, "eta": None}
+
+    where: dict[str, Any] = {"data": config.task_data, "limit": config.task_limit}
+    loaded, mask = finished.loaded, finished.mask
+    name = state_digest(loaded.fingerprint, mask, output_biases(loaded.model))
+    pruned = drain(zero_shot(loaded, config.tasks, name, **where), show)
+    dense_model = load(config.model, config.device, config.dtype)
+    name = state_digest(loaded.fingerprint, Mask.full(mask.geometry), output_biases(dense_model.model))
+    return compare(drain(zero_shot(dense_model, config.tasks, name, **where), show), pruned)
 
 
 def _eta(run: Run, config: RunConfig, complete: int, share: float, stage: str) -> float | None:
@@ -368,6 +394,7 @@ def check(config: RunConfig) -> None:
 
 def main() -> int:
     """The process of a run."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
     run = Run(Path(sys.argv[1]))
     try:
         execute(run, exits=True)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from math_problems import problems
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 END_OF_TEXT = "<|endoftext|>"
@@ -37,6 +37,13 @@ HUB = {  # dataset, configuration, column(s)
     "math": ("openai/gsm8k", "main", ("question", "answer")),
 }
 HUB_CHARACTERS = 16_000_000
+TOKENIZER_CONFIG = {
+    "clean_up_tokenization_spaces": False,
+    "eos_token": END_OF_TEXT,
+    "model_max_length": 512,
+    "pad_token": END_OF_TEXT,
+    "tokenizer_class": "Qwen2Tokenizer",
+}
 # Qwen2's own pattern: words, single digits, runs of punctuation. Stock converters know it by name.
 PATTERN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
@@ -69,8 +76,9 @@ def training_texts(domain: str, data: Path | None, seed: int) -> list[str]:
 
 
 def train_tokenizer(texts: dict[str, list[str]], seed: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE without normalisation, so that every string survives a round trip."""
+    """Byte-level BPE with Qwen2's normalisation and pattern, which its tokenizer class insists on."""
     bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.NFC()
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PATTERN), "isolated"),
@@ -278,6 +286,7 @@ def train(args: argparse.Namespace) -> None:
 
     model.to(torch.bfloat16).save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
+    (args.out / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG, indent=2) + "\n")
     report = {name: round(perplexity(model, stream, args.device), 2) for name, stream in heldout.items()}
     print(json.dumps({"heldout_perplexity": report}, indent=1))
 
