@@ -314,7 +314,7 @@ def perplexity_figure(data: Mapping[str, tuple[Array, Array]], title: str = "", 
             hovertemplate=f"{name}, iteration %{{x}}: %{{y:.2f}}<extra></extra>",
         )
     figure.update_xaxes(title="iteration (0 is the dense model)", dtick=1)
-    figure.update_yaxes(title="perplexity on held-out text (log)", type="log", dtick="D1")
+    figure.update_yaxes(title="perplexity on held-out text (log)", type="log", dtick="D2")
     return style(figure, title or "What each cut costs, by domain", height)
 
 
@@ -424,3 +424,56 @@ def overlap_figure(data: Agreement, title: str = "", height: int = 360) -> Figur
     figure.update_xaxes(title="layer", dtick=1 if len(next(iter(data.overlap.values()), [])) < 24 else None)
     figure.update_yaxes(title="overlap (Jaccard); dotted: chance", range=[0, 1.02])
     return style(figure, title or "Where they disagree, the mixture matters", height)
+
+
+def mixture_figure(shares: Mapping[str, float], height: int = 130) -> Figure:
+    """Normalised mixture weights as one bar."""
+    go = _graph()
+    figure = go.Figure()
+    for name, share in shares.items():
+        figure.add_bar(
+            x=[share],
+            y=["share"],
+            orientation="h",
+            name=name,
+            text=f"{name} {share:.0%}",
+            textposition="inside",
+            hovertemplate=f"{name}: {share:.1%}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", showlegend=False)
+    style(figure, "Whose text decides, and by how much", height)
+    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    figure.update_yaxes(visible=False)
+    return figure.update_layout(margin={"l": 10, "r": 10, "t": 40, "b": 28})
+
+
+def accuracy_figure(tasks: Mapping[str, Mapping[str, Any]], metric: str = "acc", height: int = 340) -> Figure:
+    """Change of zero-shot accuracy by task with the paired 95% interval; hollow where it may be noise.
+
+    Args:
+        tasks: `tasks` of `zeroshot.compare`.
+        metric: `acc` or `acc_norm`.
+        height: in pixels.
+    """
+    go = _graph()
+    rows = sorted((row[metric]["delta"], name, row[metric]) for name, row in tasks.items() if metric in row)
+    figure = go.Figure(
+        go.Scatter(
+            x=[100 * delta for delta, _, _ in rows],
+            y=[name for _, name, _ in rows],
+            error_x={"array": [196 * row["standard_error"] for _, _, row in rows], "thickness": 1.5},
+            mode="markers",
+            marker={
+                "size": 11,
+                "color": COLOURS[0],
+                "symbol": ["circle" if row["significant"] else "circle-open" for _, _, row in rows],
+            },
+            customdata=[[100 * row["dense"], 100 * row["pruned"]] for _, _, row in rows],
+            hovertemplate=(
+                "%{y}: %{customdata[0]:.1f}% to %{customdata[1]:.1f}%, %{x:+.1f} points<extra></extra>"
+            ),
+        )
+    )
+    figure.add_vline(x=0, line_color="grey", line_dash="dot")
+    figure.update_xaxes(title=f"change of {metric} in points, 95% interval; hollow: may be noise")
+    return style(figure, "What the model can no longer do", height)

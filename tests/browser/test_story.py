@@ -1,0 +1,75 @@
+"""The whole story in a real headless Chromium: look, tune, prune, read, come back, download."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from install_browser import find  # noqa: E402
+from screenshots import browser, server, settle  # noqa: E402
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not os.environ.get("CI") and find() is None, reason="no Chromium is installed"),
+]
+
+
+def heatmap(page):
+    return page.evaluate(
+        "Array.from(document.querySelectorAll('.js-plotly-plot')).map(p => p.data[0].z || null)"
+        ".filter(z => z).map(z => JSON.stringify(z).length + ':' + JSON.stringify(z).slice(0, 4000)).join('|')"
+    )
+
+
+def test_a_stranger_prunes_the_demo_model(tmp_path):
+    errors = []
+    with server(tmp_path / "runs") as address, browser() as page:
+        page.on("console", lambda message: errors.append(message) if message.type == "error" else None)
+        page.on("pageerror", errors.append)
+        page.goto(address)
+        settle(page)
+        assert page.locator(".js-plotly-plot").count() >= 1
+
+        page.get_by_role("link", name="Importance").click()
+        settle(page)
+        before = heatmap(page)
+        for _ in range(6):  # the keyboard reaches the mixture
+            page.get_by_role("slider", name="code").press("ArrowLeft")
+            page.get_by_role("slider", name="math").press("ArrowRight")
+        settle(page)
+        assert heatmap(page) != before
+        assert "w_code=" in page.url
+
+        page.get_by_role("link", name="Masks").click()
+        settle(page)
+        page.get_by_text("What stays: MLP").wait_for()
+        assert "w_code=" in page.url
+
+        page.get_by_role("link", name="Prune", exact=True).click()
+        settle(page)
+        page.get_by_label("Iterations", exact=True).fill("2")
+        page.get_by_label("Iterations", exact=True).press("Enter")
+        settle(page)
+        page.get_by_role("button", name="Start").click()
+        page.wait_for_timeout(2000)
+        page.reload()  # the run goes on without us
+        page.get_by_text("Finished. The Results page").wait_for(timeout=240_000)
+
+        page.get_by_role("link", name="Results").click()
+        settle(page)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Report (HTML)").first.click()
+        report = Path(download.value.path()).read_text(encoding="utf-8")
+        assert "perplexity" in report
+        assert "plotly" in report
+        width = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        assert width[0] <= width[1]
+    # Opened at a page's own address, Streamlit looks for its server below that address first.
+    assert [e for e in errors if "/_stcore/" not in str(getattr(e, "location", ""))] == []
+    log = (tmp_path / "server.log").read_text()
+    assert "Traceback" not in log
+    assert "deprecat" not in log.lower()

@@ -1,0 +1,96 @@
+"""Screenshots of every page into `docs/screenshots`, from a real Chromium on a server of its own.
+
+python tools/screenshots.py
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+from install_browser import find
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "docs" / "screenshots"
+PAGES = ("overview", "calibration", "importance", "masks", "prune", "results")
+FLAGS = (
+    "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
+    "--disable-sync"
+).split()
+
+
+@contextmanager
+def server(runs: Path) -> Iterator[str]:
+    """The app on a free port, with runs of its own; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        "app.py",
+        "--server.headless=true",
+        f"--server.port={port}",
+    ]
+    environment = {**os.environ, "PRUNESCOPE_RUNS": str(runs)}
+    log = (runs.parent / "server.log").open("wb")
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            try:
+                urlopen(f"{address}/_stcore/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def browser(dark: bool = False) -> Iterator[Page]:
+    """A page of 1280 x 720 in a headless Chromium."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find(), args=FLAGS)
+        page = chromium.new_page(
+            viewport={"width": 1280, "height": 720}, color_scheme="dark" if dark else "light"
+        )
+        yield page
+        chromium.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until Streamlit has nothing more to draw."""
+    page.wait_for_selector("h1", timeout=60_000)
+    page.wait_for_timeout(400)
+    page.wait_for_selector('[data-testid="stStatusWidget"]', state="detached", timeout=60_000)
+    page.wait_for_timeout(900)
+
+
+def main() -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "runs") as address:
+        for dark in (False, True):
+            with browser(dark) as page:
+                for name in PAGES if not dark else ("importance",):
+                    page.goto(f"{address}/{'' if name == 'overview' else name}")
+                    settle(page)
+                    page.screenshot(path=OUT / f"{name}{'-dark' if dark else ''}.png")
+                    print(OUT / f"{name}{'-dark' if dark else ''}.png")
+
+
+if __name__ == "__main__":
+    main()

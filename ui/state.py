@@ -1,0 +1,223 @@
+"""The one state of the app: what is chosen in the sidebar, and the run on view.
+
+Choices live in widgets bound to the URL, so a link shows a colleague the same view and nobody sees another's.
+`sidebar()` is called by `app.py` on every run of the script and draws them; pages ask `choice()`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from pruning.config import METHODS, ConfigError, PruningError, RunConfig
+from pruning.domains import ASSETS
+from pruning.masks import Mask, dense_scales, next_mask
+from pruning.runs import Run, RunStore, StoredIteration
+from pruning.scores import score_sites
+from pruning.sites import Geometry, Site
+
+DEMO_RUN = ASSETS / "demo-run"
+Array = np.ndarray
+Norms = Mapping[Site, tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is chosen now.
+
+    Attributes:
+        run: the run on view, whose statistics the pages look at.
+        ratio, method: of the mask previewed and of the next run.
+        mixture: weights of the run's domains, normalised.
+        iteration: whose statistics and mask are shown.
+        keep, remove: what was pinned and cut by hand, as selectors.
+    """
+
+    run: Run
+    ratio: float
+    method: str
+    mixture: dict[str, float]
+    iteration: int
+    keep: tuple[str, ...]
+    remove: tuple[str, ...]
+
+    def config(self) -> RunConfig:
+        """The run that these choices mean: the run on view with them put in.
+
+        Raises:
+            ConfigError: they contradict each other.
+        """
+        base = self.run.config
+        preset = METHODS[self.method]
+        options = {
+            key: value
+            for key, value in base.model_dump().items()
+            if key
+            in ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "eval_blocks", "tasks")
+        }
+        options |= {"method": self.method, "ratio": self.ratio, "mixture": self.mixture}
+        if "iterations" not in preset and base.method == self.method:
+            options["iterations"] = base.iterations
+        parent = None if self.run.path == DEMO_RUN else self.run.id
+        return RunConfig.create(**options, keep=self.keep, remove=self.remove, parent=parent)
+
+
+def store() -> RunStore:
+    """Where this server keeps its runs."""
+    return RunStore()
+
+
+def demo_run() -> Run:
+    """The finished run of the demo model that ships with the project."""
+    return Run(DEMO_RUN)
+
+
+def all_runs() -> list[Run]:
+    """The store's runs, the newest first, and the demo run."""
+    return [*store().all(), *([demo_run()] if DEMO_RUN.is_dir() else [])]
+
+
+def label(run: Run) -> str:
+    """A run in one line."""
+    if run.path == DEMO_RUN:
+        return "demo run (ships with the app)"
+    config = run.config
+    when = time.strftime("%d %b %H:%M", time.strptime(run.id[:15], "%Y%m%d-%H%M%S"))
+    return f"{when}  {config.method} {config.ratio:.0%}, {Path(config.model).name}"
+
+
+def sidebar() -> None:
+    """Draw the choices that are always on the screen."""
+    runs = {run.id: run for run in all_runs()}
+    if not runs:
+        st.error("There is no run to show. `python -m pruning prune` makes one.")
+        st.stop()
+    viewable = [name for name, run in runs.items() if run.iterations()] or list(runs)
+    with st.sidebar:
+        st.selectbox(
+            "Run on view",
+            viewable,
+            format_func=lambda name: label(runs[name]),
+            key="run",
+            bind="query-params",
+            help="Its statistics are what the pages show.",
+        )
+        run = runs[st.session_state.run]
+        st.caption(f"Model: {Path(run.config.model).name}")
+        st.slider("Pruning ratio", 0, 90, 50, 1, format="%d%%", key="ratio", bind="query-params")
+        st.selectbox("Method", list(METHODS), key="method", bind="query-params")
+        st.markdown("**Whose text decides**")
+        names = domain_names(run)
+        for name in names:
+            st.slider(name, 0, 100, 50, 5, key=f"w_{name}", bind="query-params", disabled=locked(name))
+        shares = mixture(names)
+        if shares:
+            st.caption(" · ".join(f"{name} {share:.0%}" for name, share in shares.items()))
+        else:
+            st.warning("All weights are zero: every domain counts alike until one is raised.")
+        left, right = st.columns(2)
+        left.button("Equal", on_click=_equal, args=(names,), width="stretch", help="The same weight for all")
+        right.button(
+            "Reset", on_click=_reset, args=(names,), width="stretch", help="All choices as they began"
+        )
+
+
+def domain_names(run: Run) -> list[str]:
+    """Domains that the run on view has statistics of."""
+    iterations = run.iterations()
+    if len(iterations) > 1:
+        files = iterations[1].path.glob("moments-*.safetensors")
+        found = {file.stem.removeprefix("moments-") for file in files}
+        return [name for name in run.config.mixture if name in found]
+    return list(run.config.mixture)
+
+
+def locked(name: str) -> bool:
+    """Whether a domain's slider is locked on the Calibration page."""
+    return name in st.session_state.get("locked", [])
+
+
+def mixture(names: list[str]) -> dict[str, float]:
+    """Normalised weights; empty when all are zero."""
+    weights = {name: float(st.session_state.get(f"w_{name}", 50)) for name in names}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()} if total else {}
+
+
+def _equal(names: list[str]) -> None:
+    for name in names:
+        if not locked(name):
+            st.session_state[f"w_{name}"] = 50
+
+
+def _reset(names: list[str]) -> None:
+    _equal(names)
+    st.session_state.ratio, st.session_state.method = 50, "iterative"
+    st.session_state.keep, st.session_state.remove = [], []
+
+
+def choice() -> Choice:
+    """What is chosen now."""
+    runs = {run.id: run for run in all_runs()}
+    run = runs[st.session_state.run]
+    names = domain_names(run)
+    last = max(len(run.iterations()) - 1, 0)
+    return Choice(
+        run=run,
+        ratio=st.session_state.ratio / 100,
+        method=st.session_state.method,
+        mixture=mixture(names) or {name: 1 / len(names) for name in names},
+        iteration=min(st.session_state.get("iteration", 1) or 1, last),
+        keep=tuple(st.session_state.get("keep", [])),
+        remove=tuple(st.session_state.get("remove", [])),
+    )
+
+
+# --- statistics of the run on view ------------------------------------------------------------------------
+
+
+@st.cache_resource(max_entries=24, show_spinner=False)
+def _stored(path: str, stamp: int) -> StoredIteration:
+    """An iteration whose arrays stay in memory once read; shared by all sessions and never written to."""
+    run = Run(Path(path).parent)
+    return next(iteration for iteration in run.iterations() if iteration.path == Path(path))
+
+
+def iteration(run: Run, number: int) -> StoredIteration:
+    """An iteration of a run; 0 is the dense model."""
+    found = next(it for it in run.iterations() if it.number == number)
+    return _stored(str(found.path), (found.path / "metrics.json").stat().st_mtime_ns)
+
+
+def statistics_iteration(chosen: Choice) -> StoredIteration | None:
+    """The iteration whose statistics are shown; None where the run has none yet."""
+    numbers = [it.number for it in chosen.run.iterations() if it.number > 0]
+    return iteration(chosen.run, min(max(chosen.iteration, 1), max(numbers))) if numbers else None
+
+
+def scores(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Array]:
+    """Scores of every channel for a mixture, from the stored statistics: no model is touched."""
+    return score_sites(config.score, it.statistics.fuse(weights, config.fusion), it.norms, config.seed)
+
+
+def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:
+    """The mask that one cut with these statistics would give.
+
+    Raises:
+        ConfigError: the ratio cannot be reached, or pins contradict each other.
+    """
+    values = scores(it, config, config.mixture)
+    full = Mask.full(geometry)
+    filled = {site: np.nan_to_num(array) for site, array in values.items()}
+    return next_mask(filled, full, config.ratio, config, dense_scales(filled, config.square_attention))
+
+
+def explain(error: PruningError | ConfigError) -> None:
+    """A person's mistake, in one sentence."""
+    text = str(error)
+    st.error(text[:1].upper() + text[1:])
