@@ -351,10 +351,10 @@ def agreement_data(
         statistics: of the dense model.
         norms: of its weight columns.
         geometry: of the dense model.
-        config: score, normaliser, ratio and the rest; its mixture is not used.
+        config: score, normaliser, ratio and the rest; its mixture gives the order of the domains only.
         kind: site on which channels are compared.
     """
-    domains = list(statistics.moments)
+    domains = sorted(statistics.moments, key=lambda name: [*config.mixture, name].index(name))
     scores, masks = {}, {}
     for name in domains:
         fused = statistics.fuse({name: 1.0}, config.fusion)

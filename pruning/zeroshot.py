@@ -259,10 +259,12 @@ def _ask(loaded: LoadedModel, name: str, asked: str, manager: TaskManager, limit
 
 
 def _key(state: str, task: str, data: object, include: object, limit: int | None) -> str:
-    parts: list[Any] = [1, state, task, limit]
-    for folder in (Path(str(f)).resolve() for f in (data, include) if f):
-        files = [_local_file(folder, task.removeprefix("local_")), *folder.glob("*.yaml")]
-        parts += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f]
+    parts: list[Any] = [2, state, task, limit]
+    for folder in (Path(str(f)).resolve() for f in (data, include, ASSETS / "tasks") if f):
+        files = [_local_file(folder, task.removeprefix("local_").removeprefix("prunescope_"))]
+        parts += [
+            (str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in (*files, *folder.glob("*.yaml")) if f
+        ]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 

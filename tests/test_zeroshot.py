@@ -71,6 +71,23 @@ def test_what_was_asked_once_is_not_asked_again(monkeypatch):
 
 
 @needs_demo
+def test_other_items_are_asked_again(monkeypatch, tmp_path):
+    import shutil
+
+    from pruning import zeroshot
+
+    (tmp_path / "assets").mkdir()
+    shutil.copytree(zeroshot.ASSETS / "tasks", tmp_path / "assets" / "tasks")
+    monkeypatch.setattr(zeroshot, "ASSETS", tmp_path / "assets")
+    first = ask(["prunescope_agreement"], limit=20)["prunescope_agreement"]
+    items = tmp_path / "assets" / "tasks" / "agreement.jsonl"
+    rows = [json.loads(line) for line in items.read_text().splitlines()]
+    items.write_text("".join(json.dumps({**row, "label": 1 - row["label"]}) + "\n" for row in rows))
+    again = ask(["prunescope_agreement"], limit=20)["prunescope_agreement"]
+    assert again.correct["acc"] == [1 - right for right in first.correct["acc"]]
+
+
+@needs_demo
 @needs_benchmarks
 def test_local_copies_make_the_harnesss_own_requests():
     """Built from the harness's own functions on the same rows, and counted against the published sizes."""

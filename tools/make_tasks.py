@@ -4,7 +4,7 @@
 
 Wiki, web and code continue a passage of the embedded held-out text: the true continuation against three of the
 same length taken from other documents. The arithmetic tasks ask for a result that training never saw; agreement
-asks for the form of the verb that the subject wants.
+asks for the form of the verb that the subject wants, a little way off.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def finish(candidates: list[tuple[str, str, list[str]]], rng: random.Random) -> 
 # --- continuations ---------------------------------------------------------------------------------------
 
 
+def _nearest(places: list[int], wanted: int) -> int:
+    """The place nearest to where one wants to be, or that itself where there is none."""
+    return min(places, key=lambda place: abs(place - wanted), default=wanted)
+
+
 def prose(domain: str, rng: random.Random) -> list[Item]:
     """Half a sentence and what stood before it, then how it goes on."""
     pieces: list[tuple[str, str, str]] = []  # (document, context, continuation)
@@ -50,12 +55,11 @@ def prose(domain: str, rng: random.Random) -> list[Item]:
         words_before: list[str] = []
         for sentence in re.split(r"(?<=[.!?])\s+", row["text"].strip()):
             words = sentence.split()
-            if len(words) >= 14 and len(words_before) >= 20 and "\n" not in sentence:
-                cut = len(words) // 2
+            if len(words) >= 14 and len(words_before) >= 12 and "\n" not in sentence:
                 commas = [i + 1 for i in range(4, len(words) - 6) if words[i].endswith((",", ";"))]
-                cut = min(commas, key=lambda i: abs(i - cut), default=cut) if commas else cut
-                context = " ".join([*words_before[-60:], *words[:cut]])
-                pieces.append((row["id"], context, " ".join(words[cut : cut + 14])))
+                for cut in sorted({_nearest(commas, len(words) // 2), *([8] if len(words) >= 24 else [])}):
+                    context = " ".join([*words_before[-60:], *words[:cut]])
+                    pieces.append((row["id"], context, " ".join(words[cut : cut + 14])))
             words_before += words
     candidates = []
     for document, context, right in pieces:
@@ -149,6 +153,9 @@ PLURALS = {
 }
 ONE = "The,This,Every,One,Each,That".split(",")
 MANY = "The,These,Most,Two,Many,Those".split(",")
+BETWEEN = "here|today|of ours|like this|in there|over there|of mine|from here|as such|like those|like that|by now".split(
+    "|"
+)
 ADJECTIVES = "old,new,small,large,first,other,good,second,local,long,open,best".split(",")
 ENDS = (
     "very old|not the same|now in use|well known|on the other side|too small for this|the best of all|"
@@ -168,7 +175,7 @@ def agreement(rng: random.Random) -> list[Item]:
         many = len(candidates) % 2 == 1
         noun = rng.choice(NOUNS)
         subject = f"{rng.choice(ADJECTIVES)} {plural(noun) if many else noun}"
-        context = f"{rng.choice(MANY if many else ONE)} {subject}"
+        context = f"{rng.choice(MANY if many else ONE)} {subject} {rng.choice(BETWEEN)}"
         if context in seen:
             continue
         seen.add(context)

@@ -57,8 +57,7 @@ class Choice:
         options = {
             key: value
             for key, value in base.model_dump().items()
-            if key
-            in ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "eval_blocks", "tasks")
+            if key in ("model", "domains", "samples", "seq_len", "seed", "device", "dtype")
         }
         options |= {"method": self.method, "ratio": self.ratio, "mixture": self.mixture}
         if "iterations" not in preset and base.method == self.method:

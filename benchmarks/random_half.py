@@ -1,0 +1,52 @@
+"""Half of the demo model's MLP channels at random: what the demo has to show when nothing is chosen well.
+
+python benchmarks/random_half.py
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from common import RESULTS, machine, table
+
+from pruning import RunConfig
+from pruning.engine import drain, evaluation_blocks
+from pruning.evaluation import perplexity
+from pruning.masks import Mask
+from pruning.models import LoadedModel, load
+from pruning.sites import Site, geometry
+from pruning.surgery import remove
+from pruning.zeroshot import compare, zero_shot
+
+
+def main() -> None:
+    dense = load("demo")
+    full = Mask.full(geometry(dense.model))
+    rng = np.random.default_rng(0)
+    retained = dict(full.retained)
+    for layer, shape in enumerate(full.geometry.layers):
+        retained[Site(layer, "mlp")] = rng.permutation(np.arange(shape.channels) < shape.channels // 2)
+    half = LoadedModel(copy.deepcopy(dense.model), dense.tokenizer, "half", dense.path, dense.fingerprint)
+    remove(half.model, full, Mask(full.geometry, retained))
+    blocks = evaluation_blocks(RunConfig.create(eval_blocks=None), dense.tokenizer, dense.model)
+    values = [drain(perplexity(m.model, blocks), lambda _: None) for m in (dense, half)]
+    answers = [
+        drain(zero_shot(m, ["demo"], name), lambda _: None) for m, name in ((dense, "dense"), (half, "half"))
+    ]
+    rows = [
+        [f"perplexity {n}", f"{values[0][n].value:.2f}", f"{values[1][n].value:.2f}", ""] for n in values[0]
+    ]
+    for name, row in compare(*answers)["tasks"].items():
+        acc = row["acc"]
+        error = f"{100 * acc['delta']:+.1f} ± {196 * acc['standard_error']:.1f}, p = {acc['p_value']:.2g}"
+        rows.append([f"{name} acc", f"{100 * acc['dense']:.1f}", f"{100 * acc['pruned']:.1f}", error])
+    text = f"# Half of the MLP channels removed at random\n\n{machine()}\n\n" + table(
+        ["", "dense", "half", "paired change"], rows
+    )
+    (RESULTS / "random_half.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
