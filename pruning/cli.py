@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pruning import config as options
@@ -421,24 +422,17 @@ def _run_row(run: Run) -> dict[str, Any]:
     }
 
 
-def _runs_table(rows: list[dict[str, Any]]) -> Any:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """A rich table: text to the left, numbers to the right, and the first column never broken."""
     from rich.table import Table
 
-    domains = list(dict.fromkeys(name for row in rows for name in row["perplexity"]))
-    table = Table()
-    for column in ("run", "state", "model", "method", "ratio", "K", "mixture", *domains):
-        table.add_column(column, overflow="fold", justify="right" if column in domains else "left")
-    for row in rows:
-        table.add_row(
-            row["run_id"],
-            row["state"],
-            row["model"],
-            row["method"],
-            f"{row['ratio']:.3f}",
-            str(row["iterations"]),
-            " ".join(f"{name} {share:.2f}" for name, share in row["mixture"].items()),
-            *(number(row["perplexity"].get(name)) for name in domains),
+    table = Table(padding=(0, 0))
+    for number_, column in enumerate(columns):
+        table.add_column(
+            column, justify="left" if column in ("run", "state", "model") else "right", no_wrap=not number_
         )
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
@@ -447,7 +441,18 @@ def _runs_list(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"runs": rows})
     elif rows:
-        console().print(_runs_table(rows))
+        cells = [
+            (
+                row["run_id"],
+                row["state"],
+                Path(row["model"]).name,
+                f"{row['ratio']:.0%}",
+                str(row["iterations"]),
+                number(row["perplexity"].get("mean")),
+            )
+            for row in rows
+        ]
+        console().print(_table(("run", "state", "model", "ratio", "K", "perplexity"), cells))
     else:
         print(f"There are no runs in {RunStore(args.out).root}: 'prune' makes one.")
     return 0
@@ -529,8 +534,20 @@ def _compare(args: argparse.Namespace) -> int:
     )
     if args.json:
         print_json({"runs": rows})
-    else:
-        console().print(_runs_table(rows))
+        return 0
+    domains = list(dict.fromkeys(name for row in rows for name in row["perplexity"]))
+    cells = [
+        (
+            row["run_id"],
+            f"{row['ratio']:.0%}",
+            str(row["iterations"]),
+            *(number(row["perplexity"].get(name), 1) for name in domains),
+        )
+        for row in rows
+    ]
+    out = console()
+    out.print(_table(("run", "ratio", "K", *domains), cells))
+    out.print("Perplexity after pruning; 'runs show ID' tells the rest.", highlight=False)
     return 0
 
 

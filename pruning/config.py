@@ -97,7 +97,7 @@ class RunConfig(BaseModel):
     fusion: Fusion = Field("within", description="variance within the domains, or total (between them too)")
 
     # What is cut
-    score: Score = "fluctuation"
+    score: Score = Field("fluctuation", description="how much a channel matters")
     square_attention: bool = Field(False, description="square attention scores first, as FLAP's code does")
     normalise: Normalise = Field("share", description="how scores of different sites become comparable")
     unit_score: UnitScore = Field(
@@ -106,7 +106,9 @@ class RunConfig(BaseModel):
     allocation: Allocation = Field(
         "global", description="one ranking of all units, or equal widths everywhere"
     )
-    attention_unit: AttentionUnit = "kv_group"
+    attention_unit: AttentionUnit = Field(
+        "kv_group", description="a key-value head with its query heads, or a query head of each"
+    )
     keep: tuple[str, ...] = Field(
         (), description="never cut: LAYER[.attn|.mlp[.FIRST-LAST]], such as 3.attn.0-1"
     )
@@ -118,9 +120,9 @@ class RunConfig(BaseModel):
     )
 
     # How
-    iterations: int = Field(5, ge=1, le=100)
+    iterations: int = Field(5, ge=1, le=100, description="cuts, with fresh statistics before each")
     schedule: Schedule = Field("linear", description="how the ratio grows over the iterations")
-    compensation: Compensation = "bias"
+    compensation: Compensation = Field("bias", description="put the mean of what goes into a bias, or not")
 
     eval_blocks: int | None = Field(
         64, ge=0, description="held-out blocks of each domain for perplexity; none for all, 0 to skip"
@@ -131,9 +133,9 @@ class RunConfig(BaseModel):
     task_data: str | None = Field(None, description="folder with local copies of the tasks' data")
     task_limit: int | None = Field(None, ge=1, description="only the first so many items of each task")
     save_model: bool = Field(True, description="keep the pruned checkpoint in the run")
-    seed: int = Field(0, ge=0, lt=2**63)
-    device: str = "auto"
-    dtype: Dtype = "auto"
+    seed: int = Field(0, ge=0, lt=2**63, description="of the sampling of text, and of the random score")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    dtype: Dtype = Field("auto", description="float32 on a CPU, the checkpoint's own elsewhere")
     parent: str | None = Field(None, description="the run that this one was made from")
 
     @model_validator(mode="before")

@@ -29,7 +29,7 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
     errors = []
     with server(tmp_path / "runs") as address, browser() as page:
         page.on("console", lambda message: errors.append(message) if message.type == "error" else None)
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error: errors.append(error))
         page.goto(address)
         settle(page)
         assert page.locator(".js-plotly-plot").count() >= 1
