@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from pruning import config as options
 from pruning.config import METHODS, ConfigError, PruningError, RunConfig, parse_mixture
 from pruning.runs import Run, RunStore
+from pruning.terminal import ProgressBar, console, number, print_json, results_table, table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import TaskID
-
-    from pruning.engine import Event
+    from pruning.zeroshot import TaskResult
 
 # option, field of RunConfig, how to read it, choices
 _OPTIONS: list[tuple[str, str, Callable[[str], Any], tuple[str, ...] | None]] = [
@@ -121,99 +119,6 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
     return RunConfig.create(**{**base, **given, **changes})
 
 
-# --- showing ---------------------------------------------------------------------------------------------
-
-
-def console() -> Console:
-    """Where tables go."""
-    from rich.console import Console
-
-    return Console()
-
-
-def print_json(content: Any) -> None:
-    """One JSON object on standard output; infinities become null."""
-    from pruning.runs import _finite
-
-    print(json.dumps(_finite(content), indent=1))
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A perplexity for people."""
-    if value is None or value != value:
-        return "-"
-    return f"{value:,.{digits}f}" if value < 1e6 else f"{value:.1e}"
-
-
-class ProgressBar:
-    """Shows the engine's events on a terminal; call it with each. Elsewhere it says nothing."""
-
-    def __init__(self, iterations: int, quiet: bool) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        target = Console(stderr=True)
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            console=target,
-            disable=quiet or not target.is_terminal,
-            transient=True,
-        )
-        self.iterations, self.complete = iterations, -1
-        self.task: TaskID = self.bar.add_task("loading the model", total=None)
-
-    def __call__(self, event: Event) -> None:
-        """Show an event."""
-        from pruning.engine import Iteration, Progress
-
-        if isinstance(event, Iteration):
-            self.complete = event.number
-        elif isinstance(event, Progress):
-            where = (
-                "dense model" if self.complete < 0 else f"iteration {self.complete + 1} of {self.iterations}"
-            )
-            self.bar.update(
-                self.task,
-                total=event.total,
-                completed=event.done,
-                description=f"{where}: {event.stage} {event.detail}",
-            )
-
-
-def results_table(summary: dict[str, Any]) -> Any:
-    """Dense against pruned, as a rich table."""
-    from rich.table import Table
-
-    table = Table(title=f"run {summary['run_id']}", title_justify="left")
-    for column in ("", "dense", "pruned", "change"):
-        table.add_column(column, justify="left" if not column else "right")
-    dense, pruned = summary["parameters"]["dense"], summary["parameters"]["pruned"]
-    table.add_row(
-        "parameters", f"{dense:,}", f"{pruned:,}", f"{100 * (pruned / dense - 1):+.1f}%", end_section=True
-    )
-    for name, values in summary["perplexity"].items():
-        before, after = values["dense"], values["pruned"]
-        change = f"x {after / before:.2f}" if before and after else "-"
-        table.add_row(f"perplexity {name}", number(before), number(after), change)
-    if accuracies := summary.get("zero_shot"):
-        table.rows[-1].end_section = True
-        for name, row in accuracies["tasks"].items():
-            limit = f", first {row['limit']}" if row["limit"] else ""
-            table.add_row(f"{name} ({row['items']} items{limit})", *_accuracy(row["acc"]))
-        table.add_row("average of tasks", *_accuracy(accuracies["average"]["acc"]))
-    return table
-
-
-def _accuracy(row: dict[str, Any]) -> tuple[str, str, str]:
-    """Dense, pruned and the paired difference in points; a tilde where it may be noise."""
-    noise = "" if row["significant"] else " ~"
-    delta = f"{100 * row['delta']:+.1f} ± {196 * row['standard_error']:.1f}{noise}"
-    return f"{100 * row['dense']:.1f}%", f"{100 * row['pruned']:.1f}%", delta
-
-
 # --- commands --------------------------------------------------------------------------------------------
 
 
@@ -271,15 +176,12 @@ def _calibrate(args: argparse.Namespace) -> int:
         content = {"model": config.model, "domains": sources, "sites": sites, "channels": channels}
         print_json({**content, "seconds": seconds})
         return 0
-    from rich.table import Table
-
-    table = Table(title=f"statistics of {config.model}", title_justify="left")
-    for column in ("domain", "blocks", "tokens", "share"):
-        table.add_column(column, justify="left" if column == "domain" else "right")
-    for name, source in sources.items():
-        table.add_row(name, str(source["blocks"]), f"{source['tokens']:,}", f"{config.mixture[name]:.2f}")
+    cells = [
+        (name, str(source["blocks"]), f"{source['tokens']:,}", f"{config.mixture[name]:.2f}")
+        for name, source in sources.items()
+    ]
     out = console()
-    out.print(table)
+    out.print(table(("domain", "blocks", "tokens", "share"), cells, f"statistics of {config.model}"))
     out.print(f"{channels:,} channels at {sites} sites, {seconds:.2f} s; kept for the next look.")
     return 0
 
@@ -314,13 +216,8 @@ def _score(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"model": config.model, "score": config.score, "sites": rows, "seconds": seconds})
         return 0
-    from rich.table import Table
-
-    table = Table(title=f"{config.score} of {config.model}", title_justify="left")
-    for column in ("site", "channels", "median", "max", "top tenth carries", "top channel"):
-        table.add_column(column, justify="left" if column == "site" else "right")
-    for row in rows:
-        table.add_row(
+    cells = [
+        (
             row["site"],
             f"{row['channels']:,}",
             f"{row['median']:.3g}",
@@ -328,7 +225,10 @@ def _score(args: argparse.Namespace) -> int:
             f"{100 * row['top_tenth_share']:.0f}%",
             str(row["top_channel"]),
         )
-    console().print(table)
+        for row in rows
+    ]
+    columns = ("site", "channels", "median", "max", "top tenth carries", "top channel")
+    console().print(table(columns, cells, f"{config.score} of {config.model}"))
     return 0
 
 
@@ -339,7 +239,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from pruning.models import load
     from pruning.sites import geometry
     from pruning.surgery import output_biases
-    from pruning.zeroshot import zero_shot
+    from pruning.zeroshot import METRICS, zero_shot
 
     config = run_config(args, model=_model_of(args))
     loaded = load(config.model, config.device, config.dtype)
@@ -366,30 +266,27 @@ def _evaluate(args: argparse.Namespace) -> int:
         }
         print_json({"model": config.model, "domains": rows, "mean": mean, "tasks": tasks})
         return 0
-    from rich.table import Table
-
-    table = Table(title=f"perplexity of {config.model}, blocks of {config.seq_len}", title_justify="left")
-    for column in ("domain", "perplexity", "tokens"):
-        table.add_column(column, justify="left" if column == "domain" else "right")
-    for name, p in values.items():
-        table.add_row(name, number(p.value), f"{p.tokens:,}")
-    table.add_row("mean (geometric)", number(mean), "")
-    console().print(table)
+    cells = [(name, number(p.value), f"{p.tokens:,}") for name, p in values.items()]
+    cells.append(("mean (geometric)", number(mean), ""))
+    title = f"perplexity of {config.model}, blocks of {config.seq_len}"
+    console().print(table(("domain", "perplexity", "tokens"), cells, title))
     if accuracies:
-        table = Table(title="zero-shot accuracy", title_justify="left")
-        for column in ("task", "acc", "acc_norm", "items"):
-            table.add_column(column, justify="left" if column == "task" else "right")
-        for name, result in accuracies.items():
-            cells = [
-                f"{100 * result.accuracy[m]:.1f} ± {100 * result.standard_error(m):.1f}"
-                if m in result.accuracy
-                else ""
-                for m in ("acc", "acc_norm")
-            ]
-            asked = f"first {result.limit}" if result.limit else f"{result.items}"
-            table.add_row(name, *cells, asked)
-        console().print(table)
+        answers = [
+            (
+                name,
+                *(_accuracy(result, metric) for metric in METRICS),
+                f"first {result.limit}" if result.limit else f"{result.items}",
+            )
+            for name, result in accuracies.items()
+        ]
+        console().print(table(("task", *METRICS, "items"), answers, "zero-shot accuracy"))
     return 0
+
+
+def _accuracy(result: TaskResult, metric: str) -> str:
+    if metric not in result.accuracy:
+        return ""
+    return f"{100 * result.accuracy[metric]:.1f} ± {100 * result.standard_error(metric):.1f}"
 
 
 def _model_of(args: argparse.Namespace) -> str | None:
@@ -422,20 +319,6 @@ def _run_row(run: Run) -> dict[str, Any]:
     }
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    """A rich table: text to the left, numbers to the right, and the first column never broken."""
-    from rich.table import Table
-
-    table = Table(padding=(0, 0))
-    for number_, column in enumerate(columns):
-        table.add_column(
-            column, justify="left" if column in ("run", "state", "model") else "right", no_wrap=not number_
-        )
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
 def _runs_list(args: argparse.Namespace) -> int:
     rows = [_run_row(run) for run in RunStore(args.out).all()]
     if args.json:
@@ -452,7 +335,7 @@ def _runs_list(args: argparse.Namespace) -> int:
             )
             for row in rows
         ]
-        console().print(_table(("run", "state", "model", "ratio", "K", "perplexity"), cells))
+        console().print(table(("run", "state", "model", "ratio", "K", "perplexity"), cells))
     else:
         print(f"There are no runs in {RunStore(args.out).root}: 'prune' makes one.")
     return 0
@@ -546,7 +429,7 @@ def _compare(args: argparse.Namespace) -> int:
         for row in rows
     ]
     out = console()
-    out.print(_table(("run", "ratio", "K", *domains), cells))
+    out.print(table(("run", "ratio", "K", *domains), cells))
     out.print("Perplexity after pruning; 'runs show ID' tells the rest.", highlight=False)
     return 0
 

@@ -78,17 +78,18 @@ def write_json(path: Path, content: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path):
         try:
-            temporary.write_text(json.dumps(_finite(content), indent=1, allow_nan=False), encoding="utf-8")
+            temporary.write_text(json.dumps(finite(content), indent=1, allow_nan=False), encoding="utf-8")
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
+    """JSON content with null for infinities and NaN, which JSON does not know."""
     if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [finite(value) for value in content]
     if isinstance(content, float) and not np.isfinite(content):
         return None
     return content

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,7 +217,7 @@ def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bo
     """
     with Status(run, exits) as status:
         try:
-            with _device_lock(run, status):
+            with _device(run, status):
                 return _drive(run, status, on_event)
         except (Cancelled, KeyboardInterrupt):
             status.write(state="cancelled", finished=time.time(), message="")
@@ -230,23 +231,26 @@ def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bo
             raise
 
 
-def _device_lock(run: Run, status: Status) -> FileLock:
-    """One run at a time on a device: wait for those ahead, then for the lock."""
+@contextlib.contextmanager
+def _device(run: Run, status: Status) -> Iterator[None]:
+    """One run at a time on a device: wait for those ahead, then hold the device's lock."""
     store = RunStore(run.path.parent)
     lock = FileLock(store.root / f".{run.config.device.replace(':', '-')}.lock")
-    while True:
-        ahead = store.ahead_of(run)
+    while not lock.is_locked:
         if status.cancelled.is_set():
             raise Cancelled
-        if not ahead:
-            try:
-                lock.acquire(timeout=0)
-                status.write(state="starting", started=time.time(), ahead=0)
-                return lock
-            except Timeout:
-                pass
+        ahead = store.ahead_of(run)
         status.fields["ahead"] = len(ahead)
+        with contextlib.suppress(Timeout):
+            if not ahead:
+                lock.acquire(timeout=0)
+                continue
         time.sleep(0.3)
+    try:
+        status.write(state="starting", started=time.time(), ahead=0)
+        yield
+    finally:
+        lock.release()
 
 
 def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -> Result:

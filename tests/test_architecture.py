@@ -19,11 +19,13 @@ ORDER = [
     "models",
     "calibration",
     "evaluation",
+    "zeroshot",
     "checkpoint",
     "engine",
     "runs",
     "worker",
     "visualization",
+    "terminal",
     "cli",
 ]
 TORCH_FREE = [

@@ -69,7 +69,8 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         width = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert width[0] <= width[1]
     # Opened at a page's own address, Streamlit looks for its server below that address first.
-    assert [e for e in errors if "/_stcore/" not in str(getattr(e, "location", ""))] == []
+    unexpected = [(str(e), getattr(e, "location", "")) for e in errors]
+    assert [(text, where) for text, where in unexpected if "/_stcore/" not in str(where)] == []
     log = (tmp_path / "server.log").read_text()
     assert "Traceback" not in log
     assert "deprecat" not in log.lower()
