@@ -60,7 +60,7 @@ class Choice:
             if key in ("model", "domains", "samples", "seq_len", "seed", "device", "dtype")
         }
         options |= {"method": self.method, "ratio": self.ratio, "mixture": self.mixture}
-        if "iterations" not in preset and base.method == self.method:
+        if "iterations" not in preset and base.method == self.method and base.ratio > 0:
             options["iterations"] = base.iterations
         parent = None if self.run.path == DEMO_RUN else self.run.id
         return RunConfig.create(**options, keep=self.keep, remove=self.remove, parent=parent)
