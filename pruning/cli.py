@@ -12,13 +12,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pruning import config as options
-from pruning.config import METHODS, ConfigError, PruningError, RunConfig, parse_mixture
-from pruning.runs import Run, RunStore
-from pruning.terminal import ProgressBar, console, number, print_json, results_table, table
+from pruning.config import FORMATS, METHODS, ConfigError, PruningError, RunConfig, parse_mixture
+from pruning.runs import RUN_ID, Run, RunStore
+from pruning.terminal import ProgressBar, console, number, print_json, results_table, size_text, table
 
 if TYPE_CHECKING:
     from pruning.zeroshot import TaskResult
@@ -291,12 +292,99 @@ def _accuracy(result: TaskResult, metric: str) -> str:
 
 def _model_of(args: argparse.Namespace) -> str | None:
     """What `evaluate` is to look at: a model, or the checkpoint of a run given by its id."""
-    if not args.run_id:
-        return args.model
-    folder = RunStore(args.out).get(args.run_id).path / "model"
-    if not folder.is_dir():
-        raise ConfigError(f"run {args.run_id!r} kept no model: it is unfinished, or was told not to save it.")
-    return str(folder)
+    return str(RunStore(args.out).get(args.run_id).checkpoint) if args.run_id else args.model
+
+
+def _source(name: str, store: str | None) -> str:
+    """A model by its name, or the checkpoint of a run by its id."""
+    if name[:8].isdigit() and "/" not in name and not Path(name).exists():
+        return str(RunStore(store).get(name).checkpoint)
+    return name
+
+
+def _export(args: argparse.Namespace) -> int:
+    from pruning.export import export
+    from pruning.models import locate
+
+    source = locate(_source(args.source, args.runs))
+    out = args.out
+    if out is None:
+        if source.name != "model" or not RUN_ID.fullmatch(source.parent.name):
+            raise ConfigError(f"{args.source!r} is no run: say with --out which folder to write.")
+        out = source.parent / "exports" / args.format
+    done = export(source, args.format, out, args.type, verify=args.verify)
+    if args.json:
+        content = {"path": str(done.path), "format": args.format, "architecture": done.home.architecture}
+        print_json(content | {"bytes": done.bytes, "difference": done.difference, "snippet": done.snippet})
+        return 0
+    print(f"{done.home.architecture}, {size_text(done.bytes)}, in {done.path}")
+    print(f"Loads in {done.home.loads_in}.")
+    if done.difference is not None:
+        print(f"Loaded again: the largest difference of a logit is {done.difference:.2g}.")
+    print(f"\n{done.snippet}")
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from pruning.bench import bench, size
+    from pruning.engine import drain
+    from pruning.models import load
+
+    models = [load(_source(name, args.runs), args.device, args.dtype) for name in args.models]
+    names = [Path(name).name for name in args.models]
+    models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
+    sizes = [size(model) for model in models]
+    bar = ProgressBar(1, quiet=args.json)
+    with bar.bar:
+        found = drain(bench(models, args.batch, args.lengths, args.new_tokens, args.repeats), bar)
+    if args.json:
+        print_json(
+            {
+                "models": [{"model": m.name, **asdict(s)} for m, s in zip(models, sizes, strict=True)],
+                "speed": [m.to_dict() for m in found],
+                "device": str(models[0].model.device),
+                "dtype": str(models[0].model.dtype).removeprefix("torch."),
+            }
+        )
+        return 0
+    rows = [
+        (
+            m.name,
+            f"{s.parameters:,}",
+            f"{s.linear_parameters:,}",
+            size_text(s.file_bytes),
+            size_text(s.memory_bytes),
+            size_text(s.cache_bytes),
+        )
+        for m, s in zip(models, sizes, strict=True)
+    ]
+    header = ("model", "parameters", "in the layers", "file", "memory", "cache of a token")
+    console().print(table(header, rows, "size"))
+    first = {(m.batch, m.length): m for m in reversed(found) if m.model == names[0]}
+    cells = []
+    for m in found:
+        against = first[m.batch, m.length]
+        cells.append(
+            (
+                m.model,
+                str(m.batch),
+                str(m.length),
+                f"{m.prefill.median:,.0f} ({m.prefill.lowest:,.0f} to {m.prefill.highest:,.0f})",
+                f"{m.prefill.median / against.prefill.median:.2f}",
+                f"{m.decode.median:,.0f} ({m.decode.lowest:,.0f} to {m.decode.highest:,.0f})",
+                f"{m.decode.median / against.decode.median:.2f}",
+            )
+        )
+    columns = ("model", "batch", "length", "prefill, tokens/s", "times", "decode, tokens/s", "times")
+    console().print(table(columns, cells, f"speed on {models[0].model.device}, median and range"))
+    return 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    values = tuple(int(part) for part in text.split(","))
+    if not values or min(values) < 1:
+        raise ValueError
+    return values
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -462,6 +550,27 @@ def parser() -> argparse.ArgumentParser:
     add_run_options(sub)
     sub.add_argument("--run", dest="run_id", metavar="ID", help="evaluate the pruned model of this run")
     sub.add_argument("--out", **store)
+    where: dict[str, Any] = {"metavar": "FOLDER", "help": "folder that holds the runs (default: runs)"}
+    sub = command("export", _export, "Write a pruned model so that other programs load it.")
+    sub.add_argument("source", metavar="RUN|FOLDER", help="a run's id, or the folder of a model")
+    sub.add_argument("--format", choices=FORMATS, default="hf", help="default: hf")
+    sub.add_argument(
+        "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0 (default: as stored)"
+    )
+    sub.add_argument("--out", metavar="FOLDER", help="what to write (default: within the run)")
+    sub.add_argument("--runs", **where)
+    sub.add_argument(
+        "--verify", action=argparse.BooleanOptionalAction, default=True, help="load it and compare"
+    )
+    sub = command("bench", _bench, "Size, memory and speed of models, measured turn by turn.")
+    sub.add_argument("models", nargs="+", metavar="MODEL", help="demo, a folder, a hub id, or a run's id")
+    sub.add_argument("--batch", type=_numbers, default=(1, 8), metavar="N,N", help="sequences at once")
+    sub.add_argument("--lengths", type=_numbers, default=(128,), metavar="N,N", help="tokens of a prompt")
+    sub.add_argument("--new-tokens", type=int, default=16, metavar="N", help="written in a repeat of decode")
+    sub.add_argument("--repeats", type=int, default=5, metavar="N", help="counted rounds (default: 5)")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    sub.add_argument("--dtype", default="auto", choices=get_args(options.Dtype))
+    sub.add_argument("--runs", **where)
     runs = commands.add_parser("runs", help="List, show, cancel, resume and delete runs.").add_subparsers(
         dest="runs_command", required=True, metavar="COMMAND", parser_class=_Parser
     )

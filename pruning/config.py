@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -18,11 +18,13 @@ EMBEDDED_DOMAINS = ("wiki", "web", "code", "math")
 Fusion = Literal["within", "total"]
 Score = Literal["fluctuation", "wanda_sp", "magnitude", "input_variance", "random"]
 Normalise = Literal["share", "zscore", "zscore_zero", "zscore_first", "none"]
-Allocation = Literal["global", "uniform"]
+Allocation = Literal["global", "uniform", "equal"]
 AttentionUnit = Literal["kv_group", "query_head"]
 UnitScore = Literal["per_parameter", "mean"]
 Schedule = Literal["linear", "geometric", "cubic"]
 Compensation = Literal["bias", "none"]
+Format = Literal["hf", "padded", "gguf", "masks"]
+FORMATS: tuple[str, ...] = get_args(Format)
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 # Every method is a point in the same space of options; what a preset leaves out keeps RunConfig's default.
@@ -70,6 +72,10 @@ class CalibrationError(PruningError):
     """Activations from which no statistics can be taken."""
 
 
+class ExportError(PruningError):
+    """A form that a model cannot be exported to."""
+
+
 class RunError(PruningError):
     """A run that cannot be created, found or continued."""
 
@@ -104,7 +110,9 @@ class RunConfig(BaseModel):
         "per_parameter", description="from channels to a unit: damage per parameter, or mean"
     )
     allocation: Allocation = Field(
-        "global", description="one ranking of all units, or equal widths everywhere"
+        "global",
+        description="one ranking of all units; or equal widths in all layers, the same ratio for heads and "
+        "channels (uniform) or the split that loses least (equal)",
     )
     attention_unit: AttentionUnit = Field(
         "kv_group", description="a key-value head with its query heads, or a query head of each"

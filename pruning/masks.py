@@ -312,7 +312,7 @@ def next_mask(
                 width=config.round_to if site.kind == "mlp" else 1,
             )
         )
-    allocate = _uniform if config.allocation == "uniform" else _global
+    allocate = {"global": _global, "uniform": _uniform, "equal": _equal}[config.allocation]
     retained = {site: array.copy() for site, array in mask.retained.items()}
     for unit, chosen in zip(units, allocate(units, mask, ratio, config), strict=True):
         members = unit.members[chosen].ravel()
@@ -393,15 +393,58 @@ def _uniform(units: list[Units], mask: Mask, ratio: float, config: RunConfig) ->
     return chosen
 
 
+def _equal(units: list[Units], mask: Mask, ratio: float, config: RunConfig) -> list[Array]:
+    """The same number of heads, and of channels, in every layer; how many of which is what loses least.
+
+    For every number of attention units that can go, the channels that meet the budget follow; the pair whose
+    removed units carry the least score in all layers together is taken.
+    """
+    layers, total = len(mask.geometry.layers), mask.geometry.linear_parameters
+    budget = (ratio * total - mask.removed_parameters) / layers
+    sites = units[::2], units[1::2]  # attention, MLP
+    lost = [_losses(each) for each in sites]
+    fewest = [max(int(unit.forced.sum()) for unit in each) for each in sites]
+    heads = np.arange(fewest[0], len(lost[0]))
+    costs = heads * sites[0][0].cost.max(), np.concatenate([[0], np.cumsum(sites[1][0].cost)])[: len(lost[1])]
+    rest = (budget - costs[0])[:, None] - costs[1]  # (head counts, channel counts) parameters still to remove
+    channels = np.maximum(np.abs(rest).argmin(axis=1), fewest[1])
+    missed = np.take_along_axis(rest, channels[:, None], axis=1)[:, 0]
+    step = sites[1][0].cost.max()
+    if missed.min() >= step:
+        raise _unreachable(ratio, ratio - missed.min() * layers / total)
+    near = np.abs(missed) <= max(np.abs(missed).min(), step)
+    best = np.where(near, lost[0][heads] + lost[1][channels], np.inf).argmin()
+    counts = int(heads[best]), int(channels[best])
+    return [_first(unit, counts[index % 2]) for index, unit in enumerate(units)]
+
+
+def _losses(units: list[Units]) -> Array:
+    """(n + 1,) score that goes, in all layers together, with the 0..n lowest units of each layer."""
+    sums = []
+    for unit in units:
+        order = _order(unit)
+        sums.append(np.concatenate([[0], np.cumsum((unit.score * unit.cost)[order])]))
+    length = min(len(values) for values in sums)
+    return np.sum([values[:length] for values in sums], axis=0)
+
+
+def _order(units: Units) -> Array:
+    """Indices of the units that may go, the first to go first."""
+    free = np.flatnonzero(~units.protected)
+    return free[np.argsort(np.where(units.forced, -np.inf, units.score)[free], kind="stable")]
+
+
+def _first(units: Units, count: int) -> Array:
+    """(U,) bool: the `count` units that go first."""
+    chosen = np.zeros(len(units.score), bool)
+    chosen[_order(units)[:count]] = True
+    return chosen
+
+
 def _lowest(units: Units, budget: float) -> Array:
     """(U,) bool: the lowest-scored units whose cost is nearest to a budget, forced ones in any case."""
-    free = np.flatnonzero(~units.protected)
-    order = free[np.argsort(np.where(units.forced, -np.inf, units.score)[free], kind="stable")]
-    spent = np.concatenate([[0], np.cumsum(units.cost[order])])
-    count = max(int(np.abs(spent - budget).argmin()), int(units.forced.sum()))
-    chosen = np.zeros(len(units.score), bool)
-    chosen[order[:count]] = True
-    return chosen
+    spent = np.concatenate([[0], np.cumsum(units.cost[_order(units)])])
+    return _first(units, max(int(np.abs(spent - budget).argmin()), int(units.forced.sum())))
 
 
 # --- comparing masks -------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pruning.config import Dtype, ModelError
 from pruning.domains import ASSETS
@@ -19,6 +19,9 @@ from pruning.sites import ARCHITECTURES, CausalLM, Geometry, LayerShape
 
 DEMO = ASSETS / "demo-model"
 PRUNING_FILE = "pruning.json"  # marks a checkpoint of this project and holds its geometry
+MASK_FILE = "mask.safetensors"  # what is retained of the dense model
+WEIGHTS = "model*.safetensors"
+_PREFIX = "pruned_"  # of the model type of an export that brings its modelling file
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
@@ -78,16 +81,18 @@ def locate(name: str, download: bool = True) -> Path:
                 f"there is no model {name!r}: give demo, a folder with a model, or a hub id like owner/name."
             )
         path = _from_hub(name, download)
+    if "base" in read_record(path):
+        return path
     if not (path / "config.json").exists():
         raise ModelError(f"the folder {str(path)!r} holds no model: it has no config.json.")
-    if not list(path.glob("*.safetensors")):
+    if not list(path.glob(WEIGHTS)):
         others = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
         if others:
             raise ModelError(
                 f"the weights of {name!r} are in {others[0]!r}, which can run code when read: "
                 "convert them to safetensors."
             )
-        raise ModelError(f"the folder {str(path)!r} holds no weights: it needs *.safetensors files.")
+        raise ModelError(f"the folder {str(path)!r} holds no weights: it needs model*.safetensors files.")
     return path
 
 
@@ -109,7 +114,7 @@ def fingerprint(path: Path) -> str:
     Weight files enter with their header, size and time of change, not with their gigabytes.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for file in sorted([path / "config.json", *path.glob("*.safetensors")]):
+    for file in sorted([*path.glob("config.json"), *path.glob("*.safetensors")]):
         stat = file.stat()
         with file.open("rb") as stream:
             head = stream.read(1 << 20)
@@ -135,6 +140,41 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """The `pruning.json` of a model folder; empty for a dense model.
+
+    Raises:
+        ModelError: it is broken, or another program's.
+    """
+    file = path / PRUNING_FILE
+    if not file.exists():
+        return {}
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        Geometry.from_dict(record["geometry"])
+        if not all(isinstance(value, bool) for value in record["biased"].values()):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(
+            f"{str(file)!r} is not the record of a pruned model: export or prune the model again."
+        ) from None
+    return record
+
+
+def _model_type(config: dict[str, Any]) -> str:
+    """The dense architecture.
+
+    Raises:
+        ModelError: it is not supported.
+    """
+    model_type = str(config.get("model_type")).removeprefix(_PREFIX)
+    if model_type not in ARCHITECTURES:
+        raise ModelError(
+            f"models of type {model_type!r} are not supported: supported are {', '.join(ARCHITECTURES)}."
+        )
+    return model_type
+
+
 def describe(name: str) -> Summary:
     """What a model is, without reading weights and without torch.
 
@@ -142,12 +182,12 @@ def describe(name: str) -> Summary:
         ModelError: there is no such model, or its architecture is not supported.
     """
     path = locate(name)
+    if base := read_record(path).get("base"):
+        dense, pruned = describe(base), Geometry.from_dict(read_record(path)["geometry"])
+        gone = dense.geometry.linear_parameters - pruned.linear_parameters
+        return replace(dense, geometry=pruned, parameters=dense.parameters - gone)
     config = read_config(path)
-    model_type = config.get("model_type")
-    if model_type not in ARCHITECTURES:
-        raise ModelError(
-            f"models of type {model_type!r} are not supported: supported are {', '.join(ARCHITECTURES)}."
-        )
+    model_type = _model_type(config)
     heads = config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
     qkv_bias = model_type == "qwen2" or bool(config.get("attention_bias"))
@@ -160,9 +200,8 @@ def describe(name: str) -> Summary:
         key_value_bias=qkv_bias,
         gate_up_bias=bool(config.get("mlp_bias")),
     )
-    pruned = path / PRUNING_FILE
-    if pruned.exists():
-        geometry = Geometry.from_dict(json.loads(pruned.read_text(encoding="utf-8"))["geometry"])
+    if record := read_record(path):
+        geometry = Geometry.from_dict(record["geometry"])
     return Summary(
         model_type=model_type,
         geometry=geometry,
@@ -177,7 +216,7 @@ def describe(name: str) -> Summary:
 def _stored_parameters(path: Path) -> int:
     """Parameters in the weight files, from their headers."""
     total = 0
-    for file in path.glob("*.safetensors"):
+    for file in path.glob(WEIGHTS):
         with file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
             if not 0 < size < file.stat().st_size:
@@ -211,13 +250,13 @@ def pick_device(device: str) -> str:
     return device
 
 
-def load(name: str, device: str = "auto", dtype: Dtype = "auto") -> LoadedModel:
+def load(name: str, device: str = "auto", dtype: Dtype | Literal["stored"] = "auto") -> LoadedModel:
     """Load a dense model or a pruned checkpoint.
 
     Args:
         name: `demo`, a folder, or a hub id.
         device: `auto`, or as torch names it.
-        dtype: `auto` is float32 on a CPU and the checkpoint's own elsewhere.
+        dtype: `auto` is float32 on a CPU and the checkpoint's own elsewhere, `stored` that everywhere.
 
     Raises:
         ModelError: no such model, weights that are missing or broken, an unsupported architecture.
@@ -228,15 +267,16 @@ def load(name: str, device: str = "auto", dtype: Dtype = "auto") -> LoadedModel:
 
     logging.disable_progress_bar()  # the library's own bars would break ours
     path = locate(name)
-    model_type = read_config(path).get("model_type")
-    if model_type not in ARCHITECTURES:
-        raise ModelError(
-            f"models of type {model_type!r} are not supported: supported are {', '.join(ARCHITECTURES)}."
-        )
+    record = read_record(path)
+    if base := record.get("base"):
+        return _apply_masks(load(base, device, dtype), path, name)
+    _model_type(read_config(path))
     device = pick_device(device)
-    torch_dtype = (torch.float32 if device == "cpu" else None) if dtype == "auto" else getattr(torch, dtype)
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "stored"
+    torch_dtype = None if dtype == "stored" else getattr(torch, dtype)
     try:
-        model = (_read_pruned if (path / PRUNING_FILE).exists() else _read_dense)(path, torch_dtype)
+        model = (_read_pruned if record else _read_dense)(path, torch_dtype)
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
@@ -261,21 +301,25 @@ def _read_pruned(path: Path, dtype: Any) -> CausalLM:
     from accelerate import init_empty_weights
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     from pruning.surgery import resize
 
-    record = json.loads((path / PRUNING_FILE).read_text(encoding="utf-8"))
+    record, content = read_record(path), read_config(path)
+    model_type = _model_type(content)
+    for key in ("model_type", "auto_map", "per_layer_config"):
+        content.pop(key, None)
+    config = CONFIG_MAPPING[model_type].from_dict(content)
     state: dict[str, torch.Tensor] = {}
     try:
-        for file in sorted(path.glob("*.safetensors")):
+        for file in sorted(path.glob(WEIGHTS)):
             state |= load_file(file)
     except SafetensorError as error:
         raise ModelError(
             f"the weights in {str(path)!r} are broken ({error}): copy or download them again."
         ) from None
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path))
+        model = AutoModelForCausalLM.from_config(config)
     resize(model, Geometry.from_dict(record["geometry"]), record["biased"])
     stored = next(iter(state.values())).dtype
     report = model.load_state_dict(
@@ -287,3 +331,29 @@ def _read_pruned(path: Path, dtype: Any) -> CausalLM:
         odd = (missing or report.unexpected_keys)[0]
         raise ModelError(f"the checkpoint in {str(path)!r} does not fit its {PRUNING_FILE}: see {odd!r}.")
     return model
+
+
+def _apply_masks(loaded: LoadedModel, path: Path, name: str) -> LoadedModel:
+    """Cut a dense model as an export of masks says."""
+    from safetensors.numpy import load_file
+    from safetensors.torch import load_file as load_tensors
+
+    from pruning.masks import Mask
+    from pruning.sites import Site, geometry
+    from pruning.surgery import remove, set_output_biases
+
+    full = Mask.full(geometry(loaded.model))
+    try:
+        arrays = {Site.parse(site): array for site, array in load_file(path / MASK_FILE).items()}
+        biases = load_tensors(path / "biases.safetensors")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the masks in {str(path)!r} cannot be read ({type(error).__name__}).") from None
+    shapes = {str(site): array.shape for site, array in arrays.items()}
+    fits = shapes == {str(site): array.shape for site, array in full.retained.items()}
+    if not fits or Mask(full.geometry, arrays).pruned != Geometry.from_dict(read_record(path)["geometry"]):
+        raise ModelError(
+            f"the mask in {str(path)!r} does not fit the model {loaded.name!r}: it was made for another one."
+        )
+    remove(loaded.model, full, Mask(full.geometry, arrays))
+    set_output_biases(loaded.model, biases)
+    return replace(loaded, name=name, path=path, fingerprint=fingerprint(path))

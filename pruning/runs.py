@@ -210,6 +210,18 @@ class Run:
         """`results.json`; empty until the run is finished."""
         return read_json(self.path / "results.json")
 
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of its pruned model.
+
+        Raises:
+            RunError: it has none.
+        """
+        folder = self.path / "model"
+        if not folder.is_dir():
+            raise RunError(f"run {self.id!r} kept no model: it is unfinished, or was told not to save it.")
+        return folder
+
     def events(self) -> list[dict[str, Any]]:
         """The events so far."""
         try:

@@ -53,13 +53,14 @@ class Architecture:
     down: str = "down_proj"
 
 
-# By `config.model_type`. All four name their parts alike; they differ in biases and norms, which the
-# surgery reads off the modules.
+# By `config.model_type`. All name their parts alike; they differ in biases and norms, which the surgery reads
+# off the modules. `seed_oss` is here because pruned models are exported to it.
 ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": Architecture(),
     "qwen3": Architecture(),
     "llama": Architecture(),
     "mistral": Architecture(),
+    "seed_oss": Architecture(),
 }
 
 

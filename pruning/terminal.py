@@ -34,6 +34,15 @@ def number(value: float | None, digits: int = 2) -> str:
     return f"{value:,.{digits}f}" if value < 1e6 else f"{value:.1e}"
 
 
+def size_text(size: float) -> str:
+    """Bytes for people, in powers of 1000 as file managers count."""
+    for unit in ("bytes", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
 class ProgressBar:
     """Shows the engine's events on a terminal; call it with each. Elsewhere it says nothing."""
 

@@ -301,7 +301,7 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
     if config.save_model:
         status.write(stage="save")
         record = {"run": run.id, "config": config.model_dump(mode="json"), "ratio": finished.mask.ratio}
-        save(finished.loaded.model, finished.loaded.tokenizer, run.path / "model", record)
+        save(finished.loaded.model, finished.loaded.tokenizer, run.path / "model", record, finished.mask)
     accuracies = _zero_shot(finished, config, status) if config.tasks else None
     spent = read_json(run.path / "status.json").get("seconds", 0.0) + time.monotonic() - began
     summary = summarise(run, run.iterations(), spent)

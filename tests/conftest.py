@@ -21,6 +21,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from pruning import RunConfig
+from pruning.engine import Finished, prune_loaded
 from pruning.models import DEMO, LoadedModel
 
 torch.set_num_threads(2)
@@ -76,6 +78,14 @@ def tiny_model(name: str, seed: int = 0) -> Any:
 def tiny_loaded(name: str, seed: int = 0) -> LoadedModel:
     """The same as `models.load` would give it."""
     return LoadedModel(tiny_model(name, seed), byte_tokenizer(), name, Path(), f"{name}-{seed}")
+
+
+def tiny_pruned(name: str, text_file: Path, **options: Any) -> Finished:
+    """A tiny model cut by 45% on a text, with its mask."""
+    settings: dict[str, Any] = {"ratio": 0.45, "iterations": 2, "samples": 4, "seq_len": 24, "eval_blocks": 0}
+    settings |= {"mixture": {"text": 1}, "domains": {"text": str(text_file)}}
+    *_, finished = prune_loaded(tiny_loaded(name), RunConfig.create(**settings | options))
+    return finished
 
 
 @pytest.fixture

@@ -1,37 +1,28 @@
+import json
+
 import pytest
 import torch
+from safetensors.numpy import load_file
 
-from pruning import RunConfig
 from pruning.checkpoint import save
 from pruning.config import ModelError, RunError
-from pruning.engine import prune_loaded
 from pruning.models import describe, load
 from pruning.sites import geometry
-from tests.conftest import ARCHITECTURES, tiny_loaded
+from tests.conftest import ARCHITECTURES, tiny_loaded, tiny_pruned
 
 IDS = torch.randint(0, 256, (2, 20), generator=torch.manual_seed(5))
 
 
 def pruned(name, text_file, **options):
-    config = RunConfig.create(
-        ratio=0.45,
-        iterations=2,
-        mixture={"text": 1},
-        domains={"text": str(text_file)},
-        samples=4,
-        seq_len=24,
-        eval_blocks=0,
-        **options,
-    )
-    *_, finished = prune_loaded(tiny_loaded(name), config)
-    return finished.loaded
+    return tiny_pruned(name, text_file, **options).loaded
 
 
+@pytest.mark.parametrize("iterations", [1, 5])
 @pytest.mark.parametrize("unit", ["kv_group", "query_head"])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @torch.no_grad()
-def test_a_pruned_model_comes_back_bit_for_bit(name, unit, text_file, tmp_path):
-    loaded = pruned(name, text_file, attention_unit=unit)
+def test_a_pruned_model_comes_back_bit_for_bit(name, unit, iterations, text_file, tmp_path):
+    loaded = pruned(name, text_file, attention_unit=unit, iterations=iterations)
     folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
     back = load(str(folder))
     assert torch.equal(back.model(IDS).logits, loaded.model(IDS).logits)
@@ -58,3 +49,41 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     loaded = tiny_loaded("qwen2")
     with pytest.raises(RunError, match="cannot be written"):
         save(loaded.model, loaded.tokenizer, tmp_path / "file" / "model")
+
+
+def test_large_weights_are_written_in_shards_and_read_again(text_file, tmp_path):
+    loaded = pruned("qwen2", text_file)
+    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model", shard="30KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    assert torch.equal(load(str(folder)).model(IDS).logits, loaded.model(IDS).logits)
+
+
+def test_the_record_names_the_run_the_mask_and_the_versions(text_file, tmp_path):
+    finished = tiny_pruned("qwen2", text_file)
+    record = {"run": "x", "config": {"mixture": {"text": 1.0}}}
+    folder = save(finished.loaded.model, finished.loaded.tokenizer, tmp_path / "m", record, finished.mask)
+    written = json.loads((folder / "pruning.json").read_text())
+    assert written["run"] == "x" and written["versions"]["torch"] == torch.__version__
+    arrays = load_file(folder / written["mask"])
+    assert all((arrays[str(site)] == array).all() for site, array in finished.mask.retained.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("{", "not the record"), ("[1]", "not the record"), ('{"geometry": 3, "biased": {}}', "not the record")],
+)
+def test_a_foreign_record_is_refused(content, reason, text_file, tmp_path):
+    loaded = pruned("qwen2", text_file)
+    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
+    (folder / "pruning.json").write_text(content)
+    with pytest.raises(ModelError, match=reason):
+        load(str(folder))
+
+
+def test_truncated_weights_are_refused(text_file, tmp_path):
+    loaded = pruned("qwen2", text_file)
+    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match="broken"):
+        load(str(folder))

@@ -161,3 +161,22 @@ def test_the_demo_prunes_in_three_lines():
 
     result = prune(RunConfig(samples=4, iterations=2, eval_blocks=4))
     assert result.perplexity["mean"]["pruned"] > result.perplexity["mean"]["dense"]
+
+
+def test_export_writes_into_the_run_or_where_it_is_told(capsys, options, tmp_path):
+    run_id = run(capsys, "prune", *options, "--ratio", "0.3", "--iterations", "1")["run_id"]
+    found = run(capsys, "export", run_id)
+    assert found["difference"] == 0 and found["path"].endswith(f"{run_id}/exports/hf")
+    assert "trust_remote_code" in found["snippet"]
+    found = run(capsys, "export", run_id, "--format", "gguf", "--type", "f32", "--out", str(tmp_path / "g"))
+    assert found["path"].endswith("tiny-pruned-f32.gguf")
+    checkpoint = str(RunStore().get(run_id).checkpoint)
+    for arguments, words in (
+        (["export", checkpoint, "--format", "gguf", "--type", "q4_k"], "choose one of"),
+        (["export", str(tmp_path)], "no config.json"),
+        (["export", "20991231-2"], "There is no run"),
+        (["export", options[1]], "--out"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert words in error and len(error.strip().splitlines()) == 1

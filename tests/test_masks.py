@@ -53,7 +53,7 @@ def by_hand(mask):
     ratio=st.floats(0, 0.85),
     geometry=st.sampled_from([GQA, MHA]),
     unit=st.sampled_from(["kv_group", "query_head"]),
-    allocation=st.sampled_from(["global", "uniform"]),
+    allocation=st.sampled_from(["global", "uniform", "equal"]),
     rule=st.sampled_from(["share", "zscore", "zscore_zero", "zscore_first", "none"]),
     round_to=st.sampled_from([1, 4, 7]),
     seed=st.integers(0, 1000),
@@ -77,7 +77,7 @@ def test_the_ratio_is_met_within_a_unit(ratio, geometry, unit, allocation, rule,
     group = 2 * 4 * (2 * 32 + geometry.query_bias) + 2 * 4 * (32 + geometry.key_value_bias)
     heads = 8 * 4 * (2 * 32 + geometry.query_bias)
     one_unit = max(group, heads if unit == "query_head" else 0, round_to * 3 * 32)
-    if allocation == "uniform":  # a step is the same in every layer
+    if allocation != "global":  # a step is the same in every layer
         one_unit = 3 * round_to * 3 * 32
     assert abs(mask.removed_parameters - ratio * geometry.linear_parameters) <= one_unit
     for shape in mask.pruned.layers:
@@ -121,13 +121,36 @@ def test_query_head_units_take_the_lowest_of_each_group():
     np.testing.assert_array_equal(mask.retained[Site(1, "attn")], expected.ravel())
 
 
-def test_uniform_means_equal_widths():
-    mask = make(GQA, 0.4, allocation="uniform")
+@pytest.mark.parametrize("allocation", ["uniform", "equal"])
+@pytest.mark.parametrize("unit", ["kv_group", "query_head"])
+def test_equal_widths_are_equal(allocation, unit):
+    mask = make(GQA, 0.4, allocation=allocation, attention_unit=unit)
     assert len(set(mask.pruned.layers)) == 1
 
 
+def test_equal_takes_the_split_that_loses_least():
+    for seed in range(5):
+        scores = random_scores(GQA, seed)
+        mask = make(GQA, 0.4, scores=scores, allocation="equal")
+        shape = mask.pruned.layers[0]
+        lost = {}
+        for kv_heads in range(1, 5):  # every other number of heads, with the channels that meet the budget
+            cost = (4 - kv_heads) * (GQA.kv_head_cost + 2 * GQA.head_cost)
+            channels = 60 - round((0.4 * GQA.linear_parameters / 3 - cost) / GQA.channel_cost)
+            if not 3 <= channels <= 60:
+                continue
+            total = 0.0
+            for site in GQA.sites:
+                share = scores[site] / scores[site].sum()
+                width, keep = (8, kv_heads) if site.kind == "attn" else (1, channels)
+                units = np.sort(share.reshape(-1, width).sum(axis=1))
+                total += units[: len(units) - keep].sum()
+            lost[kv_heads, channels] = total
+        assert min(lost, key=lost.get) == (shape.kv_heads, shape.channels)
+
+
 def test_widths_are_rounded():
-    for allocation in ("global", "uniform"):
+    for allocation in ("global", "uniform", "equal"):
         mask = make(GQA, 0.5, allocation=allocation, round_to=8)
         assert [shape.channels % 8 for shape in mask.pruned.layers] == [0, 0, 0]
 
@@ -248,7 +271,7 @@ def test_contradictions_and_floors_are_refused():
 
 
 def test_an_unreachable_ratio_says_what_can_be_reached():
-    for allocation in ("global", "uniform"):
+    for allocation in ("global", "uniform", "equal"):
         with pytest.raises(ConfigError, match="cannot be reached") as error:
             check_reachable(GQA, RunConfig.create(ratio=0.97, allocation=allocation, min_mlp_share=0.2))
         most = float(str(error.value).split("at most ")[1].split(" ")[0])

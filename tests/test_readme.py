@@ -1,0 +1,41 @@
+"""The README's snippets do what they say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pruning import RunConfig
+from pruning.checkpoint import save
+from pruning.engine import prune_loaded
+from pruning.export import export
+from pruning.models import load
+from tests.conftest import needs_demo
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+SNIPPETS = dict(
+    re.findall(r"```python\n# load: (\w+)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+)
+
+
+@needs_demo
+@pytest.mark.parametrize(("name", "format"), [("EQUAL", "hf"), ("DIFFERENT", "hf"), ("GGUF", "gguf")])
+def test_a_snippet_loads_a_pruned_model_in_a_fresh_process(name, format, tmp_path):
+    if format == "gguf":
+        pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: requirements-gguf.txt")
+    allocation = "equal" if name == "EQUAL" else "global"
+    config = RunConfig.create(iterations=1, samples=2, eval_blocks=0, allocation=allocation)
+    *_, done = prune_loaded(load("demo", "cpu"), config)
+    folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", {}, done.mask)
+    written = export(folder, format, tmp_path / "out", verify=False)
+    code = SNIPPETS[name].replace(f'"{name}"', repr(str(written.path)))
+    if format == "hf":
+        code += 'ids = tokenizer("The river", return_tensors="pt")\n'
+        code += "print(tokenizer.decode(model.generate(**ids, max_new_tokens=4, do_sample=False)[0]))"
+    # elsewhere, so that nothing of this project can be imported by accident
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+    assert code.count("\n") <= 6
