@@ -45,6 +45,7 @@ _OPTIONS: list[tuple[str, str, Callable[[str], Any], tuple[str, ...] | None]] = 
     ("--compensation", "compensation", str, get_args(options.Compensation)),
     ("--tasks", "tasks", lambda text: tuple(filter(None, text.split(","))), None),
     ("--task-data", "task_data", str, None),
+    ("--task-folder", "task_folder", str, None),
     ("--limit", "task_limit", int, None),
     ("--device", "device", str, None),
     ("--dtype", "dtype", str, get_args(options.Dtype)),
@@ -235,7 +236,7 @@ def _score(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from pruning.engine import drain, evaluation_blocks, state_digest
-    from pruning.evaluation import mean_perplexity, perplexity
+    from pruning.evaluation import mean_perplexity, perplexity_cached
     from pruning.masks import Mask
     from pruning.models import load
     from pruning.sites import geometry
@@ -249,17 +250,16 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ConfigError("there is nothing to evaluate on: --eval-blocks is 0.")
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
-        values = drain(perplexity(loaded.model, blocks), bar)
         state = state_digest(
             loaded.fingerprint, Mask.full(geometry(loaded.model)), output_biases(loaded.model)
         )
-        where: dict[str, Any] = {"data": config.task_data, "limit": config.task_limit}
+        values = drain(perplexity_cached(loaded.model, blocks, state), bar)
+        where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
+        where["limit"] = config.task_limit
         accuracies = drain(zero_shot(loaded, config.tasks, state, **where), bar) if config.tasks else {}
     mean = mean_perplexity({name: p.value for name, p in values.items()})
     if args.json:
-        rows = {
-            n: {"perplexity": p.value, "tokens": p.tokens, "seq_len": p.seq_len} for n, p in values.items()
-        }
+        rows = {n: {"perplexity": p.value, **p.to_dict()} for n, p in values.items()}
         tasks = {
             name: {"items": r.items, "limit": r.limit, "version": r.version}
             | {m: {"value": r.accuracy[m], "standard_error": r.standard_error(m)} for m in r.accuracy}
@@ -267,10 +267,13 @@ def _evaluate(args: argparse.Namespace) -> int:
         }
         print_json({"model": config.model, "domains": rows, "mean": mean, "tasks": tasks})
         return 0
-    cells = [(name, number(p.value), f"{p.tokens:,}") for name, p in values.items()]
-    cells.append(("mean (geometric)", number(mean), ""))
+    cells = [
+        (name, number(p.value), f"{p.bits_per_byte:.3f}" if p.bits_per_byte else "-", f"{p.tokens:,}")
+        for name, p in values.items()
+    ]
+    cells.append(("mean (geometric)", number(mean), "", ""))
     title = f"perplexity of {config.model}, blocks of {config.seq_len}"
-    console().print(table(("domain", "perplexity", "tokens"), cells, title))
+    console().print(table(("domain", "perplexity", "bits per byte", "tokens"), cells, title))
     if accuracies:
         answers = [
             (
@@ -378,6 +381,35 @@ def _bench(args: argparse.Namespace) -> int:
     columns = ("model", "batch", "length", "prefill, tokens/s", "times", "decode, tokens/s", "times")
     console().print(table(columns, cells, f"speed on {models[0].model.device}, median and range"))
     return 0
+
+
+def _experiment(args: argparse.Namespace) -> int:
+    from pruning.experiment_report import report
+    from pruning.experiments import Experiment, carry_out, describe, folder
+
+    experiment, store = Experiment.read(args.file), RunStore(args.runs)
+    began = time.monotonic()
+
+    def announce(number: int, total: int, config: RunConfig) -> None:
+        print(f"{number}/{total}  {describe(experiment, config)}", file=sys.stderr)
+
+    runs, problems = carry_out(experiment, store, announce)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not runs:
+        raise ConfigError(f"no run of {experiment.name!r} could be carried out.")
+    target = folder(store, experiment.name)
+    try:
+        path = report(target)
+    except (ImportError, RuntimeError, ValueError, OSError):  # drawing needs kaleido and a Chromium
+        path = report(target, figures=False)
+    seconds = time.monotonic() - began
+    if args.json:
+        content = {"experiment": experiment.name, "runs": [run.id for run in runs], "problems": problems}
+        print_json({**content, "report": str(path), "seconds": seconds})
+    else:
+        print(f"{len(runs)} runs, {seconds:.0f} s. The report is {path}")
+    return 1 if problems else 0
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -550,7 +582,9 @@ def parser() -> argparse.ArgumentParser:
     add_run_options(sub)
     sub.add_argument("--run", dest="run_id", metavar="ID", help="evaluate the pruned model of this run")
     sub.add_argument("--out", **store)
-    where: dict[str, Any] = {"metavar": "FOLDER", "help": "folder that holds the runs (default: runs)"}
+    sub = command("experiment", _experiment, "Carry out a grid of runs and write its report.")
+    sub.add_argument("file", metavar="FILE", help="YAML, such as experiments/demo_iterations.yaml")
+    sub.add_argument("--runs", **store)
     sub = command("export", _export, "Write a pruned model so that other programs load it.")
     sub.add_argument("source", metavar="RUN|FOLDER", help="a run's id, or the folder of a model")
     sub.add_argument("--format", choices=FORMATS, default="hf", help="default: hf")
@@ -558,7 +592,7 @@ def parser() -> argparse.ArgumentParser:
         "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0 (default: as stored)"
     )
     sub.add_argument("--out", metavar="FOLDER", help="what to write (default: within the run)")
-    sub.add_argument("--runs", **where)
+    sub.add_argument("--runs", **store)
     sub.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="load it and compare"
     )
@@ -570,7 +604,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--repeats", type=int, default=5, metavar="N", help="counted rounds (default: 5)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=get_args(options.Dtype))
-    sub.add_argument("--runs", **where)
+    sub.add_argument("--runs", **store)
     runs = commands.add_parser("runs", help="List, show, cancel, resume and delete runs.").add_subparsers(
         dest="runs_command", required=True, metavar="COMMAND", parser_class=_Parser
     )

@@ -139,12 +139,14 @@ class RunConfig(BaseModel):
         (), description="zero-shot tasks to measure: demo, paper, or names of lm-eval"
     )
     task_data: str | None = Field(None, description="folder with local copies of the tasks' data")
+    task_folder: str | None = Field(None, description="folder with more tasks, as YAML of lm-eval")
     task_limit: int | None = Field(None, ge=1, description="only the first so many items of each task")
     save_model: bool = Field(True, description="keep the pruned checkpoint in the run")
     seed: int = Field(0, ge=0, lt=2**63, description="of the sampling of text, and of the random score")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     dtype: Dtype = Field("auto", description="float32 on a CPU, the checkpoint's own elsewhere")
     parent: str | None = Field(None, description="the run that this one was made from")
+    experiment: str | None = Field(None, description="the experiment that this run belongs to")
 
     @model_validator(mode="before")
     @classmethod

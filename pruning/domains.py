@@ -41,11 +41,14 @@ class TokenBlocks:
         domain: name.
         ids: int64 (n_blocks, seq_len).
         source: where the text came from, with revision and seed.
+        bytes: of the text in UTF-8 without the first token of each block, which nothing predicts; 0 where it
+            was not counted.
     """
 
     domain: str
     ids: np.ndarray
     source: dict[str, Any]
+    bytes: int = 0
 
     @property
     def digest(self) -> str:
@@ -262,7 +265,9 @@ def heldout_blocks(
     stream = token_stream(text.texts, tokenizer)
     _check_length(name, stream, seq_len)
     count = min(len(stream) // seq_len, limit or len(stream))
-    return TokenBlocks(name, stream[: count * seq_len].reshape(count, seq_len), text.source)
+    ids = stream[: count * seq_len].reshape(count, seq_len)
+    predicted = tokenizer.batch_decode(ids[:, 1:].tolist(), skip_special_tokens=True)
+    return TokenBlocks(name, ids, text.source, sum(len(block.encode("utf-8")) for block in predicted))
 
 
 def _check_length(name: str, stream: np.ndarray, seq_len: int) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor
 from pruning.calibration import Progress, calibrate_cached, column_norms
 from pruning.config import EMBEDDED_DOMAINS, RunConfig, too_long
 from pruning.domains import TokenBlocks, heldout_blocks, load_text, sample_blocks
-from pruning.evaluation import Perplexity, perplexity
+from pruning.evaluation import Perplexity, perplexity, perplexity_cached
 from pruning.masks import Mask, Scale, dense_scales, next_mask
 from pruning.models import LoadedModel, load
 from pruning.moments import Fused, Statistics
@@ -230,7 +230,8 @@ def prune_loaded(
     began = time.monotonic()
     mask, scales = Mask.full(dense), None
     if state is None:
-        values = yield from perplexity(model, heldout)
+        name = state_digest(loaded.fingerprint, mask, output_biases(model))
+        values = yield from perplexity_cached(model, heldout, name)
         yield Iteration(
             0, 0.0, mask, output_biases(model), parameter_count(model), values, time.monotonic() - began
         )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
+import os
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruning.calibration import BATCH_TOKENS, DEFAULT_BATCH_TOKENS, Progress
+from pruning.calibration import BATCH_TOKENS, DEFAULT_BATCH_TOKENS, Progress, cache_folder, cache_key
 from pruning.domains import TokenBlocks
 from pruning.sites import CausalLM
 
@@ -24,17 +29,28 @@ class Perplexity:
         nll: summed over the predicted tokens, in nats.
         tokens: predicted tokens; the first of each block has no context and is not predicted.
         seq_len: length of the blocks.
+        bytes: of the predicted text in UTF-8; 0 where they were not counted.
     """
 
     nll: float
     tokens: int
     seq_len: int
+    bytes: int = 0
 
     @property
     def value(self) -> float:
         """exp of the mean negative log-likelihood; infinite where it overflows."""
         mean = self.nll / self.tokens
         return math.exp(mean) if mean < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Negative log-likelihood in bits by byte of text: it compares models with different tokenizers."""
+        return self.nll / math.log(2) / self.bytes if self.bytes else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON object."""
+        return {**asdict(self), "value": self.value, "bits_per_byte": self.bits_per_byte}
 
 
 def mean_perplexity(values: Mapping[str, float]) -> float:
@@ -77,5 +93,39 @@ def perplexity(
             nll += _nll(model, ids.to(device))
             done += ids.numel()
             yield Progress("evaluate", done, total, domain.domain)
-        results[domain.domain] = Perplexity(nll, domain.ids.size - len(domain.ids), seq_len)
+        results[domain.domain] = Perplexity(nll, domain.ids.size - len(domain.ids), seq_len, domain.bytes)
     return results
+
+
+def perplexity_cached(
+    model: CausalLM, blocks: Sequence[TokenBlocks], state: str
+) -> Generator[Progress, None, dict[str, Perplexity]]:
+    """`perplexity`, with domains that were measured before on this state of this model read from the cache.
+
+    Args:
+        model: on its device.
+        blocks: of every domain.
+        state: names the model's weights.
+    """
+    parameter = next(model.parameters())
+    folder = cache_folder() / "perplexity"
+    files = {
+        b.domain: folder / f"{cache_key(state, b, str(parameter.dtype), parameter.device.type)}.json"
+        for b in blocks
+    }
+    found = {domain: value for domain, file in files.items() if (value := _read(file))}
+    fresh = yield from perplexity(model, [b for b in blocks if b.domain not in found])
+    for domain, value in fresh.items():
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the run
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = files[domain].with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(json.dumps(asdict(value)), encoding="utf-8")
+            temporary.replace(files[domain])
+    return {b.domain: {**found, **fresh}[b.domain] for b in blocks}
+
+
+def _read(file: Path) -> Perplexity | None:
+    try:
+        return Perplexity(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

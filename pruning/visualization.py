@@ -18,6 +18,7 @@ import numpy as np
 from pruning.config import RunConfig
 from pruning.masks import Mask, chance_jaccard, dense_scales, jaccard, next_mask
 from pruning.moments import Statistics
+from pruning.results import Retained, axis_title, rise
 from pruning.scores import score_sites
 from pruning.sites import Geometry, Kind, Site
 
@@ -477,3 +478,98 @@ def accuracy_figure(tasks: Mapping[str, Mapping[str, Any]], metric: str = "acc",
     figure.add_vline(x=0, line_color="grey", line_dash="dot")
     figure.update_xaxes(title=f"change of {metric} in points, 95% interval; hollow: may be noise")
     return style(figure, "What the model can no longer do", height)
+
+
+def experiment_figure(
+    frame: Any, title: str, x: str | None, series: Sequence[str], metric: str = "perplexity"
+) -> Figure:
+    """A grid's means as lines over an option, or as bars, with every seed as a point.
+
+    Args:
+        frame: the tidy table of its runs.
+        title: says what to see.
+        x: the option along the axis; None draws a bar for each value of the first of `series`.
+        series: options that tell lines or bars apart; those with one value only are left out.
+        metric: perplexity, bits_per_byte, acc or acc_norm.
+    """
+    go = _graph()
+    rows = rise(frame[frame["metric"] == metric])
+    x = x or series[0]
+    names = [name for name in dict.fromkeys((*series, "ratio")) if name != x and rows[name].nunique() > 1]
+    label = (
+        rows[names].apply(lambda row: ", ".join(map(_cell, names, row)), axis=1)
+        if names
+        else [""] * len(rows)
+    )
+    lines = rows[x].dtype.kind in "iuf"
+    figure = go.Figure()
+    for number, (name, group) in enumerate(rows.assign(label=label).groupby("label")):
+        colour = COLOURS[number % len(COLOURS)]
+        means = group.groupby(x)["value"].mean()
+        shared = {
+            "x": means.index,
+            "y": means,
+            "name": str(name),
+            "legendgroup": str(name),
+            "showlegend": bool(name),
+        }
+        if lines:
+            figure.add_scatter(**shared, mode="lines", line_color=colour)
+        else:
+            figure.add_bar(**shared, marker_color=colour, opacity=0.6, offsetgroup=str(number))
+        figure.add_scatter(
+            x=group[x],
+            y=group["value"],
+            customdata=group[["seed"]],
+            mode="markers",
+            marker={"color": colour, "size": 7, "line": {"width": 1, "color": "white"}},
+            legendgroup=str(name),
+            showlegend=False,
+            offsetgroup=None if lines else str(number),
+            hovertemplate=f"{x} %{{x}}: %{{y:.3f}}, seed %{{customdata[0]}}<extra>{name}</extra>",
+        )
+    figure.update_layout(scattermode="overlay" if lines else "group", barmode="group")
+    figure.update_xaxes(title=x)
+    if lines and x == "samples":
+        figure.update_xaxes(type="log", tickvals=sorted(set(rows[x])))
+    figure.update_yaxes(title=axis_title(metric))
+    return style(figure, title, 420)
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "ratio" or name.startswith("share_"):
+        return f"{value:.0%}"
+    return f"K = {value}" if name == "iterations" else str(value)
+
+
+def retention_figure(runs: Mapping[str, Sequence[Retained]], height: int = 340) -> Figure:
+    """What is left of each capability, pruned over dense, for one run or several.
+
+    Args:
+        runs: by label what `results.retention` gives.
+        height: of the figure.
+    """
+    figure = _graph().Figure()
+    for number, (label, found) in enumerate(runs.items()):
+        for source, pattern in (("text", ""), ("tasks", "/")):
+            rows = [row for row in found if row.source == source]
+            if not rows:
+                continue
+            kept = "perplexity, dense over pruned" if source == "text" else "accuracy, pruned over dense"
+            figure.add_bar(
+                x=[row.capability for row in rows],
+                y=[row.value for row in rows],
+                error_y={
+                    "array": [1.96 * (row.standard_error or 0) for row in rows],
+                    "visible": source == "tasks",
+                },
+                name=f"{label}: {source}" if len(runs) > 1 else f"{source} ({kept})",
+                marker={"color": COLOURS[number % len(COLOURS)], "pattern": {"shape": pattern}},
+                customdata=[
+                    [", ".join(row.of) + (f" (first {row.limit})" if row.limit else "")] for row in rows
+                ],
+                hovertemplate=f"%{{x}}: %{{y:.1%}} {kept}<br>%{{customdata[0]}}<extra>{label}</extra>",
+            )
+    figure.add_hline(y=1, line_dash="dot", line_color="grey", annotation_text="dense")
+    figure.update_yaxes(title="pruned over dense", tickformat=".0%")
+    return style(figure, "What the mixture bought, and what it cost", height)

@@ -151,7 +151,7 @@ def metrics(iteration: Iteration) -> dict[str, Any]:
         "target_ratio": iteration.target,
         "ratio": iteration.mask.ratio,
         "parameters": iteration.parameters,
-        "perplexity": {name: {**asdict(p), "value": p.value} for name, p in iteration.perplexity.items()},
+        "perplexity": {name: p.to_dict() for name, p in iteration.perplexity.items()},
         "layers": [asdict(shape) for shape in iteration.mask.pruned.layers],
         "seconds": iteration.seconds,
     }
@@ -183,6 +183,10 @@ def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> di
         name: {"dense": p["value"], "pruned": last["perplexity"][name]["value"]}
         for name, p in dense["perplexity"].items()
     }
+    bits = {
+        name: {"dense": p["bits_per_byte"], "pruned": last["perplexity"][name]["bits_per_byte"]}
+        for name, p in dense["perplexity"].items()
+    }
     if values:
         sides = {
             side: {name: v[side] or float("inf") for name, v in values.items()}
@@ -195,6 +199,8 @@ def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> di
         "achieved_ratio": last["ratio"],
         "parameters": {"dense": dense["parameters"], "pruned": last["parameters"]},
         "perplexity": values,
+        "bits_per_byte": bits,
+        "tokens": {name: p["tokens"] for name, p in dense["perplexity"].items()},
         "iterations": [iteration.metrics for iteration in iterations[1:]],
         "seconds": seconds,
     }
@@ -326,7 +332,11 @@ def _zero_shot(finished: Finished, config: RunConfig, status: Status) -> dict[st
         status.fields |= {"stage": "zero-shot", "detail": progress.detail, "done": progress.done}
         status.fields |= {"total": progress.total, "eta": None}
 
-    where: dict[str, Any] = {"data": config.task_data, "limit": config.task_limit}
+    where: dict[str, Any] = {
+        "data": config.task_data,
+        "include": config.task_folder,
+        "limit": config.task_limit,
+    }
     loaded, mask = finished.loaded, finished.mask
     name = state_digest(loaded.fingerprint, mask, output_biases(loaded.model))
     pruned = drain(zero_shot(loaded, config.tasks, name, **where), show)

@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +125,16 @@ def expand(tasks: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def task_manager(data: str | Path | None = None, include: str | Path | None = None) -> Iterator[TaskManager]:
+def task_manager(
+    data: str | Path | None = None, include: str | Path | None = None, names: Sequence[str] = ()
+) -> Iterator[TaskManager]:
     """The harness's tasks, the demo's, and those of a folder.
 
     Args:
         data: folder with `<task>.jsonl[.gz]` that have the columns of the hub's data sets; the harness's own
             tasks then read these, with its own prompts.
         include: folder with more tasks as YAML.
+        names: tasks that are wanted; where none is the harness's, its thousands of files are not read.
 
     Raises:
         ConfigError: a folder is not there.
@@ -145,7 +149,11 @@ def task_manager(data: str | Path | None = None, include: str | Path | None = No
         if data is not None:
             _write_local_tasks(Path(data).resolve(), Path(generated))
         paths = [str(ASSETS / "tasks"), *([str(include)] if include else []), generated]
-        yield TaskManager(include_path=paths)
+        manager = TaskManager(include_path=paths, include_defaults=False)
+        known = set(manager.all_tasks)
+        if not names or not all({name, f"local_{name}"} & known for name in names):
+            manager = TaskManager(include_path=paths)
+        yield manager
 
 
 def _local_file(data: Path, task: str) -> Path | None:
@@ -158,10 +166,11 @@ def _write_local_tasks(data: Path, folder: Path) -> None:
     import yaml
     from lm_eval.tasks import TaskManager
 
-    own = TaskManager()
-    for task, split in LOCAL_TASKS.items():
-        if (file := _local_file(data, task)) is None:
-            continue
+    found = {task: file for task in LOCAL_TASKS if (file := _local_file(data, task))}
+    own = TaskManager() if found else None
+    for task, file in found.items():
+        assert own is not None
+        split = LOCAL_TASKS[task]
         config = {
             "include": str(own.task_index[task].yaml_path),
             "task": f"local_{task}",
@@ -208,7 +217,7 @@ def zero_shot(
     """
     names = expand(tasks)
     results: dict[str, TaskResult] = {}
-    with task_manager(data, include) as manager:
+    with task_manager(data, include, names) as manager:
         for number, name in enumerate(names):
             yield Progress("zero-shot", number, len(names), name)
             asked = f"local_{name}" if f"local_{name}" in manager.all_tasks else name
@@ -226,6 +235,7 @@ def _ask(loaded: LoadedModel, name: str, asked: str, manager: TaskManager, limit
     from lm_eval.models.huggingface import HFLM
 
     model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=BATCH)
+    model.loglikelihood = partial(model.loglikelihood, disable_tqdm=True)  # its bars would break ours
     try:
         found = lm_eval.simple_evaluate(
             model=model,

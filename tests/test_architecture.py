@@ -27,7 +27,10 @@ ORDER = [
     "export",
     "bench",
     "worker",
+    "results",
     "visualization",
+    "experiments",
+    "experiment_report",
     "terminal",
     "cli",
 ]
@@ -44,7 +47,10 @@ TORCH_FREE = [
     "export",
     "cli",
     "worker",
+    "results",
     "visualization",
+    "experiments",
+    "experiment_report",
 ]
 
 
