@@ -32,7 +32,7 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(pattern=r"[a-z0-9][a-z0-9_-]{0,60}", description="names its folder")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$", description="names its folder")
     title: str = Field(description="what the report is headed with")
     about: str = Field("", description="a paragraph under the title")
     options: dict[str, Any] = Field({}, description="options of every run, as in a run's config")

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from pruning import evaluation
-from pruning.domains import TokenBlocks
+from pruning.domains import DomainText, TokenBlocks, heldout_blocks
 from pruning.engine import drain
-from pruning.evaluation import Perplexity, mean_perplexity, perplexity
-from tests.conftest import tiny_model
+from pruning.evaluation import Perplexity, mean_perplexity, perplexity, perplexity_cached
+from tests.conftest import tiny_loaded, tiny_model
 
 IDS = np.random.default_rng(0).integers(0, 256, (5, 30))
 
@@ -30,3 +30,38 @@ def test_overflow_is_infinite_and_not_an_error():
 
 def test_the_mean_is_geometric():
     assert mean_perplexity({"a": 2.0, "b": 8.0}) == pytest.approx(4.0)
+
+
+@torch.no_grad()
+def test_the_likelihood_is_that_of_the_harness():
+    """Blocks that begin with the end-of-text token, as the harness conditions its wikitext documents."""
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    loaded = tiny_loaded("qwen2")
+    text = "The river rises in the north, and flows to the sea; naïve."
+    blocks = heldout_blocks("a", DomainText([text], {}), loaded.tokenizer, len(text.encode()))
+    tokens = loaded.tokenizer(text).input_ids
+    ids = np.array([[loaded.tokenizer.eos_token_id, *tokens]])
+    ours = drain(perplexity(loaded.model, [TokenBlocks("a", ids, {}, len(text.encode()))]), lambda _: None)[
+        "a"
+    ]
+    harness = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=1)
+    request = Instance("loglikelihood_rolling", {}, (text,), 0)
+    (theirs,) = harness.loglikelihood_rolling([request], disable_tqdm=True)
+    assert ours.nll == pytest.approx(-theirs, rel=1e-5)
+    # bits per byte as the harness defines it: log-likelihood over bytes, in bits
+    assert ours.bits_per_byte == pytest.approx(-theirs / len(text.encode()) / math.log(2), rel=1e-5)
+    assert blocks.bytes == len(text.encode()) - 1  # byte tokens: all but the first
+
+
+def test_the_dense_model_is_measured_once(monkeypatch):
+    model, blocks = tiny_model("qwen2"), [TokenBlocks("a", IDS, {}), TokenBlocks("b", IDS[:2], {})]
+    first = drain(perplexity_cached(model, blocks[:1], "state"), lambda _: None)
+    measured = []
+    plain = evaluation._nll
+    monkeypatch.setattr(evaluation, "_nll", lambda *args: measured.append(1) or plain(*args))
+    both = drain(perplexity_cached(model, blocks, "state"), lambda _: None)
+    assert both["a"] == first["a"] and list(both) == ["a", "b"] and len(measured) == 1
+    drain(perplexity_cached(model, blocks, "another state"), lambda _: None)
+    assert len(measured) == 3
