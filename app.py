@@ -5,24 +5,9 @@ streamlit run app.py
 
 import streamlit as st
 
-from ui import state
+from ui import navigation, state
 
-st.set_page_config(page_title="Prunescope", page_icon="assets/icon.png", layout="wide")
+page = navigation.pages()
 st.logo("assets/logo.svg", size="large")
-
-page = st.navigation(
-    {
-        "Start": [st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True)],
-        "Understand": [
-            st.Page("pages/calibration.py", title="Calibration", icon=":material/library_books:"),
-            st.Page("pages/importance.py", title="Importance", icon=":material/grid_on:"),
-            st.Page("pages/masks.py", title="Masks", icon=":material/filter_alt:"),
-        ],
-        "Run": [
-            st.Page("pages/prune.py", title="Prune", icon=":material/content_cut:"),
-            st.Page("pages/results.py", title="Results", icon=":material/bar_chart:"),
-        ],
-    }
-)
 state.sidebar()
 page.run()

@@ -21,9 +21,7 @@ st.caption(
 
 shown = state.statistics_iteration(chosen)
 if shown is not None:
-    st.plotly_chart(
-        viz.mixture_figure(chosen.mixture), alt="Normalised mixture weights", config={"displaylogo": False}
-    )
+    st.plotly_chart(viz.mixture_figure(chosen.mixture), alt="Normalised mixture weights", config=state.PLOT)
     st.multiselect(
         "Lock weights",
         state.domain_names(run),
@@ -43,10 +41,10 @@ if shown is not None:
             left.plotly_chart(
                 viz.agreement_figure(agreement),
                 alt="Rank correlation of domains",
-                config={"displaylogo": False},
+                config=state.PLOT,
             )
             right.plotly_chart(
-                viz.overlap_figure(agreement), alt="Overlap of masks by layer", config={"displaylogo": False}
+                viz.overlap_figure(agreement), alt="Overlap of masks by layer", config=state.PLOT
             )
         except PruningError as error:
             state.explain(error)
@@ -88,7 +86,9 @@ seq_len = right.number_input("Tokens of a block", 16, 8192, 256)
 
 own: dict[str, str] = st.session_state.setdefault("uploads", {})
 upload = st.file_uploader(
-    f"Your own domain: a text or JSON Lines file of at most {UPLOAD_BYTES // 10**6} MB", type=["txt", "jsonl"]
+    f"Your own domain: a text or JSON Lines file of at most {UPLOAD_BYTES // 10**6} MB",
+    type=["txt", "jsonl"],
+    max_upload_size=UPLOAD_BYTES // 10**6,
 )
 title = st.text_input("Name of your domain", max_chars=24, placeholder="letters and digits")
 if upload is not None and title:

@@ -2,7 +2,6 @@ import numpy as np
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.sites import Site
 from ui import channels, state
 from ui.glossary import popover
 
@@ -14,56 +13,80 @@ if shown is None:
     st.info("This run has no statistics yet. They appear here as soon as its first iteration is done.")
     st.stop()
 
-last = max(it.number for it in run.iterations())
-top = st.columns([2, 2, 2, 2, 2])
+top = st.columns(5)
 quantity = top[0].selectbox("Quantity", list(channels.QUANTITIES), key="quantity", bind="query-params")
 scale = top[1].selectbox("Scale", ["log", "standardised", "linear"], key="scale", bind="query-params")
 order = top[2].selectbox("Channels", ["by position", "largest first"], key="order", bind="query-params")
 compare = top[3].selectbox(
-    "Compare with",
-    ["nothing", "first iteration", *(f"{name} alone" for name in state.domain_names(run)), "equal weights"],
-    key="against",
-    bind="query-params",
+    "Compare with", channels.comparisons(run), key="against", bind="query-params", persist_state="session"
 )
 aggregate = top[4].selectbox("A column shows the", ["max", "mean"], key="aggregate", bind="query-params")
-if last > 1:
-    st.slider("Iteration", 1, last, 1, key="iteration", bind="query-params", persist_state="session")
-    shown = state.statistics_iteration(state.choice())
+layers, ranges = channels.zoom(run)
+numbers = [it.number for it in run.iterations() if it.number > 0]
+play = len(numbers) > 1 and st.toggle("Play the iterations", key="play", bind="query-params")
 
 values = channels.values(shown, quantity, config, chosen.mixture)
 against = channels.compared(run, shown, compare, quantity, config, chosen.mixture)
 st.caption(
-    f"{quantity[:1].upper() + quantity[1:]} before the cut of iteration {shown.number}; what is already gone is blank. "
-    "Colours run from the 1st to the 99th percentile and stay the same over the iterations."
+    f"{quantity[:1].upper() + quantity[1:]} of the model that iteration {shown.number} looked at; what was gone by then is "
+    "blank. Colours run from the 1st to the 99th percentile and stay the same over the iterations. Click a cell to put a "
+    "channel on view."
 )
+titles = {"attn": "Attention: whole heads stand out", "mlp": "MLP: a few channels carry most"}
 for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
-    data = viz.importance_data(
-        values,
-        kind,
-        what=quantity,
-        scale=scale,
-        ordered=order == "largest first",
-        against=against,
-        aggregate=aggregate,
-        bins=256,
+    settings = {
+        "what": quantity,
+        "scale": scale,
+        "ordered": order == "largest first",
+        "aggregate": aggregate,
+        "channels": ranges[kind],
+        "layers": layers,
+        "bins": channels.columns(layers),
+    }
+    limits = None
+    if against is None:
+        mixture = tuple(chosen.mixture.items())
+        limits = channels.limits(str(run.path), len(numbers), kind, quantity, scale, mixture)
+    if play:
+        bins = viz.animation_bins(layers[1] - layers[0] + 1, len(numbers), settings.pop("bins"))
+        frames = {
+            f"iteration {n}": viz.importance_data(
+                channels.values(state.iteration(run, n), quantity, config, chosen.mixture),
+                kind,
+                bins=bins,
+                **settings,
+            )
+            for n in numbers
+        }
+        column.plotly_chart(
+            viz.animation_figure(frames, titles[kind], limits),
+            alt=f"{quantity} of {kind} channels, animated",
+            config=state.PLOT,
+        )
+        continue
+    data = viz.importance_data(values, kind, against=against, mask=shown.mask, **settings)
+    mark = (
+        (chosen.site.layer, chosen.channel) if chosen.site.kind == kind and order == "by position" else None
     )
-    limits = channels.limits(run, kind, quantity, scale, config, chosen.mixture) if against is None else None
-    title = {"attn": "Attention: whole heads stand out", "mlp": "MLP: a few channels carry most"}[kind]
-    figure = viz.importance_figure(data, title if against is None else f"Difference to {compare}", limits)
-    column.plotly_chart(figure, alt=f"{quantity} of {kind} channels by layer", config={"displaylogo": False})
+    figure = viz.importance_figure(
+        data,
+        titles[kind] if against is None else f"Difference to {compare}",
+        limits,
+        choosable=order == "by position",
+        chosen=mark,
+    )
+    key = f"heatmap-{kind}"
+    column.plotly_chart(
+        figure,
+        alt=f"{quantity} of {kind} channels by layer",
+        config=state.PLOT,
+        key=key,
+        on_select=lambda kind=kind, key=key: channels.choose(kind, key),
+        selection_mode="points",
+    )
 
-st.subheader("One channel")
-pick = st.columns([1, 1, 1, 3])
-kind = pick[0].selectbox("Site", ["mlp", "attn"], key="site", bind="query-params")
-layer = pick[1].number_input("Layer", 0, len(run.geometry.layers) - 1, 0, key="layer", bind="query-params")
-site = Site(int(layer), kind)
-width = run.geometry.channels(site)
-number = pick[2].number_input("Channel", 0, width - 1, 0, key="channel", bind="query-params")
-pick[3].markdown(f"Layer {layer} has {width:,} {kind} channels. Use the arrow keys to walk through them.")
-channels.card(run, shown, site, int(min(number, width - 1)), config, chosen.mixture)
-
-st.subheader("All channels of this layer")
-row = values[site]
-figure = channels.layer_figure(row, quantity, np.nan_to_num(row)[int(min(number, width - 1))])
-st.plotly_chart(figure, alt=f"Histogram of {quantity} in layer {layer}", config={"displaylogo": False})
+channels.card(run, shown, chosen)
+row = values[chosen.site]
+figure = channels.layer_figure(row, quantity, np.nan_to_num(row)[chosen.channel])
+st.plotly_chart(figure, alt=f"Histogram of {quantity} in layer {chosen.site.layer}", config=state.PLOT)
 popover("channel", "site", "variance", "fluctuation score", "iteration", "mixture weights")

@@ -1,110 +1,171 @@
+from typing import get_args
+
 import streamlit as st
 
+from pruning import config as options
 from pruning import visualization as viz
 from pruning.config import PruningError
-from pruning.masks import jaccard
-from pruning.sites import Site
-from ui import state
+from pruning.masks import Mask, chance_jaccard, jaccard
+from pruning.sites import KINDS, Site
+from ui import masks, state
 from ui.glossary import popover
 
 chosen = state.choice()
 run = chosen.run
 st.title("What would be cut?")
-shown = state.statistics_iteration(chosen)
-if shown is None:
+if state.statistics_iteration(chosen) is None:
     st.info("This run has no statistics yet. They appear here as soon as its first iteration is done.")
     st.stop()
-shown = state.iteration(run, 1)  # the dense model's statistics: a preview is one cut of the dense model
+dense = state.iteration(run, 1)  # statistics of the dense model: a preview is one cut of it
 shape = run.geometry
+last = max(it.number for it in run.iterations())
 
+top = st.columns([3, 2, 2, 2])
+PREVIEW, STORED = "one cut now, with the choices on the left", "the run's own, after the iteration on view"
+view = top[0].selectbox("Mask", [PREVIEW, STORED], key="view", bind="query-params", persist_state="session")
+live = view == PREVIEW
+top[1].selectbox(
+    "Allocation",
+    get_args(options.Allocation),
+    key="allocation",
+    bind="query-params",
+    persist_state="session",
+    disabled=not live,
+    help=options.RunConfig.model_fields["allocation"].description,
+)
+top[2].selectbox(
+    "Unit of attention",
+    get_args(options.AttentionUnit),
+    key="unit",
+    bind="query-params",
+    persist_state="session",
+    disabled=not live,
+    help=options.RunConfig.model_fields["attention_unit"].description,
+)
+top[3].selectbox(
+    "Round MLP widths to",
+    [1, 8, 16, 32, 64, 128, 256],
+    key="round_to",
+    bind="query-params",
+    persist_state="session",
+    disabled=not live,
+    help="Retained channels of a layer are a multiple of this: kernels like 64 or 128.",
+)
 with st.expander(
-    "Pin or cut by hand", icon=":material/push_pin:", expanded=bool(chosen.keep or chosen.remove)
+    "Keep or cut by hand", icon=":material/push_pin:", expanded=bool(chosen.keep or chosen.remove)
 ):
-    left, right = st.columns(2)
-    form = "LAYER, LAYER.attn, LAYER.mlp or LAYER.mlp.FIRST-LAST, such as 3.attn.0-1"
-    for column, key, title in ((left, "keep", "Keep, whatever the score"), (right, "remove", "Cut first")):
-        column.multiselect(
-            title, [], key=key, accept_new_options=True, help=form, placeholder=form, persist_state="session"
-        )
-    chosen = state.choice()
+    masks.pins(run, chosen)
+chosen = state.choice()
 
 try:
     config = chosen.config()
-    mask = state.preview(shown, config, shape)
+    mask = (
+        state.preview(dense, config, shape)
+        if live
+        else state.iteration(run, min(chosen.iteration, last)).mask
+    )
 except PruningError as error:
     state.explain(error)
     st.stop()
 
 pruned = mask.pruned
 total = run.iterations()[0].metrics["parameters"]
-numbers = st.columns(4)
-numbers[0].metric(
-    "Pruning ratio", f"{mask.ratio:.2%}", f"asked for {chosen.ratio:.0%}", delta_color="off", border=True
+cells = st.columns(4)
+asked = f"asked for {chosen.ratio:.0%}" if live else f"after iteration {min(chosen.iteration, last)}"
+cells[0].metric(
+    "Pruning ratio", f"{mask.ratio:.2%}", asked, delta_color="off", delta_arrow="off", border=True
 )
-numbers[1].metric(
+left = total - mask.removed_parameters
+cells[1].metric(
     "Parameters",
-    f"{(total - mask.removed_parameters) / 1e6:,.2f} M",
-    f"-{mask.removed_parameters / total:.1%} of all",
-    delta_color="off",
+    f"{left / 1e6:,.2f} M",
+    f"-{4 * mask.removed_parameters / 1e6:,.1f} MB in float32",
+    delta_color="inverse",
     border=True,
 )
 kv = [2 * sum(layer.kv_heads for layer in g.layers) * g.head_dim * 2 for g in (shape, pruned)]
-numbers[2].metric(
+cells[2].metric(
     "KV cache a token (16 bit)", f"{kv[1]:,} B", f"{kv[1] - kv[0]:,} B", delta_color="inverse", border=True
 )
 flops = [2 * g.linear_parameters for g in (shape, pruned)]
-numbers[3].metric(
+cells[3].metric(
     "Layer FLOPs a token",
     f"{flops[1] / 1e6:,.1f} M",
     f"{flops[1] / flops[0] - 1:.0%}",
     delta_color="inverse",
     border=True,
 )
-st.caption(
-    "A preview: one cut with the dense model's statistics. A run in several iterations recalibrates in between and "
-    "ends with another mask."
+if live:
+    st.caption(
+        "A preview: one cut with the dense model's statistics. A run in several iterations recalibrates in between and "
+        "ends with another mask."
+    )
+
+play = last > 1 and not live and st.toggle("Play the iterations", key="play_masks", bind="query-params")
+for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
+    title = f"What stays: {viz.KIND_NAMES[kind]}"
+    if play:
+        bins = viz.animation_bins(len(shape.layers), last, 256)
+        frames = {
+            f"iteration {n}": viz.mask_map_data(state.iteration(run, n).mask, kind, bins)
+            for n in range(1, last + 1)
+        }
+        figure = viz.animation_figure(frames, title, (0.0, 1.0))
+    else:
+        figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256), title)
+    column.plotly_chart(figure, alt=f"Retained {kind} units by layer", config=state.PLOT)
+left, right = st.columns([3, 2])
+left.plotly_chart(
+    viz.retained_share_figure(viz.retained_share_data(mask), 1 - mask.ratio),
+    alt="Share retained by layer and site",
+    config=state.PLOT,
 )
-for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
-    figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256))
-    column.plotly_chart(figure, alt=f"Retained {kind} units by layer", config={"displaylogo": False})
-shares = viz.retained_share_figure(viz.retained_share_data(mask), 1 - mask.ratio)
-st.plotly_chart(shares, alt="Share retained by layer and site", config={"displaylogo": False})
+right.plotly_chart(
+    viz.parameters_figure(viz.parameters_data(shape, mask), height=320),
+    alt="Parameters by component",
+    config=state.PLOT,
+)
 
 st.subheader("Compare with another choice")
-options = ["equal weights", *(f"{name} alone" for name in state.domain_names(run)), "this run's final mask"]
-other_name = st.selectbox("The other mask", options, key="other", bind="query-params")
+other_name = st.selectbox(
+    "The other mask",
+    masks.names(run, chosen.method),
+    key="other",
+    bind="query-params",
+    persist_state="session",
+)
 try:
-    if other_name == "this run's final mask":
-        other = run.iterations()[-1].mask
-    else:
-        name = other_name.removesuffix(" alone")
-        weights = (
-            {name: 1.0}
-            if name in chosen.mixture or name in state.domain_names(run)
-            else dict.fromkeys(state.domain_names(run), 1.0)
-        )
-        other = state.preview(shown, config.replace(mixture=weights), shape)
+    other = masks.named(other_name, run, dense, config, shape)
 except PruningError as error:
     state.explain(error)
     st.stop()
-counts = {"both": 0, "only this": 0, "only the other": 0, "none": 0}
-for site in shape.sites:
-    a, b = mask.channels(site), other.channels(site)
-    for name, found in zip(counts, (a & b, a & ~b, ~a & b, ~a & ~b), strict=True):
-        counts[name] += int(found.sum())
+
+
+def kept(a: Mask, b: Mask) -> dict[str, int]:
+    found = dict.fromkeys(("both", "only this", "only the other", "neither"), 0)
+    for site in shape.sites:
+        x, y = a.channels(site), b.channels(site)
+        for name, both in zip(found, (x & y, x & ~y, ~x & y, ~x & ~y), strict=True):
+            found[name] += int(both.sum())
+    return found
+
+
+counts = kept(mask, other)
 for column, (name, count) in zip(st.columns(4), counts.items(), strict=True):
-    column.metric(
-        f"Channels kept by {name}", f"{count:,}", f"{count / sum(counts.values()):.0%}", delta_color="off"
+    share = f"{count / sum(counts.values()):.0%}"
+    column.metric(f"Channels kept by {name}", f"{count:,}", share, delta_color="off", delta_arrow="off")
+for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
+    data = viz.comparison_data(mask, other, kind, 256)
+    column.plotly_chart(
+        viz.comparison_figure(data, other_name),
+        alt=f"Which of two masks keeps what: {kind}",
+        config=state.PLOT,
     )
-difference = {
-    site: mask.retained[site].astype(float) - other.retained[site].astype(float) for site in mask.retained
-}
-data = viz.importance_data(
-    difference, "mlp", what="kept here minus kept there", scale="linear", aggregate="mean", bins=256
+sites = [Site(layer, "mlp") for layer in range(len(shape.layers))]
+overlap = [jaccard(mask, other, site) for site in sites]
+chance = [chance_jaccard(mask, other, site) for site in sites]
+st.caption(
+    f"Where a column holds several channels it shows what most of them are. Overlap (Jaccard) of the MLP layers: "
+    f"{min(overlap):.2f} to {max(overlap):.2f}; chance would give {min(chance):.2f} to {max(chance):.2f}."
 )
-data = viz.Heatmap(data.values, data.first, data.last, "mlp", data.what, True)
-figure = viz.importance_figure(data, f"MLP: red is kept only here, blue only by {other_name}", (-1.0, 1.0))
-st.plotly_chart(figure, alt="Difference of two masks", config={"displaylogo": False})
-overlap = [jaccard(mask, other, Site(layer, "mlp")) for layer in range(len(shape.layers))]
-st.caption("Overlap (Jaccard) of the MLP by layer: " + ", ".join(f"{value:.2f}" for value in overlap))
 popover("mask", "pruning ratio", "retained share", "kv_group", "mixture weights")

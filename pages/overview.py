@@ -49,7 +49,7 @@ with left:
     figure = viz.perplexity_figure(
         means, f"{config.ratio:.0%} removed in {config.iterations} small cuts: what each cost"
     )
-    st.plotly_chart(figure, alt="Perplexity by iteration and domain", config={"displaylogo": False})
+    st.plotly_chart(figure, alt="Perplexity by iteration and domain", config=state.PLOT)
 with right:
     st.subheader("Prune it yourself")
     st.write(
@@ -68,7 +68,7 @@ with right:
 
 st.subheader("Recent runs")
 rows = []
-for item in state.all_runs()[:5]:
+for item in state.all_runs(experiments=False)[:5]:
     found = item.results().get("perplexity", {}).get("mean", {})
     rows.append(
         {

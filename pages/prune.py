@@ -3,7 +3,8 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import PruningError, RunConfig
 from pruning.runs import Run
-from pruning.worker import check
+from pruning.terminal import size_text
+from pruning.worker import check, needs
 from ui import state
 from ui.glossary import popover
 
@@ -37,7 +38,40 @@ with left:
         tasks = st.toggle("Ask the demo tasks as well (zero-shot)", key="ask", bind="query-params")
         if tasks:
             config = config.replace(tasks=("demo",))
-        if st.button("Start", type="primary", icon=":material/content_cut:"):
+        with st.expander("Other tasks"):
+            named = st.text_input(
+                "Tasks",
+                key="tasks",
+                bind="query-params",
+                placeholder="paper, or names of lm-evaluation-harness, with commas",
+            )
+            data = st.text_input(
+                "Folder with local copies of their data", key="task_data", persist_state="session"
+            )
+            limit = st.number_input(
+                "Only the first so many items of each; 0 for all", 0, 100_000, 0, key="limit"
+            )
+            names = tuple(filter(None, (part.strip() for part in named.split(","))))
+            if names:
+                config = config.replace(
+                    tasks=(*config.tasks, *names), task_data=data or None, task_limit=int(limit) or None
+                )
+        need = needs(config, state.store(), state.all_runs())
+        st.caption(
+            (
+                f"About {need.seconds:.0f} s (from {need.basis}). "
+                if need.seconds
+                else "No run of this model has finished yet: "
+            )
+            + ("" if need.seconds else "how long it takes shows after the first iteration. ")
+            + f"Takes {size_text(need.disk)} of disk ({size_text(need.disk_free)} free) and about "
+            f"{size_text(need.memory)} of memory ({size_text(need.memory_free)} free)."
+        )
+        if need.warning:
+            st.warning(need.warning[:1].upper() + need.warning[1:])
+        if need.problem:
+            st.error(need.problem[:1].upper() + need.problem[1:])
+        if st.button("Start", type="primary", icon=":material/content_cut:", disabled=bool(need.problem)):
             check(config)
             new = state.store().create(config)
             new.launch()
@@ -91,7 +125,7 @@ with right:
             st.plotly_chart(
                 viz.perplexity_figure(viz.perplexity_data(iterations)),
                 alt="Perplexity by iteration so far",
-                config={"displaylogo": False},
+                config=state.PLOT,
                 key=f"ppl-{len(iterations)}",
             )
         if going and not run.active:

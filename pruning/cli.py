@@ -412,6 +412,44 @@ def _experiment(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _generate(args: argparse.Namespace) -> int:
+    import torch
+
+    from pruning.models import load
+
+    if not args.prompt.strip():
+        raise ConfigError("the prompt is empty: write a few words for the models to go on from.")
+    found = []
+    for name in args.models:
+        loaded = load(_source(name, args.runs), args.device, args.dtype)
+        inputs = loaded.tokenizer(args.prompt, return_tensors="pt").to(loaded.model.device)
+        room = loaded.model.config.max_position_embeddings - inputs.input_ids.shape[1]
+        if room < 1:
+            raise ConfigError(f"the prompt is longer than the context of {name!r}: shorten it.")
+        torch.manual_seed(args.seed)
+        sampling: dict[str, Any] = {"do_sample": args.temperature > 0}
+        if args.temperature > 0:
+            sampling |= {"temperature": args.temperature, "top_p": 0.95}
+        began = time.perf_counter()
+        with torch.no_grad():
+            ids = loaded.model.generate(
+                **inputs,
+                max_new_tokens=min(args.tokens, room),
+                pad_token_id=loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id,
+                **sampling,
+            )[0, inputs.input_ids.shape[1] :]
+        seconds = time.perf_counter() - began
+        text = loaded.tokenizer.decode(ids, skip_special_tokens=True)
+        found.append({"model": name, "text": text, "tokens": len(ids), "seconds": seconds})
+    if args.json:
+        print_json({"prompt": args.prompt, "continuations": found})
+        return 0
+    for row in found:
+        print(f"--- {row['model']}, {row['tokens']} tokens in {row['seconds']:.1f} s")
+        print(args.prompt + row["text"] + "\n")
+    return 0
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     values = tuple(int(part) for part in text.split(","))
     if not values or min(values) < 1:
@@ -596,6 +634,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="load it and compare"
     )
+    sub = command("generate", _generate, "Let models go on from the same prompt.")
+    sub.add_argument("prompt", metavar="PROMPT")
+    sub.add_argument("--models", nargs="+", default=["demo"], metavar="MODEL", help="as for bench")
+    sub.add_argument("--tokens", type=int, default=60, metavar="N", help="at most (default: 60)")
+    sub.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0 takes the likeliest")
+    sub.add_argument("--seed", type=int, default=0, metavar="N")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    sub.add_argument("--dtype", default="auto", choices=get_args(options.Dtype))
+    sub.add_argument("--runs", **store)
     sub = command("bench", _bench, "Size, memory and speed of models, measured turn by turn.")
     sub.add_argument("models", nargs="+", metavar="MODEL", help="demo, a folder, a hub id, or a run's id")
     sub.add_argument("--batch", type=_numbers, default=(1, 8), metavar="N,N", help="sequences at once")

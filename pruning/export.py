@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.config import FORMATS, ExportError, Format, RunError
 from pruning.gguf_file import BYTES, GGUF_TYPES, TESTED, write_gguf
-from pruning.models import MASK_FILE, PRUNING_FILE, LoadedModel, load, read_config, read_record
+from pruning.models import (
+    MASK_FILE,
+    PRUNING_FILE,
+    LoadedModel,
+    describe,
+    load,
+    locate,
+    read_config,
+    read_record,
+)
 from pruning.sites import Geometry, LayerShape, layer_views
 
 if TYPE_CHECKING:
@@ -60,9 +69,8 @@ class Traits:
         Raises:
             ModelError: it is none.
         """
-        from pruning.models import describe
-
-        config, record, summary = read_config(folder), read_record(folder), describe(str(folder))
+        record, summary = read_record(folder), describe(str(folder))
+        config = read_config(locate(record["base"]) if "base" in record else folder)
         native = {"attn": "attention_bias", "mlp": "mlp_bias"}
         if summary.model_type == "seed_oss":
             native["attn"] = "attention_out_bias"

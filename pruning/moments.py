@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,9 +123,11 @@ class Statistics:
 
     moments: Mapping[str, Mapping[Site, Moments]]
 
-    def fuse(self, weights: Mapping[str, float], rule: Fusion) -> dict[Site, Fused]:
-        """The statistics of a mixture: see `moments.fuse`. No model is needed."""
-        sites = next(iter(self.moments.values()))
+    def fuse(
+        self, weights: Mapping[str, float], rule: Fusion, sites: Collection[Site] | None = None
+    ) -> dict[Site, Fused]:
+        """The statistics of a mixture, of all sites or of some: see `moments.fuse`. No model is needed."""
+        sites = next(iter(self.moments.values())) if sites is None else sites
         return {site: fuse({d: m[site] for d, m in self.moments.items()}, weights, rule) for site in sites}
 
 

@@ -288,11 +288,16 @@ class Run:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
-        _children.append(process)
-        _children[:] = [child for child in _children if child.poll() is None]  # no zombies
+        watch(process)
 
 
 _children: list[subprocess.Popen] = []
+
+
+def watch(process: subprocess.Popen) -> None:
+    """Keep hold of a process, so that it is buried when it ends, with those that have ended: no zombies."""
+    _children.append(process)
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def process_lives(pid: int | None, created: float | None) -> bool:

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Array = np.ndarray
 Aggregate = Literal["max", "mean"]
 MAX_BINS = 512  # columns of a heatmap: 64 layers of these are 128 KiB on the wire
+MAX_SORTED = 4_000_000  # channels whose ranks are worth their time
+MAX_POINTS = 30_000  # cells that can be chosen by a click, with five numbers for the hover: 0.7 MB
+MAX_FRAMES = 250_000  # cells of all frames of an animation: 1 MB
 
 # One palette for everything; readable on light and dark, and without red-green vision.
 SEQUENTIAL, DIVERGING = "Cividis", "RdBu_r"
@@ -37,6 +40,7 @@ COLOURS = ("#2a78b5", "#e07b39", "#3f9b6f", "#b0518f", "#8c7a3d", "#5d6bb0", "#c
 KIND_COLOURS = {"attn": COLOURS[0], "mlp": COLOURS[1]}
 KIND_NAMES = {"attn": "attention", "mlp": "MLP"}
 GREY = "rgba(128,128,128,0.35)"
+MARK = "#e8365d"  # the channel on view; seen on every colour of both scales
 
 
 def style(figure: Figure, title: str, height: int = 360) -> Figure:
@@ -44,16 +48,23 @@ def style(figure: Figure, title: str, height: int = 360) -> Figure:
     figure.update_layout(
         title={"text": title, "x": 0, "xanchor": "left", "font": {"size": 15}},
         height=height,
-        margin={"l": 60, "r": 20, "t": 56, "b": 48},
+        margin={"l": 60, "r": 20, "t": 56, "b": 84 if _has_legend(figure) else 48},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         colorway=COLOURS,
-        legend={"orientation": "h", "y": -0.2, "x": 0},
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
         hoverlabel={"align": "left"},
     )
     figure.update_xaxes(gridcolor=GREY, zeroline=False)
     figure.update_yaxes(gridcolor=GREY, zeroline=False)
     return figure
+
+
+def _has_legend(figure: Figure) -> bool:
+    if figure.layout.showlegend is False:
+        return False
+    named = [trace for trace in figure.data if trace.showlegend is not False and trace.type != "heatmap"]
+    return len(named) > 1
 
 
 def _graph() -> Any:
@@ -75,6 +86,9 @@ class Heatmap:
         kind: site of the channels.
         what: what the values are, for the colour bar.
         diverging: whether zero is the middle of the scale.
+        layers: (L,) numbers of the layers shown; 0 to L - 1 when left out.
+        rank: (L, B) place of the value among the channels of its layer, 1 for the largest; for the hover.
+        kept: (L, B) share of the bin's channels that a mask retains; for the hover.
     """
 
     values: Array
@@ -83,6 +97,19 @@ class Heatmap:
     kind: Kind
     what: str
     diverging: bool = False
+    layers: Array | None = None
+    rank: Array | None = None
+    kept: Array | None = None
+
+    @property
+    def rows(self) -> Array:
+        """(L,) layer numbers."""
+        return np.arange(len(self.values)) if self.layers is None else self.layers
+
+    @property
+    def columns(self) -> Array:
+        """(B,) float32 middle of each bin."""
+        return ((self.first + self.last) / 2).astype(np.float32)
 
 
 def layer_matrix(values: Mapping[Site, Array], kind: Kind) -> Array:
@@ -125,6 +152,8 @@ def importance_data(
     aggregate: Aggregate = "max",
     bins: int = MAX_BINS,
     channels: tuple[int, int] | None = None,
+    layers: tuple[int, int] | None = None,
+    mask: Mask | None = None,
 ) -> Heatmap:
     """Layers by channels of a score, a variance or any other value per channel.
 
@@ -138,19 +167,49 @@ def importance_data(
         aggregate: what a bin of channels shows.
         bins: columns at most.
         channels: only from the first to the last of these, both included.
+        layers: only from the first to the last of these, both included.
+        mask: says for the hover what is kept.
     """
-    matrix = _scaled(layer_matrix(values, kind), scale)
+    top, bottom = layers or (0, max(site.layer for site in values))
+    wanted = {site: array for site, array in values.items() if top <= site.layer <= bottom}
+    matrix = _scaled(layer_matrix(wanted, kind), scale)
     if against is not None:
-        matrix = matrix - _scaled(layer_matrix(against, kind), scale)
-    if ordered:
-        matrix = -np.sort(-matrix, axis=1)  # NaN stay last
+        other = {site: array for site, array in against.items() if site in wanted}
+        matrix = matrix - _scaled(layer_matrix(other, kind), scale)
+    kept = None
+    if mask is not None and not ordered:
+        kept = layer_matrix({site: mask.channels(site) for site in wanted}, kind)
+    sorted_rows = -np.sort(-matrix, axis=1) if ordered or matrix.size <= MAX_SORTED else None  # NaN stay last
+    rows = sorted_rows if ordered and sorted_rows is not None else matrix
     start, stop = (channels[0], channels[1] + 1) if channels else (0, matrix.shape[1])
-    cells, first, last = binned(matrix[:, start:stop], bins, aggregate)
+    cells, first, last = binned(rows[:, start:stop], bins, aggregate)
+    rank = None if sorted_rows is None or against is not None else _places(cells, sorted_rows)
+    if kept is not None:
+        kept = binned(kept[:, start:stop], bins, "mean")[0]
     name = {"log": f"log10 {what}", "standardised": f"{what}, standard deviations", "linear": what}[scale]
     name = f"difference of {name}" if against is not None else name
     return Heatmap(
-        cells, first + start, last + start, kind, name, against is not None or scale == "standardised"
+        cells,
+        first + start,
+        last + start,
+        kind,
+        name,
+        against is not None or scale == "standardised",
+        np.arange(top, bottom + 1),
+        rank,
+        kept,
     )
+
+
+def _places(cells: Array, ordered: Array) -> Array:
+    """(L, B) float32: how many channels of the layer are larger than a cell's value, and one more."""
+    rows = [
+        np.searchsorted(
+            -np.nan_to_num(row, nan=-np.inf), -cell.astype(np.float64) * (1 + 1e-6 * np.sign(cell))
+        )
+        for row, cell in zip(ordered, cells, strict=True)
+    ]
+    return np.where(np.isnan(cells), np.nan, np.stack(rows) + 1).astype(np.float32)
 
 
 def _scaled(matrix: Array, scale: str) -> Array:
@@ -163,7 +222,12 @@ def _scaled(matrix: Array, scale: str) -> Array:
 
 
 def importance_figure(
-    data: Heatmap, title: str = "", limits: tuple[float, float] | None = None, height: int = 360
+    data: Heatmap,
+    title: str = "",
+    limits: tuple[float, float] | None = None,
+    height: int = 360,
+    choosable: bool = False,
+    chosen: tuple[int, int] | None = None,
 ) -> Figure:
     """A heatmap of layers by channels; what is gone stays transparent.
 
@@ -173,6 +237,8 @@ def importance_figure(
         limits: ends of the colour scale, to be the same over iterations; by default the 1st and 99th
             percentile of these values.
         height: in pixels.
+        choosable: lays an invisible marker on every cell, because cells of a heatmap cannot be selected.
+        chosen: layer and channel to mark.
     """
     go = _graph()
     low, high = limits or colour_limits([data])
@@ -180,7 +246,8 @@ def importance_figure(
     figure = go.Figure(
         go.Heatmap(
             z=data.values,
-            x=((data.first + data.last) / 2).astype(np.float32),
+            x=data.columns,
+            y=data.rows,
             zmin=low,
             zmax=high,
             colorscale=DIVERGING if data.diverging else SEQUENTIAL,
@@ -189,11 +256,101 @@ def importance_figure(
             hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>{data.what} %{{z:.3f}}<extra></extra>",
         )
     )
-    figure.update_yaxes(autorange="reversed", title="layer", dtick=max(1, len(data.values) // 12))
+    if choosable and data.values.size <= MAX_POINTS:
+        figure.update_traces(hoverinfo="skip", hovertemplate=None)
+        figure.add_trace(_markers(data, unit))
+    if chosen is not None and chosen[0] in data.rows and data.first[0] <= chosen[1] <= data.last[-1]:
+        figure.add_scatter(
+            x=[chosen[1]],
+            y=[chosen[0]],
+            mode="markers",
+            marker={"symbol": "circle-open", "size": 15, "color": MARK, "line": {"width": 3}},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    figure.update_yaxes(
+        range=[data.rows[-1] + 0.5, data.rows[0] - 0.5], title="layer", dtick=max(1, len(data.values) // 12)
+    )
     figure.update_xaxes(
         title=unit + (f", {data.last[0] - data.first[0] + 1} a column" if _is_binned(data) else "")
     )
     return style(figure, title or f"{data.what[:1].upper()}{data.what[1:]}: {KIND_NAMES[data.kind]}", height)
+
+
+def _markers(data: Heatmap, unit: str) -> Any:
+    """An invisible marker on every cell: what the pointer meets."""
+    shape = data.values.shape
+    x, y = np.broadcast_to(data.columns, shape), np.broadcast_to(data.rows[:, None], shape)
+    parts = [np.broadcast_to(data.first, shape), np.broadcast_to(data.last, shape), data.values]
+    template = (
+        f"layer %{{y}}, {unit} %{{customdata[0]}} to %{{customdata[1]}}<br>{data.what} %{{customdata[2]:.3f}}"
+    )
+    for array, text in ((data.rank, "<br>rank {}"), (data.kept, "<br>{} retained")):
+        if array is not None:
+            form = ":.0%" if array is data.kept else ":,.0f"
+            template += text.format(f"%{{customdata[{len(parts)}]{form}}}")
+            parts.append(array)
+    flat = [part.astype(np.float32).ravel() for part in parts]
+    hidden = {"marker": {"opacity": 0}}
+    return _graph().Scattergl(
+        x=x.astype(np.float32).ravel(),
+        y=y.astype(np.float32).ravel(),
+        customdata=np.stack(flat, axis=1),
+        mode="markers",
+        marker={"symbol": "square", "size": 9, "opacity": 0},
+        selected=hidden,
+        unselected=hidden,
+        hovertemplate=template + "<extra></extra>",
+        showlegend=False,
+    )
+
+
+def animation_figure(
+    frames: Mapping[str, Heatmap], title: str, limits: tuple[float, float] | None = None, height: int = 400
+) -> Figure:
+    """Heatmaps of several iterations in one figure with a play button; colours mean the same in all.
+
+    Args:
+        frames: by name, in order; all of the same shape, together of at most `MAX_FRAMES` cells.
+        title: says what to see.
+        limits: ends of the colour scale; from all frames by default.
+        height: in pixels.
+    """
+    go = _graph()
+    limits = limits or colour_limits(list(frames.values()))
+    figure = importance_figure(next(iter(frames.values())), title, limits, height)
+    figure.frames = [
+        go.Frame(name=name, data=[go.Heatmap(z=data.values)], traces=[0]) for name, data in frames.items()
+    ]
+    still: dict[str, Any] = {"mode": "immediate", "transition": {"duration": 0}}
+    play = {**still, "fromcurrent": True, "frame": {"duration": 900, "redraw": True}}
+    once = {**still, "frame": {"duration": 0, "redraw": True}}
+    buttons = [
+        {"label": "Play", "method": "animate", "args": [None, play]},
+        {"label": "Pause", "method": "animate", "args": [[None], once]},
+    ]
+    steps = [{"label": name, "method": "animate", "args": [[name], once]} for name in frames]
+    figure.update_layout(
+        updatemenus=[
+            {"type": "buttons", "direction": "left", "x": 0, "y": -0.22, "yanchor": "top", "buttons": buttons}
+        ],
+        sliders=[
+            {
+                "x": 0.2,
+                "len": 0.8,
+                "y": -0.16,
+                "yanchor": "top",
+                "steps": steps,
+                "currentvalue": {"prefix": ""},
+            }
+        ],
+    )
+    return figure.update_layout(margin={"b": 130})
+
+
+def animation_bins(layers: int, frames: int, bins: int) -> int:
+    """Columns at most so that all frames together stay within `MAX_FRAMES` cells."""
+    return max(16, min(bins, MAX_FRAMES // max(layers * frames, 1)))
 
 
 def _is_binned(data: Heatmap) -> bool:
@@ -230,6 +387,54 @@ def mask_map_figure(data: Heatmap, title: str = "", height: int = 360) -> Figure
         xgap=1 if len(data.first) <= 128 else 0,
         hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>%{{z:.0%}} retained<extra></extra>",
     )
+    figure.update_xaxes(title=unit)
+    return figure
+
+
+CATEGORIES = ("kept by neither", "kept only there", "kept only here", "kept by both")
+CATEGORY_COLOURS = ("#d9dde3", "#e07b39", "#5d6bb0", "#2f6f8f")
+
+
+def comparison_data(here: Mask, there: Mask, kind: Kind, bins: int = MAX_BINS) -> Heatmap:
+    """Which of two masks keeps what: numbers of `CATEGORIES`, in a bin the most frequent one."""
+    rows = {}
+    for site in here.retained:
+        if site.kind == kind:
+            rows[site] = (2 * here.retained[site] + there.retained[site]).astype(np.float64)
+    matrix = layer_matrix(rows, kind)
+    counts = [binned((matrix == number).astype(np.float64), bins, "mean") for number in range(4)]
+    cells = np.stack([found for found, _, _ in counts]).argmax(axis=0).astype(np.float32)
+    _, first, last = counts[0]
+    return Heatmap(cells, first, last, kind, "kept by")
+
+
+def comparison_figure(data: Heatmap, other: str, title: str = "", height: int = 320) -> Figure:
+    """The map of two masks in four colours.
+
+    Args:
+        data: from `comparison_data`.
+        other: name of the mask that is there, not here.
+        title: says what to see.
+        height: in pixels.
+    """
+    figure = importance_figure(
+        data, title or f"Where the two differ: {KIND_NAMES[data.kind]}", (-0.5, 3.5), height
+    )
+    stops = [(i + edge) / 4 for i in range(4) for edge in (0, 1)]
+    colours = [colour for colour in CATEGORY_COLOURS for _ in (0, 1)]
+    unit = "query head" if data.kind == "attn" else "MLP channel"
+    names = ["neither", f"only {other}", "only this", "both"]
+    figure.update_traces(
+        colorscale=list(zip(stops, colours, strict=True)),
+        colorbar={"tickvals": [0, 1, 2, 3], "ticktext": names, "title": {"text": "kept by"}, "thickness": 12},
+        xgap=1 if len(data.first) <= 128 else 0,
+        hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}: %{{customdata}}<extra></extra>",
+        customdata=np.asarray(names, dtype=object)[data.values.astype(int)]
+        if data.values.size <= 4096
+        else None,
+    )
+    if data.values.size > 4096:
+        figure.update_traces(hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<extra></extra>")
     figure.update_xaxes(title=unit)
     return figure
 
@@ -278,6 +483,125 @@ def parameters_data(geometry: Geometry, mask: Mask) -> dict[str, tuple[int, int]
         )
         for kind in kinds
     }
+
+
+def parameters_figure(data: Mapping[str, tuple[int, int]], title: str = "", height: int = 260) -> Figure:
+    """Parameters before and after, by component.
+
+    Args:
+        data: by component dense and pruned, from `parameters_data`.
+        title: says what to see.
+        height: in pixels.
+    """
+    figure = _graph().Figure()
+    for number, name in enumerate(("dense", "pruned")):
+        figure.add_bar(
+            y=list(data),
+            x=[pair[number] for pair in data.values()],
+            name=name,
+            orientation="h",
+            marker_color=(GREY, COLOURS[0])[number],
+            hovertemplate=f"%{{y}}, {name}: %{{x:,}}<extra></extra>",
+        )
+    figure.update_layout(barmode="group")
+    figure.update_xaxes(title="parameters")
+    figure.update_yaxes(autorange="reversed")
+    return style(figure, title or "Where the parameters go", height)
+
+
+def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 340) -> Figure:
+    """Every run by what it removes and what that costs; a line joins those that no other run beats.
+
+    Args:
+        runs: by label the parameters left, the mean perplexity over the dense model's, and the method.
+        height: in pixels.
+    """
+    figure = _graph().Figure()
+    methods = list(dict.fromkeys(method for _, _, method in runs.values()))
+    points = sorted({(left, cost) for left, cost, _ in runs.values()})
+    front = [p for p in points if not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points)]
+    figure.add_scatter(
+        x=[x for x, _ in front],
+        y=[y for _, y in front],
+        mode="lines",
+        name="not beaten",
+        line={"color": GREY, "dash": "dot"},
+    )
+    for number, method in enumerate(methods):
+        rows = [(label, *value[:2]) for label, value in runs.items() if value[2] == method]
+        figure.add_scatter(
+            x=[x for _, x, _ in rows],
+            y=[y for _, _, y in rows],
+            mode="markers",
+            name=method,
+            marker={"size": 11, "color": COLOURS[number % len(COLOURS)]},
+            customdata=[[label] for label, _, _ in rows],
+            hovertemplate="%{customdata[0]}<br>%{x:,} parameters, perplexity x %{y:.2f}<extra></extra>",
+        )
+    figure.update_xaxes(title="parameters left")
+    figure.update_yaxes(title="mean perplexity over dense", type="log", dtick="D2")
+    return style(figure, "Smaller costs more: the best runs lie lower left", height)
+
+
+# --- one channel -----------------------------------------------------------------------------------------
+
+
+def channel_domains_figure(
+    variances: Mapping[str, float], means: Mapping[str, float], height: int = 260
+) -> Figure:
+    """Variance and size of the mean of one channel's input in each domain, on one logarithmic axis."""
+    figure = _graph().Figure()
+    for name, values, symbol, colour in (
+        ("variance", variances, "circle", COLOURS[0]),
+        ("size of the mean", {k: abs(v) for k, v in means.items()}, "diamond-open", COLOURS[1]),
+    ):
+        figure.add_scatter(
+            x=list(values.values()),
+            y=list(values),
+            mode="markers",
+            name=name,
+            marker={"size": 12, "symbol": symbol, "color": colour},
+            hovertemplate=f"%{{y}}: {name} %{{x:.4g}}<extra></extra>",
+        )
+    figure.update_xaxes(type="log", title="of the channel's input")
+    figure.update_yaxes(autorange="reversed")
+    return style(figure, "Which domain makes it fluctuate", height)
+
+
+def channel_rank_figure(
+    ranks: Mapping[int, tuple[int, int]], removed: int | None, height: int = 260
+) -> Figure:
+    """A channel's place in its layer through the iterations.
+
+    Args:
+        ranks: by iteration the rank, 1 for the highest score, and how many channels were still there.
+        removed: the iteration that removed it; None if it stays.
+        height: in pixels.
+    """
+    figure = _graph().Figure()
+    numbers = list(ranks)
+    figure.add_scatter(
+        x=numbers,
+        y=[width for _, width in ranks.values()],
+        mode="lines",
+        line={"color": GREY, "shape": "hv"},
+        fill="tozeroy",
+        fillcolor="rgba(128,128,128,0.12)",
+        name="channels still there",
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=numbers,
+        y=[rank for rank, _ in ranks.values()],
+        mode="lines+markers",
+        line_color=COLOURS[0],
+        name="rank",
+        hovertemplate="iteration %{x}: rank %{y:,}<extra></extra>",
+    )
+    figure.update_xaxes(title="iteration", dtick=1)
+    figure.update_yaxes(title="rank in the layer", autorange="reversed")
+    title = f"It went in iteration {removed}" if removed else "It stayed to the end"
+    return style(figure, title, height)
 
 
 # --- perplexity ------------------------------------------------------------------------------------------
@@ -495,6 +819,7 @@ def experiment_figure(
     go = _graph()
     rows = rise(frame[frame["metric"] == metric])
     x = x or series[0]
+    rows = rows[rows["value"].notna()]
     names = [name for name in dict.fromkeys((*series, "ratio")) if name != x and rows[name].nunique() > 1]
     label = (
         rows[names].apply(lambda row: ", ".join(map(_cell, names, row)), axis=1)

@@ -2,7 +2,7 @@
 
     python tools/make_demo_run.py
 
-An ordinary run without its checkpoint, statistics in float32. It is what the app opens on.
+An ordinary run, its checkpoint as masks, statistics in float32. It is what the app opens on.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from pruning import RunConfig, prune
+from pruning.export import export
 
 OUT = Path(__file__).resolve().parent.parent / "assets" / "demo-run"
 KEPT = ("config.json", "geometry.json", "sources.json", "results.json", "events.jsonl", "status.json")
@@ -34,7 +35,7 @@ def shrink(source: Path, target: Path) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        run = prune(RunConfig.create(tasks=("demo",), save_model=False, eval_blocks=None), folder).run
+        run = prune(RunConfig.create(tasks=("demo",), eval_blocks=None), folder).run
         shutil.rmtree(OUT, ignore_errors=True)
         OUT.mkdir(parents=True)
         for name in KEPT:
@@ -46,6 +47,9 @@ def main() -> None:
             for file in iteration.glob("*.safetensors"):
                 if not file.name.startswith("biases"):
                     shrink(file, target / file.name)
+        export(
+            run.checkpoint, "masks", OUT / "model"
+        )  # kilobytes that make the pruned model from the dense one
     status = json.loads((OUT / "status.json").read_text())
     for key in ("pid", "pid_created"):
         status.pop(key, None)

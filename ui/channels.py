@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
@@ -10,11 +11,13 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.runs import Run, StoredIteration
-from pruning.sites import Kind, Site
+from pruning.scores import score_sites
+from pruning.sites import KINDS, Kind, Site
 from ui import state
 
 Array = np.ndarray
 Values = dict[Site, Array]
+BINS = 256  # columns of a heatmap of all layers
 
 
 def _fused(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict:
@@ -40,74 +43,171 @@ def compared(
     """What to subtract: another iteration, a domain alone, or equal weights; None for nothing."""
     if what == "nothing":
         return None
-    if what == "first iteration":
-        return values(state.iteration(run, 1), quantity, config, weights)
+    if what.startswith("iteration "):
+        return values(state.iteration(run, int(what.split()[1])), quantity, config, weights)
     if what == "equal weights":
         return values(it, quantity, config, {name: 1 / len(weights) for name in weights})
     return values(it, quantity, config, {what.removesuffix(" alone"): 1.0})
 
 
+def comparisons(run: Run) -> list[str]:
+    """Everything a quantity can be compared with."""
+    numbers = [it.number for it in run.iterations() if it.number > 0]
+    others = [f"iteration {number}" for number in numbers] if len(numbers) > 1 else []
+    return ["nothing", *others, *(f"{name} alone" for name in state.domain_names(run)), "equal weights"]
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
 def limits(
-    run: Run, kind: Kind, quantity: str, scale: str, config: RunConfig, weights: Mapping[str, float]
+    path: str, stamp: int, kind: Kind, quantity: str, scale: str, weights: tuple[tuple[str, float], ...]
 ) -> tuple[float, float]:
-    """One colour scale for the first and the last iteration, so that colours mean the same in all."""
+    """One colour scale for the first and the last iteration, so that colours mean the same in all.
+
+    Args:
+        path: of the run.
+        stamp: the number of iterations it has.
+        kind, quantity, scale: what is drawn.
+        weights: of the domains.
+    """
+    run = Run(Path(path))
     numbers = [it.number for it in run.iterations() if it.number > 0]
     maps = [
         viz.importance_data(
-            values(state.iteration(run, n), quantity, config, weights),
+            values(state.iteration(run, n), quantity, run.config, dict(weights)),
             kind,
             what=quantity,
             scale=scale,
-            bins=256,
+            bins=BINS,
         )
         for n in {numbers[0], numbers[-1]}
     ]
     return viz.colour_limits(maps)
 
 
-def card(
-    run: Run, it: StoredIteration, site: Site, channel: int, config: RunConfig, weights: Mapping[str, float]
-) -> None:
-    """All that is known of one channel, with the formula and its live numbers."""
+def columns(layers: tuple[int, int]) -> int:
+    """Columns of a heatmap: all channels of a single layer, more of a few layers than of all."""
+    shown = layers[1] - layers[0] + 1
+    if shown == 1:
+        return 1 << 16
+    return 4096 if shown <= 4 else BINS
+
+
+def zoom(run: Run) -> tuple[tuple[int, int], dict[Kind, tuple[int, int]]]:
+    """Controls for ranges of layers and channels: plotly forgets its own zoom when data change."""
+    shape = run.geometry
+    assert shape is not None
+    depth = len(shape.layers)
+    widths = {kind: max(shape.channels(s) for s in shape.sites if s.kind == kind) for kind in KINDS}
+    with st.expander("Look closer: ranges of layers and channels", icon=":material/zoom_in:"):
+        parts = st.columns(3)
+        layers = (0, 0)
+        if depth > 1:
+            layers = parts[0].slider(
+                "Layers", 0, depth - 1, (0, depth - 1), key="layers", bind="query-params"
+            )
+        ranges = {
+            kind: column.slider(
+                f"{viz.KIND_NAMES[kind]} channels",
+                0,
+                widths[kind] - 1,
+                (0, widths[kind] - 1),
+                key=f"range_{kind}",
+                bind="query-params",
+            )
+            for kind, column in zip(KINDS, parts[1:], strict=True)
+        }
+        st.caption(
+            "A single layer shows every channel, up to four layers 4,096 columns, more "
+            f"{BINS} columns of neighbouring channels."
+        )
+    return layers, ranges
+
+
+def choose(kind: Kind, key: str) -> None:
+    """What a click on a cell does: its layer and channel come on view on all pages."""
+    points = st.session_state[key].selection.points
+    if points:
+        cell = points[0]["customdata"]  # numbers come back as a list, or as an object with numbered keys
+        first, last = list(cell.values() if isinstance(cell, Mapping) else cell)[:2]
+        st.session_state.site = kind
+        st.session_state.layer = int(points[0]["y"])
+        st.session_state.channel = int((first + last) // 2)
+
+
+# --- the card of one channel -------------------------------------------------------------------------------
+
+
+def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
+    """All that is known of the channel on view, with the formula and its live numbers."""
+    site, channel, config = chosen.site, chosen.channel, run.config
     moments = {name: parts[site] for name, parts in it.statistics.moments.items()}
-    score = state.scores(it, config, weights)[site]
-    fused = _fused(it, config, weights)[site]
+    score = state.scores(it, config, chosen.mixture)[site]
+    removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
+    head = f", head {channel // run.geometry.head_dim}" if site.kind == "attn" and run.geometry else ""
+    st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.kind]} channel {channel:,}{head}")
     if np.isnan(score[channel]):
-        gone = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
-        st.info(f"Channel {channel} of {site} was removed in iteration {gone}.")
-        return
-    norm = it.norms[site][0][channel]
-    there = ~np.isnan(score)
-    rank = int((score[there] > score[channel]).sum()) + 1
-    left, right = st.columns([2, 3])
-    with left:
-        st.latex(
+        st.info(f"It was removed in iteration {removed}. Go back to an earlier iteration to see its numbers.")
+    else:
+        fused = _fused(it, config, chosen.mixture)[site]
+        norm = it.norms[site][0][channel]
+        there = ~np.isnan(score)
+        rank = int((score[there] > score[channel]).sum()) + 1
+        fate = f"Removed in iteration **{removed}**." if removed else "**Retained** to the end of this run."
+        left, right = st.columns([3, 2], vertical_alignment="center")
+        left.latex(
             rf"S = \mathrm{{var}} \cdot \lVert W_{{:,{channel}}} \rVert^2 = "
             rf"{fused.variance[channel]:.3g} \cdot {norm:.3g}^2 = {fused.variance[channel] * norm**2:.3g}"
         )
-        st.markdown(f"Rank **{rank:,}** of {int(there.sum()):,} channels still in this layer.")
-        removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
-        st.markdown(
-            f"Removed in iteration **{removed}**." if removed else "**Retained** to the end of this run."
+        right.markdown(f"Rank **{rank:,}** of {int(there.sum()):,} still in this layer. {fate}")
+        left, right = st.columns(2)
+        left.plotly_chart(
+            viz.channel_domains_figure(
+                {name: float(part.variance[channel]) for name, part in moments.items()},
+                {name: float(part.mean[channel]) for name, part in moments.items()},
+            ),
+            alt="Variance and mean of this channel's input by domain",
+            config=state.PLOT,
         )
-    with right:
-        st.dataframe(
-            [
-                {
-                    "domain": name,
-                    "mean": float(part.mean[channel]),
-                    "variance": float(part.variance[channel]),
-                    "weight": weights.get(name, 0.0),
-                }
-                for name, part in moments.items()
-            ],
-            hide_index=True,
-            column_config={
-                "mean": st.column_config.NumberColumn(format="%.4g"),
-                "variance": st.column_config.NumberColumn(format="%.4g"),
-                "weight": st.column_config.NumberColumn(format="percent"),
-            },
+        right.plotly_chart(
+            viz.channel_rank_figure(ranks(run, site, channel, chosen.mixture), removed),
+            alt="Rank of this channel by iteration",
+            config=state.PLOT,
         )
+        with st.expander("The numbers"):
+            st.dataframe(
+                [
+                    {
+                        "domain": name,
+                        "mean": float(part.mean[channel]),
+                        "variance": float(part.variance[channel]),
+                        "weight": chosen.mixture.get(name, 0.0),
+                    }
+                    for name, part in moments.items()
+                ],
+                hide_index=True,
+                column_config={
+                    "mean": st.column_config.NumberColumn(format="%.4g"),
+                    "variance": st.column_config.NumberColumn(format="%.4g"),
+                    "weight": st.column_config.NumberColumn(format="percent"),
+                },
+            )
+
+
+def ranks(run: Run, site: Site, channel: int, weights: Mapping[str, float]) -> dict[int, tuple[int, int]]:
+    """Place of a channel in its layer by iteration, and how many were still there; to the one that cut it."""
+    found = {}
+    for stored in run.iterations():
+        if stored.number == 0:
+            continue
+        it = state.iteration(run, stored.number)
+        norms = {site: it.norms[site]}
+        fused = it.statistics.fuse(weights, run.config.fusion, (site,))
+        score = score_sites(run.config.score, fused, norms, run.config.seed)[site]
+        there = ~np.isnan(score)
+        if not there[channel]:
+            break
+        found[it.number] = int((score[there] > score[channel]).sum()) + 1, int(there.sum())
+    return found
 
 
 def layer_figure(row: Array, quantity: str, chosen: float) -> object:
@@ -115,11 +215,18 @@ def layer_figure(row: Array, quantity: str, chosen: float) -> object:
     import plotly.graph_objects as go
 
     there = row[np.isfinite(row) & (row > 0)]
+    counts, edges = np.histogram(np.log10(there), bins=60) if len(there) else (np.zeros(1), np.zeros(2))
     figure = go.Figure(
-        go.Histogram(x=np.log10(there).astype(np.float32), nbinsx=60, marker_color=viz.COLOURS[0])
+        go.Bar(
+            x=((edges[:-1] + edges[1:]) / 2).astype(np.float32),
+            y=counts.astype(np.float32),
+            marker_color=viz.COLOURS[0],
+            hovertemplate="near 10^%{x:.2f}: %{y:,} channels<extra></extra>",
+        )
     )
+    figure.update_layout(bargap=0)
     if chosen > 0:
-        figure.add_vline(x=float(np.log10(chosen)), line_color=viz.COLOURS[1], annotation_text="this channel")
+        figure.add_vline(x=float(np.log10(chosen)), line_color=viz.MARK, annotation_text="this channel")
     figure.update_xaxes(title=f"log10 {quantity}")
     figure.update_yaxes(title="channels")
     return viz.style(figure, "Most channels matter little: the long tail on the left is cut first", 280)

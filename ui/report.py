@@ -1,4 +1,4 @@
-"""What a run comes to: a row of the table, and a report in one file."""
+"""What a run comes to: a row of the table, and a report as one HTML file or as Markdown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from pruning import visualization as viz
+from pruning.results import retention
 from pruning.runs import Run
 
 
@@ -14,6 +15,7 @@ def row(run: Run, label: str) -> dict[str, Any]:
     """A run as a row: what it was, and its perplexities over those of the dense model."""
     results = run.results()
     values = results["perplexity"]
+    accuracy = results.get("zero_shot", {}).get("average", {}).get("acc", {})
     return {
         "run": label,
         "method": run.config.method,
@@ -21,8 +23,54 @@ def row(run: Run, label: str) -> dict[str, Any]:
         "K": run.config.iterations,
         "parameters": results["parameters"]["pruned"],
         **{n: v["pruned"] / v["dense"] if v["pruned"] else None for n, v in values.items()},
-        "seconds": results["seconds"],
+        "accuracy": accuracy.get("delta"),
     }
+
+
+def command(run: Run) -> str:
+    """The command line that repeats a run."""
+    return f"python -m pruning prune --config {run.path / 'config.json'}"
+
+
+def _items(row: dict[str, Any]) -> str:
+    return f"first {row['limit']} items" if row["limit"] else f"{row['items']} items"
+
+
+def _rows(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Every measure as name, dense, pruned, change."""
+    rows = []
+    for name, value in results["perplexity"].items():
+        if value["pruned"]:
+            times = f"x {value['pruned'] / value['dense']:.2f}"
+            rows.append((f"perplexity, {name}", f"{value['dense']:.2f}", f"{value['pruned']:.2f}", times))
+    for name, value in results.get("bits_per_byte", {}).items():
+        if value["pruned"]:
+            change = f"{value['pruned'] - value['dense']:+.3f}"
+            rows.append((f"bits per byte, {name}", f"{value['dense']:.3f}", f"{value['pruned']:.3f}", change))
+    for name, task in results.get("zero_shot", {}).get("tasks", {}).items():
+        for metric in ("acc", "acc_norm"):
+            if metric in task:
+                found = task[metric]
+                noise = "" if found["significant"] else ", may be noise"
+                change = f"{100 * found['delta']:+.1f} ± {196 * found['standard_error']:.1f} points{noise}"
+                title = f"{name}, {metric}, {_items(task)}"
+                rows.append((title, f"{100 * found['dense']:.1f}%", f"{100 * found['pruned']:.1f}%", change))
+    return rows
+
+
+def markdown(run: Run) -> str:
+    """A report as text."""
+    results = run.results()
+    parameters = results["parameters"]
+    lines = [
+        f"# {run.config.model}, {results['achieved_ratio']:.1%} removed by {run.config.method}",
+        f"{parameters['dense']:,} parameters before, {parameters['pruned']:,} after; {results['seconds']:.1f} s.",
+        "| | dense | pruned | change |\n|---|---:|---:|---:|\n"
+        + "\n".join("| " + " | ".join(row) + " |" for row in _rows(results)),
+        f"Repeat it with `{command(run)}`, or with this config:",
+        f"```json\n{json.dumps(results['config'], indent=1)}\n```",
+    ]
+    return "\n\n".join(lines) + "\n"
 
 
 def html(run: Run) -> str:
@@ -31,6 +79,7 @@ def html(run: Run) -> str:
     mask = iterations[-1].mask
     figures = [
         viz.perplexity_figure(viz.perplexity_data(iterations)),
+        viz.retention_figure({"this run": retention(results)}),
         viz.retained_share_figure(viz.retained_share_data(mask), 1 - mask.ratio),
         viz.mask_map_figure(viz.mask_map_data(mask, "mlp")),
         viz.mask_map_figure(viz.mask_map_data(mask, "attn")),
@@ -42,10 +91,7 @@ def html(run: Run) -> str:
         for number, figure in enumerate(figures)
     ]
     lines = [
-        f"<tr><td>{escape.escape(name)}</td><td>{v['dense']:.2f}</td><td>{v['pruned']:.2f}</td>"
-        f"<td>x {v['pruned'] / v['dense']:.2f}</td></tr>"
-        for name, v in results["perplexity"].items()
-        if v["pruned"]
+        f"<tr>{''.join(f'<td>{escape.escape(cell)}</td>' for cell in row)}</tr>" for row in _rows(results)
     ]
     config = escape.escape(json.dumps(results["config"], indent=1))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape.escape(run.id)}</title>
@@ -54,5 +100,5 @@ td:first-child{{text-align:left}}pre{{background:#f3f5f8;padding:1em;overflow:au
 <h1>{escape.escape(run.config.model)}, {results["achieved_ratio"]:.1%} removed by {escape.escape(run.config.method)}</h1>
 <p>{results["parameters"]["dense"]:,} parameters before, {results["parameters"]["pruned"]:,} after;
 {results["seconds"]:.1f} s.</p>
-<table><tr><th>perplexity</th><th>dense</th><th>pruned</th><th>change</th></tr>{"".join(lines)}</table>
-{"".join(parts)}<h2>Config</h2><pre>{config}</pre></html>"""
+<table><tr><th></th><th>dense</th><th>pruned</th><th>change</th></tr>{"".join(lines)}</table>
+{"".join(parts)}<h2>Repeat it</h2><pre>{escape.escape(command(run))}</pre><pre>{config}</pre></html>"""

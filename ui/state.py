@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
+from pruning import visualization as viz
 from pruning.config import METHODS, ConfigError, PruningError, RunConfig
 from pruning.domains import ASSETS
 from pruning.masks import Mask, dense_scales, next_mask
 from pruning.runs import Run, RunStore, StoredIteration
 from pruning.scores import score_sites
 from pruning.sites import Geometry, Site
+from ui.navigation import ensure_frame
 
 DEMO_RUN = ASSETS / "demo-run"
+PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}  # of every figure
 Array = np.ndarray
 Norms = Mapping[Site, tuple[Array, Array]]
 
@@ -35,6 +38,7 @@ class Choice:
         ratio, method: of the mask previewed and of the next run.
         mixture: weights of the run's domains, normalised.
         iteration: whose statistics and mask are shown.
+        site, channel: the channel on view.
         keep, remove: what was pinned and cut by hand, as selectors.
     """
 
@@ -43,6 +47,8 @@ class Choice:
     method: str
     mixture: dict[str, float]
     iteration: int
+    site: Site
+    channel: int
     keep: tuple[str, ...]
     remove: tuple[str, ...]
 
@@ -62,6 +68,10 @@ class Choice:
         options |= {"method": self.method, "ratio": self.ratio, "mixture": self.mixture}
         if "iterations" not in preset and base.method == self.method and base.ratio > 0:
             options["iterations"] = base.iterations
+        if "allocation" not in preset:
+            options["allocation"] = st.session_state.get("allocation") or base.allocation
+        options |= {"attention_unit": st.session_state.get("unit") or base.attention_unit}
+        options |= {"round_to": int(st.session_state.get("round_to") or base.round_to)}
         parent = None if self.run.path == DEMO_RUN else self.run.id
         return RunConfig.create(**options, keep=self.keep, remove=self.remove, parent=parent)
 
@@ -76,9 +86,10 @@ def demo_run() -> Run:
     return Run(DEMO_RUN)
 
 
-def all_runs() -> list[Run]:
-    """The store's runs, the newest first, and the demo run."""
-    return [*store().all(), *([demo_run()] if DEMO_RUN.is_dir() else [])]
+def all_runs(experiments: bool = True) -> list[Run]:
+    """The store's runs, the newest first, and the demo run; those of experiments can be left out."""
+    runs = [run for run in store().all() if experiments or run.config.experiment is None]
+    return [*runs, *([demo_run()] if DEMO_RUN.is_dir() else [])]
 
 
 def label(run: Run) -> str:
@@ -92,7 +103,8 @@ def label(run: Run) -> str:
 
 def sidebar() -> None:
     """Draw the choices that are always on the screen."""
-    runs = {run.id: run for run in all_runs()}
+    on_view = st.session_state.get("run")
+    runs = {run.id: run for run in all_runs() if run.config.experiment is None or run.id == on_view}
     if not runs:
         st.error("There is no run to show. `python -m pruning prune` makes one.")
         st.stop()
@@ -107,7 +119,7 @@ def sidebar() -> None:
             help="Its statistics are what the pages show.",
         )
         run = runs[st.session_state.run]
-        st.caption(f"Model: {Path(run.config.model).name}")
+        st.caption(f"Model: {Path(run.config.model).name}, {_shape_words(run)}")
         st.slider("Pruning ratio", 0, 90, 50, 1, format="%d%%", key="ratio", bind="query-params")
         st.selectbox("Method", list(METHODS), key="method", bind="query-params")
         st.markdown("**Whose text decides**")
@@ -124,6 +136,38 @@ def sidebar() -> None:
         right.button(
             "Reset", on_click=_reset, args=(names,), width="stretch", help="All choices as they began"
         )
+        _place(run)
+
+
+def _shape_words(run: Run) -> str:
+    shape = run.geometry
+    return f"{len(shape.layers)} layers, width {shape.hidden_size:,}" if shape else "not loaded yet"
+
+
+def _place(run: Run) -> None:
+    """Iteration and channel on view: the same on all pages."""
+    shape = run.geometry
+    if shape is None:
+        return
+    st.markdown("**On view**")
+    if run.config.iterations > 1:
+        st.slider(
+            "Iteration",
+            1,
+            run.config.iterations,
+            1,
+            key="iteration",
+            bind="query-params",
+            help="Its statistics, and the mask after it. The arrow keys walk.",
+        )
+    kind = st.radio("Site", ["mlp", "attn"], horizontal=True, key="site", bind="query-params")
+    left, right = st.columns([2, 3])
+    layer = left.number_input("Layer", 0, len(shape.layers) - 1, key="layer", bind="query-params")
+    # one limit for both sites: a widget whose limits change forgets its value
+    widest = max(shape.channels(site) for site in shape.sites)
+    right.number_input("Channel", 0, widest - 1, key="channel", bind="query-params")
+    width = shape.channels(Site(int(layer), kind))
+    st.caption(f"{width:,} {viz.KIND_NAMES[kind]} channels in this layer")
 
 
 def domain_names(run: Run) -> list[str]:
@@ -162,16 +206,22 @@ def _reset(names: list[str]) -> None:
 
 def choice() -> Choice:
     """What is chosen now."""
+    ensure_frame()
     runs = {run.id: run for run in all_runs()}
     run = runs[st.session_state.run]
     names = domain_names(run)
-    last = max(len(run.iterations()) - 1, 0)
+    last = max((it.number for it in run.iterations()), default=0)
+    site = Site(int(st.session_state.get("layer") or 0), st.session_state.get("site") or "mlp")
+    shape = run.geometry
+    width = shape.channels(site) if shape and site.layer < len(shape.layers) else 1
     return Choice(
         run=run,
         ratio=st.session_state.ratio / 100,
         method=st.session_state.method,
         mixture=mixture(names) or {name: 1 / len(names) for name in names},
         iteration=min(st.session_state.get("iteration", 1) or 1, last),
+        site=site,
+        channel=min(int(st.session_state.get("channel") or 0), width - 1),
         keep=tuple(st.session_state.get("keep", [])),
         remove=tuple(st.session_state.get("remove", [])),
     )

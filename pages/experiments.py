@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import streamlit as st
+
+from pruning import visualization as viz
+from pruning.config import ConfigError
+from pruning.experiment_report import REPORT_FILE, markdown
+from pruning.experiments import SPEC_FILE, read
+from ui import state
+from ui.glossary import popover
+from ui.navigation import ensure_frame
+
+SHIPPED = Path(__file__).resolve().parent.parent / "experiments" / "reports"
+ensure_frame()
+st.title("What do many runs say together?")
+folders = [
+    *sorted((state.store().root / "experiments").glob(f"*/{SPEC_FILE}")),
+    *sorted(SHIPPED.glob(f"*/{SPEC_FILE}")),
+]
+found = {}
+for file in folders:
+    origin = "ships with the app" if file.is_relative_to(SHIPPED) else "yours"
+    found[f"{file.parent.name}, {origin}"] = file.parent
+if not found:
+    st.info(
+        "No experiment has been carried out. `python -m pruning experiment experiments/demo_iterations.yaml` makes one."
+    )
+    st.stop()
+name = st.selectbox("Experiment", list(found), key="experiment", bind="query-params")
+try:
+    experiment, frame = read(found[name])
+except ConfigError as error:
+    state.explain(error)
+    st.stop()
+
+st.markdown(f"**{experiment.title}.** {experiment.about}")
+metrics = [m for m in ("perplexity", "bits_per_byte", "acc", "acc_norm") if (frame["metric"] == m).any()]
+varied = [
+    column
+    for column in (
+        "iterations",
+        "samples",
+        "ratio",
+        "method",
+        "mixture",
+        "model",
+        *(c for c in frame if c.startswith("share_")),
+    )
+    if frame[column].fillna(0).nunique() > 1
+]
+left, middle, right = st.columns(3)
+metric = left.selectbox("Measure", metrics, key="measure", bind="query-params")
+default = experiment.x or experiment.series[0]
+axes = [default, *(column for column in varied if column != default)]
+x = middle.selectbox("Along", axes, key=f"along-{experiment.name}")
+options = [column for column in varied if column != x and not column.startswith("share_")]
+chosen = [column for column in experiment.series if column in options]
+series = right.multiselect("Told apart by", options, chosen, key=f"series-{experiment.name}")
+figure = viz.experiment_figure(frame, experiment.title, x, [*series], metric)
+st.plotly_chart(figure, alt=f"{metric} against {x}, every seed a point", config=state.PLOT)
+st.caption("Lines and bars are means over seeds; every seed is a point.")
+with st.expander("The report: tables, and the paper's figures beside ours"):
+    st.markdown(
+        "\n".join(
+            line for line in markdown(experiment, frame).splitlines() if not line.startswith(("# ", "<!--"))
+        )
+    )
+buttons = st.columns(3)
+buttons[0].download_button(
+    "Table (CSV)", frame.to_csv(index=False), f"{experiment.name}.csv", "text/csv", on_click="ignore"
+)
+report = found[name] / REPORT_FILE
+if report.exists():
+    buttons[1].download_button(
+        "Report (Markdown)",
+        report.read_text(encoding="utf-8"),
+        f"{experiment.name}.md",
+        "text/markdown",
+        on_click="ignore",
+    )
+st.code(f"python -m pruning experiment experiments/{experiment.name}.yaml", language="bash")
+popover("iteration", "perplexity", "zero-shot", "mixture weights")
