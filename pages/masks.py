@@ -21,7 +21,7 @@ shape = run.geometry
 last = max(it.number for it in run.iterations())
 
 top = st.columns([3, 2, 2, 2])
-PREVIEW, STORED = "one cut now, with the choices on the left", "the run's own, after the iteration on view"
+PREVIEW, STORED = "one cut, with these choices", "the run's, after the iteration on view"
 view = top[0].selectbox("Mask", [PREVIEW, STORED], key="view", bind="query-params", persist_state="session")
 live = view == PREVIEW
 top[1].selectbox(
@@ -112,7 +112,11 @@ for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
         }
         figure = viz.animation_figure(frames, title, (0.0, 1.0))
     else:
-        figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256), title)
+        mark = None
+        if chosen.site.kind == kind:
+            unit = chosen.channel // shape.head_dim if kind == "attn" else chosen.channel
+            mark = (chosen.site.layer, unit)
+        figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256), title, chosen=mark)
     column.plotly_chart(figure, alt=f"Retained {kind} units by layer", config=state.PLOT)
 left, right = st.columns([3, 2])
 left.plotly_chart(

@@ -379,11 +379,15 @@ def mask_map_data(mask: Mask, kind: Kind, bins: int = MAX_BINS) -> Heatmap:
     return Heatmap(cells, first, last, kind, "share retained")
 
 
-def mask_map_figure(data: Heatmap, title: str = "", height: int = 360) -> Figure:
-    """What a mask keeps, layers by heads or channels."""
-    figure = importance_figure(data, title or f"What stays: {KIND_NAMES[data.kind]}", (0.0, 1.0), height)
+def mask_map_figure(
+    data: Heatmap, title: str = "", height: int = 360, chosen: tuple[int, int] | None = None
+) -> Figure:
+    """What a mask keeps, layers by heads or channels; `chosen` marks a layer and a head or channel."""
+    title = title or f"What stays: {KIND_NAMES[data.kind]}"
+    figure = importance_figure(data, title, (0.0, 1.0), height, chosen=chosen)
     unit = "query head" if data.kind == "attn" else "MLP channel"
     figure.update_traces(
+        selector={"type": "heatmap"},
         xgap=1 if len(data.first) <= 128 else 0,
         hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>%{{z:.0%}} retained<extra></extra>",
     )

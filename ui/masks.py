@@ -64,7 +64,7 @@ def pins(run: Run, chosen: state.Choice) -> None:
     shape = run.geometry
     assert shape is not None
     depth = len(shape.layers)
-    parts = st.columns([2, 2, 3, 2, 2, 2], vertical_alignment="bottom")
+    parts = st.columns([3, 3, 3, 2, 2, 2], vertical_alignment="bottom")
     layers = parts[0].multiselect(
         "Layers", range(depth), [min(chosen.site.layer, depth - 1)], key="pin_layers"
     )

@@ -255,15 +255,24 @@ def scores(it: StoredIteration, config: RunConfig, weights: Mapping[str, float])
 
 
 def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:
-    """The mask that one cut with these statistics would give.
+    """The mask that one cut with these statistics would give; the last few are remembered.
 
     Raises:
         ConfigError: the ratio cannot be reached, or pins contradict each other.
     """
-    values = scores(it, config, config.mixture)
-    full = Mask.full(geometry)
+    stamp = (it.path / "metrics.json").stat().st_mtime_ns
+    return _preview(str(it.path), stamp, config.model_dump_json(), it, config, geometry)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _preview(
+    path: str, stamp: int, key: str, _it: StoredIteration, _config: RunConfig, _geometry: Geometry
+) -> Mask:
+    values = scores(_it, _config, _config.mixture)
+    full = Mask.full(_geometry)
     filled = {site: np.nan_to_num(array) for site, array in values.items()}
-    return next_mask(filled, full, config.ratio, config, dense_scales(filled, config.square_attention))
+    scales = dense_scales(filled, _config.square_attention)
+    return next_mask(filled, full, _config.ratio, _config, scales)
 
 
 def explain(error: PruningError | ConfigError) -> None:

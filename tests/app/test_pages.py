@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("overview", "calibration", "importance", "masks", "prune", "results")
+PAGES = ("overview", "calibration", "importance", "masks", "prune", "results", "experiments")
 
 
 @pytest.fixture
@@ -109,13 +111,260 @@ def test_a_ratio_out_of_reach_is_a_sentence(app):
     assert any("cannot be reached" in error.value for error in app.error)
 
 
-def test_iterations_can_be_walked(app):
+def test_iterations_can_be_walked(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for page in ("importance", "masks"):
+        query = {"view": "the run's, after the iteration on view"} if page == "masks" else {}
+        found = []
+        for number in (1, 5):
+            at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+            for key, value in query.items():
+                at.query_params[key] = value
+            at.run()
+            at.sidebar.slider(key="iteration").set_value(number)
+            at.run()
+            at.session_state["view"] = query.get("view", "one cut, with these choices")
+            at.switch_page(f"pages/{page}.py").run()
+            assert not at.exception
+            found.append(figures(at)[:2])
+        assert found[0] != found[1]
+
+
+def test_iterations_can_be_differenced_and_played(app):
     app.switch_page("pages/importance.py").run()
-    first = figures(app)
-    app.slider(key="iteration").set_value(5)
+    app.selectbox(key="against").set_value("iteration 5")
+    app.run()
+    assert any("Difference to iteration 5" in json.dumps(f["layout"]) for f in figures(app))
+    app.toggle(key="play").set_value(True)
     app.run()
     assert not app.exception
-    assert figures(app) != first
+    assert [len(f["frames"]) for f in figures(app)[:2]] == [5, 5]
+
+
+def test_the_channel_on_view_is_the_same_on_every_page(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for key, value in {"site": "attn", "layer": "2", "channel": "70", "iteration": "3"}.items():
+        at.query_params[key] = value
+    at.run()
+    at.switch_page("pages/importance.py").run()
+    assert any("Layer 2, attention channel 70, head 2" in head.value for head in at.subheader)
+    at.switch_page("pages/masks.py").run()
+    rings = [t for f in figures(at) for t in f["data"] if t.get("marker", {}).get("symbol") == "circle-open"]
+    assert [(ring["x"], ring["y"]) for ring in rings] == [([2], [2])]
+
+
+def test_a_click_on_a_cell_puts_its_channel_on_view(monkeypatch):
+    """The callback, with what the browser sends; the click itself is in the browser's story."""
+    import streamlit as st
+
+    from ui import channels
+
+    class Selection:
+        points = [{"customdata": {"0": 40.0, "1": 43.0}, "x": 41.5, "y": 3.0}]
+
+    state = type("State", (dict,), {"__getattr__": dict.get, "__setattr__": dict.__setitem__})()
+    state["heatmap-mlp"] = type("Event", (), {"selection": Selection})
+    monkeypatch.setattr(st, "session_state", state)
+    channels.choose("mlp", "heatmap-mlp")
+    assert (state["site"], state["layer"], state["channel"]) == ("mlp", 3, 41)
+
+
+def test_a_single_layer_shows_every_channel(app):
+    app.switch_page("pages/importance.py").run()
+    app.slider(key="layers").set_value((2, 2))
+    app.run()
+    assert not app.exception
+    assert [f["data"][0]["z"]["shape"] for f in figures(app)[:2]] == ["1, 256", "1, 1024"]
+
+
+def test_heads_and_layers_are_pinned_by_a_button(app):
+    app.switch_page("pages/masks.py").run()
+    before = app.metric[0].value
+    app.multiselect(key="pin_layers").set_value([1, 2])
+    app.selectbox(key="pin_what").set_value("everything")
+    app.run()
+    next(b for b in app.button if b.key == "pin-keep").click()
+    app.run()
+    assert app.multiselect(key="keep").value == ["1", "2"]
+    assert app.metric[0].value.startswith("50.0") and before.startswith("50.0")  # the budget is met elsewhere
+    app.switch_page("pages/prune.py").run()
+    assert any("keep ('1', '2')" in caption.value for caption in app.caption)
+    app.switch_page("pages/masks.py").run()
+    next(b for b in app.button if b.key == "pin-remove").click()
+    app.run()
+    assert app.multiselect(key="keep").value == ["1", "2"]  # another layer is named by now, or the same moves
+    next(b for b in app.button if b.label == "Forget all").click()
+    app.run()
+    assert app.multiselect(key="keep").value == [] == app.multiselect(key="remove").value
+
+
+@pytest.mark.parametrize(
+    "other", ["wiki alone", "equal weights", "method flap", "method random", "after iteration 3 of this run"]
+)
+def test_masks_are_compared(app, other):
+    app.switch_page("pages/masks.py").run()
+    app.selectbox(key="other").set_value(other)
+    app.run()
+    assert not app.exception and not app.error
+    counts = [int(m.value.replace(",", "")) for m in app.metric[4:8]]
+    assert sum(counts) == 6 * (256 + 1024)
+    assert (counts[1] + counts[2] == 0) == (other == "equal weights")
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "equal"])
+def test_the_allocation_reaches_the_mask_and_the_run(app, allocation):
+    app.switch_page("pages/masks.py").run()
+    app.selectbox(key="allocation").set_value(allocation)
+    app.run()
+    assert not app.exception and not app.error
+    app.switch_page("pages/prune.py").run()
+    assert any(f"allocation {allocation}" in caption.value for caption in app.caption)
+
+
+def make_run(state, tmp=None, **status):
+    from pruning import RunConfig
+    from pruning.runs import RunStore, write_json
+
+    run = RunStore().create(RunConfig.create())
+    write_json(run.path / "status.json", {"state": state, "created": time.time(), **status})
+    return run
+
+
+@pytest.fixture
+def alive():
+    """The marks of a process that lives: this one."""
+    process = psutil.Process()
+    return {"pid": process.pid, "pid_created": process.create_time(), "heartbeat": time.time()}
+
+
+def prune_page(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    at.switch_page("pages/prune.py").run()
+    assert not at.exception
+    return at
+
+
+def test_an_empty_store_says_what_to_do(monkeypatch):
+    at = prune_page(monkeypatch)
+    assert any("No run has been started here yet" in info.value for info in at.info)
+    assert any("About" in caption.value and "of disk" in caption.value for caption in at.caption)
+
+
+def test_a_running_run_shows_where_it_is_and_can_be_cancelled(monkeypatch, alive):
+    run = make_run(
+        "running", **alive, iteration=1, iterations=5, current=2, stage="calibrate", done=3, total=12
+    )
+    at = prune_page(monkeypatch)
+    (bar,) = at.get("progress")
+    assert "iteration 2 of 5, calibrate" in bar.proto.text and bar.proto.value == 25
+    next(b for b in at.button if b.label == "Cancel").click()
+    at.run()
+    assert (run.path / "cancel").exists()
+
+
+def test_a_queued_run_says_how_many_are_ahead(monkeypatch, alive):
+    make_run("queued", **alive, ahead=2)
+    at = prune_page(monkeypatch)
+    assert any("2 run(s) before it" in info.value for info in at.info)
+
+
+def test_a_dead_run_is_shown_with_its_last_words(monkeypatch):
+    run = make_run("running", pid=2**22 + 1, pid_created=1.0, heartbeat=time.time())
+    (run.path / "log.txt").write_text("reading the model\nKilled: no memory was left")
+    at = prune_page(monkeypatch)
+    assert any("It died" in error.value and "no memory was left" in error.value for error in at.error)
+    assert any(button.label == "Resume" for button in at.button)
+
+
+def test_a_silent_run_is_said_to_be_stalled(monkeypatch, alive):
+    make_run("running", **{**alive, "heartbeat": time.time() - 60})
+    at = prune_page(monkeypatch)
+    assert any("No sign of life" in warning.value for warning in at.warning)
+
+
+def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_path, tiny_folder, text_file):
+    from pruning import RunConfig, prune
+    from pruning.runs import RunStore
+
+    options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
+    options |= {"samples": 3, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "iterations": 2}
+    first = prune(RunConfig.create(**options, ratio=0.2)).run
+    second = prune(RunConfig.create(**options, ratio=0.4, parent=first.id)).run
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    at.switch_page("pages/results.py").run()
+    assert not at.exception
+    at.multiselect(key="side").set_value([second.id, first.id])
+    at.run()
+    assert not at.exception and not at.error
+    chain = next(d.value for d in at.dataframe if "changed" in d.value.columns and len(d.value) == 2)
+    assert "ratio 40%" in chain["changed"].iloc[1]
+    table = at.dataframe[0].value
+    assert table["run"].iloc[0] == "dense" and len(table) == 4
+    next(b for b in at.button if b.key == f"delete-{first.id}").click()
+    at.run()
+    assert len(RunStore().all()) == 2  # not before it is confirmed
+    next(b for b in at.button if b.key == f"yes-{first.id}").click()
+    at.run()
+    assert [run.id for run in RunStore().all()] == [second.id]
+
+
+def test_reports_hold_every_measure():
+    from ui import report
+    from ui.state import demo_run
+
+    text, page = report.markdown(demo_run()), report.html(demo_run())
+    for words in ("perplexity, code", "bits per byte, wiki", "prunescope_arithmetic, acc, 200 items", "± "):
+        assert words in text and words in page
+    assert "may be noise" in text and page.count("Plotly.newPlot") >= 6
+    assert "--config" in text
+
+
+def test_a_custom_domain_gets_its_slider(monkeypatch, tmp_path, tiny_folder, text_file):
+    """Statistics of an uploaded text, as the button on the Calibration page starts them."""
+    from pruning import RunConfig
+    from pruning.runs import RunStore
+    from pruning.worker import execute
+
+    mixture = {"words": 1.0, "wiki": 1.0}
+    run = RunStore().create(
+        RunConfig.create(
+            model=str(tiny_folder),
+            ratio=0,
+            iterations=1,
+            samples=3,
+            seq_len=24,
+            eval_blocks=2,
+            mixture=mixture,
+            domains={"words": str(text_file)},
+            save_model=False,
+            device="cpu",
+        )
+    )
+    execute(run)
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert at.sidebar.selectbox(key="run").value == run.id  # the newest is on view
+    assert at.sidebar.slider(key="w_words").value == 50
+    at.sidebar.slider(key="w_words").set_value(100)
+    at.run()
+    at.switch_page("pages/masks.py").run()
+    assert not at.exception and not at.error
+
+
+def test_experiments_are_read_and_their_axes_chosen(app):
+    app.switch_page("pages/experiments.py").run()
+    names = app.selectbox(key="experiment").options
+    assert any(name.startswith("demo_iterations") for name in names)
+    app.selectbox(key="experiment").set_value(next(n for n in names if n.startswith("demo_samples")))
+    app.run()
+    assert not app.exception and not app.error
+    first = figures(app)
+    app.selectbox(key="measure").set_value("bits_per_byte")
+    app.run()
+    assert not app.exception and figures(app) != first
 
 
 def test_a_failed_run_says_why_and_can_be_resumed(monkeypatch, tmp_path):

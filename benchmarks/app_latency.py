@@ -1,0 +1,184 @@
+"""Server time from a slider to the figures, sizes of figures and memory: demo model and the shape of Qwen2.5-32B.
+
+    python benchmarks/app_latency.py
+
+A page is run by Streamlit's AppTest as the server runs it, each time with another mixture. Statistics of the 32B shape
+(64 layers, 40 heads, 27,648 MLP channels, four domains) are random. In a real Chromium: the time from opening a page to
+its first heatmap, from a key on a slider to the new picture, and from a page to the next.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+from common import RESULTS, machine, table
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("importance", "masks")
+TARGETS = {"demo": 0.3, "32B": 1.0}
+
+
+def make_run(root):
+    """A run of the shape of Qwen2.5-32B with random statistics of two iterations."""
+    from safetensors.numpy import save_file
+
+    from pruning import RunConfig
+    from pruning.masks import Mask
+    from pruning.moments import Moments, write_moments
+    from pruning.runs import RunStore, write_json
+    from pruning.sites import Geometry, LayerShape
+
+    shape = Geometry(5120, 128, (LayerShape(8, 5, 27_648),) * 64, query_bias=True, key_value_bias=True)
+    config = RunConfig.create(iterations=2)
+    run = RunStore(root).create(config)
+    write_json(run.path / "geometry.json", shape.to_dict())
+    write_json(run.path / "status.json", {"state": "finished", "created": 1})
+    rng = np.random.default_rng(0)
+    masks = [Mask.full(shape)] * 3
+    for number in range(3):
+        folder = run.path / f"iteration-{number:02d}"
+        folder.mkdir()
+        perplexity = {name: {"value": 10.0 + number, "nll": 1.0, "tokens": 1} for name in config.mixture}
+        metrics = {
+            "number": number,
+            "ratio": number / 4,
+            "parameters": 32_763_876_352,
+            "perplexity": perplexity,
+        }
+        write_json(folder / "metrics.json", metrics)
+        if number == 0:
+            continue
+        scores, norms = {}, {}
+        for site in shape.sites:
+            size = shape.channels(site)
+            scores[str(site)] = rng.lognormal(0, 1, size)
+            norms[f"{site}.norm"] = rng.lognormal(0, 0.2, size)
+            norms[f"{site}.mean_abs"] = norms[f"{site}.norm"] / 70
+        save_file(scores, folder / "scores.safetensors")
+        save_file(norms, folder / "norms.safetensors")
+        save_file({str(s): a for s, a in masks[number].retained.items()}, folder / "mask.safetensors")
+        for domain in config.mixture:
+            moments = {}
+            for site in shape.sites:
+                size = shape.channels(site)
+                moments[site] = Moments(8192, rng.normal(0, 0.1, size), 8192 * rng.lognormal(-2, 1, size))
+            write_moments(folder / f"moments-{domain}.safetensors", moments)
+    return run.id
+
+
+def server_time(what, root, repeats):
+    """Seconds of a page's script with another mixture each time; run in a process of its own."""
+    import os
+
+    from streamlit.testing.v1 import AppTest
+
+    os.environ["PRUNESCOPE_RUNS"] = str(root)
+    os.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120).run()
+    frame = []
+    for weight in range(3):
+        at.session_state["w_code"] = 20 * weight
+        began = time.perf_counter()
+        at.run()
+        frame.append(time.perf_counter() - began)
+    found = {"overview with the frame": {"seconds": frame}}
+    for page in PAGES:
+        at.switch_page(f"pages/{page}.py").run()
+        seconds = []
+        for turn in range(repeats + 1):
+            at.session_state["w_code"] = (turn * 15) % 100
+            began = time.perf_counter()
+            at.run()
+            seconds.append(time.perf_counter() - began)
+            assert not at.exception, at.exception
+        sizes = [len(element.proto.spec) for element in at.get("plotly_chart")]
+        found[page] = {"seconds": seconds[1:], "payloads": sizes}
+    return {"pages": found, "memory": psutil.Process().memory_info().rss}
+
+
+def browser_times(root):
+    """Seconds to the first heatmap of a fresh server, from a key to another picture, from page to page."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    from screenshots import browser, server
+
+    heatmap = "document.querySelector('.heatmaplayer image') !== null"
+    picture = "Array.from(document.querySelectorAll('.heatmaplayer image')).map(i => i.getAttribute('href').length).join()"
+    with server(Path(root) / "runs") as address, browser() as page:
+        began = time.perf_counter()
+        page.goto(f"{address}/importance")
+        page.wait_for_function(heatmap, timeout=60_000)
+        found = {"opening a page of a fresh server": time.perf_counter() - began}
+        page.wait_for_timeout(2000)
+        keys = []
+        for _ in range(5):
+            before = page.evaluate(picture)
+            began = time.perf_counter()
+            page.get_by_role("slider", name="code").press("ArrowLeft")
+            page.wait_for_function(f"{picture} !== {json.dumps(before)}", timeout=60_000)
+            keys.append(time.perf_counter() - began)
+            page.wait_for_timeout(800)
+        found["a key on a slider to the new heatmap"] = statistics.median(keys)
+        for name in ("Masks", "Importance"):
+            began = time.perf_counter()
+            page.get_by_role("link", name=name).click()
+            page.get_by_role(
+                "heading", name={"Masks": "What would be cut?", "Importance": "Which channels matter?"}[name]
+            ).wait_for()
+            page.wait_for_function(heatmap, timeout=60_000)
+            found[f"to the {name} page and its heatmap"] = time.perf_counter() - began
+            page.wait_for_timeout(1500)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--inner", nargs=2, metavar=("WHAT", "ROOT"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.inner:
+        print(json.dumps(server_time(*args.inner, args.repeats)))
+        return
+    rows, results = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("empty", "browser"):
+            (Path(folder) / name).mkdir()
+        make_run(Path(folder) / "large")
+        for what, root in (("demo", "empty"), ("32B", "large")):
+            command = [
+                sys.executable,
+                __file__,
+                "--repeats",
+                str(args.repeats),
+                "--inner",
+                what,
+                f"{folder}/{root}",
+            ]
+            output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            found = results[what] = json.loads(output.strip().splitlines()[-1])
+            for page in PAGES:
+                cell = found["pages"][page]
+                rows.append(
+                    (f"{what}, {page}", f"{statistics.median(cell['seconds']):.3f}", f"{min(cell['seconds']):.3f} to {max(cell['seconds']):.3f}",
+                     TARGETS[what], f"{max(cell['payloads']) / 1e6:.2f}", f"{found['memory'] / 1e9:.2f}")
+                )  # fmt: skip
+                print(rows[-1], flush=True)
+        times = results["browser"] = browser_times(Path(folder) / "browser")
+    head = ("page", "server, s", "range", "target, s", "largest figure, MB", "memory of the server, GB")
+    text = f"# The app: from a slider to the figures\n\n{machine()}\n\n{table(head, rows)}\n\n"
+    text += "In Chromium on the same machine, demo model:\n\n"
+    text += table(("", "seconds"), [(name, f"{value:.2f}") for name, value in times.items()])
+    text += "\n\n`python benchmarks/app_latency.py`\n"
+    print(text)
+    (RESULTS / "app_latency.md").write_text(text)
+    (RESULTS / "app_latency.json").write_text(json.dumps({"machine": machine(), **results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
