@@ -8,6 +8,7 @@ from ui.glossary import popover
 chosen = state.choice()
 run, config = chosen.run, chosen.run.config
 st.title("Which channels matter?")
+state.follow(run)
 shown = state.statistics_iteration(chosen)
 if shown is None:
     st.info("This run has no statistics yet. They appear here as soon as its first iteration is done.")

@@ -13,6 +13,7 @@ from ui.glossary import popover
 chosen = state.choice()
 run = chosen.run
 st.title("What would be cut?")
+state.follow(run)
 if state.statistics_iteration(chosen) is None:
     st.info("This run has no statistics yet. They appear here as soon as its first iteration is done.")
     st.stop()

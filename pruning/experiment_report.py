@@ -36,6 +36,11 @@ def claims(experiment: Experiment, frame: pd.DataFrame) -> Iterator[tuple[str, s
         means = rows.groupby("mixture")["value"].mean().sort_values()
         ours = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
         yield "All domains together beat every single one.", f"rise {ours}", means.index[0] == "mixed"
+        accuracy = frame[(frame["metric"] == "acc") & (frame["name"] == "average")]
+        if len(accuracy):
+            means = (100 * accuracy.groupby("mixture")["pruned"].mean()).sort_values(ascending=False)
+            ours = ", ".join(f"{name} {value:.1f}%" for name, value in means.items())
+            yield "So it is in average accuracy, by about 1.5 points.", ours, means.index[0] == "mixed"
     elif experiment.paper == "iterations":
         iterative = rows[rows["method"] == "iterative"]
         means = iterative.groupby("iterations")["value"].mean()

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from pruning.config import ConfigError
+from pruning.domains import ASSETS
 from pruning.engine import drain
 from pruning.models import load
 from pruning.zeroshot import (
@@ -171,3 +172,30 @@ def test_the_average_is_the_plain_mean_over_tasks():
         assert found["average"][metric]["dense"] == pytest.approx(0.65)
         assert found["average"][metric]["delta"] == pytest.approx(-0.2)
     json.dumps(found)
+
+
+@needs_demo
+def test_tasks_of_a_folder_are_asked(tmp_path, capsys):
+    """A user's own YAML: one of the demo's tasks under another name, so that the answers must be the same."""
+    import yaml
+
+    from pruning.cli import main
+
+    content = {
+        "task": "mine",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(ASSETS / "tasks" / "code.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{context}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "label",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    arguments = ["evaluate", "--eval-blocks", "1", "--limit", "12", "--task-folder", str(tmp_path)]
+    assert main([*arguments, "--tasks", "mine,prunescope_code", "--device", "cpu", "--json"]) == 0
+    tasks = json.loads(capsys.readouterr().out)["tasks"]
+    assert tasks["mine"]["acc"] == tasks["prunescope_code"]["acc"]
+    assert tasks["mine"]["limit"] == tasks["mine"]["items"] == 12

@@ -275,6 +275,22 @@ def _preview(
     return next_mask(filled, full, _config.ratio, _config, scales)
 
 
+def follow(run: Run) -> None:
+    """Draw the page anew when a run at work has another iteration."""
+    if not run.active:
+        return
+    known = len(run.iterations())
+
+    @st.fragment(run_every=2.0)
+    def watch() -> None:
+        if len(run.iterations()) != known or not run.active:
+            st.rerun()
+        done = f"{known - 1} of {run.config.iterations}" if known else "none"
+        st.caption(f"This run is at work, iterations so far: {done}. The page follows it.")
+
+    watch()
+
+
 def explain(error: PruningError | ConfigError) -> None:
     """A person's mistake, in one sentence."""
     text = str(error)

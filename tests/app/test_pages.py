@@ -378,3 +378,79 @@ def test_a_failed_run_says_why_and_can_be_resumed(monkeypatch, tmp_path):
     at.switch_page("pages/prune.py").run()
     assert any("the text ran out" in error.value for error in at.error)
     assert any(button.label == "Resume" for button in at.button)
+
+
+def upload(app, name, content, title):
+    app.switch_page("pages/calibration.py").run()
+    app.file_uploader[0].set_value((name, content, "text/plain"))
+    next(t for t in app.text_input if t.label == "Name of your domain").set_value(title)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def test_an_uploaded_text_becomes_a_domain_of_the_next_statistics(app, monkeypatch):
+    from pruning.runs import Run, RunStore
+
+    launched = []
+    monkeypatch.setattr(Run, "launch", lambda run: launched.append(run.id))
+    at = upload(app, "notes.txt", b"one line of notes and another " * 400, "notes")
+    box = next(m for m in at.multiselect if m.label == "Domains")
+    assert "notes" in box.value
+    next(b for b in at.button if b.label == "Take statistics").click()
+    at.run()
+    (run,) = RunStore().all()
+    assert launched == [run.id]
+    assert "notes" in run.config.mixture and Path(run.config.domains["notes"]).read_bytes().startswith(
+        b"one line"
+    )
+    assert Path(run.config.domains["notes"]).is_relative_to(RunStore().root.resolve() / "uploads")
+
+
+@pytest.mark.parametrize("title", ["wiki", "../up", "a b", "9"])
+def test_a_domain_with_a_name_that_cannot_be_is_refused(app, title):
+    at = upload(app, "notes.txt", b"text " * 100, title)
+    assert any("cannot be a name" in error.value for error in at.error)
+    assert "notes" not in next(m for m in at.multiselect if m.label == "Domains").options
+
+
+def test_a_text_that_is_too_short_is_a_sentence(app):
+    at = upload(app, "notes.txt", b"short", "notes")
+    next(b for b in at.button if b.label == "Take statistics").click()
+    at.run()
+    assert not at.exception
+
+
+def test_a_model_that_is_not_there_is_a_sentence(app):
+    app.switch_page("pages/calibration.py").run()
+    next(t for t in app.text_input if t.label == "Model").set_value("no/where/at all")
+    app.run()
+    assert not app.exception
+    assert any("there is no model" in warning.value for warning in app.warning)
+
+
+def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_file):
+    from pruning import RunConfig
+    from pruning.engine import Iteration
+    from pruning.runs import RunStore, write_json
+    from pruning.worker import Cancelled, execute
+
+    options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
+    options |= {"samples": 3, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "iterations": 4}
+    run = RunStore().create(RunConfig.create(**options))
+
+    def stop(event):
+        if isinstance(event, Iteration) and event.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises((Cancelled, KeyboardInterrupt)):
+        execute(run, stop)
+    write_json(run.path / "status.json", {"state": "running", "created": 1, **alive})
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert at.sidebar.selectbox(key="run").value == run.id
+    for page in ("importance", "masks"):
+        at.switch_page(f"pages/{page}.py").run()
+        assert not at.exception and not at.error
+        assert any("2 of 4. The page follows it" in caption.value for caption in at.caption)
+        assert len(figures(at)) >= 2

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 from install_browser import find  # noqa: E402
-from screenshots import browser, server, settle  # noqa: E402
+from screenshots import PAGES, browser, server, settle  # noqa: E402
 
 pytestmark = [
     pytest.mark.browser,
@@ -26,8 +26,9 @@ def heatmap(page):
 
 
 def test_a_stranger_prunes_the_demo_model(tmp_path):
-    errors = []
+    errors, foreign = [], []
     with server(tmp_path / "runs") as address, browser() as page:
+        page.on("request", lambda r: foreign.append(r.url) if r.url.startswith("http") else None)
         page.on("console", lambda message: errors.append(message) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(error))
         page.goto(address)
@@ -44,9 +45,17 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         assert heatmap(page) != before
         assert "w_code=" in page.url
 
+        cells = page.locator(".js-plotly-plot").nth(1).locator(".nsewdrag").first.bounding_box()
+        page.mouse.move(cells["x"] + cells["width"] * 0.5, cells["y"] + cells["height"] * 0.58)
+        page.wait_for_timeout(500)
+        page.mouse.click(cells["x"] + cells["width"] * 0.5, cells["y"] + cells["height"] * 0.58)
+        page.get_by_role("heading", name="Layer 3, MLP channel 5").wait_for()  # layer 3 of 0 to 5, near 512
+        assert "layer=3" in page.url
+
         page.get_by_role("link", name="Masks").click()
         settle(page)
         page.get_by_text("What stays: MLP").wait_for()
+        assert "layer=3" in page.url
         assert "w_code=" in page.url
 
         page.get_by_role("link", name="Prune", exact=True).click()
@@ -66,11 +75,33 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         report = Path(download.value.path()).read_text(encoding="utf-8")
         assert "perplexity" in report
         assert "plotly" in report
-        width = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
-        assert width[0] <= width[1]
+        page.get_by_role("tab", name="Side by side").first.click()
+        page.get_by_role("button", name="Continue it").first.click()
+        page.get_by_text("60 tokens in").first.wait_for(timeout=180_000)
+        assert [url for url in foreign if not url.startswith(address)] == []  # nothing from the network
     # Streamlit looks for its server below a page's own address first, and finds nothing there (404).
     unexpected = [(str(error), getattr(error, "location", "")) for error in errors]
     assert [(text, where) for text, where in unexpected if "404 (Not Found)" not in text] == []
     log = (tmp_path / "server.log").read_text()
     assert "Traceback" not in log
     assert "deprecat" not in log.lower()
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_page_opens_by_a_link_and_none_scrolls_sideways(tmp_path, dark):
+    """A fresh server's first visitor comes by a link to a page: Streamlit would run it without its frame."""
+    with server(tmp_path / "runs") as address, browser(dark) as page:
+        for name in (*PAGES[1:], PAGES[0]):
+            page.goto(f"{address}/{name}?ratio=35&w_code=80&layer=2&iteration=3")
+            settle(page)
+            assert page.get_by_role("slider", name="code").input_value() == "80"
+            assert "ratio=35" in page.url
+            width = page.evaluate(
+                """(() => { const page = document.documentElement;
+                const main = document.querySelector('[data-testid=stMain]');
+                return [main.scrollWidth, main.clientWidth, page.scrollWidth, innerWidth] })()"""
+            )
+            assert width[0] <= width[1] and width[2] <= width[3], name
+            assert page.locator('[data-testid="stException"]').count() == 0
+    log = (tmp_path / "server.log").read_text()
+    assert "Traceback" not in log and "deprecat" not in log.lower()
