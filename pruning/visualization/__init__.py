@@ -1,0 +1,107 @@
+"""The figures. Each has a function that gathers numpy arrays, `*_data`, and one that draws them, `*_figure`.
+
+No torch is needed: everything is read from a run on disk or computed from its stored statistics.
+
+    from pruning import visualization as viz
+    run = RunStore().all()[0]
+    viz.importance_figure(viz.importance_data(run.iterations()[1].scores, "mlp")).show()
+"""
+
+from pruning.visualization.channels import channel_domains_figure, channel_rank_figure
+from pruning.visualization.domains import (
+    Agreement,
+    agreement_data,
+    agreement_figure,
+    mixture_figure,
+    overlap_figure,
+)
+from pruning.visualization.heatmaps import (
+    Heatmap,
+    animation_bins,
+    animation_figure,
+    binned,
+    colour_limits,
+    importance_data,
+    importance_figure,
+    layer_matrix,
+)
+from pruning.visualization.masks import (
+    CATEGORIES,
+    CATEGORY_COLOURS,
+    comparison_data,
+    comparison_figure,
+    mask_map_data,
+    mask_map_figure,
+    parameters_data,
+    parameters_figure,
+    retained_share_data,
+    retained_share_figure,
+)
+from pruning.visualization.outcomes import (
+    accuracy_figure,
+    experiment_figure,
+    perplexity_data,
+    perplexity_figure,
+    retention_figure,
+    tradeoff_figure,
+)
+from pruning.visualization.style import (
+    COLOURS,
+    DIVERGING,
+    GREY,
+    KIND_COLOURS,
+    KIND_NAMES,
+    MARK,
+    MAX_BINS,
+    MAX_FRAMES,
+    MAX_POINTS,
+    SEQUENTIAL,
+    Aggregate,
+    style,
+)
+
+__all__ = [
+    "Aggregate",
+    "COLOURS",
+    "DIVERGING",
+    "GREY",
+    "KIND_COLOURS",
+    "KIND_NAMES",
+    "MARK",
+    "MAX_BINS",
+    "MAX_FRAMES",
+    "MAX_POINTS",
+    "SEQUENTIAL",
+    "style",
+    "Heatmap",
+    "layer_matrix",
+    "binned",
+    "importance_data",
+    "importance_figure",
+    "animation_figure",
+    "animation_bins",
+    "colour_limits",
+    "mask_map_data",
+    "mask_map_figure",
+    "comparison_data",
+    "comparison_figure",
+    "retained_share_data",
+    "retained_share_figure",
+    "parameters_data",
+    "parameters_figure",
+    "CATEGORIES",
+    "CATEGORY_COLOURS",
+    "channel_domains_figure",
+    "channel_rank_figure",
+    "Agreement",
+    "agreement_data",
+    "agreement_figure",
+    "overlap_figure",
+    "mixture_figure",
+    "perplexity_data",
+    "perplexity_figure",
+    "tradeoff_figure",
+    "accuracy_figure",
+    "experiment_figure",
+    "retention_figure",
+]

@@ -1,0 +1,74 @@
+"""One channel: in each domain, and through the iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pruning.visualization.style import (
+    COLOURS,
+    GREY,
+    graph,
+    style,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def channel_domains_figure(
+    variances: Mapping[str, float], means: Mapping[str, float], height: int = 260
+) -> Figure:
+    """Variance and size of the mean of one channel's input in each domain, on one logarithmic axis."""
+    figure = graph().Figure()
+    for name, values, symbol, colour in (
+        ("variance", variances, "circle", COLOURS[0]),
+        ("size of the mean", {k: abs(v) for k, v in means.items()}, "diamond-open", COLOURS[1]),
+    ):
+        figure.add_scatter(
+            x=list(values.values()),
+            y=list(values),
+            mode="markers",
+            name=name,
+            marker={"size": 12, "symbol": symbol, "color": colour},
+            hovertemplate=f"%{{y}}: {name} %{{x:.4g}}<extra></extra>",
+        )
+    figure.update_xaxes(type="log", title="of the channel's input")
+    figure.update_yaxes(autorange="reversed")
+    return style(figure, "Which domain makes it fluctuate", height)
+
+
+def channel_rank_figure(
+    ranks: Mapping[int, tuple[int, int]], removed: int | None, height: int = 260
+) -> Figure:
+    """A channel's place in its layer through the iterations.
+
+    Args:
+        ranks: by iteration the rank, 1 for the highest score, and how many channels were still there.
+        removed: the iteration that removed it; None if it stays.
+        height: in pixels.
+    """
+    figure = graph().Figure()
+    numbers = list(ranks)
+    figure.add_scatter(
+        x=numbers,
+        y=[width for _, width in ranks.values()],
+        mode="lines",
+        line={"color": GREY, "shape": "hv"},
+        fill="tozeroy",
+        fillcolor="rgba(128,128,128,0.12)",
+        name="channels still there",
+        hoverinfo="skip",
+    )
+    figure.add_scatter(
+        x=numbers,
+        y=[rank for rank, _ in ranks.values()],
+        mode="lines+markers",
+        line_color=COLOURS[0],
+        name="rank",
+        hovertemplate="iteration %{x}: rank %{y:,}<extra></extra>",
+    )
+    figure.update_xaxes(title="iteration", dtick=1)
+    figure.update_yaxes(title="rank in the layer", autorange="reversed")
+    title = f"It went in iteration {removed}" if removed else "It stayed to the end"
+    return style(figure, title, height)

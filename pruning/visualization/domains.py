@@ -1,0 +1,151 @@
+"""The mixture, and how far its domains agree on what matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pruning.config import RunConfig
+from pruning.masks import Mask, chance_jaccard, dense_scales, jaccard, next_mask
+from pruning.moments import Statistics
+from pruning.scores import score_sites
+from pruning.sites import Geometry, Kind, Site
+from pruning.visualization.style import (
+    COLOURS,
+    DIVERGING,
+    Array,
+    graph,
+    style,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far domains agree on what matters.
+
+    Attributes:
+        domains: names (D,).
+        rank_correlation: (D, D) Spearman's rho of all channels' scores.
+        overlap: by pair of domains (L,) Jaccard overlap of what each would retain alone.
+        chance: by pair (L,) the overlap that random masks of the same sizes would have.
+    """
+
+    domains: list[str]
+    rank_correlation: Array
+    overlap: dict[tuple[str, str], Array]
+    chance: dict[tuple[str, str], Array]
+
+
+def agreement_data(
+    statistics: Statistics,
+    norms: Mapping[Site, tuple[Array, Array]],
+    geometry: Geometry,
+    config: RunConfig,
+    kind: Kind = "mlp",
+) -> Agreement:
+    """Scores and masks of each domain alone, compared.
+
+    Args:
+        statistics: of the dense model.
+        norms: of its weight columns.
+        geometry: of the dense model.
+        config: score, normaliser, ratio and the rest; its mixture gives the order of the domains only.
+        kind: site on which channels are compared.
+    """
+    domains = sorted(statistics.moments, key=lambda name: [*config.mixture, name].index(name))
+    scores, masks = {}, {}
+    for name in domains:
+        fused = statistics.fuse({name: 1.0}, config.fusion)
+        scores[name] = score_sites(config.score, fused, norms, config.seed)
+        scales = dense_scales(scores[name], config.square_attention)
+        masks[name] = next_mask(scores[name], Mask.full(geometry), config.ratio, config, scales)
+    ranks = np.stack([_ranks(scores[name], kind) for name in domains])
+    pairs = [(a, b) for i, a in enumerate(domains) for b in domains[i + 1 :]]
+    sites = [site for site in geometry.sites if site.kind == kind]
+    return Agreement(
+        domains,
+        np.atleast_2d(np.corrcoef(ranks)),
+        {(a, b): np.array([jaccard(masks[a], masks[b], s) for s in sites]) for a, b in pairs},
+        {(a, b): np.array([chance_jaccard(masks[a], masks[b], s) for s in sites]) for a, b in pairs},
+    )
+
+
+def _ranks(scores: Mapping[Site, Array], kind: Kind) -> Array:
+    """Ranks within each layer, one after another: layers differ in scale, not in the question asked."""
+    return np.concatenate(
+        [scores[s].argsort().argsort() / len(scores[s]) for s in sorted(scores) if s.kind == kind]
+    )
+
+
+def agreement_figure(data: Agreement, title: str = "", height: int = 360) -> Figure:
+    """Rank correlation of every two domains."""
+    go = graph()
+    figure = go.Figure(
+        go.Heatmap(
+            z=data.rank_correlation.astype(np.float32),
+            x=data.domains,
+            y=data.domains,
+            zmin=-1,
+            zmax=1,
+            colorscale=DIVERGING,
+            texttemplate="%{z:.2f}",
+            colorbar={"title": {"text": "rank correlation", "side": "right"}, "thickness": 12},
+            hovertemplate="%{y} and %{x}: %{z:.3f}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    return style(figure, title or "Do the domains rank channels alike?", height)
+
+
+def overlap_figure(data: Agreement, title: str = "", height: int = 360) -> Figure:
+    """Overlap of the domains' own masks by layer, with what chance would give."""
+    go = graph()
+    figure = go.Figure()
+    for number, (pair, values) in enumerate(data.overlap.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        layers, name = np.arange(len(values)), " and ".join(pair)
+        figure.add_scatter(
+            x=layers,
+            y=values,
+            name=name,
+            mode="lines+markers",
+            line_color=colour,
+            hovertemplate=f"{name}, layer %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+        figure.add_scatter(
+            x=layers,
+            y=data.chance[pair],
+            line={"color": colour, "dash": "dot"},
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    figure.update_xaxes(title="layer", dtick=1 if len(next(iter(data.overlap.values()), [])) < 24 else None)
+    figure.update_yaxes(title="overlap (Jaccard); dotted: chance", range=[0, 1.02])
+    return style(figure, title or "Where they disagree, the mixture matters", height)
+
+
+def mixture_figure(shares: Mapping[str, float], height: int = 130) -> Figure:
+    """Normalised mixture weights as one bar."""
+    go = graph()
+    figure = go.Figure()
+    for name, share in shares.items():
+        figure.add_bar(
+            x=[share],
+            y=["share"],
+            orientation="h",
+            name=name,
+            text=f"{name} {share:.0%}",
+            textposition="inside",
+            hovertemplate=f"{name}: {share:.1%}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", showlegend=False)
+    style(figure, "Whose text decides, and by how much", height)
+    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    figure.update_yaxes(visible=False)
+    return figure.update_layout(margin={"l": 10, "r": 10, "t": 40, "b": 28})

@@ -1,0 +1,322 @@
+"""Layers by channels: heatmaps that fit the screen, can be clicked, and play."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pruning.masks import Mask
+from pruning.sites import Kind, Site
+from pruning.visualization.style import (
+    DIVERGING,
+    KIND_NAMES,
+    MARK,
+    MAX_BINS,
+    MAX_FRAMES,
+    MAX_POINTS,
+    MAX_SORTED,
+    SEQUENTIAL,
+    Aggregate,
+    Array,
+    graph,
+    style,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Layers by channels, binned for the screen.
+
+    Attributes:
+        values: (L, B) float32; NaN where nothing is left.
+        first, last: (B,) the first and last channel of each bin.
+        kind: site of the channels.
+        what: what the values are, for the colour bar.
+        diverging: whether zero is the middle of the scale.
+        layers: (L,) numbers of the layers shown; 0 to L - 1 when left out.
+        rank: (L, B) place of the value among the channels of its layer, 1 for the largest; for the hover.
+        kept: (L, B) share of the bin's channels that a mask retains; for the hover.
+    """
+
+    values: Array
+    first: Array
+    last: Array
+    kind: Kind
+    what: str
+    diverging: bool = False
+    layers: Array | None = None
+    rank: Array | None = None
+    kept: Array | None = None
+
+    @property
+    def rows(self) -> Array:
+        """(L,) layer numbers."""
+        return np.arange(len(self.values)) if self.layers is None else self.layers
+
+    @property
+    def columns(self) -> Array:
+        """(B,) float32 middle of each bin."""
+        return ((self.first + self.last) / 2).astype(np.float32)
+
+
+def layer_matrix(values: Mapping[Site, Array], kind: Kind) -> Array:
+    """(L, C) of one site in all layers; NaN fills layers that have fewer channels."""
+    rows = [np.asarray(values[site], np.float64) for site in sorted(values) if site.kind == kind]
+    width = max(len(row) for row in rows)
+    return np.stack([np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows])
+
+
+def binned(matrix: Array, bins: int = MAX_BINS, aggregate: Aggregate = "max") -> tuple[Array, Array, Array]:
+    """Neighbouring channels in one column each, so that any width fits the screen.
+
+    Args:
+        matrix: (L, C) with NaN for what is not there.
+        bins: columns at most.
+        aggregate: what a bin shows of its channels.
+
+    Returns:
+        (L, B) float32, NaN where a bin is empty, and the first and last channel (B,) of each bin.
+    """
+    layers, channels = matrix.shape
+    edges = np.linspace(0, channels, min(bins, channels) + 1).astype(int)
+    there = ~np.isnan(matrix)
+    count = np.add.reduceat(there, edges[:-1], axis=1, dtype=np.int64)
+    if aggregate == "max":
+        found = np.maximum.reduceat(np.where(there, matrix, -np.inf), edges[:-1], axis=1)
+    else:
+        found = np.add.reduceat(np.where(there, matrix, 0.0), edges[:-1], axis=1) / np.maximum(count, 1)
+    return np.where(count > 0, found, np.nan).astype(np.float32), edges[:-1], edges[1:] - 1
+
+
+def importance_data(
+    values: Mapping[Site, Array],
+    kind: Kind,
+    *,
+    what: str = "fluctuation score",
+    scale: Literal["log", "standardised", "linear"] = "log",
+    ordered: bool = False,
+    against: Mapping[Site, Array] | None = None,
+    aggregate: Aggregate = "max",
+    bins: int = MAX_BINS,
+    channels: tuple[int, int] | None = None,
+    layers: tuple[int, int] | None = None,
+    mask: Mask | None = None,
+) -> Heatmap:
+    """Layers by channels of a score, a variance or any other value per channel.
+
+    Args:
+        values: by site (C,) with NaN for removed channels.
+        kind: which site.
+        what: name of the values.
+        scale: log10, standard deviations from the layer's mean, or the values themselves.
+        ordered: each layer sorted by value, the largest first, rather than by position.
+        against: values of another iteration, domain or mixture to subtract, on the same scale.
+        aggregate: what a bin of channels shows.
+        bins: columns at most.
+        channels: only from the first to the last of these, both included.
+        layers: only from the first to the last of these, both included.
+        mask: says for the hover what is kept.
+    """
+    top, bottom = layers or (0, max(site.layer for site in values))
+    wanted = {site: array for site, array in values.items() if top <= site.layer <= bottom}
+    matrix = _scaled(layer_matrix(wanted, kind), scale)
+    if against is not None:
+        other = {site: array for site, array in against.items() if site in wanted}
+        matrix = matrix - _scaled(layer_matrix(other, kind), scale)
+    kept = None
+    if mask is not None and not ordered:
+        kept = layer_matrix({site: mask.channels(site) for site in wanted}, kind)
+    sorted_rows = -np.sort(-matrix, axis=1) if ordered or matrix.size <= MAX_SORTED else None  # NaN stay last
+    rows = sorted_rows if ordered and sorted_rows is not None else matrix
+    start, stop = (channels[0], channels[1] + 1) if channels else (0, matrix.shape[1])
+    cells, first, last = binned(rows[:, start:stop], bins, aggregate)
+    rank = None if sorted_rows is None or against is not None else _places(cells, sorted_rows)
+    if kept is not None:
+        kept = binned(kept[:, start:stop], bins, "mean")[0]
+    name = {"log": f"log10 {what}", "standardised": f"{what}, standard deviations", "linear": what}[scale]
+    name = f"difference of {name}" if against is not None else name
+    return Heatmap(
+        cells,
+        first + start,
+        last + start,
+        kind,
+        name,
+        against is not None or scale == "standardised",
+        np.arange(top, bottom + 1),
+        rank,
+        kept,
+    )
+
+
+def _places(cells: Array, ordered: Array) -> Array:
+    """(L, B) float32: how many channels of the layer are larger than a cell's value, and one more."""
+    rows = [
+        np.searchsorted(
+            -np.nan_to_num(row, nan=-np.inf), -cell.astype(np.float64) * (1 + 1e-6 * np.sign(cell))
+        )
+        for row, cell in zip(ordered, cells, strict=True)
+    ]
+    return np.where(np.isnan(cells), np.nan, np.stack(rows) + 1).astype(np.float32)
+
+
+def _scaled(matrix: Array, scale: str) -> Array:
+    if scale == "log":
+        return np.log10(np.where(matrix > 0, matrix, np.nan))
+    if scale == "standardised":
+        mean, deviation = np.nanmean(matrix, axis=1, keepdims=True), np.nanstd(matrix, axis=1, keepdims=True)
+        return (matrix - mean) / np.where(deviation > 0, deviation, 1.0)
+    return matrix
+
+
+def importance_figure(
+    data: Heatmap,
+    title: str = "",
+    limits: tuple[float, float] | None = None,
+    height: int = 360,
+    choosable: bool = False,
+    chosen: tuple[int, int] | None = None,
+) -> Figure:
+    """A heatmap of layers by channels; what is gone stays transparent.
+
+    Args:
+        data: from `importance_data` or `mask_map_data`.
+        title: says what to see.
+        limits: ends of the colour scale, to be the same over iterations; by default the 1st and 99th
+            percentile of these values.
+        height: in pixels.
+        choosable: lays an invisible marker on every cell, because cells of a heatmap cannot be selected.
+        chosen: layer and channel to mark.
+    """
+    go = graph()
+    low, high = limits or colour_limits([data])
+    unit = "head channel" if data.kind == "attn" else "MLP channel"
+    figure = go.Figure(
+        go.Heatmap(
+            z=data.values,
+            x=data.columns,
+            y=data.rows,
+            zmin=low,
+            zmax=high,
+            colorscale=DIVERGING if data.diverging else SEQUENTIAL,
+            colorbar={"title": {"text": data.what, "side": "right"}, "thickness": 12},
+            hoverongaps=False,
+            hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>{data.what} %{{z:.3f}}<extra></extra>",
+        )
+    )
+    if choosable and data.values.size <= MAX_POINTS:
+        figure.update_traces(hoverinfo="skip", hovertemplate=None)
+        figure.add_trace(_markers(data, unit))
+    if chosen is not None and chosen[0] in data.rows and data.first[0] <= chosen[1] <= data.last[-1]:
+        figure.add_scatter(
+            x=[chosen[1]],
+            y=[chosen[0]],
+            mode="markers",
+            marker={"symbol": "circle-open", "size": 15, "color": MARK, "line": {"width": 3}},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    figure.update_yaxes(
+        range=[data.rows[-1] + 0.5, data.rows[0] - 0.5], title="layer", dtick=max(1, len(data.values) // 12)
+    )
+    figure.update_xaxes(
+        title=unit + (f", {data.last[0] - data.first[0] + 1} a column" if _is_binned(data) else "")
+    )
+    return style(figure, title or f"{data.what[:1].upper()}{data.what[1:]}: {KIND_NAMES[data.kind]}", height)
+
+
+def _markers(data: Heatmap, unit: str) -> Any:
+    """An invisible marker on every cell: what the pointer meets."""
+    shape = data.values.shape
+    x, y = np.broadcast_to(data.columns, shape), np.broadcast_to(data.rows[:, None], shape)
+    parts = [np.broadcast_to(data.first, shape), np.broadcast_to(data.last, shape), data.values]
+    template = (
+        f"layer %{{y}}, {unit} %{{customdata[0]}} to %{{customdata[1]}}<br>{data.what} %{{customdata[2]:.3f}}"
+    )
+    for array, text in ((data.rank, "<br>rank {}"), (data.kept, "<br>{} retained")):
+        if array is not None:
+            form = ":.0%" if array is data.kept else ":,.0f"
+            template += text.format(f"%{{customdata[{len(parts)}]{form}}}")
+            parts.append(array)
+    flat = [part.astype(np.float32).ravel() for part in parts]
+    hidden = {"marker": {"opacity": 0}}
+    return graph().Scattergl(
+        x=x.astype(np.float32).ravel(),
+        y=y.astype(np.float32).ravel(),
+        customdata=np.stack(flat, axis=1),
+        mode="markers",
+        marker={"symbol": "square", "size": 9, "opacity": 0},
+        selected=hidden,
+        unselected=hidden,
+        hovertemplate=template + "<extra></extra>",
+        showlegend=False,
+    )
+
+
+def animation_figure(
+    frames: Mapping[str, Heatmap], title: str, limits: tuple[float, float] | None = None, height: int = 400
+) -> Figure:
+    """Heatmaps of several iterations in one figure with a play button; colours mean the same in all.
+
+    Args:
+        frames: by name, in order; all of the same shape, together of at most `MAX_FRAMES` cells.
+        title: says what to see.
+        limits: ends of the colour scale; from all frames by default.
+        height: in pixels.
+    """
+    go = graph()
+    limits = limits or colour_limits(list(frames.values()))
+    figure = importance_figure(next(iter(frames.values())), title, limits, height)
+    figure.frames = [
+        go.Frame(name=name, data=[go.Heatmap(z=data.values)], traces=[0]) for name, data in frames.items()
+    ]
+    still: dict[str, Any] = {"mode": "immediate", "transition": {"duration": 0}}
+    play = {**still, "fromcurrent": True, "frame": {"duration": 900, "redraw": True}}
+    once = {**still, "frame": {"duration": 0, "redraw": True}}
+    buttons = [
+        {"label": "Play", "method": "animate", "args": [None, play]},
+        {"label": "Pause", "method": "animate", "args": [[None], once]},
+    ]
+    steps = [{"label": name, "method": "animate", "args": [[name], once]} for name in frames]
+    figure.update_layout(
+        updatemenus=[
+            {"type": "buttons", "direction": "left", "x": 0, "y": -0.22, "yanchor": "top", "buttons": buttons}
+        ],
+        sliders=[
+            {
+                "x": 0.2,
+                "len": 0.8,
+                "y": -0.16,
+                "yanchor": "top",
+                "steps": steps,
+                "currentvalue": {"prefix": ""},
+            }
+        ],
+    )
+    return figure.update_layout(margin={"b": 130})
+
+
+def animation_bins(layers: int, frames: int, bins: int) -> int:
+    """Columns at most so that all frames together stay within `MAX_FRAMES` cells."""
+    return max(16, min(bins, MAX_FRAMES // max(layers * frames, 1)))
+
+
+def _is_binned(data: Heatmap) -> bool:
+    return bool((data.last > data.first).any())
+
+
+def colour_limits(maps: Sequence[Heatmap]) -> tuple[float, float]:
+    """Ends of a colour scale for several maps: 1st and 99th percentile, round zero if diverging."""
+    values = np.concatenate([m.values[np.isfinite(m.values)] for m in maps])
+    if not len(values):
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(values, [1, 99]))
+    if maps[0].diverging:
+        high = max(abs(low), abs(high)) or 1.0
+        low = -high
+    return (low, high) if high > low else (low, low + 1.0)

@@ -1,0 +1,220 @@
+"""What runs came to: perplexity, accuracy, retention, trade-offs, experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pruning.results import Retained, axis_title, rise
+from pruning.visualization.style import (
+    COLOURS,
+    GREY,
+    Array,
+    graph,
+    style,
+)
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from pruning.runs import StoredIteration
+
+
+def perplexity_data(iterations: Sequence[StoredIteration]) -> dict[str, tuple[Array, Array]]:
+    """Iteration numbers and perplexities by domain, with their geometric mean as `mean`."""
+    numbers = np.array([iteration.number for iteration in iterations])
+    values = [
+        {
+            name: p["value"] if p["value"] is not None else np.inf
+            for name, p in it.metrics["perplexity"].items()
+        }
+        for it in iterations
+    ]
+    names = list(values[0]) if values else []
+    found = {name: (numbers, np.array([v[name] for v in values])) for name in names}
+    if len(names) > 1:  # geometric, as everywhere
+        found["mean"] = (numbers, np.exp(np.mean([np.log(series) for _, series in found.values()], axis=0)))
+    return found
+
+
+def perplexity_figure(data: Mapping[str, tuple[Array, Array]], title: str = "", height: int = 360) -> Figure:
+    """Perplexity by iteration, a line a domain, the dense model at 0."""
+    go = graph()
+    figure = go.Figure()
+    for name, (numbers, values) in data.items():
+        mean = name == "mean"
+        figure.add_scatter(
+            x=numbers,
+            y=values,
+            name=name,
+            mode="lines+markers",
+            line={"width": 3.5 if mean else 1.8, "dash": "dash" if mean else "solid"},
+            hovertemplate=f"{name}, iteration %{{x}}: %{{y:.2f}}<extra></extra>",
+        )
+    figure.update_xaxes(title="iteration (0 is the dense model)", dtick=1)
+    figure.update_yaxes(title="perplexity on held-out text (log)", type="log", dtick="D2")
+    return style(figure, title or "What each cut costs, by domain", height)
+
+
+def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 340) -> Figure:
+    """Every run by what it removes and what that costs; a line joins those that no other run beats.
+
+    Args:
+        runs: by label the parameters left, the mean perplexity over the dense model's, and the method.
+        height: in pixels.
+    """
+    figure = graph().Figure()
+    methods = list(dict.fromkeys(method for _, _, method in runs.values()))
+    points = sorted({(left, cost) for left, cost, _ in runs.values()})
+    front = [p for p in points if not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points)]
+    figure.add_scatter(
+        x=[x for x, _ in front],
+        y=[y for _, y in front],
+        mode="lines",
+        name="not beaten",
+        line={"color": GREY, "dash": "dot"},
+    )
+    for number, method in enumerate(methods):
+        rows = [(label, *value[:2]) for label, value in runs.items() if value[2] == method]
+        figure.add_scatter(
+            x=[x for _, x, _ in rows],
+            y=[y for _, _, y in rows],
+            mode="markers",
+            name=method,
+            marker={"size": 11, "color": COLOURS[number % len(COLOURS)]},
+            customdata=[[label] for label, _, _ in rows],
+            hovertemplate="%{customdata[0]}<br>%{x:,} parameters, perplexity x %{y:.2f}<extra></extra>",
+        )
+    figure.update_xaxes(title="parameters left")
+    figure.update_yaxes(title="mean perplexity over dense", type="log", dtick="D2")
+    return style(figure, "Smaller costs more: the best runs lie lower left", height)
+
+
+def accuracy_figure(tasks: Mapping[str, Mapping[str, Any]], metric: str = "acc", height: int = 340) -> Figure:
+    """Change of zero-shot accuracy by task with the paired 95% interval; hollow where it may be noise.
+
+    Args:
+        tasks: `tasks` of `zeroshot.compare`.
+        metric: `acc` or `acc_norm`.
+        height: in pixels.
+    """
+    go = graph()
+    rows = sorted((row[metric]["delta"], name, row[metric]) for name, row in tasks.items() if metric in row)
+    figure = go.Figure(
+        go.Scatter(
+            x=[100 * delta for delta, _, _ in rows],
+            y=[name for _, name, _ in rows],
+            error_x={"array": [196 * row["standard_error"] for _, _, row in rows], "thickness": 1.5},
+            mode="markers",
+            marker={
+                "size": 11,
+                "color": COLOURS[0],
+                "symbol": ["circle" if row["significant"] else "circle-open" for _, _, row in rows],
+            },
+            customdata=[[100 * row["dense"], 100 * row["pruned"]] for _, _, row in rows],
+            hovertemplate=(
+                "%{y}: %{customdata[0]:.1f}% to %{customdata[1]:.1f}%, %{x:+.1f} points<extra></extra>"
+            ),
+        )
+    )
+    figure.add_vline(x=0, line_color="grey", line_dash="dot")
+    figure.update_xaxes(title=f"change of {metric} in points, 95% interval; hollow: may be noise")
+    return style(figure, "What the model can no longer do", height)
+
+
+def experiment_figure(
+    frame: Any, title: str, x: str | None, series: Sequence[str], metric: str = "perplexity"
+) -> Figure:
+    """A grid's means as lines over an option, or as bars, with every seed as a point.
+
+    Args:
+        frame: the tidy table of its runs.
+        title: says what to see.
+        x: the option along the axis; None draws a bar for each value of the first of `series`.
+        series: options that tell lines or bars apart; those with one value only are left out.
+        metric: perplexity, bits_per_byte, acc or acc_norm.
+    """
+    go = graph()
+    rows = rise(frame[frame["metric"] == metric])
+    x = x or series[0]
+    rows = rows[rows["value"].notna()]
+    names = [name for name in dict.fromkeys((*series, "ratio")) if name != x and rows[name].nunique() > 1]
+    label = (
+        rows[names].apply(lambda row: ", ".join(map(_cell, names, row)), axis=1)
+        if names
+        else [""] * len(rows)
+    )
+    lines = rows[x].dtype.kind in "iuf"
+    figure = go.Figure()
+    for number, (name, group) in enumerate(rows.assign(label=label).groupby("label")):
+        colour = COLOURS[number % len(COLOURS)]
+        means = group.groupby(x)["value"].mean()
+        shared = {
+            "x": means.index,
+            "y": means,
+            "name": str(name),
+            "legendgroup": str(name),
+            "showlegend": bool(name),
+        }
+        if lines:
+            figure.add_scatter(**shared, mode="lines", line_color=colour)
+        else:
+            figure.add_bar(**shared, marker_color=colour, opacity=0.6, offsetgroup=str(number))
+        figure.add_scatter(
+            x=group[x],
+            y=group["value"],
+            customdata=group[["seed"]],
+            mode="markers",
+            marker={"color": colour, "size": 7, "line": {"width": 1, "color": "white"}},
+            legendgroup=str(name),
+            showlegend=False,
+            offsetgroup=None if lines else str(number),
+            hovertemplate=f"{x} %{{x}}: %{{y:.3f}}, seed %{{customdata[0]}}<extra>{name}</extra>",
+        )
+    figure.update_layout(scattermode="overlay" if lines else "group", barmode="group")
+    figure.update_xaxes(title=x)
+    if lines and x == "samples":
+        figure.update_xaxes(type="log", tickvals=sorted(set(rows[x])))
+    figure.update_yaxes(title=axis_title(metric))
+    return style(figure, title, 420)
+
+
+def _cell(name: str, value: Any) -> str:
+    if name == "ratio" or name.startswith("share_"):
+        return f"{value:.0%}"
+    return f"K = {value}" if name == "iterations" else str(value)
+
+
+def retention_figure(runs: Mapping[str, Sequence[Retained]], height: int = 340) -> Figure:
+    """What is left of each capability, pruned over dense, for one run or several.
+
+    Args:
+        runs: by label what `results.retention` gives.
+        height: of the figure.
+    """
+    figure = graph().Figure()
+    for number, (label, found) in enumerate(runs.items()):
+        for source, pattern in (("text", ""), ("tasks", "/")):
+            rows = [row for row in found if row.source == source]
+            if not rows:
+                continue
+            kept = "perplexity, dense over pruned" if source == "text" else "accuracy, pruned over dense"
+            figure.add_bar(
+                x=[row.capability for row in rows],
+                y=[row.value for row in rows],
+                error_y={
+                    "array": [1.96 * (row.standard_error or 0) for row in rows],
+                    "visible": source == "tasks",
+                },
+                name=f"{label}: {source}" if len(runs) > 1 else f"{source} ({kept})",
+                marker={"color": COLOURS[number % len(COLOURS)], "pattern": {"shape": pattern}},
+                customdata=[
+                    [", ".join(row.of) + (f" (first {row.limit})" if row.limit else "")] for row in rows
+                ],
+                hovertemplate=f"%{{x}}: %{{y:.1%}} {kept}<br>%{{customdata[0]}}<extra>{label}</extra>",
+            )
+    figure.add_hline(y=1, line_dash="dot", line_color="grey", annotation_text="dense")
+    figure.update_yaxes(title="pruned over dense", tickformat=".0%")
+    return style(figure, "What the mixture bought, and what it cost", height)

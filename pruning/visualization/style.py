@@ -1,0 +1,57 @@
+"""The look that all figures share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Array = np.ndarray
+Aggregate = Literal["max", "mean"]
+MAX_BINS = 512  # columns of a heatmap: 64 layers of these are 128 KiB on the wire
+MAX_SORTED = 4_000_000  # channels whose ranks are worth their time
+MAX_POINTS = 30_000  # cells that can be chosen by a click, with five numbers for the hover: 0.7 MB
+MAX_FRAMES = 250_000  # cells of all frames of an animation: 1 MB
+
+# One palette for everything; readable on light and dark, and without red-green vision.
+SEQUENTIAL, DIVERGING = "Cividis", "RdBu_r"
+COLOURS = ("#2a78b5", "#e07b39", "#3f9b6f", "#b0518f", "#8c7a3d", "#5d6bb0", "#c2483d", "#4aa3a3")
+KIND_COLOURS = {"attn": COLOURS[0], "mlp": COLOURS[1]}
+KIND_NAMES = {"attn": "attention", "mlp": "MLP"}
+GREY = "rgba(128,128,128,0.35)"
+MARK = "#e8365d"  # the channel on view; seen on every colour of both scales
+
+
+def style(figure: Figure, title: str, height: int = 360) -> Figure:
+    """The look that all figures share: a title that says what to see, transparent paper, quiet grid."""
+    figure.update_layout(
+        title={"text": title, "x": 0, "xanchor": "left", "font": {"size": 15}},
+        height=height,
+        margin={"l": 60, "r": 20, "t": 56, "b": 84 if has_legend(figure) else 48},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        colorway=COLOURS,
+        legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
+        hoverlabel={"align": "left"},
+    )
+    figure.update_xaxes(gridcolor=GREY, zeroline=False)
+    figure.update_yaxes(gridcolor=GREY, zeroline=False)
+    return figure
+
+
+def has_legend(figure: Figure) -> bool:
+    """Whether a figure tells more than one trace apart."""
+    if figure.layout.showlegend is False:
+        return False
+    named = [trace for trace in figure.data if trace.showlegend is not False and trace.type != "heatmap"]
+    return len(named) > 1
+
+
+def graph() -> Any:
+    """plotly.graph_objects, imported when the first figure is drawn."""
+    import plotly.graph_objects
+
+    return plotly.graph_objects
