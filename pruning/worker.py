@@ -466,6 +466,7 @@ def needs(config: RunConfig, store: RunStore, known: list[Run] | None = None) ->
     statistics = config.iterations * channels * (16 * len(config.mixture) + 24)
     weights = summary.parameters * itemsize
     root = next(folder for folder in (store.root.resolve(), *store.root.resolve().parents) if folder.is_dir())
+    usage = shutil.disk_usage(root)
     seconds, basis = None, ""
     for run in known if known is not None else store.all():
         results = run.results()
@@ -479,7 +480,7 @@ def needs(config: RunConfig, store: RunStore, known: list[Run] | None = None) ->
     return Needs(
         disk=statistics + (weights if config.save_model else 0),
         memory=int(1.3 * weights) + 500_000_000,
-        disk_free=shutil.disk_usage(root).free,
+        disk_free=usage.free if usage.total else sys.maxsize,  # /proc and its like have no size to run out of
         memory_free=psutil.virtual_memory().available,
         seconds=seconds,
         basis=basis,

@@ -55,6 +55,8 @@ def test_prune_leaves_a_whole_run(options):
         "achieved_ratio",
         "parameters",
         "perplexity",
+        "bits_per_byte",
+        "tokens",
         "iterations",
         "seconds",
     }
