@@ -22,13 +22,6 @@ st.caption(
 shown = state.statistics_iteration(chosen)
 if shown is not None:
     st.plotly_chart(viz.mixture_figure(chosen.mixture), alt="Normalised mixture weights", config=state.PLOT)
-    st.multiselect(
-        "Lock weights",
-        state.domain_names(run),
-        key="locked",
-        persist_state="session",
-        help="Locked sliders stay as they are.",
-    )
     st.subheader("Do the domains agree?")
     if len(state.domain_names(run)) > 1:
         kind = st.segmented_control(

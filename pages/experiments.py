@@ -48,16 +48,24 @@ varied = [
     )
     if frame[column].fillna(0).nunique() > 1
 ]
-left, middle, right = st.columns(3)
-metric = left.selectbox("Measure", metrics, key="measure", bind="query-params")
+parts = st.columns(4)
+metric = parts[0].selectbox("Measure", metrics, key="measure", bind="query-params")
+names = [
+    name
+    for name in dict.fromkeys(frame[frame["metric"] == metric]["name"])
+    if name not in ("mean", "average")
+]
+whose = ["mean", "each", *names] if len(names) > 1 else ["mean"]
+wanted = experiment.of if experiment.of in whose else "mean"
+of = parts[1].selectbox("Of", whose, whose.index(wanted), key=f"of-{experiment.name}-{metric}")
 default = experiment.x or experiment.series[0]
 axes = [default, *(column for column in varied if column != default)]
-x = middle.selectbox("Along", axes, key=f"along-{experiment.name}")
+x = parts[2].selectbox("Along", axes, key=f"along-{experiment.name}")
 options = [column for column in varied if column != x and not column.startswith("share_")]
 chosen = [column for column in experiment.series if column in options]
-series = right.multiselect("Told apart by", options, chosen, key=f"series-{experiment.name}")
-figure = viz.experiment_figure(frame, experiment.title, x, [*series], metric)
-st.plotly_chart(figure, alt=f"{metric} against {x}, every seed a point", config=state.PLOT)
+series = parts[3].multiselect("Told apart by", options, chosen, key=f"series-{experiment.name}")
+figure = viz.experiment_figure(frame, experiment.title, x, [*series], metric, of)
+st.plotly_chart(figure, alt=f"{metric} ({of}) against {x}, every seed a point", config=state.PLOT)
 st.caption("Lines and bars are means over seeds; every seed is a point.")
 with st.expander("The report: tables, and the paper's figures beside ours"):
     st.markdown(

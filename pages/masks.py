@@ -84,7 +84,7 @@ cells[1].metric(
     delta_color="inverse",
     border=True,
 )
-kv = [2 * sum(layer.kv_heads for layer in g.layers) * g.head_dim * 2 for g in (shape, pruned)]
+kv = [2 * g.cache_values for g in (shape, pruned)]
 cells[2].metric(
     "KV cache a token (16 bit)", f"{kv[1]:,} B", f"{kv[1] - kv[0]:,} B", delta_color="inverse", border=True
 )
@@ -134,7 +134,7 @@ right.plotly_chart(
 st.subheader("Compare with another choice")
 other_name = st.selectbox(
     "The other mask",
-    masks.names(run, chosen.method),
+    masks.names(run, chosen.method, bool(chosen.keep or chosen.remove)),
     key="other",
     bind="query-params",
     persist_state="session",

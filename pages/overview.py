@@ -9,47 +9,28 @@ chosen = state.choice()
 run = chosen.run
 st.title("Which channels of a language model matter?")
 st.markdown(
-    "Prunescope sends text of several **domains** through a model, scores every **channel** by how much it "
-    "fluctuates and how strongly it is read, removes the ones that matter least, and looks again. "
-    "No retraining. Move a slider on the left, and see whose text decides."
+    "Text of several **domains** goes through a model; every **channel** is scored by how much it fluctuates and "
+    "how strongly it is read; the least go, and it looks again. Move a slider on the left: whose text decides?"
 )
 iterations = run.iterations()
 if not iterations:
     st.info("This run has nothing to show yet. The Prune page tells how far it is.")
     st.stop()
 
-results = run.results()
-shape = run.geometry
-first, last = iterations[0].metrics, iterations[-1].metrics
-config = run.config
-means = viz.perplexity_data(iterations)
-mean = means.get("mean") or next(iter(means.values()))
-steps = st.columns(4)
-steps[0].metric(
-    "Tokens calibrated", f"{config.samples * config.seq_len * len(config.mixture):,}", border=True
-)
-steps[1].metric("Channels scored", f"{sum(shape.channels(s) for s in shape.sites):,}", border=True)
-steps[2].metric(
-    "Parameters",
-    f"{last['parameters'] / 1e6:,.2f} M",
-    f"{100 * (last['parameters'] / first['parameters'] - 1):.0f}% of {first['parameters'] / 1e6:,.2f} M",
-    delta_color="off",
-    border=True,
-)
-steps[3].metric(
-    "Perplexity, mean",
-    f"{mean[1][-1]:.1f}",
-    f"{mean[1][-1] - mean[1][0]:+.1f} from {mean[1][0]:.1f}",
-    delta_color="inverse",
-    border=True,
-)
-
+if len(iterations) > 1:
+    pipeline = viz.pipeline_data(run, iterations)
+    st.image(viz.pipeline_svg(pipeline), alt=viz.pipeline_words(pipeline), width="stretch")
 left, right = st.columns([3, 2])
 with left:
-    figure = viz.perplexity_figure(
-        means, f"{config.ratio:.0%} removed in {config.iterations} small cuts: what each cost"
-    )
-    st.plotly_chart(figure, alt="Perplexity by iteration and domain", config=state.PLOT)
+    if shown := state.statistics_iteration(chosen):
+        values = state.scores(shown, run.config, chosen.mixture)
+        st.plotly_chart(
+            viz.importance_figure(
+                viz.importance_data(values, "mlp", bins=256), "Bright channels decide, dark ones can go"
+            ),
+            alt="Fluctuation score of MLP channels by layer, with the mixture on the left",
+            config=state.PLOT,
+        )
 with right:
     st.subheader("Prune it yourself")
     st.write(
@@ -64,7 +45,14 @@ with right:
             st.switch_page("pages/prune.py")
         except PruningError as error:
             state.explain(error)
+    st.page_link("pages/importance.py", label="See which channels matter", icon=":material/grid_on:")
+    st.page_link("pages/masks.py", label="See what would be cut", icon=":material/filter_alt:")
     popover("channel", "domain", "fluctuation score", "iteration", "pruning ratio", "perplexity")
+if means := viz.perplexity_data(iterations):
+    title = f"{run.config.ratio:.0%} removed in {run.config.iterations} cuts: what each cost"
+    st.plotly_chart(
+        viz.perplexity_figure(means, title), alt="Perplexity by iteration and domain", config=state.PLOT
+    )
 
 st.subheader("Recent runs")
 rows = []

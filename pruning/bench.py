@@ -83,14 +83,13 @@ def size(loaded: LoadedModel) -> Size:
     shapes = geometry(loaded.model)
     weights = list(loaded.model.parameters())
     itemsize = weights[0].element_size()
-    heads = sum(layer.kv_heads for layer in shapes.layers)
     files = loaded.path.glob("model*.safetensors") if loaded.path.name else []
     return Size(
         parameters=sum(w.numel() for w in weights),
         linear_parameters=shapes.linear_parameters,
         file_bytes=sum(file.stat().st_size for file in files),
         memory_bytes=sum(w.numel() * w.element_size() for w in weights),
-        cache_bytes=2 * heads * shapes.head_dim * itemsize,
+        cache_bytes=shapes.cache_values * itemsize,
     )
 
 

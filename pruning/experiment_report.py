@@ -80,7 +80,7 @@ def report(target: Path, figures: bool = True) -> Path:
     """
     experiment, frame = read(target)
     drawn = [
-        experiment_figure(frame, experiment.title, experiment.x, experiment.series, metric)
+        experiment_figure(frame, experiment.title, experiment.x, experiment.series, metric, experiment.of)
         for metric in metrics(frame)
     ]
     text = markdown(experiment, frame)

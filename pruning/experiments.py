@@ -41,7 +41,7 @@ class Experiment(BaseModel):
     )
     x: str | None = Field(None, description="the option along the axis of the figure; none draws bars")
     series: list[str] = Field(["method"], description="options that tell the lines or bars apart")
-    metric: str = Field("perplexity", description="perplexity, bits_per_byte, acc or acc_norm")
+    of: str = Field("mean", description="figures show the mean over domains or tasks, each, or the one named")
     paper: Literal["main", "domains", "iterations", "samples"] | None = Field(
         None, description="which of the paper's figures stands beside"
     )

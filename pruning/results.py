@@ -117,34 +117,42 @@ def mixture_label(mixture: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.2g}" for name, share in mixture.items())
 
 
-def rise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the mean, with `value`: what the figures show.
+def rise(frame: pd.DataFrame, of: str = "mean") -> pd.DataFrame:
+    """Rows of one measure with `value`: what the figures show.
 
-    For perplexity the rise of the mean log-perplexity over the dense model, for accuracy the pruned model's
-    average in percent.
+    For perplexity the rise of the log-perplexity over the dense model, for accuracy the pruned model's in
+    percent, for bits per byte the pruned model's.
+
+    Args:
+        frame: rows of one measure of the tidy table.
+        of: `mean` over domains or tasks, `each` of them, or the name of one.
     """
     import numpy as np
 
     metric = frame["metric"].iloc[0]
     shares = [name for name in frame.columns if name.startswith("share_")]
     frame = frame.assign(**{name: frame[name].fillna(0.0) for name in shares})
-    name = "average" if metric.startswith("acc") else "mean"
-    if metric == "bits_per_byte":
+    total = "average" if metric.startswith("acc") else "mean"
+    if of == "mean" and metric == "bits_per_byte":  # its table has no row of the mean
         keys = [c for c in frame.columns if c not in ("name", "dense", "pruned", "delta", "standard_error")]
         rows = frame.groupby(keys, dropna=False, as_index=False)[["dense", "pruned"]].mean()
-        return rows.assign(value=rows["pruned"])
-    rows = frame[frame["name"] == name].copy()
-    rows["value"] = (
-        100 * rows["pruned"] if metric.startswith("acc") else np.log(rows["pruned"] / rows["dense"])
-    )
-    return rows
-
-
-def axis_title(metric: str) -> str:
-    """What `rise` measures, in words."""
+    elif of == "each":
+        rows = frame[frame["name"] != total].copy()
+    else:
+        rows = frame[frame["name"] == (total if of == "mean" else of)].copy()
     if metric == "perplexity":
-        return "rise of the mean log-perplexity"
-    return "mean bits per byte" if metric == "bits_per_byte" else f"average {metric}, %"
+        return rows.assign(value=np.log(rows["pruned"] / rows["dense"]))
+    return rows.assign(value=rows["pruned"] * (100 if metric.startswith("acc") else 1))
+
+
+def axis_title(metric: str, of: str = "mean") -> str:
+    """What `rise` measures, in words."""
+    whose = {"mean": "mean ", "each": ""}.get(of, f"{of} ")
+    if metric == "perplexity":
+        return f"rise of the {whose}log-perplexity"
+    if metric == "bits_per_byte":
+        return f"{whose}bits per byte"
+    return f"{'average ' if of == 'mean' else whose}{metric}, %"
 
 
 @cache

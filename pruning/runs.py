@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,12 @@ class StoredIteration:
         return Statistics(moments)
 
 
+@lru_cache(maxsize=4096)
+def _read_config(path: Path, stamp: int) -> RunConfig:
+    """A run's config; kept, since pages list all runs again and again and reading one takes milliseconds."""
+    return RunConfig.read(path)
+
+
 @dataclass(frozen=True)
 class Run:
     """A run's folder."""
@@ -164,7 +170,8 @@ class Run:
     @cached_property
     def config(self) -> RunConfig:
         """What it was told to do."""
-        return RunConfig.read(self.path / "config.json")
+        path = self.path / "config.json"
+        return _read_config(path, path.stat().st_mtime_ns if path.exists() else 0)
 
     def status(self) -> dict[str, Any]:
         """`status.json`, with the state corrected where its process is gone or silent.

@@ -134,6 +134,11 @@ class Geometry:
         """The denominator of the pruning ratio: parameters of the decoder layers' linear projections."""
         return sum(self.parameters(site) for site in self.sites)
 
+    @property
+    def cache_values(self) -> int:
+        """Keys and values that one token leaves in the cache, of all layers."""
+        return 2 * self.head_dim * sum(shape.kv_heads for shape in self.layers)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON object; `from_dict` reads it."""
         return asdict(self)

@@ -12,11 +12,14 @@ from pruning.runs import Run, StoredIteration
 from pruning.sites import Geometry
 from ui import state
 
+WITHOUT_PINS = "nothing kept or cut by hand"
 
-def names(run: Run, method: str) -> list[str]:
+
+def names(run: Run, method: str, pinned: bool) -> list[str]:
     """Masks that the one on view can be compared with, the most telling first."""
     domains = state.domain_names(run)
-    found = [*(f"{name} alone" for name in domains if len(domains) > 1), "equal weights"]
+    found = [WITHOUT_PINS] if pinned else []
+    found += [*(f"{name} alone" for name in domains if len(domains) > 1), "equal weights"]
     found += [f"method {name}" for name in METHODS if name != method]
     found += [f"after iteration {it.number} of this run" for it in run.iterations() if it.number > 0]
     for other in state.all_runs(experiments=False):
@@ -32,6 +35,8 @@ def named(name: str, run: Run, dense: StoredIteration, config: RunConfig, shape:
     Raises:
         ConfigError: it cannot be had at this ratio.
     """
+    if name == WITHOUT_PINS:
+        return state.preview(dense, config.replace(keep=(), remove=()), shape)
     if name.startswith("after iteration "):
         return state.iteration(run, int(name.split()[2])).mask
     if name.startswith("run "):

@@ -11,22 +11,6 @@ from pruning.results import retention
 from pruning.runs import Run
 
 
-def row(run: Run, label: str) -> dict[str, Any]:
-    """A run as a row: what it was, and its perplexities over those of the dense model."""
-    results = run.results()
-    values = results["perplexity"]
-    accuracy = results.get("zero_shot", {}).get("average", {}).get("acc", {})
-    return {
-        "run": label,
-        "method": run.config.method,
-        "ratio": results["achieved_ratio"],
-        "K": run.config.iterations,
-        "parameters": results["parameters"]["pruned"],
-        **{n: v["pruned"] / v["dense"] if v["pruned"] else None for n, v in values.items()},
-        "accuracy": accuracy.get("delta"),
-    }
-
-
 def command(run: Run) -> str:
     """The command line that repeats a run."""
     return f"python -m pruning prune --config {run.path / 'config.json'}"

@@ -1,197 +1,171 @@
-"""What the Results page does with one finished run: continue a prompt, export, time, and say where it came from."""
+"""What the Results page says of finished runs: the table of all, one run's measures, and where it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import dataclasses
 from typing import Any
 
 import streamlit as st
 
-from pruning.config import METHODS, PruningError, RunConfig
-from pruning.export import Traits, homes, snippet
-from pruning.jobs import Job, job
+from pruning import visualization as viz
+from pruning.config import METHODS, RunConfig
+from pruning.jobs import job
+from pruning.results import paper
 from pruning.runs import Run
-from pruning.terminal import size_text
-from ui import state
+from pruning.sites import LayerShape
+from ui import report, state
+
+PERCENT = st.column_config.NumberColumn(format="percent")
+TWO_DIGITS, THREE_DIGITS = (st.column_config.NumberColumn(format=f"%.{digits}f") for digits in (2, 3))
 
 
-def working(task: Job, what: str, show: Callable[[dict[str, Any]], None]) -> None:
-    """A task's progress and its answer, polled while it runs."""
-
-    @st.fragment(run_every=1.0 if task.state == "running" else None)
-    def body(was: str) -> None:
-        now = task.state
-        if now == "running":
-            left, right = st.columns([4, 1], vertical_alignment="center")
-            left.info(f"{what}: {task.seconds:.0f} s so far. It goes on if you leave this page.")
-            if right.button("Cancel", key=f"cancel-{task.path.name}"):
-                task.cancel()
-                st.rerun()
-        elif now == "failed":
-            st.error(task.problem)
-        elif now == "finished":
-            show(task.output)
-        if now != was and was == "running":
-            st.rerun()
-
-    body(task.state)
+def row(run: Run) -> dict[str, Any]:
+    """A run as a row: what it was, what it takes, and its perplexities over those of the dense model."""
+    results = run.results()
+    accuracy = results.get("zero_shot", {}).get("average", {}).get("acc", {})
+    return {
+        "run": state.label(run),
+        "method": run.config.method,
+        "ratio": results["achieved_ratio"],
+        "K": run.config.iterations,
+        "parameters": results["parameters"]["pruned"],
+        "KV cache": cache_bytes(run),
+        **{n: v["pruned"] / v["dense"] if v["pruned"] else None for n, v in results["perplexity"].items()},
+        "accuracy": accuracy.get("delta"),
+        "speed": measured_speed(run),
+    }
 
 
-def start(task: Job, arguments: Sequence[str]) -> None:
-    """Start a task and draw the page anew."""
-    try:
-        task.start(arguments)
-    except PruningError as error:
-        state.explain(error)
-        return
-    st.rerun()
+def cache_bytes(run: Run) -> int | None:
+    """Of one token in the pruned model, in 16 bit."""
+    layers = run.results()["iterations"][-1].get("layers")
+    if run.geometry is None or not layers:
+        return None
+    shapes = tuple(LayerShape(**shape) for shape in layers)
+    return 2 * dataclasses.replace(run.geometry, layers=shapes).cache_values
 
 
-def place(run: Run) -> list[str]:
-    """How the command line is told where the runs are."""
-    return ["--runs", str(run.path.parent)]
+def measured_speed(run: Run) -> float | None:
+    """Decoded tokens per second over the dense model's, where the Speed tab was used."""
+    cells = job(state.store(), f"bench-{run.id}").output.get("speed", [])
+    medians = [cell["decode"]["median"] for cell in cells if cell["batch"] == 1]
+    return medians[1] / medians[0] if len(medians) > 1 else None
 
 
-def continuation(run: Run, checkpoint: Path) -> None:
-    """The same prompt continued by the dense and the pruned model, by a worker."""
-    task = job(state.store(), f"generate-{run.id}")
-    with st.form(f"prompt-{run.id}", border=False):
-        left, middle, right = st.columns([6, 2, 2], vertical_alignment="bottom")
-        prompt = left.text_input("Prompt", "The river rises in", max_chars=2000)
-        temperature = middle.number_input(
-            "Temperature", 0.0, 2.0, 0.7, 0.1, help="0 takes the likeliest token"
+def table(runs: list[Run], rows: list[dict[str, Any]]) -> None:
+    """All runs below the dense model, which every figure is held against."""
+    dense = dict.fromkeys(rows[0]) | {
+        "run": "dense",
+        "method": "",
+        "ratio": 0.0,
+        "accuracy": 0.0,
+        "speed": 1.0,
+    }
+    domains = list(dict.fromkeys(name for run in runs for name in run.results()["perplexity"]))
+    sizes = {
+        (run.results()["parameters"]["dense"], 2 * run.geometry.cache_values) for run in runs if run.geometry
+    }
+    if len(sizes) == 1:  # one dense model for all
+        dense["parameters"], dense["KV cache"] = sizes.pop()
+    dense |= dict.fromkeys(domains, 1.0)
+    st.dataframe(
+        [dense, *rows],
+        hide_index=True,
+        column_config={
+            "ratio": PERCENT,
+            "parameters": st.column_config.NumberColumn(format="localized"),
+            "KV cache": st.column_config.NumberColumn(format="localized", help="bytes a token in 16 bit"),
+            "accuracy": st.column_config.NumberColumn(
+                format="percent", help="change of the average zero-shot accuracy"
+            ),
+            "speed": st.column_config.NumberColumn(
+                "speed x",
+                format="%.2f",
+                help="decoded tokens per second over dense, from the Speed tab below",
+            ),
+            **{
+                name: st.column_config.NumberColumn(f"{name} x", format="%.2f", help="perplexity over dense")
+                for name in domains
+            },
+        },
+    )
+    st.caption(
+        "Columns marked x: over that of the dense model, so perplexity 1.00 would be no loss. Accuracy is the change of "
+        "the average over tasks. Click a head to sort."
+    )
+
+
+def accuracy(run: Run) -> None:
+    """Accuracy by task with the error bars of the change, and the paper's figures beside it."""
+    if found := run.results().get("zero_shot"):
+        metric = st.segmented_control(
+            "Metric", ["acc", "acc_norm"], default="acc", required=True, key=f"metric-{run.id}"
         )
-        pressed = right.form_submit_button("Continue it", width="stretch", disabled=task.state == "running")
-    if pressed:
-        arguments = ["generate", prompt, "--models", run.config.model, str(checkpoint)]
-        start(task, [*arguments, "--temperature", str(temperature), "--device", run.config.device])
+        tasks = found["tasks"]
+        st.plotly_chart(
+            viz.accuracy_figure(tasks, metric),
+            alt="Change of accuracy by task",
+            config=state.PLOT,
+            key=f"accuracy-{run.id}",
+        )
+        st.dataframe(
+            [
+                {
+                    "task": task,
+                    "items": f"first {line['limit']}" if line["limit"] else f"{line['items']}",
+                    "dense": line[metric]["dense"],
+                    "pruned": line[metric]["pruned"],
+                    "change": line[metric]["delta"],
+                    "±": 1.96 * line[metric]["standard_error"],
+                    "more than noise": line[metric]["significant"],
+                }
+                for task, line in tasks.items()
+                if metric in line
+            ],
+            hide_index=True,
+            column_config=dict.fromkeys(("dense", "pruned", "change", "±"), PERCENT),
+        )
+        st.caption(
+            "Intervals are of the paired difference, item by item, at 95%; more than noise: McNemar's exact test at 5%."
+        )
+        if any(line["limit"] for line in tasks.values()):
+            st.warning("Only the first items of each task were asked: a quick look, not for comparison.")
+    else:
+        st.caption("No zero-shot tasks were asked. Switch them on for a new run on the Prune page.")
+    st.markdown("**The paper's figures, not ours**")
+    content = paper()["main"]
+    lines = [
+        {"the paper's": key, **dict(zip(content["columns"], values, strict=True))}
+        for key, values in content["rows"].items()
+    ]
+    st.dataframe(lines, hide_index=True)
+    st.caption(f"{content['about']} {paper()['source']}.")
 
-    def show(output: dict[str, Any]) -> None:
-        for column, name, found in zip(
-            st.columns(2), ("Dense", "Pruned"), output["continuations"], strict=True
-        ):
-            column.markdown(f"**{name}**")
-            column.code(output["prompt"] + found["text"], language=None, wrap_lines=True)
-            column.caption(f"{found['tokens']} tokens in {found['seconds']:.1f} s")
 
-    working(task, "Two models are being loaded and asked", show)
-
-
-def exports(run: Run, checkpoint: Path) -> None:
-    """What the run can be exported to, what loads it, and a button for each form."""
-    traits = Traits.read(checkpoint)
-    found = homes(traits)
+def perplexity(run: Run) -> None:
+    """Perplexity and bits per byte by domain."""
+    found = run.results()
+    bits, tokens = found.get("bits_per_byte", {}), found.get("tokens", {})
     st.dataframe(
         [
             {
-                "format": home.format,
-                "written as": home.architecture or "not to be had",
-                "about": size_text(home.bytes) if home.bytes else "",
-                "loads in": home.loads_in,
-                "mind": home.refusal or home.loses,
+                "domain": domain,
+                "dense": value["dense"],
+                "pruned": value["pruned"],
+                "x": value["pruned"] / value["dense"] if value["pruned"] else None,
+                "bits per byte, dense": bits.get(domain, {}).get("dense"),
+                "bits per byte, pruned": bits.get(domain, {}).get("pruned"),
+                "tokens": tokens.get(domain),
             }
-            for home in found
+            for domain, value in found["perplexity"].items()
         ],
         hide_index=True,
+        column_config={
+            **dict.fromkeys(("dense", "pruned", "x"), TWO_DIGITS),
+            **dict.fromkeys(("bits per byte, dense", "bits per byte, pruned"), THREE_DIGITS),
+        },
     )
-    if not traits.equal_widths:
-        st.caption(
-            "The layers of this run have different widths. With the allocation `equal` on the Masks page all get the same, "
-            "and stock transformers loads them without any code; it costs quality."
-        )
-    offered = [home.format for home in found if not home.refusal]
-    left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
-    form = left.selectbox("Format", offered, key=f"format-{run.id}")
-    kinds = ["f16", "f32", "bf16", "q8_0"] if form == "gguf" else ["as stored", "f32", "f16", "bf16"]
-    kind = middle.selectbox("Weights", kinds, key=f"kind-{run.id}-{form == 'gguf'}", disabled=form == "masks")
-    root = state.store().root / "exports" / run.id if run.path == state.DEMO_RUN else run.path / "exports"
-    task = job(state.store(), f"export-{run.id}-{form}")
-    if right.button("Write it", key=f"write-{run.id}", width="stretch", disabled=task.state == "running"):
-        arguments = [
-            "export",
-            str(checkpoint.resolve()),
-            "--format",
-            str(form),
-            "--out",
-            str((root / str(form)).resolve()),
-        ]
-        start(task, arguments + ([] if kind == "as stored" or form == "masks" else ["--type", str(kind)]))
-
-    def show(output: dict[str, Any]) -> None:
-        text = f"Written: {size_text(output['bytes'])} in `{output['path']}`."
-        if output["difference"] is not None:
-            text += f" Loaded again: the largest difference of a logit is {output['difference']:.2g}."
-        st.success(text)
-        home = next(home for home in found if home.format == form)
-        st.code(snippet(home, Path(output["path"])), language="python")
-        file = Path(output["path"])
-        if file.is_file() and file.stat().st_size < 200_000_000:
-            st.download_button(
-                "Download", file.read_bytes, file.name, key=f"file-{run.id}", on_click="ignore"
-            )
-
-    working(task, f"Writing {form}, and loading it again", show)
-
-
-def speed(run: Run, checkpoint: Path) -> None:
-    """Dense and pruned timed turn by turn on this machine, by a worker."""
-    task = job(state.store(), f"bench-{run.id}")
-    busy = any(other.active for other in state.store().all())
-    pressed = st.button(
-        "Measure on this machine",
-        key=f"measure-{run.id}",
-        disabled=busy or task.state == "running",
-        help="Dense and pruned turn by turn in one process."
-        if not busy
-        else "A run is at work: it would disturb.",
-    )
-    if pressed:
-        arguments = ["bench", run.config.model, str(checkpoint), "--device", run.config.device]
-        start(task, [*arguments, "--batch", "1,8", "--lengths", "128", "--repeats", "5"])
-
-    def show(output: dict[str, Any]) -> None:
-        names = dict(zip((m["model"] for m in output["models"]), ("dense", "pruned"), strict=False))
-        rows = []
-        for cell in output["speed"]:
-            base = next(
-                c
-                for c in output["speed"]
-                if (c["batch"], c["length"]) == (cell["batch"], cell["length"])
-                and names[c["model"]] == "dense"
-            )
-            rows.append(
-                {
-                    "model": names[cell["model"]],
-                    "batch": cell["batch"],
-                    "prompt": cell["length"],
-                    **{
-                        f"{what} tokens/s": f"{cell[what]['median']:,.0f} ({cell[what]['lowest']:,.0f} to {cell[what]['highest']:,.0f})"
-                        for what in ("prefill", "decode")
-                    },
-                    **{
-                        f"{what} x dense": cell[what]["median"] / base[what]["median"]
-                        for what in ("prefill", "decode")
-                    },
-                }
-            )
-        number = st.column_config.NumberColumn(format="%.2f")
-        st.dataframe(
-            rows, hide_index=True, column_config={f"{w} x dense": number for w in ("prefill", "decode")}
-        )
-        sizes = [
-            {
-                "model": names[m["model"]],
-                "parameters": m["parameters"],
-                "memory": size_text(m["memory_bytes"]),
-                "KV cache of a token": size_text(m["cache_bytes"]),
-            }
-            for m in output["models"]
-        ]
-        st.dataframe(sizes, hide_index=True)
-        st.caption(f"On {output['device']} in {output['dtype']}: median and range of the turns.")
-
-    working(task, "Dense and pruned are being timed", show)
+    st.caption(f"Held-out text in blocks of {run.config.seq_len} tokens. Bits per byte compare tokenizers.")
 
 
 def lineage(run: Run, runs: dict[str, Run]) -> list[dict[str, Any]]:
@@ -212,6 +186,12 @@ def lineage(run: Run, runs: dict[str, Run]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def origin(run: Run, runs: dict[str, Run]) -> None:
+    """The chain of runs that led to this one, and the command that repeats it."""
+    st.dataframe(lineage(run, runs), hide_index=True, column_config={"mean perplexity": TWO_DIGITS})
+    st.code(report.command(run), language="bash")
 
 
 def changes(before: RunConfig, after: RunConfig) -> str:

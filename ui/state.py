@@ -124,12 +124,27 @@ def sidebar() -> None:
         st.selectbox("Method", list(METHODS), key="method", bind="query-params")
         st.markdown("**Whose text decides**")
         names = domain_names(run)
+        weights = st.container()
+        held = _locks(names)
+        words = {}
         for name in names:
-            st.slider(name, 0, 100, 50, 5, key=f"w_{name}", bind="query-params", disabled=locked(name))
+            left, right = weights.columns([2, 3], vertical_alignment="bottom", gap="small")
+            words[name] = left.empty()
+            right.slider(
+                name,
+                0,
+                100,
+                50,
+                key=f"w_{name}",
+                bind="query-params",
+                disabled=name in held,
+                label_visibility="collapsed",
+            )
         shares = mixture(names)
-        if shares:
-            st.caption(" · ".join(f"{name} {share:.0%}" for name, share in shares.items()))
-        else:
+        for name, place in words.items():
+            lock = ":material/lock: " if name in held else ""
+            place.markdown(f"{lock}{name} **{shares.get(name, 0):.0%}**")
+        if not shares:
             st.warning("All weights are zero: every domain counts alike until one is raised.")
         left, right = st.columns(2)
         left.button("Equal", on_click=_equal, args=(names,), width="stretch", help="The same weight for all")
@@ -180,25 +195,54 @@ def domain_names(run: Run) -> list[str]:
     return list(run.config.mixture)
 
 
-def locked(name: str) -> bool:
-    """Whether a domain's slider is locked on the Calibration page."""
-    return name in st.session_state.get("locked", [])
+def _locks(names: list[str]) -> list[str]:
+    """The control that locks shares; gives the domains that are locked."""
+    if len(names) < 2:
+        return []
+    held = st.pills(
+        "Lock the share of",
+        names,
+        selection_mode="multi",
+        key="locked",
+        bind="query-params",
+        on_change=_rebase,
+        args=(names,),
+        help="It stays what it is; the others divide the rest.",
+    )
+    st.session_state["held"] = held
+    return held
+
+
+def _rebase(names: list[str]) -> None:
+    """Weights become the shares they meant before a lock was set or lifted, so that nothing jumps."""
+    for name, share in mixture(names).items():
+        st.session_state[f"w_{name}"] = round(100 * share)
 
 
 def mixture(names: list[str]) -> dict[str, float]:
-    """Normalised weights; empty when all are zero."""
+    """Shares of the domains, summing to 1; empty when all weights are zero.
+
+    The weight of a locked domain is its share in percent; the others divide the rest by theirs.
+    """
+    held = st.session_state.get("held", [])
     weights = {name: float(st.session_state.get(f"w_{name}", 50)) for name in names}
-    total = sum(weights.values())
-    return {name: weight / total for name, weight in weights.items()} if total else {}
+    fixed = {name: weight / 100 for name, weight in weights.items() if name in held}
+    free = {name: weight for name, weight in weights.items() if name not in held}
+    rest, total = 1 - sum(fixed.values()), sum(free.values())
+    if rest <= 0 or not total:  # nothing to divide, or nobody to divide it
+        fixed, free, rest, total = {}, weights, 1.0, sum(weights.values())
+    shares = fixed | {name: rest * weight / total for name, weight in free.items()} if total else {}
+    return {name: shares[name] for name in names if shares}
 
 
 def _equal(names: list[str]) -> None:
     for name in names:
-        if not locked(name):
+        if name not in st.session_state.get("held", []):
             st.session_state[f"w_{name}"] = 50
 
 
 def _reset(names: list[str]) -> None:
+    st.session_state.locked = st.session_state.held = []
     _equal(names)
     st.session_state.ratio, st.session_state.method = 50, "iterative"
     st.session_state.keep, st.session_state.remove = [], []

@@ -45,6 +45,7 @@ from pruning.visualization.outcomes import (
     retention_figure,
     tradeoff_figure,
 )
+from pruning.visualization.pipeline import Pipeline, pipeline_data, pipeline_svg, pipeline_words
 from pruning.visualization.style import (
     COLOURS,
     DIVERGING,
@@ -57,6 +58,7 @@ from pruning.visualization.style import (
     MAX_POINTS,
     SEQUENTIAL,
     Aggregate,
+    level,
     style,
 )
 
@@ -72,6 +74,7 @@ __all__ = [
     "MAX_FRAMES",
     "MAX_POINTS",
     "SEQUENTIAL",
+    "level",
     "style",
     "Heatmap",
     "layer_matrix",
@@ -104,4 +107,8 @@ __all__ = [
     "accuracy_figure",
     "experiment_figure",
     "retention_figure",
+    "Pipeline",
+    "pipeline_data",
+    "pipeline_svg",
+    "pipeline_words",
 ]

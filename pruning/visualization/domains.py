@@ -108,25 +108,26 @@ def overlap_figure(data: Agreement, title: str = "", height: int = 360) -> Figur
     go = graph()
     figure = go.Figure()
     for number, (pair, values) in enumerate(data.overlap.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        layers, name = np.arange(len(values)), " and ".join(pair)
+        name = " and ".join(pair)
         figure.add_scatter(
-            x=layers,
+            x=np.arange(len(values)),
             y=values,
             name=name,
             mode="lines+markers",
-            line_color=colour,
+            line_color=COLOURS[number % len(COLOURS)],
             hovertemplate=f"{name}, layer %{{x}}: %{{y:.2f}}<extra></extra>",
         )
-        figure.add_scatter(
-            x=layers,
-            y=data.chance[pair],
-            line={"color": colour, "dash": "dot"},
-            showlegend=False,
-            hoverinfo="skip",
-        )
+    chance = np.mean(list(data.chance.values()), axis=0)  # the pairs' own hardly differ
+    figure.add_scatter(
+        x=np.arange(len(chance)),
+        y=chance,
+        name="chance",
+        mode="lines",
+        line={"color": "grey", "dash": "dot", "width": 3},
+        hovertemplate="masks at random, layer %{x}: %{y:.2f}<extra></extra>",
+    )
     figure.update_xaxes(title="layer", dtick=1 if len(next(iter(data.overlap.values()), [])) < 24 else None)
-    figure.update_yaxes(title="overlap (Jaccard); dotted: chance", range=[0, 1.02])
+    figure.update_yaxes(title="overlap (Jaccard)", range=[0, 1.02])
     return style(figure, title or "Where they disagree, the mixture matters", height)
 
 
@@ -142,10 +143,11 @@ def mixture_figure(shares: Mapping[str, float], height: int = 130) -> Figure:
             name=name,
             text=f"{name} {share:.0%}",
             textposition="inside",
+            insidetextanchor="middle",
             hovertemplate=f"{name}: {share:.1%}<extra></extra>",
         )
     figure.update_layout(barmode="stack", showlegend=False)
     style(figure, "Whose text decides, and by how much", height)
-    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    figure.update_xaxes(range=[0, 1], tickformat=".0%", dtick=0.25)
     figure.update_yaxes(visible=False)
-    return figure.update_layout(margin={"l": 10, "r": 10, "t": 40, "b": 28})
+    return figure.update_layout(margin={"l": 14, "r": 20, "t": 40, "b": 28})

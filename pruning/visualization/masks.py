@@ -18,6 +18,7 @@ from pruning.visualization.style import (
     MAX_BINS,
     Array,
     graph,
+    level,
     style,
 )
 
@@ -124,7 +125,7 @@ def retained_share_figure(
             marker_color=KIND_COLOURS[kind],
             hovertemplate=f"layer %{{x}}, {KIND_NAMES[kind]}: %{{y:.1%}} retained<extra></extra>",
         )
-    figure.add_hline(y=uniform, line_dash="dot", line_color="grey", annotation_text="the same everywhere")
+    level(figure, uniform, "if all layers gave alike")
     figure.update_xaxes(title="layer", dtick=max(1, len(next(iter(data.values()))) // 16))
     figure.update_yaxes(title="share retained", range=[0, 1.02], tickformat=".0%")
     return style(figure, title or "Some layers give more than others", height)

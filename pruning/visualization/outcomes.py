@@ -13,6 +13,7 @@ from pruning.visualization.style import (
     GREY,
     Array,
     graph,
+    level,
     style,
 )
 
@@ -125,7 +126,12 @@ def accuracy_figure(tasks: Mapping[str, Mapping[str, Any]], metric: str = "acc",
 
 
 def experiment_figure(
-    frame: Any, title: str, x: str | None, series: Sequence[str], metric: str = "perplexity"
+    frame: Any,
+    title: str,
+    x: str | None,
+    series: Sequence[str],
+    metric: str = "perplexity",
+    of: str = "mean",
 ) -> Figure:
     """A grid's means as lines over an option, or as bars, with every seed as a point.
 
@@ -135,12 +141,14 @@ def experiment_figure(
         x: the option along the axis; None draws a bar for each value of the first of `series`.
         series: options that tell lines or bars apart; those with one value only are left out.
         metric: perplexity, bits_per_byte, acc or acc_norm.
+        of: the `mean` over domains or tasks, a line for `each` of them, or the name of one.
     """
     go = graph()
-    rows = rise(frame[frame["metric"] == metric])
+    rows = rise(frame[frame["metric"] == metric], of)
     x = x or series[0]
     rows = rows[rows["value"].notna()]
-    names = [name for name in dict.fromkeys((*series, "ratio")) if name != x and rows[name].nunique() > 1]
+    apart = dict.fromkeys((*(["name"] if of == "each" else []), *series, "ratio"))
+    names = [name for name in apart if name != x and rows[name].nunique() > 1]
     label = (
         rows[names].apply(lambda row: ", ".join(map(_cell, names, row)), axis=1)
         if names
@@ -177,7 +185,7 @@ def experiment_figure(
     figure.update_xaxes(title=x)
     if lines and x == "samples":
         figure.update_xaxes(type="log", tickvals=sorted(set(rows[x])))
-    figure.update_yaxes(title=axis_title(metric))
+    figure.update_yaxes(title=axis_title(metric, of))
     return style(figure, title, 420)
 
 
@@ -215,6 +223,6 @@ def retention_figure(runs: Mapping[str, Sequence[Retained]], height: int = 340) 
                 ],
                 hovertemplate=f"%{{x}}: %{{y:.1%}} {kept}<br>%{{customdata[0]}}<extra>{label}</extra>",
             )
-    figure.add_hline(y=1, line_dash="dot", line_color="grey", annotation_text="dense")
+    level(figure, 1, "dense")
     figure.update_yaxes(title="pruned over dense", tickformat=".0%")
     return style(figure, "What the mixture bought, and what it cost", height)

@@ -42,10 +42,16 @@ def style(figure: Figure, title: str, height: int = 360) -> Figure:
     return figure
 
 
+def level(figure: Figure, y: float, name: str) -> None:
+    """A dotted line across the figure that the legend names: a label beside it would lie on bars."""
+    figure.add_hline(y=y, line_dash="dot", line_color="grey", name=name, showlegend=True)
+    figure.update_layout(showlegend=True)
+
+
 def has_legend(figure: Figure) -> bool:
     """Whether a figure tells more than one trace apart."""
-    if figure.layout.showlegend is False:
-        return False
+    if figure.layout.showlegend is not None:
+        return bool(figure.layout.showlegend)
     named = [trace for trace in figure.data if trace.showlegend is not False and trace.type != "heatmap"]
     return len(named) > 1
 

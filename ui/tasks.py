@@ -1,0 +1,210 @@
+"""Tasks beside a finished run, by workers: the same prompt continued by two models, exports, and timing."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pruning.config import PruningError
+from pruning.export import Traits, homes, snippet
+from pruning.jobs import Job, job
+from pruning.runs import Run
+from pruning.terminal import size_text
+from ui import state
+
+DOWNLOAD_BYTES = 200_000_000  # larger ones stay on disk: a download passes through the server's memory
+
+
+def working(task: Job, what: str, show: Callable[[dict[str, Any]], None]) -> None:
+    """A task's progress and its answer, polled while it runs."""
+
+    @st.fragment(run_every=1.0 if task.state == "running" else None)
+    def body(was: str) -> None:
+        now = task.state
+        if now == "running":
+            left, right = st.columns([4, 1], vertical_alignment="center")
+            left.info(f"{what}: {task.seconds:.0f} s so far. It goes on if you leave this page.")
+            if right.button("Cancel", key=f"cancel-{task.path.name}"):
+                task.cancel()
+                st.rerun()
+        elif now == "failed":
+            st.error(task.problem)
+        elif now == "finished":
+            show(task.output)
+        if now != was and was == "running":
+            st.rerun()
+
+    body(task.state)
+
+
+def start(task: Job, arguments: Sequence[str]) -> None:
+    """Start a task and draw the page anew."""
+    try:
+        task.start(arguments)
+    except PruningError as error:
+        state.explain(error)
+        return
+    st.rerun()
+
+
+def place(run: Run) -> list[str]:
+    """How the command line is told where the runs are."""
+    return ["--runs", str(run.path.parent)]
+
+
+def continuation(run: Run, checkpoint: Path) -> None:
+    """The same prompt continued by the dense and the pruned model, by a worker."""
+    task = job(state.store(), f"generate-{run.id}")
+    with st.form(f"prompt-{run.id}", border=False):
+        left, middle, right = st.columns([6, 2, 2], vertical_alignment="bottom")
+        prompt = left.text_input("Prompt", "The river rises in", max_chars=2000)
+        temperature = middle.number_input(
+            "Temperature", 0.0, 2.0, 0.7, 0.1, help="0 takes the likeliest token"
+        )
+        pressed = right.form_submit_button("Continue it", width="stretch", disabled=task.state == "running")
+    if pressed:
+        arguments = ["generate", prompt, "--models", run.config.model, str(checkpoint)]
+        start(task, [*arguments, "--temperature", str(temperature), "--device", run.config.device])
+
+    def show(output: dict[str, Any]) -> None:
+        for column, name, found in zip(
+            st.columns(2), ("Dense", "Pruned"), output["continuations"], strict=True
+        ):
+            column.markdown(f"**{name}**")
+            column.code(output["prompt"] + found["text"], language=None, wrap_lines=True)
+            column.caption(f"{found['tokens']} tokens in {found['seconds']:.1f} s")
+
+    working(task, "Two models are being loaded and asked", show)
+
+
+def exports(run: Run, checkpoint: Path) -> None:
+    """What the run can be exported to, what loads it, and a button for each form."""
+    traits = Traits.read(checkpoint)
+    found = homes(traits)
+    st.dataframe(
+        [
+            {
+                "format": home.format,
+                "written as": home.architecture or "not to be had",
+                "about": size_text(home.bytes) if home.bytes else "",
+                "loads in": home.loads_in,
+                "mind": home.refusal or home.loses,
+            }
+            for home in found
+        ],
+        hide_index=True,
+    )
+    if not traits.equal_widths:
+        st.caption(
+            "The layers of this run have different widths. With the allocation `equal` on the Masks page all get the same, "
+            "and stock transformers loads them without any code; it costs quality."
+        )
+    offered = [home.format for home in found if not home.refusal]
+    left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
+    form = left.selectbox("Format", offered, key=f"format-{run.id}")
+    kinds = ["f16", "f32", "bf16", "q8_0"] if form == "gguf" else ["as stored", "f32", "f16", "bf16"]
+    kind = middle.selectbox("Weights", kinds, key=f"kind-{run.id}-{form == 'gguf'}", disabled=form == "masks")
+    root = state.store().root / "exports" / run.id if run.path == state.DEMO_RUN else run.path / "exports"
+    task = job(state.store(), f"export-{run.id}-{form}")
+    if right.button("Write it", key=f"write-{run.id}", width="stretch", disabled=task.state == "running"):
+        arguments = [
+            "export",
+            str(checkpoint.resolve()),
+            "--format",
+            str(form),
+            "--out",
+            str((root / str(form)).resolve()),
+        ]
+        start(task, arguments + ([] if kind == "as stored" or form == "masks" else ["--type", str(kind)]))
+
+    def show(output: dict[str, Any]) -> None:
+        text = f"Written: {size_text(output['bytes'])} in `{output['path']}`."
+        if output["difference"] is not None:
+            text += f" Loaded again: the largest difference of a logit is {output['difference']:.2g}."
+        st.success(text)
+        home = next(home for home in found if home.format == form)
+        st.code(snippet(home, Path(output["path"])), language="python")
+        path = Path(output["path"])
+        if output["bytes"] <= DOWNLOAD_BYTES:
+            name = path.name if path.is_file() else f"{run.id}-{form}.zip"
+            st.download_button(
+                "Download", lambda: packed(path), name, key=f"file-{run.id}", on_click="ignore"
+            )
+
+    working(task, f"Writing {form}, and loading it again", show)
+
+
+def speed(run: Run, checkpoint: Path) -> None:
+    """Dense and pruned timed turn by turn on this machine, by a worker."""
+    task = job(state.store(), f"bench-{run.id}")
+    busy = any(other.active for other in state.store().all())
+    pressed = st.button(
+        "Measure on this machine",
+        key=f"measure-{run.id}",
+        disabled=busy or task.state == "running",
+        help="Dense and pruned turn by turn in one process."
+        if not busy
+        else "A run is at work: it would disturb.",
+    )
+    if pressed:
+        arguments = ["bench", run.config.model, str(checkpoint), "--device", run.config.device]
+        start(task, [*arguments, "--batch", "1,8", "--lengths", "128", "--repeats", "5"])
+
+    def show(output: dict[str, Any]) -> None:
+        names = dict(zip((m["model"] for m in output["models"]), ("dense", "pruned"), strict=False))
+        rows = []
+        for cell in output["speed"]:
+            base = next(
+                c
+                for c in output["speed"]
+                if (c["batch"], c["length"]) == (cell["batch"], cell["length"])
+                and names[c["model"]] == "dense"
+            )
+            rows.append(
+                {
+                    "model": names[cell["model"]],
+                    "batch": cell["batch"],
+                    "prompt": cell["length"],
+                    **{
+                        f"{what} tokens/s": f"{cell[what]['median']:,.0f} ({cell[what]['lowest']:,.0f} to {cell[what]['highest']:,.0f})"
+                        for what in ("prefill", "decode")
+                    },
+                    **{
+                        f"{what} x dense": cell[what]["median"] / base[what]["median"]
+                        for what in ("prefill", "decode")
+                    },
+                }
+            )
+        number = st.column_config.NumberColumn(format="%.2f")
+        st.dataframe(
+            rows, hide_index=True, column_config={f"{w} x dense": number for w in ("prefill", "decode")}
+        )
+        sizes = [
+            {
+                "model": names[m["model"]],
+                "parameters": m["parameters"],
+                "memory": size_text(m["memory_bytes"]),
+                "KV cache of a token": size_text(m["cache_bytes"]),
+            }
+            for m in output["models"]
+        ]
+        st.dataframe(sizes, hide_index=True)
+        st.caption(f"On {output['device']} in {output['dtype']}: median and range of the turns.")
+
+    working(task, "Dense and pruned are being timed", show)
+
+
+def packed(path: Path) -> bytes:
+    """A file's content, or a folder as a zip; weights hardly shrink, so they are only stored."""
+    if path.is_file():
+        return path.read_bytes()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(path.rglob("*")):
+            archive.write(file, Path(path.name) / file.relative_to(path))
+    return buffer.getvalue()
