@@ -5,9 +5,9 @@ streamlit run app.py
 
 import streamlit as st
 
-from ui import navigation, state
+from ui import navigation, sidebar
 
 page = navigation.pages()
 st.logo("assets/logo.svg", size="large")
-state.sidebar()
+sidebar.draw(page.title)
 page.run()

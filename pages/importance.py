@@ -2,7 +2,7 @@ import numpy as np
 import streamlit as st
 
 from pruning import visualization as viz
-from ui import channels, state
+from ui import channels, mixtures, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -26,6 +26,8 @@ layers, ranges = channels.zoom(run)
 numbers = [it.number for it in run.iterations() if it.number > 0]
 play = len(numbers) > 1 and st.toggle("Play the iterations", key="play", bind="query-params")
 
+if compare == mixtures.WRITTEN:
+    mixtures.write(chosen)
 values = channels.values(shown, quantity, config, chosen.mixture)
 against = channels.compared(run, shown, compare, quantity, config, chosen.mixture)
 st.caption(
@@ -46,21 +48,18 @@ for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
     }
     limits = None
     if against is None:
-        mixture = tuple(chosen.mixture.items())
-        limits = channels.limits(str(run.path), len(numbers), kind, quantity, scale, mixture)
+        limits = channels.limits(str(run.path), len(numbers), quantity, scale, aggregate)[kind]
+    title = titles[kind] if against is None else f"Difference to {compare}"
     if play:
-        bins = viz.animation_bins(layers[1] - layers[0] + 1, len(numbers), settings.pop("bins"))
-        frames = {
-            f"iteration {n}": viz.importance_data(
-                channels.values(state.iteration(run, n), quantity, config, chosen.mixture),
-                kind,
-                bins=bins,
-                **settings,
-            )
-            for n in numbers
-        }
+        settings["bins"] = viz.animation_bins(layers[1] - layers[0] + 1, len(numbers), settings["bins"])
+        frames = {}
+        for number in numbers:
+            it = state.iteration(run, number)
+            other = channels.compared(run, it, compare, quantity, config, chosen.mixture)
+            mine = channels.values(it, quantity, config, chosen.mixture)
+            frames[f"iteration {number}"] = viz.importance_data(mine, kind, against=other, **settings)
         column.plotly_chart(
-            viz.animation_figure(frames, titles[kind], limits),
+            viz.animation_figure(frames, title, limits),
             alt=f"{quantity} of {kind} channels, animated",
             config=state.PLOT,
         )
@@ -71,7 +70,7 @@ for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
     )
     figure = viz.importance_figure(
         data,
-        titles[kind] if against is None else f"Difference to {compare}",
+        title,
         limits,
         choosable=order == "by position",
         chosen=mark,
@@ -88,6 +87,7 @@ for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
 
 channels.card(run, shown, chosen)
 row = values[chosen.site]
-figure = channels.layer_figure(row, quantity, np.nan_to_num(row)[chosen.channel])
+kept = shown.mask.channels(chosen.site)
+figure = channels.layer_figure(row, kept, quantity, np.nan_to_num(row)[chosen.channel])
 st.plotly_chart(figure, alt=f"Histogram of {quantity} in layer {chosen.site.layer}", config=state.PLOT)
 popover("channel", "site", "variance", "fluctuation score", "iteration", "mixture weights")

@@ -1,13 +1,11 @@
-from typing import get_args
-
 import streamlit as st
 
-from pruning import config as options
 from pruning import visualization as viz
 from pruning.config import PruningError
-from pruning.masks import Mask, chance_jaccard, jaccard
+from pruning.masks import chance_jaccard, jaccard
 from pruning.sites import KINDS, Site
-from ui import masks, state
+from pruning.terminal import size_text
+from ui import masks, mixtures, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -21,42 +19,21 @@ dense = state.iteration(run, 1)  # statistics of the dense model: a preview is o
 shape = run.geometry
 last = max(it.number for it in run.iterations())
 
-top = st.columns([3, 2, 2, 2])
 PREVIEW, STORED = "one cut, with these choices", "the run's, after the iteration on view"
-view = top[0].selectbox("Mask", [PREVIEW, STORED], key="view", bind="query-params", persist_state="session")
+view = st.segmented_control(
+    "Mask",
+    [PREVIEW, STORED],
+    default=PREVIEW,
+    required=True,
+    key="view",
+    bind="query-params",
+    persist_state="session",
+)
 live = view == PREVIEW
-top[1].selectbox(
-    "Allocation",
-    get_args(options.Allocation),
-    key="allocation",
-    bind="query-params",
-    persist_state="session",
-    disabled=not live,
-    help=options.RunConfig.model_fields["allocation"].description,
-)
-top[2].selectbox(
-    "Unit of attention",
-    get_args(options.AttentionUnit),
-    key="unit",
-    bind="query-params",
-    persist_state="session",
-    disabled=not live,
-    help=options.RunConfig.model_fields["attention_unit"].description,
-)
-top[3].selectbox(
-    "Round MLP widths to",
-    [1, 8, 16, 32, 64, 128, 256],
-    key="round_to",
-    bind="query-params",
-    persist_state="session",
-    disabled=not live,
-    help="Retained channels of a layer are a multiple of this: kernels like 64 or 128.",
-)
 with st.expander(
     "Keep or cut by hand", icon=":material/push_pin:", expanded=bool(chosen.keep or chosen.remove)
 ):
-    masks.pins(run, chosen)
-chosen = state.choice()
+    masks.pins(chosen)
 
 try:
     config = chosen.config()
@@ -80,7 +57,7 @@ left = total - mask.removed_parameters
 cells[1].metric(
     "Parameters",
     f"{left / 1e6:,.2f} M",
-    f"-{4 * mask.removed_parameters / 1e6:,.1f} MB in float32",
+    f"-{size_text(2 * mask.removed_parameters)} in 16 bit",
     delta_color="inverse",
     border=True,
 )
@@ -133,29 +110,21 @@ right.plotly_chart(
 
 st.subheader("Compare with another choice")
 other_name = st.selectbox(
-    "The other mask",
-    masks.names(run, chosen.method, bool(chosen.keep or chosen.remove)),
-    key="other",
-    bind="query-params",
-    persist_state="session",
+    "The other mask", masks.names(chosen), key="other", bind="query-params", persist_state="session"
 )
+if other_name == mixtures.WRITTEN:
+    mixtures.write(chosen)
 try:
-    other = masks.named(other_name, run, dense, config, shape)
+    other = masks.named(other_name, chosen, dense, shape)
 except PruningError as error:
     state.explain(error)
     st.stop()
 
-
-def kept(a: Mask, b: Mask) -> dict[str, int]:
-    found = dict.fromkeys(("both", "only this", "only the other", "neither"), 0)
-    for site in shape.sites:
-        x, y = a.channels(site), b.channels(site)
-        for name, both in zip(found, (x & y, x & ~y, ~x & y, ~x & ~y), strict=True):
-            found[name] += int(both.sum())
-    return found
-
-
-counts = kept(mask, other)
+counts = dict.fromkeys(("both", "only this", "only the other", "neither"), 0)
+for site in shape.sites:
+    x, y = mask.channels(site), other.channels(site)
+    for name, both in zip(counts, (x & y, x & ~y, ~x & y, ~x & ~y), strict=True):
+        counts[name] += int(both.sum())
 for column, (name, count) in zip(st.columns(4), counts.items(), strict=True):
     share = f"{count / sum(counts.values()):.0%}"
     column.metric(f"Channels kept by {name}", f"{count:,}", share, delta_color="off", delta_arrow="off")

@@ -12,6 +12,7 @@ st.markdown(
     "Text of several **domains** goes through a model; every **channel** is scored by how much it fluctuates and "
     "how strongly it is read; the least go, and it looks again. Move a slider on the left: whose text decides?"
 )
+state.follow(run)
 iterations = run.iterations()
 if not iterations:
     st.info("This run has nothing to show yet. The Prune page tells how far it is.")
@@ -39,10 +40,7 @@ with right:
     )
     if st.button("Prune the demo model", type="primary", icon=":material/content_cut:"):
         try:
-            new = state.store().create(chosen.config().replace(model="demo"))
-            new.launch()
-            st.session_state.watched = new.id
-            st.switch_page("pages/prune.py")
+            state.begin(chosen.for_demo().config())
         except PruningError as error:
             state.explain(error)
     st.page_link("pages/importance.py", label="See which channels matter", icon=":material/grid_on:")
@@ -55,6 +53,8 @@ if means := viz.perplexity_data(iterations):
     )
 
 st.subheader("Recent runs")
+if broken := state.store().unreadable():
+    st.caption(f"Not shown, for their config cannot be read: {', '.join(broken)}.")
 rows = []
 for item in state.all_runs(experiments=False)[:5]:
     found = item.results().get("perplexity", {}).get("mean", {})

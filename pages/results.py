@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import PruningError, RunError
+from pruning.config import RunError
 from pruning.results import retention
 from ui import report, results, state, tasks
 from ui.glossary import popover
@@ -106,16 +106,9 @@ for name in chosen:
                 key=f"{end}-{name}",
                 on_click="ignore",
             )
-        if run.path != state.DEMO_RUN and buttons[2].button("Delete", key=f"delete-{name}"):
-            st.session_state.doomed = name
-        if st.session_state.get("doomed") == name:
-            st.warning("This cannot be undone.")
-            if st.button("Yes, delete it", key=f"yes-{name}"):
-                try:
-                    state.store().delete(name)
-                except PruningError as error:
-                    state.explain(error)
-                st.rerun()
+        if run.path != state.DEMO_RUN:
+            with buttons[2]:
+                state.delete_button(run, name)
 
 sheet = io.StringIO()
 writer = csv.DictWriter(sheet, dict.fromkeys(key for row in rows for key in row))

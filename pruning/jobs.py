@@ -82,7 +82,7 @@ class Job:
             environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TRANSFORMERS_VERBOSITY": "error"}
             with (self.path / "output.json").open("wb") as output, (self.path / "log.txt").open("wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "pruning", *arguments, "--json"],
+                    [sys.executable, "-m", "pruning", arguments[0], "--json", *arguments[1:]],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=log,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from pruning.config import Fusion
 from pruning.sites import Site
@@ -143,15 +143,20 @@ def write_moments(file: Path, moments: Mapping[Site, Moments]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_moments(file: Path) -> dict[Site, Moments] | None:
-    """The moments that `write_moments` wrote; None where the file is not whole."""
+def read_moments(file: Path, only: Site | None = None) -> dict[Site, Moments] | None:
+    """The moments that `write_moments` wrote; None where the file is not whole.
+
+    Args:
+        file: of one domain.
+        only: this site, without reading the others.
+    """
     try:
-        with safe_open(file, framework="numpy") as header:
-            counts = json.loads(header.metadata()["counts"])
-        arrays = load_file(file)
-    except (SafetensorError, OSError, KeyError, TypeError):
+        with safe_open(file, framework="numpy") as content:
+            counts = json.loads(content.metadata()["counts"])
+            sites = [name for name in counts if only is None or name == str(only)]
+            arrays = {
+                site: (content.get_tensor(f"{site}.mean"), content.get_tensor(f"{site}.m2")) for site in sites
+            }
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
-    return {
-        Site.parse(site): Moments(count, arrays[f"{site}.mean"], arrays[f"{site}.m2"])
-        for site, count in counts.items()
-    }
+    return {Site.parse(site): Moments(counts[site], mean, m2) for site, (mean, m2) in arrays.items()}

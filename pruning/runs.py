@@ -142,9 +142,13 @@ class StoredIteration:
     @cached_property
     def statistics(self) -> Statistics:
         """Moments by domain, before this iteration's cut."""
+        return self.statistics_of(None)
+
+    def statistics_of(self, site: Site | None) -> Statistics:
+        """`statistics` of one site, read without the others and not kept; None for all."""
         moments: dict[str, dict[Site, Moments]] = {}
         for file in sorted(self.path.glob("moments-*.safetensors")):
-            if (found := read_moments(file)) is None:
+            if (found := read_moments(file, site)) is None:
                 raise RunError(f"the statistics in {str(file)!r} are broken: delete the run or resume it.")
             moments[file.stem.removeprefix("moments-")] = found
         return Statistics(moments)
@@ -362,14 +366,24 @@ class RunStore:
         raise RunError(f"there is no run {run_id!r} in {str(self.root)!r}: 'runs list' shows those that are.")
 
     def all(self) -> list[Run]:
-        """All runs, the newest first."""
-        if not self.root.is_dir():
-            return []
-        folders = [
-            p for p in self.root.iterdir() if RUN_ID.fullmatch(p.name) and (p / "config.json").exists()
-        ]
-        folders.sort(key=lambda p: (p.name[:15], (p / "config.json").stat().st_mtime_ns), reverse=True)
-        return [Run(path) for path in folders]
+        """All runs that can be read, the newest first."""
+        found = []
+        for path in self._folders():
+            # one that is broken must not take the others with it, and one may be deleted at this moment
+            with contextlib.suppress(PruningError, OSError):
+                run, stamp = Run(path), (path / "config.json").stat().st_mtime_ns
+                assert run.config
+                found.append((path.name[:15], stamp, run))
+        return [run for *_, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+
+    def unreadable(self) -> list[str]:
+        """Names of runs whose config is broken."""
+        readable = {run.id for run in self.all()}
+        return [path.name for path in self._folders() if path.name not in readable]
+
+    def _folders(self) -> list[Path]:
+        folders = self.root.iterdir() if self.root.is_dir() else ()
+        return [path for path in folders if RUN_ID.fullmatch(path.name) and (path / "config.json").exists()]
 
     def delete(self, run_id: str) -> None:
         """Remove a run's folder.

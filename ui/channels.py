@@ -10,25 +10,27 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
+from pruning.moments import Fused
 from pruning.runs import Run, StoredIteration
 from pruning.scores import score_sites
 from pruning.sites import KINDS, Kind, Site
-from ui import state
+from ui import mixtures, state
 
 Array = np.ndarray
 Values = dict[Site, Array]
 BINS = 256  # columns of a heatmap of all layers
 
 
-def _fused(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict:
+def _fused(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Fused]:
     return it.statistics.fuse(weights, config.fusion)
 
 
 QUANTITIES: dict[str, Callable[[StoredIteration, RunConfig, Mapping[str, float]], Values]] = {
-    "fluctuation score": lambda it, c, w: state.scores(it, c, w),
+    "fluctuation score": lambda it, c, w: score_sites("fluctuation", _fused(it, c, w), it.norms, c.seed),
     "input variance": lambda it, c, w: {s: f.variance for s, f in _fused(it, c, w).items()},
     "root mean square": lambda it, c, w: {s: np.sqrt(f.mean_square) for s, f in _fused(it, c, w).items()},
     "weight norm": lambda it, c, w: {site: norm for site, (norm, _) in it.norms.items()},
+    "the run's own score": lambda it, c, w: state.scores(it, c, w),
 }
 
 
@@ -40,48 +42,45 @@ def values(it: StoredIteration, quantity: str, config: RunConfig, weights: Mappi
 def compared(
     run: Run, it: StoredIteration, what: str, quantity: str, config: RunConfig, weights: Mapping[str, float]
 ) -> Values | None:
-    """What to subtract: another iteration, a domain alone, or equal weights; None for nothing."""
+    """What to subtract, by one of `comparisons`; None for nothing."""
     if what == "nothing":
         return None
     if what.startswith("iteration "):
         return values(state.iteration(run, int(what.split()[1])), quantity, config, weights)
-    if what == "equal weights":
-        return values(it, quantity, config, {name: 1 / len(weights) for name in weights})
-    return values(it, quantity, config, {what.removesuffix(" alone"): 1.0})
+    return values(it, quantity, config, mixtures.named(what, run))
 
 
 def comparisons(run: Run) -> list[str]:
     """Everything a quantity can be compared with."""
     numbers = [it.number for it in run.iterations() if it.number > 0]
     others = [f"iteration {number}" for number in numbers] if len(numbers) > 1 else []
-    return ["nothing", *others, *(f"{name} alone" for name in state.domain_names(run)), "equal weights"]
+    return ["nothing", *others, *mixtures.names(run)]
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def limits(
-    path: str, stamp: int, kind: Kind, quantity: str, scale: str, weights: tuple[tuple[str, float], ...]
-) -> tuple[float, float]:
-    """One colour scale for the first and the last iteration, so that colours mean the same in all.
+    path: str, stamp: int, quantity: str, scale: str, aggregate: str
+) -> dict[Kind, tuple[float, float]]:
+    """One colour scale a site for the first and the last iteration with all domains alike.
+
+    So that colours mean the same in all iterations, and while a slider moves.
 
     Args:
         path: of the run.
         stamp: the number of iterations it has.
-        kind, quantity, scale: what is drawn.
-        weights: of the domains.
+        quantity, scale, aggregate: what is drawn.
     """
     run = Run(Path(path))
     numbers = [it.number for it in run.iterations() if it.number > 0]
-    maps = [
-        viz.importance_data(
-            values(state.iteration(run, n), quantity, run.config, dict(weights)),
-            kind,
-            what=quantity,
-            scale=scale,
-            bins=BINS,
-        )
-        for n in {numbers[0], numbers[-1]}
+    weights = mixtures.named(mixtures.EQUAL, run)
+    found = [
+        values(state.iteration(run, n), quantity, run.config, weights) for n in {numbers[0], numbers[-1]}
     ]
-    return viz.colour_limits(maps)
+    settings = {"what": quantity, "scale": scale, "aggregate": aggregate, "bins": BINS}
+    return {
+        kind: viz.colour_limits([viz.importance_data(each, kind, **settings) for each in found])
+        for kind in KINDS
+    }
 
 
 def columns(layers: tuple[int, int]) -> int:
@@ -141,14 +140,14 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
     """All that is known of the channel on view, with the formula and its live numbers."""
     site, channel, config = chosen.site, chosen.channel, run.config
     moments = {name: parts[site] for name, parts in it.statistics.moments.items()}
-    score = state.scores(it, config, chosen.mixture)[site]
     removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
     head = f", head {channel // run.geometry.head_dim}" if site.kind == "attn" and run.geometry else ""
     st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.kind]} channel {channel:,}{head}")
+    fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,))[site]
+    score = score_sites("fluctuation", {site: fused}, {site: it.norms[site]}, config.seed)[site]
     if np.isnan(score[channel]):
         st.info(f"It was removed in iteration {removed}. Go back to an earlier iteration to see its numbers.")
     else:
-        fused = _fused(it, config, chosen.mixture)[site]
         norm = it.norms[site][0][channel]
         there = ~np.isnan(score)
         rank = int((score[there] > score[channel]).sum()) + 1
@@ -196,13 +195,11 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
 def ranks(run: Run, site: Site, channel: int, weights: Mapping[str, float]) -> dict[int, tuple[int, int]]:
     """Place of a channel in its layer by iteration, and how many were still there; to the one that cut it."""
     found = {}
-    for stored in run.iterations():
-        if stored.number == 0:
+    for it in run.iterations():
+        if it.number == 0:
             continue
-        it = state.iteration(run, stored.number)
-        norms = {site: it.norms[site]}
-        fused = it.statistics.fuse(weights, run.config.fusion, (site,))
-        score = score_sites(run.config.score, fused, norms, run.config.seed)[site]
+        fused = it.statistics_of(site).fuse(weights, run.config.fusion)
+        score = score_sites("fluctuation", fused, {site: it.norms[site]}, run.config.seed)[site]
         there = ~np.isnan(score)
         if not there[channel]:
             break
@@ -210,23 +207,33 @@ def ranks(run: Run, site: Site, channel: int, weights: Mapping[str, float]) -> d
     return found
 
 
-def layer_figure(row: Array, quantity: str, chosen: float) -> object:
-    """How a quantity is spread over one layer's channels, with the chosen channel marked."""
+def layer_figure(row: Array, kept: Array, quantity: str, chosen: float) -> object:
+    """How a quantity is spread over one layer's channels, with the chosen one marked.
+
+    Args:
+        row: (C,) values, NaN where removed.
+        kept: (C,) what the mask on view retains.
+        quantity: what the values are.
+        chosen: value of the channel on view, 0 where it has none.
+    """
     import plotly.graph_objects as go
 
-    there = row[np.isfinite(row) & (row > 0)]
-    counts, edges = np.histogram(np.log10(there), bins=60) if len(there) else (np.zeros(1), np.zeros(2))
-    figure = go.Figure(
-        go.Bar(
+    there = np.isfinite(row) & (row > 0)
+    logs = np.log10(row[there])
+    edges = np.histogram_bin_edges(logs, bins=60) if len(logs) else np.zeros(2)
+    figure = go.Figure()
+    for name, part, colour in (("kept", kept[there], viz.COLOURS[0]), ("cut", ~kept[there], viz.GREY)):
+        counts = np.histogram(logs[part], bins=edges)[0]
+        figure.add_bar(
             x=((edges[:-1] + edges[1:]) / 2).astype(np.float32),
             y=counts.astype(np.float32),
-            marker_color=viz.COLOURS[0],
-            hovertemplate="near 10^%{x:.2f}: %{y:,} channels<extra></extra>",
+            name=f"{name} after this iteration",
+            marker_color=colour,
+            hovertemplate="near 10^%{x:.2f}: %{y:,} channels " + name + "<extra></extra>",
         )
-    )
-    figure.update_layout(bargap=0)
+    figure.update_layout(bargap=0, barmode="stack")
     if chosen > 0:
         figure.add_vline(x=float(np.log10(chosen)), line_color=viz.MARK, annotation_text="this channel")
     figure.update_xaxes(title=f"log10 {quantity}")
     figure.update_yaxes(title="channels")
-    return viz.style(figure, "Most channels matter little: the long tail on the left is cut first", 280)
+    return viz.style(figure, "Most channels matter little: the long tail on the left is cut first", 300)

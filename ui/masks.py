@@ -2,96 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
 
 import streamlit as st
 
-from pruning.config import METHODS, RunConfig
+from pruning.config import METHODS
 from pruning.masks import Mask
-from pruning.runs import Run, StoredIteration
+from pruning.runs import StoredIteration
 from pruning.sites import Geometry
-from ui import state
+from ui import mixtures, state
 
 WITHOUT_PINS = "nothing kept or cut by hand"
 
 
-def names(run: Run, method: str, pinned: bool) -> list[str]:
+def names(chosen: state.Choice) -> list[str]:
     """Masks that the one on view can be compared with, the most telling first."""
-    domains = state.domain_names(run)
-    found = [WITHOUT_PINS] if pinned else []
-    found += [*(f"{name} alone" for name in domains if len(domains) > 1), "equal weights"]
-    found += [f"method {name}" for name in METHODS if name != method]
+    run = chosen.run
+    found = [WITHOUT_PINS] if chosen.keep or chosen.remove else []
+    found += mixtures.names(run)
+    found += [f"method {name}, same text" for name in METHODS if name != chosen.method]
     found += [f"after iteration {it.number} of this run" for it in run.iterations() if it.number > 0]
     for other in state.all_runs(experiments=False):
         same = other.geometry is not None and other.geometry == run.geometry
         if other.id != run.id and same and other.results():
-            found.append(f"run {other.id}")
+            found.append(f"run: {state.label(other)}")
     return found
 
 
-def named(name: str, run: Run, dense: StoredIteration, config: RunConfig, shape: Geometry) -> Mask:
+def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geometry) -> Mask:
     """A mask by one of `names`.
 
     Raises:
         ConfigError: it cannot be had at this ratio.
     """
-    if name == WITHOUT_PINS:
-        return state.preview(dense, config.replace(keep=(), remove=()), shape)
     if name.startswith("after iteration "):
-        return state.iteration(run, int(name.split()[2])).mask
-    if name.startswith("run "):
-        other = next(r for r in state.all_runs() if r.id == name.removeprefix("run "))
+        return state.iteration(chosen.run, int(name.split()[2])).mask
+    if name.startswith("run: "):
+        other = next(run for run in state.all_runs() if f"run: {state.label(run)}" == name)
         return other.iterations()[-1].mask
-    if name.startswith("method "):
-        method = name.removeprefix("method ")
-        preset = METHODS[method]
-        weights = {k: v for k, v in preset.get("mixture", {}).items() if k in state.domain_names(run)}
-        changed = RunConfig.create(
-            model=config.model,
-            method=method,
-            ratio=config.ratio,
-            domains=config.domains,
-            mixture=weights or config.mixture,
-            keep=config.keep,
-            remove=config.remove,
-        )
-        return state.preview(dense, changed, shape)
-    return state.preview(dense, config.replace(mixture=_weights(name, run)), shape)
+    if name == WITHOUT_PINS:
+        changed = dataclasses.replace(chosen, keep=(), remove=())
+    elif name.startswith("method "):
+        method = name.removeprefix("method ").removesuffix(", same text")
+        changed = dataclasses.replace(chosen, method=method, allocation=state.AS_METHOD)
+    else:
+        changed = dataclasses.replace(chosen, mixture=mixtures.named(name, chosen.run))
+    return state.preview(dense, changed.config(), shape)
 
 
-def _weights(name: str, run: Run) -> Mapping[str, float]:
-    domain = name.removesuffix(" alone")
-    return {domain: 1.0} if name != "equal weights" else dict.fromkeys(state.domain_names(run), 1.0)
-
-
-def pins(run: Run, chosen: state.Choice) -> None:
-    """Keep or cut by hand: layers, heads, ranges of channels, and whatever is on view."""
-    shape = run.geometry
+def pins(chosen: state.Choice) -> None:
+    """Keep or cut by hand: layers, heads, ranges of channels, beginning with what is on view."""
+    shape = chosen.run.geometry
     assert shape is not None
-    depth = len(shape.layers)
+    on_view = (chosen.site, chosen.channel)
+    # the controls follow the channel on view, and forget themselves on other pages
+    if st.session_state.get("pin_from") != on_view or "pin_layers" not in st.session_state:
+        st.session_state.pin_from = on_view
+        unit = chosen.channel // shape.head_dim if chosen.site.kind == "attn" else chosen.channel
+        what = "heads" if chosen.site.kind == "attn" else "MLP channels"
+        st.session_state.pin_layers, st.session_state.pin_what = [chosen.site.layer], what
+        st.session_state[f"pin_span_{what}"] = (unit, unit)
     parts = st.columns([3, 3, 3, 2, 2, 2], vertical_alignment="bottom")
-    layers = parts[0].multiselect(
-        "Layers", range(depth), [min(chosen.site.layer, depth - 1)], key="pin_layers"
-    )
+    layers = parts[0].multiselect("Layers", range(len(shape.layers)), key="pin_layers")
     what = parts[1].selectbox("What", ["heads", "MLP channels", "everything"], key="pin_what")
-    first = shape.layers[0]
-    limit = (first.heads if what == "heads" else first.channels) - 1
-    span = (0, 0)
+    part = ""
     if what != "everything":
-        start = chosen.channel // shape.head_dim if chosen.site.kind == "attn" else chosen.channel
-        start = min(start, limit)
-        same = (what == "heads") == (chosen.site.kind == "attn")
-        span = parts[2].slider(
-            "From, to", 0, limit, (start, start) if same else (0, 0), key=f"pin_span_{what}"
-        )
-    part = {
-        "heads": f".attn.{span[0]}-{span[1]}",
-        "MLP channels": f".mlp.{span[0]}-{span[1]}",
-        "everything": "",
-    }
-    selectors = [f"{layer}{part[what]}" for layer in layers]
-    buttons = (("Keep", "keep", "remove"), ("Cut", "remove", "keep"))
-    for column, (title, key, other) in zip(parts[3:5], buttons, strict=True):
+        first = shape.layers[0]
+        limit = (first.heads if what == "heads" else first.channels) - 1
+        st.session_state.setdefault(f"pin_span_{what}", (0, 0))
+        start, end = parts[2].slider("From, to", 0, limit, key=f"pin_span_{what}")
+        part = f".{'attn' if what == 'heads' else 'mlp'}.{start}-{end}"
+    selectors = [f"{layer}{part}" for layer in layers]
+    for column, title, key, other in (
+        (parts[3], "Keep", "keep", "remove"),
+        (parts[4], "Cut", "remove", "keep"),
+    ):
         column.button(
             title,
             on_click=_pin,
@@ -101,18 +86,9 @@ def pins(run: Run, chosen: state.Choice) -> None:
             disabled=not selectors,
         )
     parts[5].button("Forget all", on_click=_forget, width="stretch")
-    left, right = st.columns(2)
-    form = "LAYER, LAYER.attn, LAYER.mlp.FIRST-LAST"
-    for column, key, title in ((left, "keep", "Kept, whatever the score"), (right, "remove", "Cut first")):
-        column.multiselect(
-            title,
-            st.session_state.get(key, []),
-            key=key,
-            accept_new_options=True,
-            placeholder=form,
-            bind="query-params",
-            help=f"Written as {form}; type more, or remove one.",
-        )
+    for pinned, words in ((chosen.keep, "Kept, whatever the score"), (chosen.remove, "Cut first")):
+        if pinned:
+            st.markdown(f"{words}: " + " ".join(f"`{name}`" for name in pinned))
 
 
 def _pin(key: str, other: str, selectors: list[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import METHODS, RunConfig
+from pruning.config import RunConfig
 from pruning.jobs import job
 from pruning.results import paper
 from pruning.runs import Run
@@ -23,16 +23,21 @@ def row(run: Run) -> dict[str, Any]:
     """A run as a row: what it was, what it takes, and its perplexities over those of the dense model."""
     results = run.results()
     accuracy = results.get("zero_shot", {}).get("average", {}).get("acc", {})
+    perplexities = {
+        n: v["pruned"] / v["dense"] if v["pruned"] else None for n, v in results["perplexity"].items()
+    }
+    mean = {"mean": perplexities.pop("mean")} if "mean" in perplexities else {}
     return {
         "run": state.label(run),
-        "method": run.config.method,
         "ratio": results["achieved_ratio"],
         "K": run.config.iterations,
+        **mean,
+        "accuracy": accuracy.get("delta"),
+        **perplexities,
         "parameters": results["parameters"]["pruned"],
         "KV cache": cache_bytes(run),
-        **{n: v["pruned"] / v["dense"] if v["pruned"] else None for n, v in results["perplexity"].items()},
-        "accuracy": accuracy.get("delta"),
         "speed": measured_speed(run),
+        "method": run.config.method,
     }
 
 
@@ -72,6 +77,7 @@ def table(runs: list[Run], rows: list[dict[str, Any]]) -> None:
         [dense, *rows],
         hide_index=True,
         column_config={
+            "run": st.column_config.TextColumn(width="medium", pinned=True),
             "ratio": PERCENT,
             "parameters": st.column_config.NumberColumn(format="localized"),
             "KV cache": st.column_config.NumberColumn(format="localized", help="bytes a token in 16 bit"),
@@ -195,15 +201,17 @@ def origin(run: Run, runs: dict[str, Run]) -> None:
 
 
 def changes(before: RunConfig, after: RunConfig) -> str:
-    """What differs between two configs, in words."""
-    skipped = {"parent", "experiment", *METHODS[after.method]}
-    found = []
+    """What differs between two configs, in words; what a changed method brings with it is left out."""
+    found = [f"method {after.method}"] if before.method != after.method else []
+    preset = RunConfig.create(method=after.method)
     for name in RunConfig.model_fields:
         old, new = getattr(before, name), getattr(after, name)
-        if old != new and name not in skipped:
-            if isinstance(new, dict):
-                new = " ".join(
-                    f"{key} {value:.0%}" if isinstance(value, float) else key for key, value in new.items()
-                )
-            found.append(f"{name} {new:.0%}" if name == "ratio" else f"{name} {new}")
+        brought = before.method != after.method and new == getattr(preset, name)
+        if old == new or brought or name in ("method", "parent", "experiment"):
+            continue
+        if isinstance(new, dict):
+            new = " ".join(
+                f"{key} {value:.0%}" if isinstance(value, float) else key for key, value in new.items()
+            )
+        found.append(f"{name} {new:.0%}" if name == "ratio" else f"{name} {new}")
     return ", ".join(found) or "nothing but the defaults"

@@ -1,32 +1,38 @@
-"""The one state of the app: what is chosen in the sidebar, and the run on view.
+"""The one state of the app: what is chosen in the sidebar, the run on view, and its statistics.
 
-Choices live in widgets bound to the URL, so a link shows a colleague the same view and nobody sees another's.
-`sidebar()` is called by `app.py` on every run of the script and draws them; pages ask `choice()`.
+Choices live in widgets bound to the URL (`ui.sidebar` draws them), so a link shows a colleague the same view and
+nobody sees another's. Pages ask `choice()`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
-from pruning import visualization as viz
-from pruning.config import METHODS, ConfigError, PruningError, RunConfig
+from pruning.config import EMBEDDED_DOMAINS, METHODS, PruningError, RunConfig, RunError
 from pruning.domains import ASSETS
 from pruning.masks import Mask, dense_scales, next_mask
 from pruning.runs import Run, RunStore, StoredIteration
 from pruning.scores import score_sites
 from pruning.sites import Geometry, Site
+from pruning.worker import check, needs
 from ui.navigation import ensure_frame
 
 DEMO_RUN = ASSETS / "demo-run"
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}  # of every figure
+AS_METHOD = "as the method"  # an allocation that is the preset's own
+# What a next run takes over from the run on view whatever its method.
+KEPT = ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "eval_blocks")
+# What belongs to one run only, or is chosen anew for each.
+DROPPED = ("parent", "experiment", "save_model", "tasks", "task_data", "task_folder", "task_limit")
 Array = np.ndarray
-Norms = Mapping[Site, tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Choice:
 
     Attributes:
         run: the run on view, whose statistics the pages look at.
-        ratio, method: of the mask previewed and of the next run.
+        ratio, method, allocation, attention_unit, round_to: of the mask previewed and of the next run.
         mixture: weights of the run's domains, normalised.
         iteration: whose statistics and mask are shown.
         site, channel: the channel on view.
@@ -45,6 +51,9 @@ class Choice:
     run: Run
     ratio: float
     method: str
+    allocation: str
+    attention_unit: str
+    round_to: int
     mixture: dict[str, float]
     iteration: int
     site: Site
@@ -58,22 +67,31 @@ class Choice:
         Raises:
             ConfigError: they contradict each other.
         """
-        base = self.run.config
-        preset = METHODS[self.method]
-        options = {
-            key: value
-            for key, value in base.model_dump().items()
-            if key in ("model", "domains", "samples", "seq_len", "seed", "device", "dtype")
-        }
+        base, preset = self.run.config, METHODS[self.method]
+        options: dict[str, Any] = base.model_dump(exclude=set(DROPPED))
+        if base.method != self.method:
+            options = {key: options[key] for key in KEPT}
+        elif base.ratio == 0 and "iterations" not in preset:  # it only took statistics, in one look
+            del options["iterations"]
+        if base.method == self.method:
+            options.pop("allocation")
         options |= {"method": self.method, "ratio": self.ratio, "mixture": self.mixture}
-        if "iterations" not in preset and base.method == self.method and base.ratio > 0:
-            options["iterations"] = base.iterations
-        if "allocation" not in preset:
-            options["allocation"] = st.session_state.get("allocation") or base.allocation
-        options |= {"attention_unit": st.session_state.get("unit") or base.attention_unit}
-        options |= {"round_to": int(st.session_state.get("round_to") or base.round_to)}
-        parent = None if self.run.path == DEMO_RUN else self.run.id
-        return RunConfig.create(**options, keep=self.keep, remove=self.remove, parent=parent)
+        if self.allocation != AS_METHOD:
+            options["allocation"] = self.allocation
+        options |= {"attention_unit": self.attention_unit, "round_to": self.round_to}
+        options["parent"] = None if self.run.path == DEMO_RUN else self.run.id
+        return RunConfig.create(**options | {"keep": self.keep, "remove": self.remove})
+
+    def for_demo(self) -> Choice:
+        """The same for the demo model where another is on view: without what only that one has."""
+        if self.run.config.model == "demo":
+            return self
+        shares = {name: share for name, share in self.mixture.items() if name in EMBEDDED_DOMAINS}
+        shares = shares or dict(demo_run().config.mixture)
+        return dataclasses.replace(self, run=demo_run(), mixture=shares, keep=(), remove=())
+
+
+# --- runs ------------------------------------------------------------------------------------------------
 
 
 def store() -> RunStore:
@@ -93,96 +111,54 @@ def all_runs(experiments: bool = True) -> list[Run]:
 
 
 def label(run: Run) -> str:
-    """A run in one line."""
+    """A run in one line, like no other's: links name runs by it."""
     if run.path == DEMO_RUN:
         return "demo run (ships with the app)"
     config = run.config
+    what = f"{config.method} {config.ratio:.0%}" if config.ratio else "statistics"
     when = time.strftime("%d %b %H:%M", time.strptime(run.id[:15], "%Y%m%d-%H%M%S"))
-    return f"{when}  {config.method} {config.ratio:.0%}, {Path(config.model).name}"
+    return f"{what} {Path(config.model).name}, {when}, {run.id[-4:]}"
 
 
-def sidebar() -> None:
-    """Draw the choices that are always on the screen."""
-    on_view = st.session_state.get("run")
-    runs = {run.id: run for run in all_runs() if run.config.experiment is None or run.id == on_view}
-    if not runs:
-        st.error("There is no run to show. `python -m pruning prune` makes one.")
-        st.stop()
-    viewable = [name for name, run in runs.items() if run.iterations()] or list(runs)
-    with st.sidebar:
-        st.selectbox(
-            "Run on view",
-            viewable,
-            format_func=lambda name: label(runs[name]),
-            key="run",
-            bind="query-params",
-            help="Its statistics are what the pages show.",
-        )
-        run = runs[st.session_state.run]
-        st.caption(f"Model: {Path(run.config.model).name}, {_shape_words(run)}")
-        st.slider("Pruning ratio", 0, 90, 50, 1, format="%d%%", key="ratio", bind="query-params")
-        st.selectbox("Method", list(METHODS), key="method", bind="query-params")
-        st.markdown("**Whose text decides**")
-        names = domain_names(run)
-        weights = st.container()
-        held = _locks(names)
-        words = {}
-        for name in names:
-            left, right = weights.columns([2, 3], vertical_alignment="bottom", gap="small")
-            words[name] = left.empty()
-            right.slider(
-                name,
-                0,
-                100,
-                50,
-                key=f"w_{name}",
-                bind="query-params",
-                disabled=name in held,
-                label_visibility="collapsed",
-            )
-        shares = mixture(names)
-        for name, place in words.items():
-            lock = ":material/lock: " if name in held else ""
-            place.markdown(f"{lock}{name} **{shares.get(name, 0):.0%}**")
-        if not shares:
-            st.warning("All weights are zero: every domain counts alike until one is raised.")
-        left, right = st.columns(2)
-        left.button("Equal", on_click=_equal, args=(names,), width="stretch", help="The same weight for all")
-        right.button(
-            "Reset", on_click=_reset, args=(names,), width="stretch", help="All choices as they began"
-        )
-        _place(run)
+def begin(config: RunConfig) -> None:
+    """Start a run, put it on view and go to where it is watched.
+
+    Raises:
+        PruningError: it cannot be carried out; nothing is left behind.
+    """
+    check(config)
+    if problem := needs(config, store()).problem:
+        raise RunError(problem)
+    run = store().create(config)
+    run.launch()
+    st.session_state.watched = run.id
+    look_at(run)
+    st.switch_page("pages/prune.py")
 
 
-def _shape_words(run: Run) -> str:
-    shape = run.geometry
-    return f"{len(shape.layers)} layers, width {shape.hidden_size:,}" if shape else "not loaded yet"
+def look_at(run: Run) -> None:
+    """Put a run on view from the next drawing on; a widget's value cannot be set once it is drawn."""
+    st.session_state.next_run = run.id
 
 
-def _place(run: Run) -> None:
-    """Iteration and channel on view: the same on all pages."""
-    shape = run.geometry
-    if shape is None:
+def delete_button(run: Run, key: str) -> None:
+    """A button that deletes a run when it is confirmed."""
+    if st.button("Delete", key=f"delete-{key}", icon=":material/delete:"):
+        st.session_state.doomed = run.id
+    if st.session_state.get("doomed") != run.id:
         return
-    st.markdown("**On view**")
-    if run.config.iterations > 1:
-        st.slider(
-            "Iteration",
-            1,
-            run.config.iterations,
-            1,
-            key="iteration",
-            bind="query-params",
-            help="Its statistics, and the mask after it. The arrow keys walk.",
-        )
-    kind = st.radio("Site", ["mlp", "attn"], horizontal=True, key="site", bind="query-params")
-    left, right = st.columns([2, 3])
-    layer = left.number_input("Layer", 0, len(shape.layers) - 1, key="layer", bind="query-params")
-    # one limit for both sites: a widget whose limits change forgets its value
-    widest = max(shape.channels(site) for site in shape.sites)
-    right.number_input("Channel", 0, widest - 1, key="channel", bind="query-params")
-    width = shape.channels(Site(int(layer), kind))
-    st.caption(f"{width:,} {viz.KIND_NAMES[kind]} channels in this layer")
+    st.warning("This cannot be undone.")
+    if st.button("Yes, delete it", key=f"yes-{key}"):
+        del st.session_state.doomed
+        try:
+            store().delete(run.id)
+        except PruningError as error:
+            explain(error)
+        else:
+            st.rerun()
+
+
+# --- choices ---------------------------------------------------------------------------------------------
 
 
 def domain_names(run: Run) -> list[str]:
@@ -193,30 +169,6 @@ def domain_names(run: Run) -> list[str]:
         found = {file.stem.removeprefix("moments-") for file in files}
         return [name for name in run.config.mixture if name in found]
     return list(run.config.mixture)
-
-
-def _locks(names: list[str]) -> list[str]:
-    """The control that locks shares; gives the domains that are locked."""
-    if len(names) < 2:
-        return []
-    held = st.pills(
-        "Lock the share of",
-        names,
-        selection_mode="multi",
-        key="locked",
-        bind="query-params",
-        on_change=_rebase,
-        args=(names,),
-        help="It stays what it is; the others divide the rest.",
-    )
-    st.session_state["held"] = held
-    return held
-
-
-def _rebase(names: list[str]) -> None:
-    """Weights become the shares they meant before a lock was set or lifted, so that nothing jumps."""
-    for name, share in mixture(names).items():
-        st.session_state[f"w_{name}"] = round(100 * share)
 
 
 def mixture(names: list[str]) -> dict[str, float]:
@@ -235,48 +187,41 @@ def mixture(names: list[str]) -> dict[str, float]:
     return {name: shares[name] for name in names if shares}
 
 
-def _equal(names: list[str]) -> None:
-    for name in names:
-        if name not in st.session_state.get("held", []):
-            st.session_state[f"w_{name}"] = 50
-
-
-def _reset(names: list[str]) -> None:
-    st.session_state.locked = st.session_state.held = []
-    _equal(names)
-    st.session_state.ratio, st.session_state.method = 50, "iterative"
-    st.session_state.keep, st.session_state.remove = [], []
-
-
 def choice() -> Choice:
     """What is chosen now."""
     ensure_frame()
-    runs = {run.id: run for run in all_runs()}
-    run = runs[st.session_state.run]
+    chosen = st.session_state
+    run = next((run for run in all_runs() if run.id == chosen.run), demo_run())
     names = domain_names(run)
     last = max((it.number for it in run.iterations()), default=0)
-    site = Site(int(st.session_state.get("layer") or 0), st.session_state.get("site") or "mlp")
+    site = Site(int(chosen.get("layer") or 0), chosen.get("site") or "mlp")
     shape = run.geometry
     width = shape.channels(site) if shape and site.layer < len(shape.layers) else 1
     return Choice(
         run=run,
-        ratio=st.session_state.ratio / 100,
-        method=st.session_state.method,
+        ratio=chosen.ratio / 100,
+        method=chosen.method,
+        allocation=chosen.allocation,
+        attention_unit=chosen.unit,
+        round_to=int(chosen.round_to),
         mixture=mixture(names) or {name: 1 / len(names) for name in names},
-        iteration=min(st.session_state.get("iteration", 1) or 1, last),
+        iteration=min(chosen.get("iteration", 1) or 1, last),
         site=site,
-        channel=min(int(st.session_state.get("channel") or 0), width - 1),
-        keep=tuple(st.session_state.get("keep", [])),
-        remove=tuple(st.session_state.get("remove", [])),
+        channel=min(int(chosen.get("channel") or 0), width - 1),
+        keep=tuple(chosen.get("keep", [])),
+        remove=tuple(chosen.get("remove", [])),
     )
 
 
-# --- statistics of the run on view ------------------------------------------------------------------------
+# --- statistics of the run on view -----------------------------------------------------------------------
 
 
-@st.cache_resource(max_entries=24, show_spinner=False)
+@st.cache_resource(max_entries=6, show_spinner=False)
 def _stored(path: str, stamp: int) -> StoredIteration:
-    """An iteration whose arrays stay in memory once read; shared by all sessions and never written to."""
+    """An iteration whose arrays stay in memory once read; shared by all sessions and never written to.
+
+    Six of a 32B model with four domains are 1 GB.
+    """
     run = Run(Path(path).parent)
     return next(iteration for iteration in run.iterations() if iteration.path == Path(path))
 
@@ -284,7 +229,12 @@ def _stored(path: str, stamp: int) -> StoredIteration:
 def iteration(run: Run, number: int) -> StoredIteration:
     """An iteration of a run; 0 is the dense model."""
     found = next(it for it in run.iterations() if it.number == number)
-    return _stored(str(found.path), (found.path / "metrics.json").stat().st_mtime_ns)
+    return _stored(str(found.path), stamp(found))
+
+
+def stamp(it: StoredIteration) -> int:
+    """Changes when an iteration is written anew; for the keys of caches."""
+    return (it.path / "metrics.json").stat().st_mtime_ns
 
 
 def statistics_iteration(chosen: Choice) -> StoredIteration | None:
@@ -304,8 +254,7 @@ def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:
     Raises:
         ConfigError: the ratio cannot be reached, or pins contradict each other.
     """
-    stamp = (it.path / "metrics.json").stat().st_mtime_ns
-    return _preview(str(it.path), stamp, config.model_dump_json(), it, config, geometry)
+    return _preview(str(it.path), stamp(it), config.model_dump_json(), it, config, geometry)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -335,7 +284,7 @@ def follow(run: Run) -> None:
     watch()
 
 
-def explain(error: PruningError | ConfigError) -> None:
+def explain(error: PruningError) -> None:
     """A person's mistake, in one sentence."""
     text = str(error)
     st.error(text[:1].upper() + text[1:])

@@ -11,7 +11,7 @@ from typing import Any
 import streamlit as st
 
 from pruning.config import PruningError
-from pruning.export import Traits, homes, snippet
+from pruning.export import Traits, homes
 from pruning.jobs import Job, job
 from pruning.runs import Run
 from pruning.terminal import size_text
@@ -127,8 +127,7 @@ def exports(run: Run, checkpoint: Path) -> None:
         if output["difference"] is not None:
             text += f" Loaded again: the largest difference of a logit is {output['difference']:.2g}."
         st.success(text)
-        home = next(home for home in found if home.format == form)
-        st.code(snippet(home, Path(output["path"])), language="python")
+        st.code(output["snippet"], language="python")
         path = Path(output["path"])
         if output["bytes"] <= DOWNLOAD_BYTES:
             name = path.name if path.is_file() else f"{run.id}-{form}.zip"
@@ -156,47 +155,41 @@ def speed(run: Run, checkpoint: Path) -> None:
         start(task, [*arguments, "--batch", "1,8", "--lengths", "128", "--repeats", "5"])
 
     def show(output: dict[str, Any]) -> None:
-        names = dict(zip((m["model"] for m in output["models"]), ("dense", "pruned"), strict=False))
-        rows = []
+        names = ("dense", "pruned")  # in this order of the command's arguments
+        cells: dict[tuple[int, int], list[dict[str, Any]]] = {}
         for cell in output["speed"]:
-            base = next(
-                c
-                for c in output["speed"]
-                if (c["batch"], c["length"]) == (cell["batch"], cell["length"])
-                and names[c["model"]] == "dense"
-            )
-            rows.append(
-                {
-                    "model": names[cell["model"]],
-                    "batch": cell["batch"],
-                    "prompt": cell["length"],
-                    **{
-                        f"{what} tokens/s": f"{cell[what]['median']:,.0f} ({cell[what]['lowest']:,.0f} to {cell[what]['highest']:,.0f})"
-                        for what in ("prefill", "decode")
-                    },
-                    **{
-                        f"{what} x dense": cell[what]["median"] / base[what]["median"]
-                        for what in ("prefill", "decode")
-                    },
-                }
-            )
+            cells.setdefault((cell["batch"], cell["length"]), []).append(cell)
+        rows = [
+            {"model": name, "batch": batch, "prompt": length}
+            | {f"{what} tokens/s": _spread(cell[what]) for what in ("prefill", "decode")}
+            | {
+                f"{what} x dense": cell[what]["median"] / pair[0][what]["median"]
+                for what in ("prefill", "decode")
+            }
+            for (batch, length), pair in cells.items()
+            for name, cell in zip(names, pair, strict=True)
+        ]
         number = st.column_config.NumberColumn(format="%.2f")
         st.dataframe(
             rows, hide_index=True, column_config={f"{w} x dense": number for w in ("prefill", "decode")}
         )
         sizes = [
             {
-                "model": names[m["model"]],
+                "model": name,
                 "parameters": m["parameters"],
                 "memory": size_text(m["memory_bytes"]),
                 "KV cache of a token": size_text(m["cache_bytes"]),
             }
-            for m in output["models"]
+            for name, m in zip(names, output["models"], strict=True)
         ]
         st.dataframe(sizes, hide_index=True)
         st.caption(f"On {output['device']} in {output['dtype']}: median and range of the turns.")
 
     working(task, "Dense and pruned are being timed", show)
+
+
+def _spread(speed: dict[str, float]) -> str:
+    return f"{speed['median']:,.0f} ({speed['lowest']:,.0f} to {speed['highest']:,.0f})"
 
 
 def packed(path: Path) -> bytes:

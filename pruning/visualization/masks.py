@@ -16,6 +16,7 @@ from pruning.visualization.style import (
     KIND_COLOURS,
     KIND_NAMES,
     MAX_BINS,
+    MAX_POINTS,
     Array,
     graph,
     level,
@@ -88,10 +89,10 @@ def comparison_figure(data: Heatmap, other: str, title: str = "", height: int = 
         xgap=1 if len(data.first) <= 128 else 0,
         hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}: %{{customdata}}<extra></extra>",
         customdata=np.asarray(names, dtype=object)[data.values.astype(int)]
-        if data.values.size <= 4096
+        if data.values.size <= MAX_POINTS
         else None,
     )
-    if data.values.size > 4096:
+    if data.values.size > MAX_POINTS:
         figure.update_traces(hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<extra></extra>")
     figure.update_xaxes(title=unit)
     return figure

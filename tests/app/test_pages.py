@@ -51,11 +51,11 @@ def test_the_first_page_shows_a_figure_and_needs_no_torch():
     assert result.stdout.strip().splitlines()[-1] == "[]"
 
 
-def open_page(page, **sliders):
-    """The page after moving sliders on the first one: later runs of AppTest leave out app.py's frame."""
+def open_page(page, **choices):
+    """The page after choosing on the first one: later runs of AppTest leave out app.py's frame."""
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
-    for key, value in sliders.items():
-        at.sidebar.slider(key=key).set_value(value)
+    for key, value in choices.items():
+        at.session_state[key] = value
     at.run()
     at.switch_page(f"pages/{page}.py").run()
     assert not at.exception
@@ -103,11 +103,9 @@ def test_all_weights_zero_is_said_and_harms_nothing(monkeypatch):
     assert not at.error
 
 
-def test_a_ratio_out_of_reach_is_a_sentence(app):
-    app.switch_page("pages/masks.py").run()
-    app.multiselect(key="keep").set_value(["0-4"])
-    app.run()
-    assert not app.exception
+def test_a_ratio_out_of_reach_is_a_sentence(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    app = open_page("masks", keep=["0-4"])
     assert any("cannot be reached" in error.value for error in app.error)
 
 
@@ -186,21 +184,35 @@ def test_heads_and_layers_are_pinned_by_a_button(app):
     app.run()
     next(b for b in app.button if b.key == "pin-keep").click()
     app.run()
-    assert app.multiselect(key="keep").value == ["1", "2"]
+    assert app.session_state["keep"] == ["1", "2"]
     assert app.metric[0].value.startswith("50.0") and before.startswith("50.0")  # the budget is met elsewhere
+    assert app.selectbox(key="other").options[0] == "nothing kept or cut by hand"  # and where is on view
     app.switch_page("pages/prune.py").run()
     assert any("keep ('1', '2')" in caption.value for caption in app.caption)
     app.switch_page("pages/masks.py").run()
-    next(b for b in app.button if b.key == "pin-remove").click()
-    app.run()
-    assert app.multiselect(key="keep").value == ["1", "2"]  # another layer is named by now, or the same moves
     next(b for b in app.button if b.label == "Forget all").click()
     app.run()
-    assert app.multiselect(key="keep").value == [] == app.multiselect(key="remove").value
+    assert app.session_state["keep"] == [] == app.session_state["remove"]
+
+
+def test_the_pin_controls_begin_with_the_channel_on_view(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = open_page("masks", site="attn", layer=4, channel=70)
+    assert at.multiselect(key="pin_layers").value == [4]
+    assert at.selectbox(key="pin_what").value == "heads"
+    assert at.slider(key="pin_span_heads").value == (2, 2)
 
 
 @pytest.mark.parametrize(
-    "other", ["wiki alone", "equal weights", "method flap", "method random", "after iteration 3 of this run"]
+    "other",
+    [
+        "wiki alone",
+        "equal weights",
+        "the run's own mixture",
+        "method flap, same text",
+        "method random, same text",
+        "after iteration 3 of this run",
+    ],
 )
 def test_masks_are_compared(app, other):
     app.switch_page("pages/masks.py").run()
@@ -209,17 +221,127 @@ def test_masks_are_compared(app, other):
     assert not app.exception and not app.error
     counts = [int(m.value.replace(",", "")) for m in app.metric[4:8]]
     assert sum(counts) == 6 * (256 + 1024)
-    assert (counts[1] + counts[2] == 0) == (other == "equal weights")
+    assert (counts[1] + counts[2] == 0) == (other in ("equal weights", "the run's own mixture"))
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "equal"])
-def test_the_allocation_reaches_the_mask_and_the_run(app, allocation):
-    app.switch_page("pages/masks.py").run()
-    app.selectbox(key="allocation").set_value(allocation)
+def test_how_it_is_cut_reaches_the_mask_and_the_run(monkeypatch, allocation):
+    monkeypatch.chdir(ROOT)
+    choices = {"allocation": allocation, "unit": "query_head", "round_to": 64}
+    at = open_page("masks", **choices)
+    assert not at.error and figures(at)[2:4] != figures(open_page("masks"))[2:4]
+    at.switch_page("pages/prune.py").run()
+    words = " ".join(caption.value for caption in at.caption)
+    assert f"allocation {allocation}" in words and "attention_unit query_head" in words
+    assert "round_to 64" in words
+
+
+def test_a_method_brings_its_own_iterations(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = open_page("prune")
+    at.number_input(key="k_iterative").set_value(3)
+    at.run()
+    at.session_state["method"] = "flap"
+    at.run()
+    assert not at.exception and at.number_input(key="k_flap").value == 1
+
+
+def test_a_mixture_of_ones_own_is_compared(app):
+    app.switch_page("pages/importance.py").run()
+    app.selectbox(key="against").set_value("a mixture of my own")
+    app.run()
+    app.text_input(key="written").set_value("code=3, wiki=1")
     app.run()
     assert not app.exception and not app.error
-    app.switch_page("pages/prune.py").run()
-    assert any(f"allocation {allocation}" in caption.value for caption in app.caption)
+    app.text_input(key="written").set_value("cod=3")
+    app.run()
+    assert any("no domain cod" in error.value for error in app.error)
+    next(b for b in app.button if "sliders" in b.label).click()
+    app.run()
+    assert app.text_input(key="written").value == "wiki=0.25, web=0.25, code=0.25, math=0.25"
+
+
+def test_a_locked_share_stays_what_it_is(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for key, value in {"w_code": "40", "locked": "code", "w_math": "100"}.items():
+        at.query_params[key] = value
+    at.run()
+    assert at.sidebar.slider(key="w_code").disabled and not at.sidebar.slider(key="w_math").disabled
+    words = " ".join(m.value for m in at.sidebar.markdown)
+    assert "code **40%**" in words and "math **30%**" in words and "wiki **15%**" in words
+
+
+def test_locking_and_lifting_a_lock_change_no_share(monkeypatch):
+    import streamlit as st
+
+    from ui import sidebar, state
+
+    names = ["a", "b", "c"]
+    session = type("State", (dict,), {"__getattr__": dict.get, "__setattr__": dict.__setitem__})()
+    session.update(w_a=10, w_b=30, w_c=60, held=[])
+    monkeypatch.setattr(st, "session_state", session)
+    for held in (["b"], ["b", "c"], []):
+        before = state.mixture(names)
+        sidebar._rebase(names)
+        session["held"] = held
+        assert state.mixture(names) == pytest.approx(before, abs=0.01)
+    session.update(w_a=80, w_b=80, w_c=50, held=["a", "b"])  # more than there is to share out
+    assert sum(state.mixture(names).values()) == pytest.approx(1)
+
+
+def test_the_choices_of_a_run_can_be_taken(monkeypatch, tmp_path):
+    from pruning import RunConfig
+    from pruning.runs import RunStore, write_json
+
+    options = {"method": "wanda_sp", "ratio": 0.3, "mixture": {"code": 3, "math": 1}, "round_to": 8}
+    run = RunStore().create(RunConfig.create(**options, keep=("0.attn",)))
+    write_json(run.path / "status.json", {"state": "failed", "message": "-", "created": 1})
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = run.id  # a link may name it by its id
+    at.run()
+    next(b for b in at.sidebar.button if b.label == "As in the run on view").click()
+    at.run()
+    assert not at.exception
+    keys = ("ratio", "method", "w_code", "w_math", "round_to", "keep", "allocation")
+    found = [at.session_state[key] for key in keys]
+    assert found == [30, "wanda_sp", 75, 25, 8, ["0.attn"], "as the method"]
+
+
+def test_reset_begins_again(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for key, value in {
+        "ratio": "30",
+        "w_code": "90",
+        "keep": "0.attn",
+        "layer": "2",
+        "unit": "query_head",
+    }.items():
+        at.query_params[key] = value
+    at.run()
+    next(b for b in at.sidebar.button if b.label == "Reset").click()
+    at.run()
+    keys = ("ratio", "w_code", "keep", "layer", "unit")
+    assert [at.session_state[key] for key in keys] == [50, 50, [], 0, "kv_group"]
+
+
+def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(monkeypatch):
+    from pruning import RunConfig
+    from pruning.runs import RunStore
+    from ui import state
+
+    store = RunStore()
+    runs = [store.create(RunConfig.create()) for _ in range(2)]
+    assert len({state.label(run) for run in runs}) == 2
+    broken = store.create(RunConfig.create())
+    (broken.path / "config.json").write_text("{")
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert not at.exception
+    assert any(broken.id in caption.value for caption in at.caption)
+    assert at.sidebar.selectbox(key="run").value == "demo-run"  # what a link leaves out stays the same
 
 
 def make_run(state, tmp=None, **status):
@@ -345,8 +467,9 @@ def test_a_custom_domain_gets_its_slider(monkeypatch, tmp_path, tiny_folder, tex
     )
     execute(run)
     monkeypatch.chdir(ROOT)
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
-    assert at.sidebar.selectbox(key="run").value == run.id  # the newest is on view
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = run.id
+    at.run()
     assert at.sidebar.slider(key="w_words").value == 50
     at.sidebar.slider(key="w_words").set_value(100)
     at.run()
@@ -384,6 +507,7 @@ def upload(app, name, content, title):
     app.switch_page("pages/calibration.py").run()
     app.file_uploader[0].set_value((name, content, "text/plain"))
     next(t for t in app.text_input if t.label == "Name of your domain").set_value(title)
+    next(b for b in app.button if b.label == "Add it").click()
     app.run()
     assert not app.exception
     return app
@@ -422,9 +546,8 @@ def test_a_text_that_is_too_short_is_a_sentence(app):
 
 
 def test_a_model_that_is_not_there_is_a_sentence(app):
+    app.session_state["model"] = "no/where/at all"
     app.switch_page("pages/calibration.py").run()
-    next(t for t in app.text_input if t.label == "Model").set_value("no/where/at all")
-    app.run()
     assert not app.exception
     assert any("there is no model" in warning.value for warning in app.warning)
 
@@ -447,7 +570,9 @@ def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_fi
         execute(run, stop)
     write_json(run.path / "status.json", {"state": "running", "created": 1, **alive})
     monkeypatch.chdir(ROOT)
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = run.id
+    at.run()
     assert at.sidebar.selectbox(key="run").value == run.id
     for page in ("importance", "masks"):
         at.switch_page(f"pages/{page}.py").run()

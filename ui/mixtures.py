@@ -1,0 +1,67 @@
+"""Other mixtures to hold against the one of the sliders: a domain alone, the run's own, one that was written down."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pruning.config import PruningError, RunConfig, parse_mixture
+from pruning.runs import Run
+from ui import state
+
+EQUAL, OWN, WRITTEN = "equal weights", "the run's own mixture", "a mixture of my own"
+
+
+def names(run: Run) -> list[str]:
+    """Every other mixture of a run's domains."""
+    domains = state.domain_names(run)
+    if len(domains) < 2:
+        return [OWN]
+    return [*(f"{name} alone" for name in domains), EQUAL, OWN, WRITTEN]
+
+
+def named(name: str, run: Run) -> dict[str, float]:
+    """Shares by one of `names`."""
+    domains = state.domain_names(run)
+    if name == EQUAL:
+        return {domain: 1 / len(domains) for domain in domains}
+    if name == OWN:
+        return dict(run.config.mixture)
+    if name == WRITTEN:
+        return _written(run)
+    return {name.removesuffix(" alone"): 1.0}
+
+
+def _written(run: Run) -> dict[str, float]:
+    """What stands in the control that `write` draws; equal shares where it says nothing that can be used."""
+    text = st.session_state.get("written", "")
+    known = state.domain_names(run)
+    try:
+        found = RunConfig.create(mixture=parse_mixture(text), domains=run.config.domains).mixture
+    except PruningError:
+        found = {}
+    return found if found and set(found) <= set(known) else named(EQUAL, run)
+
+
+def write(chosen: state.Choice) -> None:
+    """The control for a mixture of one's own: written, or taken from the sliders to be compared with later."""
+    known = state.domain_names(chosen.run)
+    left, right = st.columns([4, 2], vertical_alignment="bottom")
+    text = left.text_input(
+        "The other mixture",
+        key="written",
+        bind="query-params",
+        persist_state="session",
+        placeholder=", ".join(f"{name}=1" for name in known),
+    )
+    right.button("Take the sliders' mixture", on_click=_take, args=(chosen.mixture,), width="stretch")
+    try:
+        if text and (unknown := set(parse_mixture(text)) - set(known)):
+            st.error(
+                f"There is no domain {', '.join(sorted(unknown))} in this run: it has {', '.join(known)}."
+            )
+    except PruningError as error:
+        state.explain(error)
+
+
+def _take(shares: dict[str, float]) -> None:
+    st.session_state.written = ", ".join(f"{name}={share:.2f}" for name, share in shares.items())

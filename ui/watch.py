@@ -1,0 +1,86 @@
+"""A run at work as the Prune page shows it: how far it is, what it costs so far, and what can be done with it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pruning import visualization as viz
+from pruning.config import PruningError
+from pruning.runs import Run
+from ui import report, state
+
+
+def show(run: Run) -> None:
+    """Progress that keeps itself current while the run is at work, then its buttons and its log."""
+    going = run.active
+
+    @st.fragment(run_every=1.0 if going else None)
+    def live() -> None:
+        _status(run)
+        iterations = run.iterations()
+        if iterations and iterations[0].metrics["perplexity"]:
+            st.plotly_chart(
+                viz.perplexity_figure(viz.perplexity_data(iterations)),
+                alt="Perplexity by iteration so far",
+                config=state.PLOT,
+                key=f"ppl-{len(iterations)}",
+            )
+        if going and not run.active:
+            st.rerun()
+
+    live()
+    _buttons(run, going)
+    with st.expander("Log"):
+        st.code(run.last_words() or "Nothing was printed.", language=None)
+    st.code(report.command(run), language="bash")
+
+
+def _status(run: Run) -> None:
+    status = run.status()
+    what = status["state"]
+    if what == "queued":
+        st.info(f"Waiting: {status.get('ahead', 0)} run(s) before it on this device.")
+    elif what in ("starting", "running", "cancelling", "stalled"):
+        where = f"iteration {status.get('current', 0)} of {status.get('iterations', '?')}"
+        text = f"{what}: {where}, {status.get('stage', 'loading the model')} {status.get('detail', '')}"
+        st.progress(min(1.0, status.get("done", 0) / max(status.get("total", 1), 1)), text=text)
+        eta, rate = status.get("eta"), status.get("per_second")
+        words = [f"{rate:,.0f} {status.get('unit', 'tokens')} a second." if rate else ""]
+        words += [f"About {eta:.0f} s left." if eta else ""]
+        st.caption(" ".join(filter(None, words)))
+        if what == "stalled":
+            st.warning(
+                "No sign of life for half a minute. It may be swapping; cancel it if it does not come back."
+            )
+    elif what == "finished":
+        st.success("Finished. The Results page compares it with the dense model.")
+    elif what == "cancelled":
+        st.warning("Cancelled. It goes on after its last complete iteration.")
+    else:
+        st.error(f"It {'died' if what == 'dead' else 'failed'}. {status.get('message', '')}")
+
+
+def _buttons(run: Run, going: bool) -> None:
+    columns = st.columns(3)
+    if going:
+        if columns[0].button("Cancel", icon=":material/stop:", width="stretch"):
+            run.cancel()
+            st.rerun()
+        return
+    if run.results():
+        if columns[0].button("What it cost", icon=":material/bar_chart:", width="stretch"):
+            st.session_state.side = [run.id]
+            st.switch_page("pages/results.py")
+    elif columns[0].button("Resume", icon=":material/play_arrow:", width="stretch"):
+        try:
+            run.launch()
+        except PruningError as error:
+            state.explain(error)
+        else:
+            st.rerun()
+    looked = len(run.iterations()) > 1
+    if looked and columns[1].button("Its channels", icon=":material/grid_on:", width="stretch"):
+        state.look_at(run)
+        st.switch_page("pages/importance.py")
+    with columns[2]:
+        state.delete_button(run, f"watch-{run.id}")
