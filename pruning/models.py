@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pruning.config import Dtype, ModelError
 from pruning.domains import ASSETS
-from pruning.sites import ARCHITECTURES, CausalLM, Geometry, LayerShape
+from pruning.folders import PRUNING_FILE
+from pruning.sites import ARCHITECTURES, CausalLM, Geometry
 
 DEMO = ASSETS / "demo-model"
-PRUNING_FILE = "pruning.json"  # marks a checkpoint of this project and holds its geometry
 MASK_FILE = "mask.safetensors"  # what is retained of the dense model
+BIASES_FILE = "biases.safetensors"  # beside a mask: of the output projections
 WEIGHTS = "model*.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+# What an export with its modelling file adds to the dense config.
+OWN_KEYS = ("auto_map", "per_layer_config", "output_bias", "allow_global_per_layer_attribute_access")
 _PREFIX = "pruned_"  # of the model type of an export that brings its modelling file
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -154,6 +160,8 @@ def read_record(path: Path) -> dict[str, Any]:
         Geometry.from_dict(record["geometry"])
         if not all(isinstance(value, bool) for value in record["biased"].values()):
             raise ValueError
+        if not isinstance(record.get("config", {}), dict) or not isinstance(record.get("base", ""), str):
+            raise ValueError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(
             f"{str(file)!r} is not the record of a pruned model: export or prune the model again."
@@ -161,7 +169,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def _model_type(config: dict[str, Any]) -> str:
+def dense_type(config: dict[str, Any]) -> str:
     """The dense architecture.
 
     Raises:
@@ -187,48 +195,83 @@ def describe(name: str) -> Summary:
         gone = dense.geometry.linear_parameters - pruned.linear_parameters
         return replace(dense, geometry=pruned, parameters=dense.parameters - gone)
     config = read_config(path)
-    model_type = _model_type(config)
-    heads = config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or heads
-    qkv_bias = model_type == "qwen2" or bool(config.get("attention_bias"))
-    shape = LayerShape(kv_heads, heads // kv_heads, config["intermediate_size"])
-    geometry = Geometry(
-        hidden_size=config["hidden_size"],
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        layers=(shape,) * config["num_hidden_layers"],
-        query_bias=qkv_bias,
-        key_value_bias=qkv_bias,
-        gate_up_bias=bool(config.get("mlp_bias")),
-    )
+    model_type = dense_type(config)
+    try:
+        geometry, vocabulary = _dense_geometry(config, model_type), int(config["vocab_size"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else "has widths that are no whole numbers"
+        raise ModelError(
+            f"{str(path / 'config.json')!r} {what}: copy the model's own config again."
+        ) from None
     if record := read_record(path):
         geometry = Geometry.from_dict(record["geometry"])
     return Summary(
         model_type=model_type,
         geometry=geometry,
-        vocabulary=config["vocab_size"],
-        context=config.get("max_position_embeddings", 0),
+        vocabulary=vocabulary,
+        context=config.get("max_position_embeddings") or 0,
         tied=bool(config.get("tie_word_embeddings")),
-        parameters=_stored_parameters(path),
+        parameters=sum(math.prod(tensor["shape"]) for *_, tensor in _stored_tensors(path)),
         dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
     )
 
 
-def _stored_parameters(path: Path) -> int:
-    """Parameters in the weight files, from their headers."""
-    total = 0
-    for file in path.glob(WEIGHTS):
+def _dense_geometry(config: Mapping[str, Any], model_type: str) -> Geometry:
+    heads = config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    qkv_bias = model_type == "qwen2" or bool(config.get("attention_bias"))
+    shape = {"kv_heads": kv_heads, "group": heads // kv_heads, "channels": config["intermediate_size"]}
+    return Geometry.from_dict(
+        {
+            "hidden_size": config["hidden_size"],
+            "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
+            "layers": [shape] * config["num_hidden_layers"],
+            "query_bias": qkv_bias,
+            "key_value_bias": qkv_bias,
+            "gate_up_bias": bool(config.get("mlp_bias")),
+        }
+    )
+
+
+def _stored_tensors(path: Path, pattern: str = WEIGHTS) -> Iterator[tuple[str, Path, int, dict[str, Any]]]:
+    """Name, file, offset and header (`dtype`, `shape`, `data_offsets`) of every stored tensor.
+
+    Raises:
+        ModelError: a file is broken.
+    """
+    for file in sorted(path.glob(pattern)):
+        try:
+            with file.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+                if not 0 < size < file.stat().st_size:
+                    raise ValueError
+                header = json.loads(stream.read(size))
+            header.pop("__metadata__", None)
+            for tensor in header.values():
+                tensor["shape"], tensor["data_offsets"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ModelError(
+                f"{str(file)!r} is no safetensors file, or only a part of one: copy or download it again."
+            ) from None
+        for name, tensor in header.items():
+            yield name, file, 8 + size, tensor
+
+
+def weights_digest(path: Path) -> str:
+    """A name for the stored tensors of a model folder, whatever files they are spread over; reads them all.
+
+    Raises:
+        ModelError: a file is broken.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    found = list(_stored_tensors(path)) or list(_stored_tensors(path, "*.safetensors"))  # none beside masks
+    for name, file, offset, tensor in sorted(found, key=lambda entry: entry[0]):
+        digest.update(f"{name} {tensor.get('dtype')} {tensor['shape']}".encode())
+        begin, end = tensor["data_offsets"]
         with file.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            if not 0 < size < file.stat().st_size:
-                raise ModelError(f"{str(file)!r} is no safetensors file, or only the beginning of one.")
-            header = json.loads(stream.read(size))
-        for key, tensor in header.items():
-            if key != "__metadata__":
-                count = 1
-                for length in tensor["shape"]:
-                    count *= length
-                total += count
-    return total
+            stream.seek(offset + begin)
+            digest.update(stream.read(end - begin))
+    return digest.hexdigest()
 
 
 def pick_device(device: str) -> str:
@@ -259,101 +302,35 @@ def load(name: str, device: str = "auto", dtype: Dtype | Literal["stored"] = "au
         dtype: `auto` is float32 on a CPU and the checkpoint's own elsewhere, `stored` that everywhere.
 
     Raises:
-        ModelError: no such model, weights that are missing or broken, an unsupported architecture.
+        ModelError: no such model, weights that are missing, broken or more than the architecture has, no
+            tokenizer, an unsupported architecture.
     """
     import torch
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
+    from pruning.reading import cut_by_masks, read_dense, read_pruned
+
     logging.disable_progress_bar()  # the library's own bars would break ours
     path = locate(name)
     record = read_record(path)
     if base := record.get("base"):
-        return _apply_masks(load(base, device, dtype), path, name)
-    _model_type(read_config(path))
+        return cut_by_masks(load(base, device, dtype), path, name)
+    dense_type(read_config(path))
+    if not any((path / file).exists() for file in TOKENIZER_FILES):
+        raise ModelError(
+            f"the folder {str(path)!r} holds no tokenizer: copy the dense model's tokenizer.json and "
+            "tokenizer_config.json into it."
+        )
     device = pick_device(device)
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "stored"
     torch_dtype = None if dtype == "stored" else getattr(torch, dtype)
     try:
-        model = (_read_pruned if record else _read_dense)(path, torch_dtype)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        model = (read_pruned if record else read_dense)(path, torch_dtype)
+        # with the config at hand the library need not run an export's modelling file to find it
+        tokenizer = AutoTokenizer.from_pretrained(path, config=model.config)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise ModelError(f"the model in {str(path)!r} cannot be loaded: {reason}") from None
     return LoadedModel(model.to(device).eval(), tokenizer, name, path, fingerprint(path))
-
-
-def _read_dense(path: Path, dtype: Any) -> CausalLM:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    try:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto", use_safetensors=True)
-    except SafetensorError as error:
-        raise ModelError(
-            f"the weights in {str(path)!r} are broken ({error}): copy or download them again."
-        ) from None
-
-
-def _read_pruned(path: Path, dtype: Any) -> CausalLM:
-    import torch
-    from accelerate import init_empty_weights
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
-    from pruning.surgery import resize
-
-    record, content = read_record(path), read_config(path)
-    model_type = _model_type(content)
-    for key in ("model_type", "auto_map", "per_layer_config"):
-        content.pop(key, None)
-    config = CONFIG_MAPPING[model_type].from_dict(content)
-    state: dict[str, torch.Tensor] = {}
-    try:
-        for file in sorted(path.glob(WEIGHTS)):
-            state |= load_file(file)
-    except SafetensorError as error:
-        raise ModelError(
-            f"the weights in {str(path)!r} are broken ({error}): copy or download them again."
-        ) from None
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config)
-    resize(model, Geometry.from_dict(record["geometry"]), record["biased"])
-    stored = next(iter(state.values())).dtype
-    report = model.load_state_dict(
-        {k: v.to(dtype or stored) for k, v in state.items()}, strict=False, assign=True
-    )
-    model.tie_weights()
-    missing = [key for key in report.missing_keys if model.get_parameter(key).is_meta]
-    if missing or report.unexpected_keys:
-        odd = (missing or report.unexpected_keys)[0]
-        raise ModelError(f"the checkpoint in {str(path)!r} does not fit its {PRUNING_FILE}: see {odd!r}.")
-    return model
-
-
-def _apply_masks(loaded: LoadedModel, path: Path, name: str) -> LoadedModel:
-    """Cut a dense model as an export of masks says."""
-    from safetensors.numpy import load_file
-    from safetensors.torch import load_file as load_tensors
-
-    from pruning.masks import Mask
-    from pruning.sites import Site, geometry
-    from pruning.surgery import remove, set_output_biases
-
-    full = Mask.full(geometry(loaded.model))
-    try:
-        arrays = {Site.parse(site): array for site, array in load_file(path / MASK_FILE).items()}
-        biases = load_tensors(path / "biases.safetensors")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the masks in {str(path)!r} cannot be read ({type(error).__name__}).") from None
-    shapes = {str(site): array.shape for site, array in arrays.items()}
-    fits = shapes == {str(site): array.shape for site, array in full.retained.items()}
-    if not fits or Mask(full.geometry, arrays).pruned != Geometry.from_dict(read_record(path)["geometry"]):
-        raise ModelError(
-            f"the mask in {str(path)!r} does not fit the model {loaded.name!r}: it was made for another one."
-        )
-    remove(loaded.model, full, Mask(full.geometry, arrays))
-    set_output_biases(loaded.model, biases)
-    return replace(loaded, name=name, path=path, fingerprint=fingerprint(path))

@@ -39,8 +39,13 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True)
 class Architecture:
-    """Attribute paths from a causal-LM model to what is pruned together."""
+    """What transformers calls a model, and attribute paths from it to what is pruned together.
 
+    Attributes:
+        name: the first part of its class names, such as Qwen2 of Qwen2ForCausalLM.
+    """
+
+    name: str
     layers: str = "model.layers"
     attention: str = "self_attn"
     query: str = "q_proj"
@@ -56,11 +61,11 @@ class Architecture:
 # By `config.model_type`. All name their parts alike; they differ in biases and norms, which the surgery reads
 # off the modules. `seed_oss` is here because pruned models are exported to it.
 ARCHITECTURES: dict[str, Architecture] = {
-    "qwen2": Architecture(),
-    "qwen3": Architecture(),
-    "llama": Architecture(),
-    "mistral": Architecture(),
-    "seed_oss": Architecture(),
+    "qwen2": Architecture("Qwen2"),
+    "qwen3": Architecture("Qwen3"),
+    "llama": Architecture("Llama"),
+    "mistral": Architecture("Mistral"),
+    "seed_oss": Architecture("SeedOss"),
 }
 
 
@@ -145,8 +150,17 @@ class Geometry:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Geometry:
-        """The geometry that `to_dict` wrote."""
-        return cls(**{**data, "layers": tuple(LayerShape(**shape) for shape in data["layers"])})
+        """The geometry that `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none, or has widths that are no whole numbers from 1 up.
+        """
+        layers = tuple(LayerShape(**shape) for shape in data["layers"])
+        widths = [data["hidden_size"], data["head_dim"]]
+        widths += [width for shape in layers for width in (shape.kv_heads, shape.group, shape.channels)]
+        if not layers or not all(type(width) is int and width > 0 for width in widths):
+            raise ValueError("a width is no whole number from 1 up")
+        return cls(**{**data, "layers": layers})
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pruning.checkpoint import save
@@ -39,9 +40,73 @@ def test_a_checkpoint_that_does_not_fit_its_record_is_refused(text_file, tmp_pat
     folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
     other = save(tiny_loaded("qwen2").model, loaded.tokenizer, tmp_path / "other")
     (other / "pruning.json").write_text((folder / "pruning.json").read_text())
-    with pytest.raises(ModelError) as error:
+    with pytest.raises(ModelError, match=r"does not fit its pruning\.json: .*model\.layers") as error:
         load(str(other))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda record: record["geometry"]["layers"].pop(), "names 2 layers and the config 3"),
+        (lambda record: record["biased"].pop("0.attn"), r"does not say whether 0\.attn has a bias"),
+        (lambda record: record["biased"].update({"0.mlp": False}), "for which it has no place"),
+        (lambda record: record["geometry"].update(head_dim=0), "not the record"),
+        (lambda record: record.update(config=None), "not the record"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_words(change, reason, text_file, tmp_path):
+    loaded = pruned("qwen2", text_file)
+    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
+    record = json.loads((folder / "pruning.json").read_text())
+    change(record)
+    (folder / "pruning.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match=reason):
+        load(str(folder))
+
+
+def test_how_a_model_generates_is_kept(text_file, tmp_path):
+    loaded = pruned("qwen2", text_file)
+    loaded.model.generation_config.eos_token_id = [5, 256]
+    loaded.model.generation_config.repetition_penalty = 1.25
+    kept = load(str(save(loaded.model, loaded.tokenizer, tmp_path / "model"))).model.generation_config
+    assert (kept.eos_token_id, kept.repetition_penalty) == ([5, 256], 1.25)
+
+
+def test_a_checkpoint_replaces_an_earlier_one_and_nothing_else(text_file, tmp_path, monkeypatch):
+    loaded = pruned("qwen2", text_file)
+
+    def write(folder):
+        return save(loaded.model, loaded.tokenizer, folder)
+
+    assert load(str(write(write(tmp_path / "model")))).model
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty")
+    thesis = tmp_path / "documents" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(RunError, match=r"holds 'thesis\.tex' and is no earlier export"):
+        write(thesis.parent)
+    (tmp_path / "model" / ".git").mkdir()
+    with pytest.raises(RunError, match=r"holds '\.git', which is no part of an export"):
+        write(tmp_path / "model")
+    monkeypatch.chdir(thesis.parent)
+    for folder in (".", "..", "/"):
+        with pytest.raises(RunError, match="the folder you work in, or holds it"):
+            write(folder)
+    assert thesis.read_text() == "years of work"
+
+
+def test_a_full_disk_is_one_sentence(text_file, tmp_path, monkeypatch):
+    loaded = pruned("qwen2", text_file)
+
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(loaded.model, "save_pretrained", full)
+    with pytest.raises(RunError, match="cannot be written to .* No space left"):
+        save(loaded.model, loaded.tokenizer, tmp_path / "model")
+    assert not list(tmp_path.glob(".model*"))
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):

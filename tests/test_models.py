@@ -2,9 +2,10 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pruning.config import ModelError
-from pruning.models import describe, fingerprint, load, locate
+from pruning.models import describe, fingerprint, load, locate, weights_digest
 from tests.conftest import needs_demo, tiny_model
 
 
@@ -81,3 +82,67 @@ def test_the_fingerprint_changes_with_the_weights(tiny_folder):
     assert fingerprint(tiny_folder) == before
     tiny_model("qwen2", seed=1).save_pretrained(tiny_folder)
     assert fingerprint(tiny_folder) != before
+
+
+def rewritten(folder, change):
+    """The weights of a folder with something changed."""
+    file = folder / "model.safetensors"
+    state = load_file(file)
+    change(state)
+    save_file(state, file, metadata={"format": "pt"})
+
+
+def test_a_missing_weight_is_not_made_up(tiny_folder):
+    rewritten(tiny_folder, lambda state: state.pop("model.layers.1.mlp.up_proj.weight"))
+    with pytest.raises(ModelError, match=r"lack 'model\.layers\.1\.mlp\.up_proj\.weight'"):
+        load(str(tiny_folder))
+
+
+@pytest.mark.parametrize("name", ["mlp.down_proj.bias", "self_attn.q_norm.weight"])
+def test_a_weight_without_a_place_is_not_skipped(name, tiny_folder):
+    """A bias-compensated model under the name of Qwen2 would be a worse model that loads without a word."""
+    rewritten(tiny_folder, lambda state: state.update({f"model.layers.0.{name}": torch.ones(32)}))
+    with pytest.raises(ModelError, match="Qwen2ForCausalLM has no place"):
+        load(str(tiny_folder))
+
+
+def test_what_old_checkpoints_hold_besides_is_no_mistake(tiny_folder):
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    rewritten(tiny_folder, lambda state: state.update({name: torch.ones(2)}))
+    load(str(tiny_folder))
+
+
+def test_a_folder_without_a_tokenizer(tiny_folder):
+    (tiny_folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="holds no tokenizer: copy"):
+        load(str(tiny_folder))
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_attention_heads": None}, {"vocab_size": "many"}, {"hidden_size": 0}]
+)
+def test_a_config_without_widths(change, tiny_folder):
+    config = json.loads((tiny_folder / "config.json").read_text()) | change
+    config = {key: value for key, value in config.items() if value is not None}
+    (tiny_folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="copy the model's own config"):
+        describe(str(tiny_folder))
+
+
+@pytest.mark.parametrize("byte", [b"\xff", b"[", b"0"])
+def test_a_bad_byte_in_a_header(byte, tiny_folder):
+    file = tiny_folder / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[8:9] = byte
+    file.write_bytes(bytes(content))
+    for function in (describe, load):
+        with pytest.raises(ModelError, match="copy or download"):
+            function(str(tiny_folder))
+
+
+def test_the_digest_names_the_weights_and_not_the_files(tiny_folder, tmp_path):
+    tiny_model("qwen2").save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
+    assert weights_digest(tmp_path / "sharded") == weights_digest(tiny_folder)
+    tiny_model("qwen2", seed=1).save_pretrained(tiny_folder)
+    assert weights_digest(tmp_path / "sharded") != weights_digest(tiny_folder)
