@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ class Mask:
             heads = int(self.retained[Site(layer, "attn")].sum())
             channels = int(self.retained[Site(layer, "mlp")].sum())
             layers.append(LayerShape(kv_heads, heads // max(kv_heads, 1), channels))
-        return Geometry(**{**self.geometry.__dict__, "layers": tuple(layers)})
+        return replace(self.geometry, layers=tuple(layers))
 
     @property
     def removed_parameters(self) -> int:
@@ -167,6 +167,8 @@ class Units(NamedTuple):
         cost: (U,) parameters that go with the unit.
         forced: (U,) units that a person asked to remove.
         protected: (U,) units that must stay: pinned by a person or the last of their layer.
+        rest: (U,) the unit, if any, with the channels beyond the last multiple of the width: it goes before
+            others, so that a layer of which nothing else is cut has a width that is a multiple as well.
     """
 
     site: Site
@@ -175,6 +177,12 @@ class Units(NamedTuple):
     cost: Array
     forced: Array
     protected: Array
+    rest: Array
+
+    @property
+    def rank(self) -> Array:
+        """(U,) the lowest goes first: what a person named, then rests, then by score."""
+        return np.where(self.forced, -np.inf, np.where(self.rest, np.finfo(float).min, self.score))
 
 
 def _members(
@@ -265,7 +273,7 @@ def site_units(
             f"removing all you named of {site} leaves it with fewer than {floor} "
             f"{'heads' if site.kind == 'attn' else 'channels'}: remove less there."
         )
-    return Units(site, members, score, cost, forced, protected)
+    return Units(site, members, score, cost, forced, protected, rest=(size < width) & (site.kind == "mlp"))
 
 
 # --- budgets ---------------------------------------------------------------------------------------------
@@ -359,7 +367,7 @@ def _global(units: list[Units], mask: Mask, ratio: float, config: RunConfig) -> 
     """All units of all sites in one ranking, the lowest first until the budget is met (FLAP's AL-AM)."""
     total = mask.geometry.linear_parameters
     budget = ratio * total - mask.removed_parameters
-    score = np.concatenate([np.where(u.forced, -np.inf, u.score) for u in units])
+    score = np.concatenate([u.rank for u in units])
     cost = np.concatenate([u.cost for u in units])
     free = np.flatnonzero(~np.concatenate([u.protected for u in units]))
     order = free[np.argsort(score[free], kind="stable")]
@@ -431,7 +439,7 @@ def _losses(units: list[Units]) -> Array:
 def _order(units: Units) -> Array:
     """Indices of the units that may go, the first to go first."""
     free = np.flatnonzero(~units.protected)
-    return free[np.argsort(np.where(units.forced, -np.inf, units.score)[free], kind="stable")]
+    return free[np.argsort(units.rank[free], kind="stable")]
 
 
 def _first(units: Units, count: int) -> Array:
