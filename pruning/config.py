@@ -167,6 +167,8 @@ class RunConfig(BaseModel):
         total = math.fsum(mixture.values())
         if not total > 0:
             raise ValueError("all domain weights are zero: give at least one domain a weight above 0")
+        if abs(total - 1) < 1e-12:  # normalised already: dividing again would change the last digit
+            total = 1.0
         return {name: weight / total for name, weight in mixture.items() if weight > 0}
 
     @model_validator(mode="after")
@@ -225,6 +227,17 @@ class RunConfig(BaseModel):
     def replace(self, **changes: Any) -> RunConfig:
         """The same config with some fields changed, validated again."""
         return RunConfig.create(**{**self.model_dump(), **changes})
+
+    @property
+    def measured_domains(self) -> tuple[str, ...]:
+        """Domains whose held-out text is measured: those that are named, and with them the embedded four.
+
+        A domain left out of the mixture is measured all the same: what it loses is what one wants to know.
+        """
+        names = dict.fromkeys([*self.mixture, *self.domains])
+        if all(self.domains.get(name, "embedded") == "embedded" for name in names):
+            names = dict.fromkeys([*EMBEDDED_DOMAINS, *names])
+        return tuple(names)
 
     def ratio_at(self, iteration: int) -> float:
         """The ratio to have reached after iteration 1..K.

@@ -52,8 +52,10 @@ class TokenBlocks:
 
     @property
     def digest(self) -> str:
-        """Names the tokens themselves, whatever they were cut from."""
-        return hashlib.blake2b(np.ascontiguousarray(self.ids).tobytes(), digest_size=16).hexdigest()
+        """Names the tokens themselves and their division into blocks, whatever they were cut from."""
+        digest = hashlib.blake2b(repr(self.ids.shape).encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.ids).tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pruning.calibration import Progress, calibrate_cached, column_norms
-from pruning.config import EMBEDDED_DOMAINS, RunConfig, too_long
+from pruning.config import RunConfig, too_long
 from pruning.domains import TokenBlocks, heldout_blocks, load_text, sample_blocks
 from pruning.evaluation import Perplexity, perplexity, perplexity_cached
 from pruning.masks import Mask, Scale, dense_scales, next_mask
@@ -151,16 +151,14 @@ def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) ->
 
 
 def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
-    """The held-out blocks of every domain that the config names, and of the embedded ones.
+    """The held-out blocks of every domain that a config measures.
 
-    A domain left out of the mixture is measured all the same: what it loses is what one wants to know.
+    Raises:
+        PruningError: text that cannot be had, or blocks longer than the model's context.
     """
     _check_length(config, model)
     if config.eval_blocks == 0:
         return []
-    names = dict.fromkeys([*config.mixture, *config.domains])
-    if all(config.domains.get(name, "embedded") == "embedded" for name in names):
-        names = dict.fromkeys([*EMBEDDED_DOMAINS, *names])
     return [
         heldout_blocks(
             name,
@@ -169,7 +167,7 @@ def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> 
             config.seq_len,
             config.eval_blocks,
         )
-        for name in names
+        for name in config.measured_domains
     ]
 
 
@@ -181,6 +179,12 @@ def state_digest(fingerprint: str, mask: Mask, biases: Mapping[str, Tensor]) -> 
     for name, bias in sorted(biases.items()):
         digest.update(name.encode() + bias.float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def state_of(loaded: LoadedModel, mask: Mask | None = None) -> str:
+    """`state_digest` of a model in memory, cut to a mask; dense where none is given."""
+    mask = mask or Mask.full(geometry(loaded.model))
+    return state_digest(loaded.fingerprint, mask, output_biases(loaded.model))
 
 
 @torch.no_grad()
@@ -230,8 +234,7 @@ def prune_loaded(
     began = time.monotonic()
     mask, scales = Mask.full(dense), None
     if state is None:
-        name = state_digest(loaded.fingerprint, mask, output_biases(model))
-        values = yield from perplexity_cached(model, heldout, name)
+        values = yield from perplexity_cached(model, heldout, state_of(loaded))
         yield Iteration(
             0, 0.0, mask, output_biases(model), parameter_count(model), values, time.monotonic() - began
         )
@@ -242,8 +245,7 @@ def prune_loaded(
 
     for number in range(state.number + 1 if state else 1, config.iterations + 1):
         began = time.monotonic()
-        name = state_digest(loaded.fingerprint, mask, output_biases(model))
-        statistics = yield from calibrate_cached(model, blocks, mask, name)
+        statistics = yield from calibrate_cached(model, blocks, mask, state_of(loaded, mask))
         fused = statistics.fuse(config.mixture, config.fusion)
         norms = column_norms(model, mask)
         scores = score_sites(config.score, fused, norms, config.seed)

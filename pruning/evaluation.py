@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pruning.cached import read_cached, write_cached
 from pruning.calibration import BATCH_TOKENS, DEFAULT_BATCH_TOKENS, Progress, cache_folder, cache_key
 from pruning.domains import TokenBlocks
 from pruning.sites import CausalLM
@@ -113,19 +110,8 @@ def perplexity_cached(
         b.domain: folder / f"{cache_key(state, b, str(parameter.dtype), parameter.device.type)}.json"
         for b in blocks
     }
-    found = {domain: value for domain, file in files.items() if (value := _read(file))}
+    found = {domain: value for domain, file in files.items() if (value := read_cached(file, Perplexity))}
     fresh = yield from perplexity(model, [b for b in blocks if b.domain not in found])
     for domain, value in fresh.items():
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the run
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = files[domain].with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(asdict(value)), encoding="utf-8")
-            temporary.replace(files[domain])
+        write_cached(files[domain], value)
     return {b.domain: {**found, **fresh}[b.domain] for b in blocks}
-
-
-def _read(file: Path) -> Perplexity | None:
-    try:
-        return Perplexity(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pruning import RunConfig
-from pruning.config import METHODS, ConfigError, parse_mixture
+from pruning.config import EMBEDDED_DOMAINS, METHODS, ConfigError, parse_mixture
 
 
 def test_presets_fill_what_is_not_given():
@@ -28,6 +28,22 @@ def test_every_preset_is_a_valid_config_that_survives_json(method):
 
 def test_weights_are_normalised_and_zero_ones_left_out():
     assert RunConfig.create(mixture={"wiki": 3, "web": 0, "code": 1}).mixture == {"wiki": 0.75, "code": 0.25}
+
+
+def test_a_config_that_is_read_again_is_the_same():
+    for shares in ((0.35, 0.45, 0.15, 0.05), (0.05, 0.5, 0.15, 0.29999999999999993), (1, 1, 15, 18)):
+        weights = dict(zip(EMBEDDED_DOMAINS, shares, strict=True))
+        config = RunConfig.create(mixture=weights)
+        for _ in range(3):
+            again = RunConfig.create(**json.loads(config.model_dump_json()))
+            assert again.model_dump_json() == config.model_dump_json()
+            config = again
+
+
+def test_the_embedded_domains_are_measured_where_all_text_is_embedded():
+    assert RunConfig.create(mixture={"code": 1}).measured_domains == ("wiki", "web", "code", "math")
+    own = RunConfig.create(mixture={"a": 1}, domains={"b": "b.txt", "a": "a.txt"})
+    assert own.measured_domains == ("a", "b")
 
 
 @pytest.mark.parametrize(

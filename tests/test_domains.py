@@ -8,6 +8,7 @@ from pruning.config import EMBEDDED_DOMAINS, DomainError
 from pruning.domains import (
     ASSETS,
     DomainText,
+    TokenBlocks,
     check_source,
     heldout_blocks,
     load_text,
@@ -50,6 +51,13 @@ def test_heldout_blocks_follow_each_other():
     blocks = heldout_blocks("a", TEXT, TOKENIZER, 64)
     np.testing.assert_array_equal(blocks.ids.ravel(), stream[: len(stream) // 64 * 64])
     assert len(heldout_blocks("a", TEXT, TOKENIZER, 64, limit=3).ids) == 3
+
+
+def test_other_blocks_of_the_same_tokens_have_another_name():
+    ids = np.arange(24)
+    long, short = (TokenBlocks("a", ids.reshape(shape), {}) for shape in ((3, 8), (6, 4)))
+    assert long.digest != short.digest
+    assert long.digest == TokenBlocks("b", ids.reshape(3, 8).copy(), {"kind": "another"}).digest
 
 
 def test_text_shorter_than_a_block_says_both_numbers():

@@ -65,3 +65,16 @@ def test_the_dense_model_is_measured_once(monkeypatch):
     assert both["a"] == first["a"] and list(both) == ["a", "b"] and len(measured) == 1
     drain(perplexity_cached(model, blocks, "another state"), lambda _: None)
     assert len(measured) == 3
+
+
+def test_another_block_length_is_measured_again():
+    """The same tokens in shorter blocks have another perplexity, and the cache knows."""
+    model = tiny_model("qwen2")
+    first, second = (
+        drain(
+            perplexity_cached(model, [TokenBlocks("a", IDS[:4].reshape(shape), {})], "state"), lambda _: None
+        )
+        for shape in ((4, 30), (8, 15))
+    )
+    assert (first["a"].seq_len, second["a"].seq_len) == (30, 15)
+    assert (first["a"].tokens, second["a"].tokens) == (4 * 29, 8 * 14)
