@@ -7,21 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub.utils._hf_uris import parse_hf_uri
 from scipy import stats
 
 from pruning.config import ConfigError
 from pruning.domains import ASSETS
 from pruning.engine import drain
 from pruning.models import load
-from pruning.zeroshot import (
-    LOCAL_TASKS,
-    TaskResult,
-    compare,
-    expand,
-    paired_delta,
-    task_manager,
-    zero_shot,
-)
+from pruning.significance import average_delta, paired_delta, standard_error
+from pruning.tasks import LOCAL_TASKS, _harness, expand, leaves, load_task, local_file, task_manager
+from pruning.zeroshot import TaskResult, compare, zero_shot
 from tests.conftest import needs_demo
 
 BENCHMARKS = (
@@ -75,11 +70,12 @@ def test_what_was_asked_once_is_not_asked_again(monkeypatch):
 def test_other_items_are_asked_again(monkeypatch, tmp_path):
     import shutil
 
-    from pruning import zeroshot
+    from pruning import tasks, zeroshot
 
     (tmp_path / "assets").mkdir()
     shutil.copytree(zeroshot.ASSETS / "tasks", tmp_path / "assets" / "tasks")
-    monkeypatch.setattr(zeroshot, "ASSETS", tmp_path / "assets")
+    for module in (tasks, zeroshot):
+        monkeypatch.setattr(module, "ASSETS", tmp_path / "assets")
     first = ask(["prunescope_agreement"], limit=20)["prunescope_agreement"]
     items = tmp_path / "assets" / "tasks" / "agreement.jsonl"
     rows = [json.loads(line) for line in items.read_text().splitlines()]
@@ -88,35 +84,41 @@ def test_other_items_are_asked_again(monkeypatch, tmp_path):
     assert again.correct["acc"] == [1 - right for right in first.correct["acc"]]
 
 
-@needs_demo
+SIZES = {"arc_challenge": 1172, "arc_easy": 2376, "hellaswag": 10042, "openbookqa": 500, "piqa": 1838}
+SIZES |= {"winogrande": 1267, "boolq": 3270}
+
+
 @needs_benchmarks
-def test_local_copies_make_the_harnesss_own_requests():
-    """Built from the harness's own functions on the same rows, and counted against the published sizes."""
-    sizes = {"arc_challenge": 1172, "arc_easy": 2376, "hellaswag": 10042, "openbookqa": 500, "piqa": 1838}
-    sizes |= {"winogrande": 1267, "boolq": 3270}
-    with task_manager(BENCHMARKS) as manager:
-        for name in LOCAL_TASKS:
-            task = manager.load([f"local_{name}"])["tasks"][f"local_{name}"]
-            assert len(task.eval_docs) == sizes[name]
-            task.build_all_requests(limit=3)
-            requests = [instance.args for instance in task.instances]
-            assert all(context and continuation.strip() for context, continuation in requests)
-            assert requests[0][0] == expected_context(name, task.eval_docs[0])
+@pytest.mark.parametrize("name", LOCAL_TASKS)
+def test_local_copies_make_the_harnesss_own_requests(name, monkeypatch):
+    """The unmodified task of the harness, given the same rows by whatever loads its data from the hub."""
+    import datasets
+    from lm_eval.api import task as harness
 
+    load_dataset = datasets.load_dataset
+    asked_for = []
 
-def expected_context(name, row):
-    """The prompts as the harness's YAML writes them (lm-evaluation-harness 0.4.13)."""
-    if name.startswith("arc"):
-        return f"Question: {row['question']}\nAnswer:"
-    if name == "piqa":
-        return f"Question: {row['goal']}\nAnswer:"
-    if name == "openbookqa":
-        return row["question_stem"]
-    if name == "boolq":
-        return f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:"
-    if name == "winogrande":
-        return row["sentence"][: row["sentence"].index("_")] + row["option1"]
-    return row["query"]
+    def local_rows(path, name=None, **_):
+        asked_for.append((path, name))
+        rows = load_dataset("json", data_files=str(local_file(BENCHMARKS, task)), split="train")
+        return datasets.DatasetDict(dict.fromkeys(("train", "validation", "test"), rows))
+
+    task = name
+    with task_manager(BENCHMARKS, names=[name]) as manager:
+        mine = load_task(manager, name)
+        monkeypatch.setattr(harness.datasets, "load_dataset", local_rows)
+        theirs = _harness().load([name])["tasks"][name]
+    assert asked_for and asked_for[0][0] != "json"
+    assert len(mine.eval_docs) == len(theirs.eval_docs) == SIZES[name]
+    for built in (mine, theirs):
+        built.build_all_requests(limit=200)
+    assert len(mine.instances) == len(theirs.instances) >= 400
+    for ours, wanted in zip(mine.instances, theirs.instances, strict=True):
+        assert ours.args == wanted.args and ours.request_type == wanted.request_type
+        assert ours.doc == wanted.doc and ours.idx == wanted.idx
+    assert [mine.doc_to_target(row) for row in mine.eval_docs] == [
+        theirs.doc_to_target(row) for row in theirs.eval_docs
+    ]
 
 
 @needs_demo
@@ -135,6 +137,165 @@ def test_unknown_tasks_and_missing_data_are_one_sentence():
         ask(["paper"], data="/no/such/folder")
     with pytest.raises(ConfigError, match="'piqa' cannot be read .* local copies"):
         ask(["piqa"])
+
+
+@pytest.fixture
+def task_folder(tmp_path):
+    """Writes a task of two-way choices; `rows` are its data, `changes` go into its YAML."""
+    import yaml
+
+    def write(name, rows, **changes):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows))
+        content = {
+            "task": name,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(file)}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "{{context}}",
+            "doc_to_choice": "{{choices}}",
+            "doc_to_target": "label",
+            "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content | changes))
+        return tmp_path
+
+    return write
+
+
+ROWS = [{"context": f"{i} and", "choices": [" one", " two"], "label": i % 2} for i in range(8)]
+
+
+@needs_demo
+@pytest.mark.parametrize(
+    ("rows", "changes", "says"),
+    [
+        ('{"context": "a", "choi', {}, "data of task 'mine' are broken .* JSON Lines"),
+        ([{"question": "a", "label": 0}], {}, "'mine' does not fit its data .*undefined"),
+        ([*ROWS, {"context": "a", "choices": [], "label": 3}], {}, "a row of task 'mine' cannot be asked"),
+        (ROWS, {"output_type": "guess"}, "'mine' does not fit its data .*guess"),
+        (ROWS, {"metric_list": [{"metric": "brier_score"}]}, "'mine' has no accuracy"),
+    ],
+)
+def test_what_is_wrong_with_a_task_is_said(task_folder, rows, changes, says):
+    folder = task_folder("mine", rows, **changes)
+    with pytest.raises(ConfigError, match=says) as caught:
+        ask(["mine"], include=folder)
+    assert "network" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_broken_yaml_is_named(task_folder):
+    folder = task_folder("mine", ROWS)
+    (folder / "mine.yaml").write_text("task: [mine")
+    with (
+        task_manager(include=folder, names=["mine"]) as manager,
+        pytest.raises(ConfigError, match="mine.yaml' is no YAML"),
+    ):
+        leaves(manager, ["mine"], folder)
+
+
+@needs_demo
+def test_a_task_with_another_accuracy_alone_is_compared(task_folder):
+    folder = task_folder("mine", ROWS, metric_list=[{"metric": "acc_norm"}])
+    found = ask(["mine", "prunescope_code"], include=folder, limit=8)
+    assert set(found["mine"].accuracy) == {"acc_norm"}
+    assert found["mine"].limit is None and found["prunescope_code"].limit == 8  # eight is all that it has
+    both = compare(found, found)
+    assert both["tasks"]["mine"].keys() == {"items", "limit", "version", "acc_norm"}
+    wanted = (found["mine"].accuracy["acc_norm"] + found["prunescope_code"].accuracy["acc"]) / 2
+    assert both["average"]["acc"]["dense"] == pytest.approx(wanted)
+    assert (both["average"]["items"], both["average"]["limit"]) == (16, 8)
+
+
+@needs_demo
+def test_probabilities_are_kept_as_they_are(task_folder):
+    (folder := task_folder("mine", ROWS, process_results="!")).joinpath("parts.py").write_text(
+        "def score(doc, results):\n    return {'acc': 0.125 * doc['label'] + 0.5}\n"
+    )
+    text = (
+        (folder / "mine.yaml")
+        .read_text()
+        .replace("process_results: '!'", "process_results: !function parts.score")
+    )
+    (folder / "mine.yaml").write_text(text)
+    found = ask(["mine"], include=folder)["mine"]
+    assert found.correct["acc"] == [0.5, 0.625] * 4
+    assert found.accuracy["acc"] == pytest.approx(0.5625)
+    assert found.standard_error() == pytest.approx(np.std([0.5, 0.625] * 4, ddof=1) / 8**0.5)
+
+
+def test_groups_and_tags_are_spelled_out(task_folder):
+    import yaml
+
+    task_folder("one", ROWS, tag="pair")
+    folder = task_folder("two", ROWS, tag=["pair"])
+    inner = {"group": "inner", "task": ["one"]}
+    (folder / "all.yaml").write_text(yaml.safe_dump({"group": "all", "task": [inner, {"task": "two"}]}))
+    (folder / "odd.yaml").write_text(yaml.safe_dump({"group": "odd", "task": [{"task": "own", "a": 1}]}))
+    with task_manager(include=folder, names=["pair", "all", "odd"]) as manager:
+        assert leaves(manager, ["pair"]) == leaves(manager, ["all"]) == ["one", "two"]
+        with pytest.raises(ConfigError, match="group 'odd' defines 'own' itself"):
+            leaves(manager, ["odd"])
+    with task_manager(names=["mmlu", "ai2_arc"]) as manager:
+        assert leaves(manager, ["ai2_arc"]) == ["arc_challenge", "arc_easy"]
+        assert len(leaves(manager, ["mmlu"])) == 57
+
+
+@needs_demo
+def test_an_answer_is_kept_for_what_computed_it(monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    import torch
+
+    from pruning import zeroshot
+
+    asked = []
+    plain = zeroshot._ask
+    monkeypatch.setattr(zeroshot, "_ask", lambda *args: asked.append(1) or plain(*args))
+    (tmp_path / "own" / "deep").mkdir(parents=True)
+    loaded = load("demo")
+
+    def again(model):
+        drain(zero_shot(model, ["prunescope_code"], "a", limit=2, include=tmp_path / "own"), lambda _: None)
+        return len(asked)
+
+    assert again(loaded) == again(loaded) == 1
+    assert again(replace(loaded, model=loaded.model.to(torch.bfloat16))) == 2
+    (tmp_path / "own" / "deep" / "rows.jsonl").write_text("{}")
+    assert again(loaded) == 3
+    monkeypatch.setattr(zeroshot, "version", lambda _: "another")
+    assert again(loaded) == 4
+
+
+def test_a_data_set_that_is_a_script_comes_from_its_parquet(monkeypatch, task_folder):
+    """Offline: what would load the data is handed local rows, and says what it was asked for."""
+    import datasets
+    from lm_eval.api import task as harness
+
+    asked = []
+
+    def load_dataset(path, name=None, **options):
+        asked.append((path, name, options))
+        if path != "parquet":
+            raise RuntimeError("Dataset scripts are no longer supported, but found piqa.py")
+        rows = datasets.Dataset.from_list(ROWS)
+        return datasets.DatasetDict(dict.fromkeys(options["data_files"], rows))
+
+    monkeypatch.setattr(harness.datasets, "load_dataset", load_dataset)
+    changes = {"dataset_kwargs": {"trust_remote_code": True}, "training_split": "train"}
+    for name, configuration in (("one", None), ("two", "plain_text")):
+        source = {"dataset_path": f"owner/{name}", "dataset_name": configuration}
+        folder = task_folder(name, ROWS, **source, **changes)
+        with task_manager(include=folder, names=[name]) as manager:
+            task = load_task(manager, name)
+        assert task.task_name == name and list(task.eval_docs) == ROWS
+        root = f"hf://datasets/owner/{name}@refs%2Fconvert%2Fparquet/{configuration or '*'}"
+        files = {split: f"{root}/{split}/*.parquet" for split in ("train", "test")}
+        assert asked[-1] == ("parquet", None, {"data_files": files})
+        parsed = parse_hf_uri(files["test"])
+        assert (parsed.id, parsed.revision) == (f"owner/{name}", "refs/convert/parquet")
+        assert parsed.path_in_repo == f"{configuration or '*'}/test/*.parquet"
 
 
 # --- what a difference is worth
@@ -156,6 +317,40 @@ def test_noise_is_not_called_a_gain():
     assert not paired_delta([1, 0, 1, 0] * 10, [0, 1, 1, 0] * 10).significant
     assert paired_delta([1] * 30, [0] * 30).significant
     assert paired_delta([1, 0], [1, 0]).p_value == 1
+
+
+def test_probabilities_are_compared_by_a_permutation_test():
+    rng = np.random.default_rng(1)
+    dense = rng.random(60)
+    shifted = np.clip(dense - 0.1 + 0.1 * rng.standard_normal(60), 0, 1)
+    assert paired_delta(dense.tolist(), shifted.tolist()).significant
+    noise = np.clip(dense + 0.1 * rng.standard_normal(60), 0, 1)
+    delta = paired_delta(dense.tolist(), noise.tolist())
+    wanted = stats.permutation_test(
+        (noise - dense,), np.mean, permutation_type="samples", n_resamples=9999, rng=0
+    )
+    assert delta.p_value == pytest.approx(wanted.pvalue, abs=0.03) and not delta.significant
+
+
+def test_few_items_are_never_significant():
+    alone = paired_delta([1], [0])
+    assert alone.standard_error == math.inf and alone.p_value == 1
+    average = average_delta([([1], [0])] * 4)
+    assert average.value == -1 and average.standard_error == math.inf and not average.significant
+    assert average.p_value == pytest.approx(2 / 2**4, abs=0.02)
+    assert standard_error([1.0]) == math.inf
+    assert average_delta([([1] * 6, [0] * 6)] * 2).significant
+
+
+def test_the_average_weighs_tasks_alike():
+    rng = np.random.default_rng(2)
+    pairs = [((rng.random(n) < 0.6) * 1, (rng.random(n) < 0.5) * 1) for n in (50, 400)]
+    delta = average_delta([(a.tolist(), b.tolist()) for a, b in pairs])
+    assert delta.value == pytest.approx(np.mean([(b - a).mean() for a, b in pairs]))
+    error = math.sqrt(sum((b - a).var(ddof=1) / len(a) for a, b in pairs)) / 2
+    assert delta.standard_error == pytest.approx(error)
+    normal = 2 * stats.norm.sf(abs(delta.value) / error)
+    assert delta.p_value == pytest.approx(normal, abs=0.03)
 
 
 def test_the_average_is_the_plain_mean_over_tasks():
