@@ -20,6 +20,7 @@ from pruning import config as options
 from pruning.config import FORMATS, METHODS, ConfigError, PruningError, RunConfig, parse_mixture
 from pruning.runs import RUN_ID, Run, RunStore
 from pruning.terminal import ProgressBar, console, number, print_json, results_table, size_text, table
+from pruning.worker import Cancelled, out_of_memory
 
 if TYPE_CHECKING:
     from pruning.zeroshot import TaskResult
@@ -148,11 +149,10 @@ def _prune(args: argparse.Namespace) -> int:
 def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str, Any], float]:
     """Statistics and weight norms of a dense model, with what was calibrated and the seconds it took."""
     from pruning.calibration import calibrate_cached, column_norms
-    from pruning.engine import calibration_blocks, drain, state_digest
+    from pruning.engine import calibration_blocks, drain, state_of
     from pruning.masks import Mask
     from pruning.models import load
     from pruning.sites import geometry
-    from pruning.surgery import output_biases
     from pruning.worker import check
 
     config = run_config(args)
@@ -161,10 +161,9 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
     mask = Mask.full(geometry(loaded.model))
     began = time.monotonic()
-    state = state_digest(loaded.fingerprint, mask, output_biases(loaded.model))
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
-        statistics = drain(calibrate_cached(loaded.model, blocks, mask, state), bar)
+        statistics = drain(calibrate_cached(loaded.model, blocks, mask, state_of(loaded)), bar)
     seconds = time.monotonic() - began
     sources = {b.domain: {"blocks": len(b.ids), "tokens": int(b.ids.size), **b.source} for b in blocks}
     return config, statistics, (mask, column_norms(loaded.model, mask)), sources, seconds
@@ -235,24 +234,21 @@ def _score(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from pruning.engine import drain, evaluation_blocks, state_digest
+    from pruning.engine import drain, evaluation_blocks, state_of
     from pruning.evaluation import mean_perplexity, perplexity_cached
-    from pruning.masks import Mask
     from pruning.models import load
-    from pruning.sites import geometry
-    from pruning.surgery import output_biases
+    from pruning.tasks import check_tasks
     from pruning.zeroshot import METRICS, zero_shot
 
     config = run_config(args, model=_model_of(args))
+    check_tasks(config.tasks, config.task_data, config.task_folder)
     loaded = load(config.model, config.device, config.dtype)
     blocks = evaluation_blocks(config, loaded.tokenizer, loaded.model)
     if not blocks:
         raise ConfigError("there is nothing to evaluate on: --eval-blocks is 0.")
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
-        state = state_digest(
-            loaded.fingerprint, Mask.full(geometry(loaded.model)), output_biases(loaded.model)
-        )
+        state = state_of(loaded)
         values = drain(perplexity_cached(loaded.model, blocks, state), bar)
         where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
         where["limit"] = config.task_limit
@@ -685,6 +681,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PruningError as error:
         print(f"{str(error)[:1].upper()}{str(error)[1:]}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Cancelled):
         print("Stopped; 'runs list' shows the run and 'runs resume ID' goes on.", file=sys.stderr)
         return 130
+    except Exception as error:
+        if problem := out_of_memory(error):
+            print(f"{problem[:1].upper()}{problem[1:]}", file=sys.stderr)
+            return 2
+        raise

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pruning.results import accuracy_of
 from pruning.runs import finite
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ def number(value: float | None, digits: int = 2) -> str:
     """A perplexity for people."""
     if value is None or value != value:
         return "-"
+    if value == float("inf"):
+        return "infinite"
     return f"{value:,.{digits}f}" if value < 1e6 else f"{value:.1e}"
 
 
@@ -70,9 +74,12 @@ class ProgressBar:
         if isinstance(event, Iteration):
             self.complete = event.number
         elif isinstance(event, Progress):
-            where = (
-                "dense model" if self.complete < 0 else f"iteration {self.complete + 1} of {self.iterations}"
-            )
+            if self.complete < 0:
+                where = "dense model"
+            elif self.complete < self.iterations:
+                where = f"iteration {self.complete + 1} of {self.iterations}"
+            else:
+                where = "pruned model"
             self.bar.update(
                 self.task,
                 total=event.total,
@@ -93,23 +100,37 @@ def results_table(summary: dict[str, Any]) -> Any:
         "parameters", f"{dense:,}", f"{pruned:,}", f"{100 * (pruned / dense - 1):+.1f}%", end_section=True
     )
     for name, values in summary["perplexity"].items():
-        before, after = values["dense"], values["pruned"]
-        change = f"x {after / before:.2f}" if before and after else "-"
+        # an overflowed perplexity is null in JSON
+        before, after = (float("inf") if v is None else v for v in (values["dense"], values["pruned"]))
+        change = f"x {after / before:.2f}" if math.isfinite(before) and math.isfinite(after) else "-"
         table.add_row(f"perplexity {name}", number(before), number(after), change)
     if accuracies := summary.get("zero_shot"):
         table.rows[-1].end_section = True
         for name, row in accuracies["tasks"].items():
-            limit = f", first {row['limit']}" if row["limit"] else ""
-            table.add_row(f"{name} ({row['items']} items{limit})", *_accuracy(row["acc"]))
-        table.add_row("average of tasks", *_accuracy(accuracies["average"]["acc"]))
+            metric, found = accuracy_of(row)
+            title = name if metric == "acc" else f"{name}, {metric}"
+            table.add_row(f"{title} ({items_text(row)})", *_accuracy(found))
+        average = accuracies["average"]
+        first = f" ({items_text(average)})" if average.get("limit") else ""
+        table.add_row(f"average of tasks{first}", *_accuracy(accuracy_of(average)[1]))
     return table
+
+
+def items_text(row: dict[str, Any]) -> str:
+    """How many items were asked, and whether these were only the first."""
+    return f"{row['items']} items, first {row['limit']}" if row["limit"] else f"{row['items']} items"
 
 
 def _accuracy(row: dict[str, Any]) -> tuple[str, str, str]:
     """Dense, pruned and the paired difference in points; a tilde where it may be noise."""
     noise = "" if row["significant"] else " ~"
-    delta = f"{100 * row['delta']:+.1f} ± {196 * row['standard_error']:.1f}{noise}"
-    return f"{100 * row['dense']:.1f}%", f"{100 * row['pruned']:.1f}%", delta
+    error = row["standard_error"]  # null in JSON where one item was asked
+    spread = "unknown" if error is None or math.isinf(error) else f"{196 * error:.1f}"
+    return (
+        f"{100 * row['dense']:.1f}%",
+        f"{100 * row['pruned']:.1f}%",
+        f"{100 * row['delta']:+.1f} ± {spread}{noise}",
+    )
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Any:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,17 @@ import psutil
 from filelock import FileLock, Timeout
 
 from pruning.config import PruningError, RunConfig, RunError, too_long
-from pruning.masks import Mask, check_reachable, dense_scales
-from pruning.moments import write_moments
-from pruning.runs import Run, RunStore, StoredIteration, read_json, write_json, writing
+from pruning.masks import Mask, check_reachable
+from pruning.needs import needs
+from pruning.records import metrics, stored_state, summarise, write_iteration
+from pruning.runs import Run, RunStore, read_json, write_json, writing
+from pruning.tasks import check_folders, check_tasks
 
 if TYPE_CHECKING:
     from pruning.calibration import Progress
-    from pruning.engine import Event, Finished, Iteration, State
+    from pruning.engine import Event
     from pruning.models import LoadedModel
+    from pruning.zeroshot import TaskResult
 
 CANCEL_GRACE_SECONDS = 8.0
 
@@ -85,6 +88,11 @@ class Status:
         self._stop.set()
         self._thread.join()
 
+    def note(self, **fields: Any) -> None:
+        """Change fields together; the next beat writes them."""
+        with self._lock:
+            self.fields |= fields
+
     def write(self, **fields: Any) -> None:
         """Change fields and write them at once."""
         with self._lock:
@@ -97,7 +105,9 @@ class Status:
             if (self.run.path / "cancel").exists():
                 asked_at = asked_at or time.monotonic()
                 self.cancelled.set()
-                self.fields["state"] = "cancelling"
+                with self._lock:
+                    if self.fields["state"] in ("queued", "starting", "running"):
+                        self.fields["state"] = "cancelling"
             try:
                 self.write()
             except PruningError:
@@ -105,105 +115,6 @@ class Status:
             if self.exits and asked_at and time.monotonic() - asked_at > CANCEL_GRACE_SECONDS:
                 self.write(state="cancelled", finished=time.time())
                 os._exit(0)  # complete iterations are on disk; whatever is computing cannot be asked to stop
-
-
-# --- writing and reading iterations ----------------------------------------------------------------------
-
-
-def write_iteration(run: Run, iteration: Iteration) -> None:
-    """An iteration as a folder, moved into place when it is complete.
-
-    Raises:
-        RunError: it cannot be written.
-    """
-    from safetensors.numpy import save_file
-    from safetensors.torch import save_file as save_tensors
-
-    folder = run.path / f"iteration-{iteration.number:02d}"
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    with writing(run.path):
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            if iteration.statistics is not None:
-                save_file(
-                    {str(s): a for s, a in iteration.mask.retained.items()}, temporary / "mask.safetensors"
-                )
-                save_file({str(s): a for s, a in iteration.scores.items()}, temporary / "scores.safetensors")
-                norms = {f"{s}.norm": n for s, (n, _) in iteration.norms.items()}
-                norms |= {f"{s}.mean_abs": m for s, (_, m) in iteration.norms.items()}
-                save_file(norms, temporary / "norms.safetensors")
-                for domain, moments in iteration.statistics.moments.items():
-                    write_moments(temporary / f"moments-{domain}.safetensors", moments)
-            biases = {name: bias.cpu().contiguous() for name, bias in iteration.biases.items()}
-            save_tensors(biases, temporary / "biases.safetensors")
-            write_json(temporary / "metrics.json", metrics(iteration))
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def metrics(iteration: Iteration) -> dict[str, Any]:
-    """The numbers of an iteration as JSON."""
-    return {
-        "number": iteration.number,
-        "target_ratio": iteration.target,
-        "ratio": iteration.mask.ratio,
-        "parameters": iteration.parameters,
-        "perplexity": {name: p.to_dict() for name, p in iteration.perplexity.items()},
-        "layers": [asdict(shape) for shape in iteration.mask.pruned.layers],
-        "seconds": iteration.seconds,
-    }
-
-
-def stored_state(run: Run) -> State | None:
-    """Where an interrupted run goes on: after its last complete iteration."""
-    from safetensors.torch import load_file
-
-    from pruning.engine import State
-
-    iterations = run.iterations()
-    if not iterations:
-        return None
-    last = iterations[-1]
-    scales = None
-    if last.number:
-        first = next(iteration for iteration in iterations if iteration.number == 1)
-        scales = dense_scales(first.scores, run.config.square_attention)
-    return State(last.number, last.mask, load_file(last.path / "biases.safetensors"), scales)
-
-
-def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> dict[str, Any]:
-    """The content of `results.json`: dense against pruned."""
-    from pruning.evaluation import mean_perplexity
-
-    dense, last = iterations[0].metrics, iterations[-1].metrics
-    values = {
-        name: {"dense": p["value"], "pruned": last["perplexity"][name]["value"]}
-        for name, p in dense["perplexity"].items()
-    }
-    bits = {
-        name: {"dense": p["bits_per_byte"], "pruned": last["perplexity"][name]["bits_per_byte"]}
-        for name, p in dense["perplexity"].items()
-    }
-    if values:
-        sides = {
-            side: {name: v[side] or float("inf") for name, v in values.items()}
-            for side in ("dense", "pruned")
-        }
-        values["mean"] = {side: mean_perplexity(side_values) for side, side_values in sides.items()}
-    return {
-        "run_id": run.id,
-        "config": run.config.model_dump(mode="json"),
-        "achieved_ratio": last["ratio"],
-        "parameters": {"dense": dense["parameters"], "pruned": last["parameters"]},
-        "perplexity": values,
-        "bits_per_byte": bits,
-        "tokens": {name: p["tokens"] for name, p in dense["perplexity"].items()},
-        "iterations": [iteration.metrics for iteration in iterations[1:]],
-        "seconds": seconds,
-    }
 
 
 # --- driving the engine ----------------------------------------------------------------------------------
@@ -232,21 +143,45 @@ def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bo
             status.write(state="failed", finished=time.time(), message=str(error))
             raise
         except BaseException as error:
+            if problem := out_of_memory(error):
+                status.write(state="failed", finished=time.time(), message=problem)
+                raise RunError(problem) from error
             words = f"{type(error).__name__}: {error}"
             status.write(state="failed", finished=time.time(), message=words)
             raise
+
+
+def out_of_memory(error: BaseException) -> str:
+    """One sentence where an error means too little memory; empty where it means something else."""
+    ran_out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
+    if not ran_out and not (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return ""
+    return (
+        "the device has too little memory for this: lower --samples or --seq-len, take --dtype bfloat16, or "
+        "a smaller model."
+    )
+
+
+def _device_name(config: RunConfig) -> str:
+    """The device that a config means; `auto` and `cuda` spelled out, so that two names share a lock."""
+    from pruning.models import pick_device
+
+    name = pick_device(config.device)
+    return "cuda:0" if name == "cuda" else name
 
 
 @contextlib.contextmanager
 def _device(run: Run, status: Status) -> Iterator[None]:
     """One run at a time on a device: wait for those ahead, then hold the device's lock."""
     store = RunStore(run.path.parent)
-    lock = FileLock(store.root / f".{run.config.device.replace(':', '-')}.lock")
+    device = _device_name(run.config)
+    status.write(device=device)
+    lock = FileLock(store.root / f".{device.replace(':', '-')}.lock")
     while not lock.is_locked:
         if status.cancelled.is_set():
             raise Cancelled
         ahead = store.ahead_of(run)
-        status.fields["ahead"] = len(ahead)
+        status.note(ahead=len(ahead))
         with contextlib.suppress(Timeout):
             if not ahead:
                 lock.acquire(timeout=0)
@@ -261,16 +196,30 @@ def _device(run: Run, status: Status) -> Iterator[None]:
 
 def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -> Result:
     from pruning.checkpoint import save
-    from pruning.engine import Finished, Iteration, Started, prune_events
+    from pruning.engine import Finished, Iteration, Started, prune_loaded
+    from pruning.models import load
+    from pruning.zeroshot import compare
 
     began = time.monotonic()
     config = run.config
     state = stored_state(run)
-    iteration = state.number if state else -1
-    stage_began, stage = began, ""
-    finished: Finished | None = None
+    earlier = sum(iteration.metrics["seconds"] for iteration in run.iterations())
     _log(run, "started", resumed_after=state.number if state else None)
-    events = prune_events(config, state)
+    meter = _Meter(run, status, state.number if state else -1)
+
+    def show(event: Event) -> None:
+        if status.cancelled.is_set():
+            raise Cancelled
+        meter(event)
+        if on_event:
+            on_event(event)
+
+    check_tasks(config.tasks, config.task_data, config.task_folder)
+    loaded = load(config.model, config.device, config.dtype)
+    # the dense model answers before it is cut: it is not read again, and a mistake in the tasks shows at once
+    dense = _answers(loaded, None, config, show)
+    finished: Finished | None = None
+    events = prune_loaded(loaded, config, state)
     try:
         for event in events:
             if status.cancelled.is_set():
@@ -282,77 +231,88 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
             elif isinstance(event, Iteration):
                 write_iteration(run, event)
                 _log(run, "iteration", **{k: v for k, v in metrics(event).items() if k != "layers"})
-                iteration, stage = event.number, ""
-                status.write(iteration=iteration)
+                status.write(iteration=event.number)
             elif isinstance(event, Finished):
                 finished = event
-            else:
-                if event.stage != stage:
-                    stage, stage_began = event.stage, time.monotonic()
-                elapsed = max(time.monotonic() - stage_began, 1e-6)
-                status.fields |= {
-                    "stage": event.stage,
-                    "detail": event.detail,
-                    "done": event.done,
-                    "total": event.total,
-                    "current": iteration + 1,
-                    "per_second": event.done / elapsed,
-                    "eta": _eta(run, config, iteration, event.done / event.total, event.stage),
-                }
-            if on_event:
-                on_event(event)
+            show(event)
     finally:
-        events.close()  # type: ignore[attr-defined]
+        events.close()
     assert finished is not None
     if config.save_model:
         status.write(stage="save")
         record = {"run": run.id, "config": config.model_dump(mode="json"), "ratio": finished.mask.ratio}
         save(finished.loaded.model, finished.loaded.tokenizer, run.path / "model", record, finished.mask)
-    accuracies = _zero_shot(finished, config, status) if config.tasks else None
-    spent = read_json(run.path / "status.json").get("seconds", 0.0) + time.monotonic() - began
-    summary = summarise(run, run.iterations(), spent)
-    if accuracies:
-        summary["zero_shot"] = accuracies
-    write_json(run.path / "results.json", summary)
-    status.write(state="finished", finished=time.time(), seconds=spent, eta=0)
-    _log(run, "finished", seconds=spent)
-    return Result(run, finished.loaded, finished.mask, summary)
+
+    def summary() -> dict[str, Any]:
+        return summarise(run, run.iterations(), earlier + time.monotonic() - began)
+
+    found = summary()
+    write_json(run.path / "results.json", found)  # should the tasks fail, the perplexities are there
+    if config.tasks:
+        answers = compare(dense, _answers(finished.loaded, finished.mask, config, show))
+        found = summary() | {"zero_shot": answers}
+        write_json(run.path / "results.json", found)
+    status.write(state="finished", finished=time.time(), seconds=found["seconds"], eta=0)
+    _log(run, "finished", seconds=found["seconds"])
+    return Result(run, finished.loaded, finished.mask, found)
 
 
-def _zero_shot(finished: Finished, config: RunConfig, status: Status) -> dict[str, Any]:
-    """Accuracies of the pruned model against the dense one, which is asked once and remembered."""
-    from pruning.engine import drain, state_digest
-    from pruning.models import load
-    from pruning.surgery import output_biases
-    from pruning.zeroshot import compare, zero_shot
+class _Meter:
+    """Turns the engine's progress into fields of the status."""
 
-    def show(progress: Progress) -> None:
-        if status.cancelled.is_set():
-            raise Cancelled
-        status.fields |= {"stage": "zero-shot", "detail": progress.detail, "done": progress.done}
-        status.fields |= {"total": progress.total, "eta": None}
+    def __init__(self, run: Run, status: Status, iteration: int) -> None:
+        self.run, self.status, self.iteration = run, status, iteration
+        self.layers, self.stage, self.began = 1, "", time.monotonic()
 
-    where: dict[str, Any] = {
-        "data": config.task_data,
-        "include": config.task_folder,
-        "limit": config.task_limit,
-    }
-    loaded, mask = finished.loaded, finished.mask
-    name = state_digest(loaded.fingerprint, mask, output_biases(loaded.model))
-    pruned = drain(zero_shot(loaded, config.tasks, name, **where), show)
-    dense_model = load(config.model, config.device, config.dtype)
-    name = state_digest(loaded.fingerprint, Mask.full(mask.geometry), output_biases(dense_model.model))
-    return compare(drain(zero_shot(dense_model, config.tasks, name, **where), show), pruned)
+    def __call__(self, event: Event) -> None:
+        from pruning.calibration import Progress
+        from pruning.engine import Iteration, Started
+
+        if isinstance(event, Started):
+            self.layers = len(event.geometry.layers)
+        elif isinstance(event, Iteration):
+            self.iteration, self.stage = event.number, ""
+        elif isinstance(event, Progress):
+            if event.stage != self.stage:
+                self.stage, self.began = event.stage, time.monotonic()
+            elapsed = max(time.monotonic() - self.began, 1e-6)
+            asking = event.stage == "zero-shot"
+            # calibration counts every token once a layer
+            done = event.done / (self.layers if event.stage == "calibrate" else 1)
+            self.status.note(
+                stage=event.stage,
+                detail=event.detail,
+                done=event.done,
+                total=event.total,
+                current=min(self.iteration + 1, self.run.config.iterations),
+                per_second=done / elapsed,
+                unit="tasks" if asking else "tokens",
+                eta=None if asking else _eta(self.run, self.iteration, event.done / event.total, event.stage),
+            )
 
 
-def _eta(run: Run, config: RunConfig, complete: int, share: float, stage: str) -> float | None:
+def _answers(
+    loaded: LoadedModel, mask: Mask | None, config: RunConfig, show: Callable[[Progress], None]
+) -> dict[str, TaskResult]:
+    """Answers to the tasks of a config, of a model cut to a mask or of the dense one; kept by its state."""
+    from pruning.engine import drain, state_of
+    from pruning.zeroshot import zero_shot
+
+    if not config.tasks:
+        return {}
+    where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
+    asking = zero_shot(loaded, config.tasks, state_of(loaded, mask), limit=config.task_limit, **where)
+    return drain(asking, show)
+
+
+def _eta(run: Run, complete: int, share: float, stage: str) -> float | None:
     """Seconds left, from the mean of the iterations that are done; None before the first."""
     seconds = [it.metrics["seconds"] for it in run.iterations() if it.number > 0]
     if not seconds:
         return None
     mean = sum(seconds) / len(seconds)
     within = share / 2 if stage == "calibrate" else 0.5 + share / 2
-    return max(0.0, mean * (config.iterations - complete - within))
+    return max(0.0, mean * (run.config.iterations - complete - within))
 
 
 def _log(run: Run, event: str, **fields: Any) -> None:
@@ -392,7 +352,7 @@ def prune(
 
 
 def check(config: RunConfig) -> None:
-    """What can be known to be wrong before a run exists: model, ratio, selectors, context, domains.
+    """What can be known to be wrong before a run exists: model, ratio, selectors, context, domains, folders.
 
     Raises:
         PruningError: see its subclasses.
@@ -400,91 +360,13 @@ def check(config: RunConfig) -> None:
     from pruning.domains import check_source
     from pruning.models import describe
 
+    check_folders(config.task_data, config.task_folder)
     summary = describe(config.model)
     check_reachable(summary.geometry, config)
     if summary.context and config.seq_len > summary.context:
         raise too_long(config.seq_len, summary.context)
     for name in config.mixture:
         check_source(name, config.domains.get(name, "embedded"))
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a run takes, about.
-
-    Attributes:
-        disk, memory: bytes.
-        disk_free, memory_free: bytes that there are.
-        seconds: how long it runs; None where no run of this model has finished.
-        basis: what the seconds were reckoned from.
-    """
-
-    disk: int
-    memory: int
-    disk_free: int
-    memory_free: int
-    seconds: float | None
-    basis: str
-
-    @property
-    def problem(self) -> str:
-        """What the run cannot do without, in one sentence; empty where there is enough."""
-        return self._short("disk space", self.disk, self.disk_free)
-
-    @property
-    def warning(self) -> str:
-        """What may make it slow or end it, in one sentence; empty where there is enough."""
-        return self._short("memory", self.memory, self.memory_free)
-
-    @staticmethod
-    def _short(what: str, need: int, free: int) -> str:
-        if need <= free:
-            return ""
-        return (
-            f"this run needs about {need / 1e9:.1f} GB of {what} and {free / 1e9:.1f} GB are free: "
-            "free some, or take a smaller model."
-        )
-
-
-def needs(config: RunConfig, store: RunStore, known: list[Run] | None = None) -> Needs:
-    """What a run takes, from the model's shape and from finished runs of it.
-
-    Args:
-        config: of the run.
-        store: where it will lie.
-        known: runs to reckon the time from; those of the store when left out.
-
-    Raises:
-        ModelError: there is no such model.
-    """
-    from pruning.models import describe
-
-    summary = describe(config.model)
-    channels = sum(summary.geometry.channels(site) for site in summary.geometry.sites)
-    itemsize = 4 if config.dtype in ("auto", "float32") else 2
-    # a mean and a sum of squares in float64 by domain, scores and norms in float64, by iteration
-    statistics = config.iterations * channels * (16 * len(config.mixture) + 24)
-    weights = summary.parameters * itemsize
-    root = next(folder for folder in (store.root.resolve(), *store.root.resolve().parents) if folder.is_dir())
-    usage = shutil.disk_usage(root)
-    seconds, basis = None, ""
-    for run in known if known is not None else store.all():
-        results = run.results()
-        tokens = run.config.samples * run.config.seq_len * len(run.config.mixture)
-        if run.config.model == config.model and results.get("iterations"):
-            mean = sum(it["seconds"] for it in results["iterations"]) / len(results["iterations"])
-            mine = config.samples * config.seq_len * len(config.mixture)
-            seconds = config.iterations * mean * mine / tokens
-            basis = f"{mean:.1f} s an iteration over {tokens:,} tokens in {run.id}"
-            break
-    return Needs(
-        disk=statistics + (weights if config.save_model else 0),
-        memory=int(1.3 * weights) + 500_000_000,
-        disk_free=usage.free if usage.total else sys.maxsize,  # /proc and its like have no size to run out of
-        memory_free=psutil.virtual_memory().available,
-        seconds=seconds,
-        basis=basis,
-    )
 
 
 def main() -> int:

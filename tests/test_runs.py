@@ -207,6 +207,185 @@ def test_a_finished_run_is_not_started_again(options):
         run.launch()
 
 
+# --- what a status says
+
+
+def test_speed_is_in_tokens_through_the_whole_model(options, monkeypatch):
+    """Half a second a token-layer: calibration counts each token once a layer."""
+    from pruning import worker
+    from pruning.calibration import Progress
+    from pruning.engine import Started
+
+    run = RunStore().create(RunConfig.create(**options))
+    clock = iter([0.0, 0.0, 10.0, 20.0, 30.0])
+    monkeypatch.setattr(worker.time, "monotonic", lambda: next(clock))
+    status = worker.Status(run, exits=False)
+    meter = worker._Meter(run, status, -1)
+    meter(Started(tiny_geometry(3), 1, "", {}))
+    meter(Progress("calibrate", 300, 600, "layer 2 of 3"))
+    found = status.fields
+    assert (found["per_second"], found["unit"]) == (pytest.approx(10.0), "tokens")
+    assert (found["done"], found["total"], found["stage"]) == (300, 600, "calibrate")
+
+
+def tiny_geometry(layers):
+    from pruning.sites import Geometry, LayerShape
+
+    return Geometry(32, 4, (LayerShape(4, 2, 48),) * layers, True, True, False)
+
+
+def test_progress_is_written_whole(options):
+    """Whoever reads the fields never sees one stage's `done` beside another's `total`."""
+    from pruning import worker
+    from pruning.calibration import Progress
+
+    run = RunStore().create(RunConfig.create(**options))
+    status = worker.Status(run, exits=False)
+    seen = []
+
+    class Watched(dict):
+        def __ior__(self, other):
+            dict.update(self, other)
+            seen.append((self["done"], self["total"]))
+            return self
+
+    status.fields = Watched(status.fields)
+    meter = worker._Meter(run, status, 0)
+    for done in range(3):
+        meter(Progress("evaluate", done, 3))
+    meter(Progress("zero-shot", 0, 6))
+    assert seen == [(0, 3), (1, 3), (2, 3), (0, 6)]
+    assert status.fields["unit"] == "tasks" and status.fields["eta"] is None
+
+
+@pytest.mark.parametrize(("picked", "name"), [("cpu", "cpu"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
+def test_two_names_of_a_device_are_one_lock(options, monkeypatch, picked, name):
+    from pruning import models, worker
+
+    monkeypatch.setattr(models, "pick_device", lambda _: picked)
+    assert worker._device_name(RunConfig.create(**options, device="auto")) == name
+
+
+def test_runs_named_auto_and_cpu_take_turns(options):
+    from filelock import FileLock
+
+    store = RunStore()
+    run = store.create(RunConfig.create(**options, device="auto"))
+    with FileLock(store.root / ".cpu.lock"):  # as a run with device cpu holds it
+        run.launch()
+        wait(run, "queued")
+        time.sleep(3)
+        assert run.status()["state"] == "queued"
+    wait(run, "finished")
+    assert run.status()["device"] == "cpu"
+
+
+def test_the_seconds_of_a_resumed_run_include_the_first_part(options):
+    from pruning.engine import Iteration
+
+    run = RunStore().create(RunConfig.create(**options))
+
+    def stop(event):
+        if isinstance(event, Iteration) and event.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(run, on_event=stop)
+    metrics = [run.path / f"iteration-{n:02d}" / "metrics.json" for n in (0, 1, 2)]
+    for file in metrics:
+        runs.write_json(file, {**runs.read_json(file), "seconds": 100.0})
+    assert execute(run).summary["seconds"] > 300
+
+
+def test_a_lack_of_memory_is_one_sentence(options, capsys, monkeypatch):
+    from pruning import engine
+    from pruning.cli import main
+
+    def scarce(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(engine, "load_text", scarce)
+    arguments = ["--model", options["model"], "--domain", f"words={options['domains']['words']}"]
+    for command in ("prune", "calibrate"):
+        assert main([command, *arguments, "--mixture", "words", "--seq-len", "24"]) == 2
+        error = capsys.readouterr().err
+        assert "too little memory" in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_cancelled_run_is_one_sentence(options, capsys, monkeypatch):
+    from pruning.cli import main
+
+    run = RunStore().create(RunConfig.create(**{**options, "samples": 64, "iterations": 60}))
+    monkeypatch.setattr(Run, "check_startable", lambda run: (run.path / "cancel").touch())
+    assert main(["runs", "resume", run.id[:-2]]) == 130
+    assert "runs resume ID" in capsys.readouterr().err
+    assert run.status()["state"] == "cancelled"
+
+
+# --- zero-shot tasks of a run
+
+
+def test_unknown_tasks_are_refused_before_the_model_is_loaded(options, monkeypatch, tmp_path):
+    from pruning import models
+
+    monkeypatch.setattr(models, "load", None)
+    with pytest.raises(ConfigError, match="there is no task 'nonsense'"):
+        prune(RunConfig.create(**options, tasks=("nonsense",)))
+    with pytest.raises(ConfigError, match="no folder '/no/such' with task data"):
+        prune(RunConfig.create(**options, tasks=("paper",), task_data="/no/such"))
+    assert RunStore().all() == []
+
+
+def test_a_check_of_tasks_needs_no_torch(options):
+    import subprocess
+    import sys
+
+    code = "import sys; from pruning import RunConfig; from pruning.worker import check\n"
+    code += f"check(RunConfig.create(**{options!r}, tasks=('paper',), task_folder='.'))\n"
+    code += "print(sorted({'torch', 'lm_eval', 'datasets'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_dense_model_answers_before_it_is_cut_and_is_read_once(options, monkeypatch):
+    from pruning import models
+
+    plain, loads, stages = models.load, [], []
+    monkeypatch.setattr(models, "load", lambda *args: loads.append(1) or plain(*args))
+    config = RunConfig.create(**options, tasks=("prunescope_agreement",), task_limit=3)
+    result = prune(
+        config, on_event=lambda event: stages.append(getattr(event, "stage", type(event).__name__))
+    )
+    assert len(loads) == 1
+    assert stages.index("zero-shot") < stages.index("Started") and stages[-1] == "zero-shot"
+    found = result.run.results()
+    assert found["zero_shot"]["tasks"]["prunescope_agreement"]["items"] == 3
+    assert found["zero_shot"]["average"]["limit"] == 3
+    again = prune(config).run.results()
+    assert again["zero_shot"] == found["zero_shot"]
+
+
+def test_perplexities_are_kept_where_the_tasks_fail(options, monkeypatch):
+    from pruning import zeroshot
+    from pruning.experiments import is_done
+
+    plain, asked = zeroshot._ask, []
+
+    def breaks(*args):
+        asked.append(1)
+        if len(asked) == 2:  # the pruned model
+            raise ConfigError("the data are gone.")
+        return plain(*args)
+
+    monkeypatch.setattr(zeroshot, "_ask", breaks)
+    run = RunStore().create(RunConfig.create(**options, tasks=("prunescope_agreement",), task_limit=3))
+    with pytest.raises(ConfigError):
+        execute(run)
+    assert run.results()["perplexity"]["words"]["pruned"] and not is_done(run)
+    execute(run)
+    assert is_done(run) and run.status()["state"] == "finished"
+
+
 # --- bad input leaves nothing behind
 
 
