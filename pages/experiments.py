@@ -5,7 +5,8 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import ConfigError
 from pruning.experiment_report import REPORT_FILE, markdown
-from pruning.experiments import SPEC_FILE, read
+from pruning.experiments import SPEC_FILE, command, read
+from pruning.results import OPTIONS
 from ui import state
 from ui.glossary import popover
 from ui.navigation import ensure_frame
@@ -35,18 +36,14 @@ except ConfigError as error:
 
 st.markdown(f"**{experiment.title}.** {experiment.about}")
 metrics = [m for m in ("perplexity", "bits_per_byte", "acc", "acc_norm") if (frame["metric"] == m).any()]
+known = [
+    *OPTIONS,
+    "mixture",
+    *experiment.varied,
+    *(column for column in frame if column.startswith("share_")),
+]
 varied = [
-    column
-    for column in (
-        "iterations",
-        "samples",
-        "ratio",
-        "method",
-        "mixture",
-        "model",
-        *(c for c in frame if c.startswith("share_")),
-    )
-    if frame[column].fillna(0).nunique() > 1
+    name for name in dict.fromkeys(known) if name in frame and name != "seed" and frame[name].nunique() > 1
 ]
 parts = st.columns(4)
 metric = parts[0].selectbox("Measure", metrics, key="measure", bind="query-params")
@@ -62,11 +59,13 @@ default = experiment.x or experiment.series[0]
 axes = [default, *(column for column in varied if column != default)]
 x = parts[2].selectbox("Along", axes, key=f"along-{experiment.name}")
 options = [column for column in varied if column != x and not column.startswith("share_")]
-chosen = [column for column in experiment.series if column in options]
-series = parts[3].multiselect("Told apart by", options, chosen, key=f"series-{experiment.name}")
+if x.startswith("share_") and frame.groupby(x)["mixture"].nunique().max() == 1:
+    options = [column for column in options if column != "mixture"]  # the share says which mixture
+series = parts[3].multiselect("Told apart by", options, options, key=f"series-{experiment.name}-{x}")
 figure = viz.experiment_figure(frame, experiment.title, x, [*series], metric, of)
 st.plotly_chart(figure, alt=f"{metric} ({of}) against {x}, every seed a point", config=state.PLOT)
-st.caption("Lines and bars are means over seeds; every seed is a point.")
+averaged = [column for column in options if column not in (*series, "ratio")]
+st.caption(f"Lines and bars are means over {' and '.join(['seeds', *averaged])}; every run is a point.")
 with st.expander("The report: tables, and the paper's figures beside ours"):
     st.markdown(
         "\n".join(
@@ -86,5 +85,5 @@ if report.exists():
         "text/markdown",
         on_click="ignore",
     )
-st.code(f"python -m pruning experiment experiments/{experiment.name}.yaml", language="bash")
+st.code(command(experiment, found[name]), language="bash")
 popover("iteration", "perplexity", "zero-shot", "mixture weights")

@@ -8,6 +8,7 @@ loses no more than the iteration it was in.
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pruning.config import ConfigError, PruningError, RunConfig
-from pruning.results import tidy
+from pruning.domains import ASSETS
+from pruning.results import OPTIONS, completed, table
 from pruning.runs import Run, RunStore, write_json, writing
 
 if TYPE_CHECKING:
@@ -40,7 +42,9 @@ class Experiment(BaseModel):
         min_length=1, description="each entry is a grid: options with one value or a list of values"
     )
     x: str | None = Field(None, description="the option along the axis of the figure; none draws bars")
-    series: list[str] = Field(["method"], description="options that tell the lines or bars apart")
+    series: list[str] = Field(
+        ["method"], min_length=1, description="options that tell the lines or bars apart"
+    )
     of: str = Field("mean", description="figures show the mean over domains or tasks, each, or the one named")
     paper: Literal["main", "domains", "iterations", "samples"] | None = Field(
         None, description="which of the paper's figures stands beside"
@@ -71,8 +75,23 @@ class Experiment(BaseModel):
                 first = error.errors()[0]
                 where, message = ".".join(map(str, first["loc"])), first["msg"]
             raise ConfigError(f"the experiment {str(path)!r} is malformed at {where!r}: {message}.") from None
-        experiment.configs()
+        experiment._check_axes(path)
         return experiment
+
+    def _check_axes(self, path: str | Path) -> None:
+        shares = [f"share_{name}" for config in self.configs() for name in config.measured_domains]
+        known = tuple(dict.fromkeys((*OPTIONS, "mixture", *self.varied, *shares)))
+        for name in filter(None, (self.x, *self.series)):
+            if name not in known:
+                choices = ", ".join(known)
+                raise ConfigError(
+                    f"the experiment {str(path)!r} has {name!r} for its figure: choose of {choices}."
+                )
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The options that its grids name."""
+        return tuple(dict.fromkeys(key for entry in self.grid for key in entry))
 
     def configs(self) -> list[RunConfig]:
         """The config of every run, each once.
@@ -90,6 +109,21 @@ class Experiment(BaseModel):
         return list(found.values())
 
 
+def command(experiment: Experiment, target: Path = Path()) -> str:
+    """The command line that carries out an experiment.
+
+    Args:
+        experiment: shipped, or a person's own.
+        target: the folder of its results, whose `experiment.json` is as good as the file that it came from.
+    """
+    try:
+        shipped = Experiment.read(ASSETS.parent / "experiments" / f"{experiment.name}.yaml") == experiment
+    except ConfigError:
+        shipped = False
+    file = f"experiments/{experiment.name}.yaml" if shipped else target / SPEC_FILE
+    return f"python -m pruning experiment {file}"
+
+
 def folder(store: RunStore, name: str) -> Path:
     """Where an experiment's results lie in a store."""
     return store.root / "experiments" / name
@@ -100,9 +134,15 @@ def existing(store: RunStore, configs: list[RunConfig]) -> dict[str, Run]:
     wanted = {config.model_dump_json() for config in configs}
     found: dict[str, Run] = {}
     for run in store.all():
-        if (key := run.config.model_dump_json()) in wanted and (key not in found or run.results()):
+        if (key := run.config.model_dump_json()) in wanted and (key not in found or is_done(run)):
             found[key] = run
     return found
+
+
+def is_done(run: Run) -> bool:
+    """Whether a run has measured all that it was told to."""
+    results = run.results()
+    return bool(results) and (not run.config.tasks or "zero_shot" in results)
 
 
 def carry_out(
@@ -111,7 +151,7 @@ def carry_out(
     on_run: Callable[[int, int, RunConfig], None] = lambda *_: None,
     on_event: Callable[[Event], None] | None = None,
 ) -> tuple[list[Run], list[str]]:
-    """Run what is not done yet, in this process, and write the results.
+    """Run what is not done yet, in this process, and write the results of all that is done.
 
     Args:
         experiment: what to run.
@@ -121,34 +161,44 @@ def carry_out(
 
     Returns:
         The finished runs, and a sentence for each that cannot be carried out.
+
+    Raises:
+        Cancelled: a run was asked to stop; the experiment goes on from there when it is carried out again.
     """
     from pruning.worker import check, execute
 
     configs = experiment.configs()
-    done, problems = existing(store, configs), []
-    runs: list[Run] = []
+    found, problems = existing(store, configs), []
+
+    def finished() -> list[Run]:
+        runs = [found.get(config.model_dump_json()) for config in configs]
+        return [run for run in runs if run and is_done(run)]
+
     for number, config in enumerate(configs, 1):
         on_run(number, len(configs), config)
-        run = done.get(config.model_dump_json())
-        if run is None or not run.results():
-            try:
-                if run is None:
-                    check(config)
-                    run = store.create(config)
-                run.check_startable()
-                execute(run, on_event)
-            except PruningError as error:
-                problems.append(f"{describe(experiment, config)}: {error}")
-                continue
-        runs.append(run)
+        run = found.get(config.model_dump_json())
+        if run and is_done(run):
+            continue
+        try:
+            if run is None:
+                check(config)
+                run = store.create(config)
+            run.check_startable()
+            execute(run, on_event)
+        except PruningError as error:
+            problems.append(f"{describe(experiment, config)}: {error}")
+            gc.collect()  # what ran out of memory must not keep it from the next
+            continue
+        found[config.model_dump_json()] = run
+        write(experiment, finished(), store)
+    if runs := finished():
         write(experiment, runs, store)
     return runs, problems
 
 
 def describe(experiment: Experiment, config: RunConfig) -> str:
     """What tells a run from the others of its experiment."""
-    fields = dict.fromkeys(key for entry in experiment.grid for key in entry)
-    return ", ".join(f"{key} {getattr(config, key)}" for key in fields)
+    return ", ".join(f"{key} {getattr(config, key)}" for key in experiment.varied)
 
 
 # --- results ---------------------------------------------------------------------------------------------
@@ -156,12 +206,10 @@ def describe(experiment: Experiment, config: RunConfig) -> str:
 
 def write(experiment: Experiment, runs: list[Run], store: RunStore) -> Path:
     """The tidy table as CSV and Parquet, and what was run."""
-    import pandas as pd
-
     target = folder(store, experiment.name)
     with writing(target):
         target.mkdir(parents=True, exist_ok=True)
-        frame = pd.DataFrame([row for run in runs for row in tidy(run)])
+        frame = table(runs, [name for name in experiment.varied if name != "mixture"])
         frame.to_csv(target / RESULTS_FILE, index=False)
         frame.to_parquet(target / "results.parquet", index=False)
         write_json(target / SPEC_FILE, experiment.model_dump(mode="json"))
@@ -178,6 +226,6 @@ def read(target: Path) -> tuple[Experiment, pd.DataFrame]:
 
     try:
         experiment = Experiment.model_validate_json((target / SPEC_FILE).read_text(encoding="utf-8"))
-        return experiment, pd.read_csv(target / RESULTS_FILE)
-    except (OSError, ValueError):
+        return experiment, completed(pd.read_csv(target / RESULTS_FILE))
+    except (OSError, ValueError, KeyError):
         raise ConfigError(f"the folder {str(target)!r} holds no results of an experiment.") from None

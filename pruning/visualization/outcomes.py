@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.results import Retained, axis_title, rise
+from pruning.results import Retained, accuracy_of, axis_title, item_limits, rise
 from pruning.visualization.style import (
     COLOURS,
     GREY,
@@ -98,16 +98,22 @@ def accuracy_figure(tasks: Mapping[str, Mapping[str, Any]], metric: str = "acc",
 
     Args:
         tasks: `tasks` of `zeroshot.compare`.
-        metric: `acc` or `acc_norm`.
+        metric: `acc` or `acc_norm`; a task without it shows the one it has, and says so.
         height: in pixels.
     """
     go = graph()
-    rows = sorted((row[metric]["delta"], name, row[metric]) for name, row in tasks.items() if metric in row)
+    rows = []
+    for name, task in tasks.items():
+        measure, row = accuracy_of(task, metric)
+        notes = [measure] * (measure != metric) + ([f"first {task['limit']}"] if task.get("limit") else [])
+        rows.append((row["delta"], f"{name} ({', '.join(notes)})" if notes else name, row))
+    rows.sort(key=lambda row: row[:2])
     figure = go.Figure(
         go.Scatter(
             x=[100 * delta for delta, _, _ in rows],
             y=[name for _, name, _ in rows],
-            error_x={"array": [196 * row["standard_error"] for _, _, row in rows], "thickness": 1.5},
+            # no error is known where one item was asked
+            error_x={"array": [196 * (row["standard_error"] or 0) for _, _, row in rows], "thickness": 1.5},
             mode="markers",
             marker={
                 "size": 11,
@@ -144,9 +150,11 @@ def experiment_figure(
         of: the `mean` over domains or tasks, a line for `each` of them, or the name of one.
     """
     go = graph()
-    rows = rise(frame[frame["metric"] == metric], of)
+    measured = frame[frame["metric"] == metric]
+    rows = rise(measured, of)
     x = x or series[0]
     rows = rows[rows["value"].notna()]
+    infinite = int(np.isinf(rows["value"]).sum())  # a mean with one of them is infinite, and not drawn
     apart = dict.fromkeys((*(["name"] if of == "each" else []), *series, "ratio"))
     names = [name for name in apart if name != x and rows[name].nunique() > 1]
     label = (
@@ -185,7 +193,8 @@ def experiment_figure(
     figure.update_xaxes(title=x)
     if lines and x == "samples":
         figure.update_xaxes(type="log", tickvals=sorted(set(rows[x])))
-    figure.update_yaxes(title=axis_title(metric, of))
+    missing = f"; {infinite} infinite, not drawn" if infinite else ""
+    figure.update_yaxes(title=axis_title(metric, of, item_limits(measured)) + missing)
     return style(figure, title, 420)
 
 
