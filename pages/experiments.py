@@ -59,13 +59,24 @@ default = experiment.x or experiment.series[0]
 axes = [default, *(column for column in varied if column != default)]
 x = parts[2].selectbox("Along", axes, key=f"along-{experiment.name}")
 options = [column for column in varied if column != x and not column.startswith("share_")]
-if x.startswith("share_") and frame.groupby(x)["mixture"].nunique().max() == 1:
-    options = [column for column in options if column != "mixture"]  # the share says which mixture
-series = parts[3].multiselect("Told apart by", options, options, key=f"series-{experiment.name}-{x}")
+
+
+def averaged(apart: list[str]) -> list[str]:
+    """Options that one point of a line would be a mean over, were only these told apart."""
+    groups = frame.groupby([*dict.fromkeys((x, *apart, "ratio"))])
+    return [
+        column for column in options if column not in (*apart, "ratio") and groups[column].nunique().max() > 1
+    ]
+
+
+chosen = [column for column in experiment.series if column in options]
+while more := averaged(chosen):
+    chosen.append(more[0])
+series = parts[3].multiselect("Told apart by", options, chosen, key=f"series-{experiment.name}-{x}")
 figure = viz.experiment_figure(frame, experiment.title, x, [*series], metric, of)
 st.plotly_chart(figure, alt=f"{metric} ({of}) against {x}, every seed a point", config=state.PLOT)
-averaged = [column for column in options if column not in (*series, "ratio")]
-st.caption(f"Lines and bars are means over {' and '.join(['seeds', *averaged])}; every run is a point.")
+over = ", ".join(("seeds", *averaged(series)))
+st.caption(f"Lines and bars are means over {over}; every run is a point.")
 with st.expander("The report: tables, and the paper's figures beside ours"):
     st.markdown(
         "\n".join(

@@ -195,9 +195,13 @@ def _hub(name: str, what: str, split: Split, seed: int, characters: int) -> Doma
             size += len(texts[-1])
             if size > characters:
                 break
-    except KeyError as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        # no such column, one that is no text, no such configuration or split, a data set that is a script
+        asked = f"{configuration or 'default'}:{'+'.join(columns)}, split {part}"
+        problem = str(error).strip().splitlines()[0].rstrip(".")[:200] if str(error) else type(error).__name__
         raise DomainError(
-            f"domain {name!r}: data set {repo!r} has no column {error}: write hub:ID:CONFIG:COLUMN."
+            f"domain {name!r}: data set {repo!r} does not hold {asked} ({problem}): write "
+            "hub:ID:CONFIG:COLUMN."
         ) from None
     except Exception as error:  # the hub's client raises a dozen types for "not reachable" and "not there"
         raise DomainError(

@@ -117,6 +117,37 @@ def test_offline_a_hub_data_set_says_so_plainly():
         load_text("x", "hub:gsm8k", "calibration")
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("hub:a/b::words", "'a/b' does not hold default:words, split train .*'words'"),
+        ("hub:a/b::n", "does not hold default:n, split train .*int found"),
+        ("hub:a/b:odd", "does not hold odd:text.*BuilderConfig 'odd' not found"),
+        ("hub:a/script", "scripts are no longer supported"),
+        ("hub:a/far", r"cannot be read from the hub \(ConnectionError\): check the name and the network"),
+    ],
+)
+def test_what_a_hub_data_set_lacks_is_said(monkeypatch, source, says):
+    import datasets
+    import huggingface_hub
+
+    def load_dataset(repo, configuration, **_):
+        if configuration == "odd":
+            raise ValueError("BuilderConfig 'odd' not found. Available: ['default']\nmore")
+        if repo == "a/script":
+            raise RuntimeError("Dataset scripts are no longer supported, but found script.py")
+        if repo == "a/far":
+            raise ConnectionError("no route")
+        return datasets.Dataset.from_list([{"text": "a", "n": 1}]).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    info = type("Info", (), {"sha": "abc"})
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: info)
+    with pytest.raises(DomainError, match=says) as error:
+        load_text("x", source, "calibration")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", EMBEDDED_DOMAINS)
 def test_embedded_domains_are_large_enough_and_their_splits_do_not_overlap(name):
     rows = [json.loads(line) for line in (ASSETS / "domains" / f"{name}.jsonl").read_text().splitlines()]

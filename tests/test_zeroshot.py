@@ -1,5 +1,6 @@
 """Zero-shot accuracy is the harness's own; differences carry paired error bars."""
 
+import io
 import json
 import math
 import os
@@ -394,3 +395,32 @@ def test_tasks_of_a_folder_are_asked(tmp_path, capsys):
     tasks = json.loads(capsys.readouterr().out)["tasks"]
     assert tasks["mine"]["acc"] == tasks["prunescope_code"]["acc"]
     assert tasks["mine"]["limit"] == tasks["mine"]["items"] == 12
+
+
+def test_a_limit_is_said_beside_every_number():
+    """Of one item no error is known; of a task without acc its other accuracy is shown, under its name."""
+    from rich.console import Console
+
+    from pruning.runs import finite
+    from pruning.terminal import results_table
+    from pruning.visualization import accuracy_figure
+
+    def result(name, metric, items):
+        return TaskResult(name, len(items), len(items), {metric: float(np.mean(items))}, {metric: items}, "1")
+
+    dense = {"a": result("a", "acc", [1.0]), "b": result("b", "acc_norm", [1.0, 0.0])}
+    pruned = {"a": result("a", "acc", [0.0]), "b": result("b", "acc_norm", [1.0, 1.0])}
+    answers = finite(compare(dense, pruned))  # as results.json holds it
+    summary = {"run_id": "r", "parameters": {"dense": 10, "pruned": 5}, "zero_shot": answers}
+    summary["perplexity"] = {"wiki": {"dense": 10.0, "pruned": None}}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(results_table(summary))
+    lines = console.export_text().splitlines()
+    row = {
+        name: next(line for line in lines if name in line) for name in ("a (1", "b, acc", "average", "wiki")
+    }
+    assert "a (1 items, first 1)" in row["a (1"] and "-100.0 ± unknown ~" in row["a (1"]
+    assert "b, acc_norm (2 items, first 2)" in row["b, acc"] and "+50.0 ± 98.0 ~" in row["b, acc"]
+    assert "average of tasks (3 items, first 2)" in row["average"] and "± unknown ~" in row["average"]
+    assert "infinite" in row["wiki"]
+    assert set(accuracy_figure(answers["tasks"]).data[0].y) == {"a (first 1)", "b (acc_norm, first 2)"}
