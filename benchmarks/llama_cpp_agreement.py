@@ -1,16 +1,12 @@
 """The pruned demo model in llama.cpp against transformers: logits, next tokens, greedy text, by type of weights.
 
-    pip install -r requirements-gguf.txt && python benchmarks/llama_cpp_agreement.py
-
-llama.cpp runs without repacked weights: its AMX kernels crash on some processors (llama.cpp issue 20824).
+pip install -r requirements-gguf.txt && python benchmarks/llama_cpp_agreement.py
 """
 
-import itertools
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 import torch
 from common import RESULTS, machine, table
@@ -18,21 +14,14 @@ from common import RESULTS, machine, table
 from pruning import RunConfig
 from pruning.engine import evaluation_blocks
 from pruning.export import export
+from pruning.llamacpp import greedy, logits, open_gguf
 from pruning.worker import prune
 
-TOKENS, NEW = 256, 32
-defaults = llama_cpp.llama_cpp.llama_model_default_params
-
-
-def plain():
-    parameters = defaults()
-    parameters.use_extra_bufts = False
-    return parameters
+TOKENS, PROMPT, NEW = 256, 32, 32
 
 
 @torch.no_grad()
 def main():
-    llama_cpp.llama_cpp.llama_model_default_params = plain
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         done = prune(RunConfig.create(eval_blocks=0), folder)
@@ -41,20 +30,17 @@ def main():
         domains = evaluation_blocks(config, tokenizer, model)
         for kind in ("f32", "f16", "bf16", "q8_0"):
             written = export(done.run.checkpoint, "gguf", Path(folder) / kind, kind)
-            llm = llama_cpp.Llama(str(written.path), n_ctx=512, logits_all=True, verbose=False, n_threads=2)
+            llm = open_gguf(written.path)
             for blocks in domains:
                 ids = blocks.ids[0][:TOKENS].tolist()
-                llm.reset()
-                llm.eval(ids)
-                theirs = np.array(llm.scores[: len(ids)])
+                theirs = logits(llm, ids)
                 ours = model(torch.tensor([ids])).logits[0].numpy()
-                start = ids[:32]
-                llm.reset()
-                text = list(itertools.islice(llm.generate(start, temp=0), NEW))
-                greedy = model.generate(
-                    torch.tensor([start]), max_new_tokens=NEW, do_sample=False, eos_token_id=None
-                )[0, 32:].tolist()
-                alike = next((i for i, (a, b) in enumerate(zip(text, greedy, strict=True)) if a != b), NEW)
+                prompt = ids[:PROMPT]
+                continued = model.generate(
+                    torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False, eos_token_id=None
+                )[0, PROMPT:].tolist()
+                both = zip(greedy(llm, prompt, NEW), continued, strict=True)
+                alike = next((i for i, (a, b) in enumerate(both) if a != b), NEW)
                 agree = (theirs.argmax(1) == ours.argmax(1)).mean()
                 rows.append(
                     (kind, f"{written.bytes / 1e6:.1f}", blocks.domain, f"{np.abs(theirs - ours).max():.3f}",

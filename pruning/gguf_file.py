@@ -9,6 +9,7 @@ heads is read by llama.cpp as llama-cpp-python 0.3.36 carries it; older versions
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,33 @@ _QWEN2 = (
 PRE_TOKENIZERS = {_QWEN2: "qwen2", _QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|", 1): "llama-bpe", None: "gpt-2"}
 
 
+def refusal(
+    model_type: str, window: bool, config: Mapping[str, Any], tokenizer: Mapping[str, Any] | None
+) -> str:
+    """Why llama.cpp's `deci` cannot compute a model, in words with a way out; empty if it can.
+
+    Args:
+        model_type: as transformers names the dense model.
+        window: whether attention looks back over a window shorter than the context.
+        config: as in `config.json`.
+        tokenizer: as in `tokenizer.json`; None where that is not known yet.
+    """
+    if model_type == "qwen3":
+        return "llama.cpp's deci has no norms of queries and keys, which Qwen3 has: use --format hf."
+    if window:
+        return "llama.cpp's deci has no sliding-window attention: use --format hf."
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "linear", "llama3"):  # the others scale attention, or change with the length
+        return f"llama.cpp's deci has no rotary embedding of type {kind!r}: use --format hf."
+    if tokenizer is not None and _pre_tokenizer(tokenizer) is None:
+        return (
+            "the tokenizer is not a byte-level BPE that llama.cpp knows by name "
+            f"({', '.join(PRE_TOKENIZERS.values())}): use --format hf."
+        )
+    return ""
+
+
 def write_gguf(model: CausalLM, tokenizer: Any, file: Path, kind: str = "f16") -> dict[str, int]:
     """Write weights, shapes and tokenizer of a model, dense or pruned.
 
@@ -42,14 +70,15 @@ def write_gguf(model: CausalLM, tokenizer: Any, file: Path, kind: str = "f16") -
         How many weight matrices were written as each type.
 
     Raises:
-        ExportError: the tokenizer is not byte-level BPE of a kind that llama.cpp knows, or the rotary
-            embedding is one that `deci` cannot express.
+        ExportError: see `refusal`.
     """
     import gguf
 
     shape, config = geometry(model), model.config
-    vocabulary = _tokenizer(tokenizer, config.vocab_size)
-    frequencies = _rope_factors(model, shape.head_dim)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    content = json.loads(backend.to_str()) if backend is not None else {}
+    if why := refusal(config.model_type, False, config.to_dict(), content):  # its caller knows of windows
+        raise ExportError(why)
     writer = gguf.GGUFWriter(str(file), "deci")
     writer.add_name(config.name_or_path or "pruned model")
     writer.add_block_count(len(shape.layers))
@@ -67,13 +96,10 @@ def write_gguf(model: CausalLM, tokenizer: Any, file: Path, kind: str = "f16") -
     types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
     writer.add_file_type(gguf.LlamaFileType[types[kind]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _add_tokenizer(writer, tokenizer, vocabulary)
+    _add_tokenizer(writer, tokenizer, _vocabulary(content, config.vocab_size))
 
     counts: dict[str, int] = {}
-    if frequencies is not None:
-        writer.add_tensor("rope_freqs.weight", frequencies)
-    for name, tensor in _tensors(model, shape.head_dim):
-        array = tensor.detach().float().cpu().numpy()
+    for name, array in _arrays(model):
         if array.ndim == 1:
             writer.add_tensor(name, array)
             continue
@@ -90,13 +116,55 @@ def write_gguf(model: CausalLM, tokenizer: Any, file: Path, kind: str = "f16") -
     return counts
 
 
+def check_gguf(model: CausalLM, file: Path) -> None:
+    """Read a file back: every tensor is there, has its shape, and its values to within its type.
+
+    Raises:
+        ExportError: one is not, such as a weight that is beyond the range of f16.
+    """
+    import gguf
+
+    found = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
+    for name, array in _arrays(model):
+        if (tensor := found.pop(name, None)) is None:
+            raise ExportError(f"{name!r} is not in the GGUF file that was written: use --format hf.")
+        back = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        kind = tensor.tensor_type.name.lower()
+        if back.shape != array.shape or not (abs(back - array) <= _rounding(array, kind)).all():
+            raise ExportError(
+                f"{name!r} does not come back from the GGUF file as it was: {kind} cannot hold its values: "
+                "give another --type, such as f32."
+            )
+    if found:
+        raise ExportError(f"the GGUF file that was written holds {min(found)!r} as well: use --format hf.")
+
+
+def _rounding(array: np.ndarray, kind: str) -> np.ndarray | float:
+    """How far a value may lie from what was stored: half a step of the type."""
+    if kind == "q8_0":  # 127 steps on each side to the largest of 32 values; the step itself is an f16
+        largest = np.abs(array.reshape(-1, 32)).max(axis=1).repeat(32).reshape(array.shape)
+        return largest * (0.5 / 127 + 2**-11) * 1.01 + 127 * 2**-25
+    bits, least = {"f16": (11, 2**-25), "bf16": (8, 0.0), "f32": (24, 0.0)}[kind]
+    return np.abs(array) * 2.0**-bits + least
+
+
+def _arrays(model: CausalLM) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor as it is to be stored, in float32, by its name in GGUF."""
+    head_dim = geometry(model).head_dim
+    factors = _rope_factors(model, head_dim)
+    if factors is not None:
+        yield "rope_freqs.weight", factors
+    for name, tensor in _tensors(model, head_dim):
+        yield name, tensor.detach().float().cpu().numpy()
+
+
 def _tensors(model: CausalLM, head_dim: int) -> list[tuple[str, Tensor]]:
     """Every tensor by its name in GGUF, queries and keys permuted."""
     found: list[tuple[str, Tensor]] = [
         ("token_embd.weight", model.get_input_embeddings().weight),
         ("output_norm.weight", model.model.norm.weight),
     ]
-    if not model.config.tie_word_embeddings:
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:  # whatever it says
         found.append(("output.weight", model.get_output_embeddings().weight))
     for index, view in enumerate(layer_views(model)):
         block = f"blk.{index}"
@@ -124,56 +192,42 @@ def interleave(tensor: Tensor, head_dim: int) -> Tensor:
 
 
 def _rope_factors(model: CausalLM, head_dim: int) -> np.ndarray | None:
-    """(head_dim / 2,) what the plain rotary frequencies are divided by; None where they are plain.
-
-    Raises:
-        ExportError: the embedding scales attention as well, or changes with the length.
-    """
-    rotary = model.model.rotary_emb
-    kind = model.config.rope_parameters.get("rope_type", "default")
-    if kind not in ("default", "linear", "llama3") or getattr(rotary, "attention_scaling", 1.0) != 1.0:
-        raise ExportError(f"GGUF's deci has no rotary embedding of type {kind!r}: use --format hf.")
+    """(head_dim / 2,) what the plain rotary frequencies are divided by; None where they are plain."""
     theta = model.config.rope_parameters["rope_theta"]
     plain = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    factors = plain / rotary.inv_freq.double().cpu().numpy()
+    factors = plain / model.model.rotary_emb.inv_freq.double().cpu().numpy()
     return None if np.allclose(factors, 1.0, rtol=1e-5) else factors.astype(np.float32)
 
 
 # --- the tokenizer ---------------------------------------------------------------------------------------
 
 
-def _tokenizer(tokenizer: Any, size: int) -> dict[str, Any]:
-    """Tokens, types, merges and the pre-tokenizer's name.
-
-    Raises:
-        ExportError: see `write_gguf`.
-    """
-    import gguf
-
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    content = json.loads(backend.to_str()) if backend is not None else {}
-    bpe = content.get("model", {})
+def _pre_tokenizer(content: Mapping[str, Any]) -> str | None:
+    """llama.cpp's name of how a `tokenizer.json` splits text; None if it has none, or it is no such BPE."""
     stages = content.get("pre_tokenizer") or {}
     stages = stages.get("pretokenizers", [stages])
     patterns = [s["pattern"].get("Regex") for s in stages if s.get("type") == "Split"]
     byte_level = any(s.get("type") == "ByteLevel" for s in stages)
-    pattern = patterns[0] if patterns else None
-    if bpe.get("type") != "BPE" or not byte_level or len(patterns) > 1 or pattern not in PRE_TOKENIZERS:
-        raise ExportError(
-            "the tokenizer is not a byte-level BPE that llama.cpp knows by name (qwen2, llama-bpe, gpt-2): "
-            "use --format hf, or llama.cpp's own converter on that."
-        )
+    if (content.get("model") or {}).get("type") != "BPE" or not byte_level or len(patterns) > 1:
+        return None
+    return PRE_TOKENIZERS.get(patterns[0] if patterns else None)
+
+
+def _vocabulary(content: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Tokens, types, merges and the pre-tokenizer's name, from what `tokenizer.json` holds."""
+    import gguf
+
+    bpe = content["model"]
     tokens = {index: token for token, index in bpe["vocab"].items()}
     types = dict.fromkeys(tokens, gguf.TokenType.NORMAL)
     for added in content.get("added_tokens", []):
         tokens[added["id"]] = added["content"]
         types[added["id"]] = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
-    merges = [m if isinstance(m, str) else " ".join(m) for m in bpe["merges"]]
     return {
-        "pre": PRE_TOKENIZERS[pattern],
+        "pre": _pre_tokenizer(content),
         "tokens": [tokens.get(i, f"[PAD{i}]") for i in range(size)],
         "types": [types.get(i, gguf.TokenType.UNUSED) for i in range(size)],
-        "merges": merges,
+        "merges": [m if isinstance(m, str) else " ".join(m) for m in bpe["merges"]],
     }
 
 
@@ -190,4 +244,7 @@ def _add_tokenizer(writer: Any, tokenizer: Any, vocabulary: dict[str, Any]) -> N
     first = tokenizer("a").input_ids[:1]
     writer.add_add_bos_token(first == [tokenizer.bos_token_id] != [None])
     if template := getattr(tokenizer, "chat_template", None):
-        writer.add_chat_template(template)
+        named = isinstance(template, dict)  # several: for tools, say, beside the default one
+        writer.add_chat_template(
+            [{"name": name, "template": text} for name, text in template.items()] if named else template
+        )

@@ -1,29 +1,58 @@
+import importlib.util
 import itertools
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, SeedOssConfig
 
+import pruning.export
 from pruning.checkpoint import save
-from pruning.config import ExportError, ModelError
+from pruning.cli import main
+from pruning.config import ExportError, ModelError, RunError
 from pruning.export import Traits, export, homes
 from pruning.gguf_file import interleave
+from pruning.llamacpp import greedy, logits, open_gguf
 from pruning.models import describe, load
-from tests.conftest import ARCHITECTURES, needs_demo, tiny_folder, tiny_pruned  # noqa: F401
+from tests.conftest import ARCHITECTURES, CONFIGS, SIZES, needs_demo, tiny_folder, tiny_model, tiny_pruned  # noqa: F401
 
 IDS = torch.randint(0, 256, (2, 20), generator=torch.manual_seed(5))
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 256, "eos_token_id": None}
+# Whatever the scores: the first layer loses heads, or the first two lose groups, and the last none.
+HEADS = {"query_head": ("0.attn.0",), "kv_group": ("0.attn.0-1", "1.attn.2-3")}
+needs_llama_cpp = pytest.mark.skipif(
+    not importlib.util.find_spec("llama_cpp"),
+    reason="llama-cpp-python is not installed: see requirements-gguf.txt",
+)
 
 
 @pytest.fixture
-def checkpoint(text_file, tmp_path):
-    """Writes the checkpoint of a tiny pruned model."""
+def checkpoint(text_file, tmp_path, monkeypatch):
+    """Writes the checkpoint of a tiny pruned model; `dense` changes its config."""
+    monkeypatch.setitem(CONFIGS, "seed_oss", lambda: SeedOssConfig(**SIZES, head_dim=8))
 
-    def make(name, **options):
+    def make(name, dense=None, **options):
+        original = CONFIGS[name]
+
+        def config():
+            made = original()
+            for key, value in (dense or {}).items():
+                setattr(made, key, value)
+            return made
+
+        monkeypatch.setitem(CONFIGS, name, config)
+        if "allocation" not in options:
+            unit = "kv_group" if name == "llama_mha" else options.get("attention_unit", "kv_group")
+            options = {"remove": HEADS[unit], "keep": ("2.attn",), **options}
         done = tiny_pruned(name, text_file, **options)
-        return save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", {}, done.mask), done.loaded
+        record = {"config": {"method": "iterative", "mixture": {"text": 1.0}}}
+        folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", record, done.mask)
+        return folder, done.loaded
 
     return make
 
@@ -35,12 +64,21 @@ def no_code(folder):
     )
 
 
-@pytest.mark.parametrize("unit", ["kv_group", "query_head"])
-@pytest.mark.parametrize("iterations", [1, 5])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(  # every pair of these three occurs
+    ("iterations", "unit", "tied"),
+    [(1, "kv_group", True), (1, "query_head", False), (5, "kv_group", False), (5, "query_head", True)],
+)
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "seed_oss"])
 @torch.no_grad()
-def test_different_widths_load_with_the_modelling_file(name, iterations, unit, checkpoint, tmp_path):
-    folder, loaded = checkpoint(name, iterations=iterations, attention_unit=unit)
+def test_different_widths_load_with_the_modelling_file(name, iterations, unit, tied, checkpoint, tmp_path):
+    options = {"iterations": iterations, "attention_unit": unit}
+    folder, loaded = checkpoint(name, {"tie_word_embeddings": tied}, **options)
+    layers = describe(str(folder)).geometry.layers
+    assert len({layer.heads for layer in layers}) > 1  # heads were cut, and not the same everywhere
+    if unit == "query_head" and name != "llama_mha":
+        assert len({layer.group for layer in layers}) > 1
+    else:
+        assert len({layer.kv_heads for layer in layers}) > 1
     done = export(folder, "hf", tmp_path / "hf")
     assert done.difference == 0
     assert done.home.architecture.startswith("Pruned")
@@ -67,13 +105,27 @@ def test_a_modelling_file_needs_the_users_yes(checkpoint, tmp_path):
         AutoModelForCausalLM.from_pretrained(done.path)
 
 
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
 @torch.no_grad()
-def test_the_modelling_file_compiles(checkpoint, tmp_path):
-    folder, loaded = checkpoint("qwen2")
+def test_the_modelling_file_compiles(backend, checkpoint, tmp_path):
+    if backend == "inductor" and not shutil.which("g++"):
+        pytest.skip("there is no C++ compiler")
+    folder, loaded = checkpoint("qwen2", attention_unit="query_head")
     done = export(folder, "hf", tmp_path / "hf")
     back = AutoModelForCausalLM.from_pretrained(done.path, trust_remote_code=True)
-    compiled = torch.compile(back, backend="eager", fullgraph=True)
-    assert torch.equal(compiled(IDS, use_cache=False).logits, loaded.model(IDS).logits)
+    compiled = torch.compile(back, backend=backend, fullgraph=True)
+    ours = loaded.model(IDS).logits
+    torch.testing.assert_close(compiled(IDS, use_cache=False).logits, ours, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["kv_group", "query_head"])
+@torch.no_grad()
+def test_a_static_cache_has_each_layers_own_width(unit, checkpoint, tmp_path):
+    folder, loaded = checkpoint("qwen2", attention_unit=unit)
+    done = export(folder, "hf", tmp_path / "hf")
+    back = AutoModelForCausalLM.from_pretrained(done.path, trust_remote_code=True)
+    static = back.generate(IDS, cache_implementation="static", **GREEDY)
+    assert torch.equal(static, loaded.model.generate(IDS, **GREEDY))
 
 
 STOCK = {
@@ -84,13 +136,18 @@ STOCK = {
     ("llama_mha", "none"): "LlamaForCausalLM",
     ("llama_gqa_bias", "bias"): "LlamaForCausalLM",
     ("mistral_window", "none"): "MistralForCausalLM",
+    ("seed_oss", "bias"): "LlamaForCausalLM",
+    ("seed_oss", "none"): "SeedOssForCausalLM",
 }
 
 
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(("name", "compensation"), STOCK)
 @torch.no_grad()
-def test_equal_widths_load_in_stock_transformers(name, compensation, checkpoint, tmp_path):
-    folder, loaded = checkpoint(name, compensation=compensation, allocation="uniform", ratio=0.5)
+def test_equal_widths_load_in_stock_transformers(name, compensation, tied, checkpoint, tmp_path):
+    options = {"compensation": compensation, "allocation": "uniform", "ratio": 0.5}
+    folder, loaded = checkpoint(name, {"tie_word_embeddings": tied}, **options)
+    assert describe(str(folder)).geometry.layers[0].heads < 8
     done = export(folder, "hf", tmp_path / "hf")
     assert done.home.architecture == STOCK[name, compensation] and no_code(done.path)
     back, report = AutoModelForCausalLM.from_pretrained(done.path, output_loading_info=True)
@@ -99,6 +156,37 @@ def test_equal_widths_load_in_stock_transformers(name, compensation, checkpoint,
     assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
     assert torch.equal(back.generate(IDS, **GREEDY), loaded.model.generate(IDS, **GREEDY))
     assert AutoTokenizer.from_pretrained(done.path)("a b").input_ids == loaded.tokenizer("a b").input_ids
+
+
+@pytest.mark.parametrize("multiple", [8, 64, 128])
+@torch.no_grad()
+def test_equal_and_rounded_widths_load_in_stock_transformers(multiple, checkpoint, tmp_path):
+    options = {"allocation": "equal", "round_to": multiple, "iterations": 1}
+    folder, loaded = checkpoint("qwen2", {"intermediate_size": 5 * multiple}, **options)
+    width = describe(str(folder)).geometry.layers[0].channels
+    assert width % multiple == 0 and width < 5 * multiple
+    done = export(folder, "hf", tmp_path / "hf")
+    back = AutoModelForCausalLM.from_pretrained(done.path)
+    assert no_code(done.path) and back.config.intermediate_size == width
+    assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
+
+
+def test_a_layer_of_which_nothing_else_is_cut_is_rounded_as_well(checkpoint):
+    folder, _ = checkpoint("qwen2", {"intermediate_size": 60}, round_to=8, keep=("1.mlp.8-59",))
+    widths = [layer.channels for layer in describe(str(folder)).geometry.layers]
+    assert widths[1] == 56 and all(width % 8 == 0 for width in widths)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "mistral_window"])
+@torch.no_grad()
+def test_heads_that_do_not_divide_the_width_keep_their_architecture_without_biases(
+    name, checkpoint, tmp_path
+):
+    folder, loaded = checkpoint(name, allocation="uniform", ratio=0.3, compensation="none")
+    assert describe(str(folder)).geometry.layers[0].heads == 6
+    back = AutoModelForCausalLM.from_pretrained(export(folder, "hf", tmp_path / "hf").path)
+    assert back.config.model_type == name.split("_")[0]
+    assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
 
 
 @torch.no_grad()
@@ -124,28 +212,38 @@ def test_padding_is_exact_and_stock(name, checkpoint, tmp_path):
 
 
 @torch.no_grad()
-def test_masks_cut_the_dense_model_again(tiny_folder, text_file, tmp_path):  # noqa: F811
+def test_masks_cut_the_dense_model_again(tiny_folder, text_file, tmp_path, monkeypatch):  # noqa: F811
     from pruning import RunConfig
     from pruning.engine import prune_loaded
 
     settings = {"mixture": {"text": 1}, "domains": {"text": str(text_file)}, "samples": 4, "seq_len": 24}
-    config = RunConfig.create(model=str(tiny_folder), ratio=0.4, eval_blocks=0, **settings)
+    tiny_model("qwen2").bfloat16().save_pretrained(tiny_folder)  # biases are written in the run's float32
+    monkeypatch.chdir(tiny_folder.parent)
+    config = RunConfig.create(model=tiny_folder.name, ratio=0.4, eval_blocks=0, **settings)
     *_, done = prune_loaded(load(config.model), config)
     record = {"config": config.model_dump(mode="json")}
     folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", record, done.mask)
     masks = export(folder, "masks", tmp_path / "masks")
+    monkeypatch.chdir("/")  # the dense model was named by a relative path
     assert masks.difference == 0 and masks.bytes < 20_000
     assert torch.equal(load(str(masks.path)).model(IDS).logits, done.loaded.model(IDS).logits)
     assert describe(str(masks.path)).geometry == describe(str(folder)).geometry
 
-    other = tmp_path / "other"
-    other_done = tiny_pruned("llama_mha", text_file, ratio=0)
-    other_done.loaded.model.save_pretrained(other)
-    other_done.loaded.tokenizer.save_pretrained(other)
-    content = json.loads((masks.path / "pruning.json").read_text()) | {"base": str(other)}
-    (masks.path / "pruning.json").write_text(json.dumps(content))
-    with pytest.raises(ModelError, match="does not fit"):
+    other = tmp_path / "other"  # another seed: only its weights are different
+    tiny_model("qwen2", seed=1).save_pretrained(other)
+    done.loaded.tokenizer.save_pretrained(other)
+    content = json.loads((masks.path / "pruning.json").read_text())
+    assert content["base"] == str(tiny_folder)
+    (masks.path / "pruning.json").write_text(json.dumps(content | {"base": str(other)}))
+    with pytest.raises(ModelError, match="was made for another one"):
         load(str(masks.path))
+    (masks.path / "pruning.json").write_text(json.dumps(content))
+    for name in ("mask.safetensors", "biases.safetensors"):
+        whole = (masks.path / name).read_bytes()
+        (masks.path / name).write_bytes(whole[:-20])
+        with pytest.raises(ModelError, match="cannot be read"):
+            load(str(masks.path))
+        (masks.path / name).write_bytes(whole)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +277,90 @@ def test_types_and_places_that_make_no_sense_are_refused(checkpoint, tmp_path):
     assert (folder / "model.safetensors").exists()
 
 
+def test_an_export_replaces_an_earlier_one_and_nothing_else(checkpoint, tmp_path, monkeypatch):
+    folder, _ = checkpoint("qwen2")
+    for format in ("hf", "padded", "gguf", "hf"):
+        export(folder, format, tmp_path / "out")
+    thesis = tmp_path / "documents" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    monkeypatch.chdir(thesis.parent)
+    for out in (thesis.parent, thesis, ".", ".."):
+        with pytest.raises((RunError, ExportError)) as error:
+            export(folder, "hf", out)
+        assert "\n" not in str(error.value)
+    assert thesis.read_text() == "years of work" and (folder / "model.safetensors").exists()
+
+
+def test_what_computes_something_else_is_not_kept(checkpoint, tmp_path, monkeypatch):
+    folder, _ = checkpoint("qwen2")
+    faithful = pruning.export.padded_state
+
+    def faulty(*arguments):
+        state = faithful(*arguments)
+        return state | {"model.norm.weight": 1.1 * state["model.norm.weight"]}
+
+    monkeypatch.setattr(pruning.export, "padded_state", faulty)
+    with pytest.raises(RunError, match="computes something else: a logit differs by"):
+        export(folder, "padded", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def changed(folder, name, value):
+    """The checkpoint with one number of a tensor changed."""
+    state = load_file(folder / "model.safetensors")
+    state[name].view(-1)[0] = value
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_model_without_finite_logits_is_not_exported(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    changed(folder, "model.layers.0.mlp.up_proj.weight", float("nan"))
+    for format, reason in (("hf", "own logits reach nan"), ("gguf", "cannot hold its values")):
+        with pytest.raises(ExportError, match=reason):
+            export(folder, format, tmp_path / "out")
+
+
+def test_an_export_says_where_it_comes_from(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    for format, file in (("hf", "pruning.json"), ("padded", "prunescope.json"), ("gguf", "prunescope.json")):
+        out = export(folder, format, tmp_path / format).path
+        record = json.loads(((out.parent if format == "gguf" else out) / file).read_text())
+        assert record["config"]["mixture"] == {"text": 1.0} and "torch" in record["versions"]
+    custom = tmp_path / "hf"
+    assert "mask" not in json.loads((custom / "pruning.json").read_text())
+    stock = export(custom, "padded", tmp_path / "again").path
+    assert json.loads((stock / "prunescope.json").read_text())["config"]["method"] == "iterative"
+    config = json.loads((stock / "config.json").read_text())
+    assert not {"output_bias", "allow_global_per_layer_attribute_access", "per_layer_config"} & config.keys()
+
+
+def test_how_a_model_generates_goes_with_it(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    generation = {"eos_token_id": [5, 256], "repetition_penalty": 1.25}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    for format in ("hf", "padded"):
+        written = export(folder, format, tmp_path / format).path / "generation_config.json"
+        assert generation.items() <= json.loads(written.read_text()).items()
+
+
+def test_our_loader_runs_no_code_and_json_is_alone_on_standard_output(
+    checkpoint, tmp_path, capfd, monkeypatch
+):
+    custom = export(checkpoint("qwen2")[0], "hf", tmp_path / "hf").path
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    capfd.readouterr()
+    assert main(["export", str(custom), "--out", str(tmp_path / "again"), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["architecture"] == "PrunedQwen2ForCausalLM"
+
+
+def test_the_snippet_of_a_custom_export_asks_nothing(checkpoint, tmp_path):
+    done = export(checkpoint("qwen2")[0], "hf", tmp_path / "hf")
+    command = [sys.executable, "-c", done.snippet + '\nprint(tokenizer("a").input_ids)']
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.startswith("["), result.stderr
+
+
 def test_weights_can_be_written_smaller(checkpoint, tmp_path):
     folder, _ = checkpoint("qwen2")
     whole, half = export(folder, "hf", tmp_path / "a"), export(folder, "hf", tmp_path / "b", "bf16")
@@ -193,6 +375,57 @@ def test_weights_can_be_written_smaller(checkpoint, tmp_path):
 def test_rows_go_from_halves_to_pairs():
     rows = torch.arange(8.0)[:, None]  # one head of 8: halves 0-3 and 4-7
     assert interleave(rows, 8).flatten().tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Metaspace"}}, "not a byte-level BPE"),
+        ("config.json", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "type 'yarn'"),
+    ],
+)
+def test_what_llama_cpp_cannot_compute_is_known_beforehand(file, change, reason, checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
+    offered = {home.format: home for home in homes(Traits.read(folder))}
+    assert reason in offered["gguf"].refusal and offered["gguf"].refusal.endswith("use --format hf.")
+    with pytest.raises(ExportError, match=reason):
+        export(folder, "gguf", tmp_path / "out")
+
+
+def test_norms_and_biases_keep_their_precision(checkpoint, tmp_path):
+    from gguf import GGUFReader
+
+    folder, _ = checkpoint("qwen2")
+    state = load_file(folder / "model.safetensors")
+    reader = GGUFReader(export(folder, "gguf", tmp_path / "gguf", "bf16").path)
+    written = {tensor.name: tensor.data for tensor in reader.tensors}
+    for name, original in (
+        ("output_norm.weight", "model.norm.weight"),
+        ("blk.0.ffn_down.bias", "model.layers.0.mlp.down_proj.bias"),
+    ):
+        assert np.array_equal(written[name], state[original].numpy())
+
+
+def test_a_weight_beyond_a_type_is_refused(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    changed(folder, "model.layers.0.mlp.up_proj.weight", 1e6)
+    with pytest.raises(ExportError, match=r"'blk\.0\.ffn_up\.weight' .* f16 cannot hold .* --type"):
+        export(folder, "gguf", tmp_path / "gguf", "f16")
+    assert export(folder, "gguf", tmp_path / "gguf", "bf16").path.exists()
+
+
+def test_several_chat_templates_go_along(checkpoint, tmp_path):
+    from gguf import GGUFReader
+
+    folder, loaded = checkpoint("qwen2")
+    loaded.tokenizer.chat_template = {"default": "one", "tool_use": "two"}
+    loaded.tokenizer.save_pretrained(folder)
+    for _ in range(2):  # the second replaces the first
+        export(folder, "hf", tmp_path / "hf")
+    reader = GGUFReader(export(folder, "gguf", tmp_path / "gguf").path)
+    assert reader.get_field("tokenizer.chat_template").contents() == "one"
+    assert reader.get_field("tokenizer.chat_template.tool_use").contents() == "two"
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
@@ -220,19 +453,21 @@ def test_a_gguf_file_holds_every_layers_own_widths(kind, checkpoint, tmp_path):
     assert "output.weight" not in names  # tied
 
 
+@needs_llama_cpp
 @pytest.mark.parametrize(
     ("name", "unit"),
-    list(itertools.product(["qwen2", "llama_mha", "llama_gqa_bias"], ["kv_group", "query_head"])),
+    list(itertools.product(["qwen2", "llama_mha", "llama_gqa_bias", "seed_oss"], ["kv_group", "query_head"])),
 )
 @torch.no_grad()
 def test_llama_cpp_computes_the_same_logits(name, unit, checkpoint, tmp_path):
     folder, loaded = checkpoint(name, attention_unit=unit)
-    theirs, _ = _llama(export(folder, "gguf", tmp_path / "gguf", "f32").path, IDS[0].tolist())
-    ours = loaded.model(IDS[:1]).logits[0].numpy()
+    llm = open_gguf(export(folder, "gguf", tmp_path / "gguf", "f32").path)
+    theirs, ours = logits(llm, IDS[0].tolist()), loaded.model(IDS[:1]).logits[0].numpy()
     assert np.abs(theirs - ours).max() < 0.005 * np.abs(ours).max()
     assert (theirs.argmax(1) == ours.argmax(1)).all()
 
 
+@needs_llama_cpp
 @needs_demo
 @torch.no_grad()
 def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
@@ -243,37 +478,14 @@ def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
     *_, done = prune_loaded(load("demo", "cpu"), config)
     model, tokenizer = done.loaded.model, done.loaded.tokenizer
     folder = save(model, tokenizer, tmp_path / "model", {}, done.mask)
-    path = export(folder, "gguf", tmp_path / "gguf", "f32").path
+    llm = open_gguf(export(folder, "gguf", tmp_path / "gguf", "f32").path)
     prompt = "The river rises in the north.\n\nIt's 12345 metres, na\u00efve?  def f(x):\n    return x"
     for blocks in evaluation_blocks(config.replace(eval_blocks=1), tokenizer, model):
         ids = blocks.ids[0].tolist()
-        theirs, llm = _llama(path, ids)
-        ours = model(torch.tensor([ids])).logits[0].numpy()
+        theirs, ours = logits(llm, ids), model(torch.tensor([ids])).logits[0].numpy()
         assert np.abs(theirs - ours).max() < 0.005 * np.abs(ours).max()
         assert (theirs.argmax(1) == ours.argmax(1)).mean() > 0.99
     assert llm.tokenize(prompt.encode(), add_bos=False) == tokenizer(prompt).input_ids
-    llm.reset()
     start = tokenizer("The city of", return_tensors="pt")
     ours = model.generate(**start, max_new_tokens=24, do_sample=False)[0, start.input_ids.shape[1] :]
-    theirs = list(itertools.islice(llm.generate(start.input_ids[0].tolist(), temp=0), 24))
-    assert theirs == ours.tolist()
-
-
-def _llama(path, ids):
-    llama_cpp = pytest.importorskip(
-        "llama_cpp", reason="llama-cpp-python is not installed: see requirements-gguf.txt"
-    )
-    # llama.cpp's AMX kernels crash on some machines (its issue 20824): run without repacked weights
-    defaults = llama_cpp.llama_cpp.llama_model_default_params
-    llama_cpp.llama_cpp.llama_model_default_params = lambda: _plain(defaults())
-    try:
-        llm = llama_cpp.Llama(str(path), n_ctx=512, logits_all=True, verbose=False, n_threads=2)
-    finally:
-        llama_cpp.llama_cpp.llama_model_default_params = defaults
-    llm.eval(ids)
-    return np.array(llm.scores[: len(ids)]), llm
-
-
-def _plain(parameters):
-    parameters.use_extra_bufts = False
-    return parameters
+    assert greedy(llm, start.input_ids[0].tolist(), 24) == ours.tolist()

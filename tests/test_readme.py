@@ -35,7 +35,10 @@ def test_a_snippet_loads_a_pruned_model_in_a_fresh_process(name, format, tmp_pat
         code += 'ids = tokenizer("The river", return_tensors="pt")\n'
         code += "print(tokenizer.decode(model.generate(**ids, max_new_tokens=4, do_sample=False)[0]))"
     # elsewhere, so that nothing of this project can be imported by accident
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    # and nobody there to answer a question
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, stdin=subprocess.DEVNULL
+    )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
     assert code.count("\n") <= 6
