@@ -6,16 +6,19 @@ import statistics
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from pruning.calibration import Progress
 from pruning.config import ConfigError
 from pruning.models import LoadedModel
-from pruning.sites import geometry
+from pruning.sites import CausalLM, geometry
 
-WARM_UP = 2
+T = TypeVar("T")
+E = TypeVar("E")
+WARM_UP = 2  # rounds
+LENGTHS = (128, 512)
 
 
 @dataclass(frozen=True)
@@ -93,39 +96,80 @@ def size(loaded: LoadedModel) -> Size:
     )
 
 
-def _seconds(device: torch.device, work: Callable[[], Any]) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def seconds(device: torch.device, work: Callable[[], Any]) -> float:
+    """How long some work takes; on a GPU until it has really been done."""
+    _wait(device)
     began = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    _wait(device)
     return time.perf_counter() - began
 
 
-@torch.no_grad()
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def turns(
+    works: Sequence[Callable[[], T]], repeats: int, event: Callable[[int], E]
+) -> Generator[E, None, list[list[T]]]:
+    """Carry works out turn by turn, so that what else the machine does meets all alike.
+
+    Args:
+        works: each returns what it measured.
+        repeats: rounds that count, after `WARM_UP` rounds that do not.
+        event: makes of a round's number what is yielded before it.
+
+    Returns:
+        By work, what each counted round returned.
+    """
+    found: list[list[T]] = [[] for _ in works]
+    for turn in range(WARM_UP + repeats):
+        yield event(turn)
+        for work, results in zip(works, found, strict=True):
+            results.append(work())
+    return [results[WARM_UP:] for results in found]
+
+
+def lengths_within(models: Sequence[LoadedModel], new_tokens: int) -> tuple[int, ...]:
+    """The default lengths of a prompt, as far as every model's context goes."""
+    context = min(loaded.model.config.max_position_embeddings for loaded in models)
+    fitting = tuple(length for length in LENGTHS if length + new_tokens <= context)
+    return fitting or (max(1, context - new_tokens),)
+
+
 def bench(
     models: Sequence[LoadedModel],
     batches: Sequence[int] = (1, 8),
-    lengths: Sequence[int] = (128,),
+    lengths: Sequence[int] | None = None,
     new_tokens: int = 16,
     repeats: int = 5,
 ) -> Generator[Progress, None, list[Measurement]]:
-    """Time prefill and decode of models, turn by turn: what else the machine does meets all alike.
+    """Time prefill and decode of models, turn by turn.
 
     Args:
         models: on the same device.
         batches: sequences at once.
-        lengths: tokens of a prompt.
+        lengths: tokens of a prompt; 128 and 512 as far as the context goes when left out.
         new_tokens: written in a repeat of decode.
-        repeats: after two rounds of warm-up, which are not counted.
+        repeats: rounds that count.
 
     Yields:
-        Progress after every round.
+        Progress before every round.
 
     Raises:
-        ConfigError: a length beyond a model's context.
+        ConfigError: a length beyond a model's context, or nothing to time.
     """
+    lengths = lengths or lengths_within(models, new_tokens)
+    for what, count in (
+        ("repeats", repeats),
+        ("new tokens", new_tokens),
+        ("batches", min(batches, default=0)),
+    ):
+        if count < 1:
+            raise ConfigError(f"the number of {what} is {count}: give 1 or more.")
     for loaded in models:
         context = loaded.model.config.max_position_embeddings
         if max(lengths) + new_tokens > context:
@@ -137,43 +181,42 @@ def bench(
     cells = [(batch, length) for length in lengths for batch in batches]
     rounds = WARM_UP + repeats
     for number, (batch, length) in enumerate(cells):
-        prefill: list[list[float]] = [[] for _ in models]
-        decode: list[list[float]] = [[] for _ in models]
-        for turn in range(rounds):
-            yield Progress(
-                "bench", number * rounds + turn, len(cells) * rounds, f"batch {batch}, length {length}"
-            )
-            for index, loaded in enumerate(models):
-                model = loaded.model
-                device = next(model.parameters()).device
-                generator = torch.Generator().manual_seed(turn)
-                ids = torch.randint(0, model.config.vocab_size, (batch, length), generator=generator)
-                ids = ids.to(device)
-                cache: list[Any] = []
 
-                def read(model: Any = model, ids: Any = ids, cache: list[Any] = cache) -> None:
-                    out = model(ids, use_cache=True, logits_to_keep=1)
-                    cache.append(out.past_key_values)
+        def event(
+            turn: int, before: int = number * rounds, what: str = f"batch {batch}, length {length}"
+        ) -> Progress:
+            return Progress("bench", before + turn, len(cells) * rounds, what)
 
-                def write(model: Any = model, ids: Any = ids, cache: list[Any] = cache) -> None:
-                    token = ids[:, -1:]
-                    for _ in range(new_tokens):
-                        logits = model(token, past_key_values=cache[0], use_cache=True).logits
-                        token = logits[:, -1:].argmax(-1)
-
-                took = _seconds(device, read), _seconds(device, write)
-                if turn >= WARM_UP:
-                    prefill[index].append(took[0])
-                    decode[index].append(took[1])
-        for index, loaded in enumerate(models):
-            found.append(
-                Measurement(
-                    loaded.name,
-                    batch,
-                    length,
-                    Speed.of(batch * length, prefill[index]),
-                    Speed.of(batch * new_tokens, decode[index]),
-                )
-            )
+        works = [_work(loaded.model, batch, length, new_tokens) for loaded in models]
+        times = yield from turns(works, repeats, event)
+        for loaded, took in zip(models, times, strict=True):
+            prefill, decode = zip(*took, strict=True)
+            speeds = Speed.of(batch * length, prefill), Speed.of(batch * new_tokens, decode)
+            found.append(Measurement(loaded.name, batch, length, *speeds))
     yield Progress("bench", len(cells) * rounds, len(cells) * rounds)
     return found
+
+
+def _work(model: CausalLM, batch: int, length: int, new_tokens: int) -> Callable[[], tuple[float, float]]:
+    """Reads prompts and writes behind them; returns the seconds of each."""
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, model.config.vocab_size, (batch, length), generator=generator).to(device)
+
+    @torch.no_grad()
+    def work() -> tuple[float, float]:
+        cache: Any = None
+
+        def read() -> None:
+            nonlocal cache
+            cache = model(ids, use_cache=True, logits_to_keep=1).past_key_values
+
+        def write() -> None:
+            token = ids[:, -1:]
+            for _ in range(new_tokens):
+                logits = model(token, past_key_values=cache, use_cache=True).logits
+                token = logits[:, -1:].argmax(-1)
+
+        return seconds(device, read), seconds(device, write)
+
+    return work

@@ -320,6 +320,8 @@ def _export(args: argparse.Namespace) -> int:
     print(f"Loads in {done.home.loads_in}.")
     if done.difference is not None:
         print(f"Loaded again: the largest difference of a logit is {done.difference:.2g}.")
+    elif args.verify:
+        print("Read again: names, shapes and values are the checkpoint's, to within the type.")
     print(f"\n{done.snippet}")
     return 0
 
@@ -446,11 +448,14 @@ def _generate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    values = tuple(int(part) for part in text.split(","))
-    if not values or min(values) < 1:
-        raise ValueError
-    return values
+def _count(text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(map(_count, text.split(",")))
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -641,10 +646,17 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--runs", **store)
     sub = command("bench", _bench, "Size, memory and speed of models, measured turn by turn.")
     sub.add_argument("models", nargs="+", metavar="MODEL", help="demo, a folder, a hub id, or a run's id")
-    sub.add_argument("--batch", type=_numbers, default=(1, 8), metavar="N,N", help="sequences at once")
-    sub.add_argument("--lengths", type=_numbers, default=(128,), metavar="N,N", help="tokens of a prompt")
-    sub.add_argument("--new-tokens", type=int, default=16, metavar="N", help="written in a repeat of decode")
-    sub.add_argument("--repeats", type=int, default=5, metavar="N", help="counted rounds (default: 5)")
+    sub.add_argument("--batch", type=_counts, default=(1, 8), metavar="N,N", help="sequences at once")
+    sub.add_argument(
+        "--lengths",
+        type=_counts,
+        metavar="N,N",
+        help="tokens of a prompt (default: 128,512 as far as the context goes)",
+    )
+    sub.add_argument(
+        "--new-tokens", type=_count, default=16, metavar="N", help="written in a repeat of decode"
+    )
+    sub.add_argument("--repeats", type=_count, default=5, metavar="N", help="counted rounds (default: 5)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=get_args(options.Dtype))
     sub.add_argument("--runs", **store)

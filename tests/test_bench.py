@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pruning.bench import bench, size
+from pruning.bench import bench, lengths_within, size
 from pruning.cli import main
 from pruning.config import ConfigError
 from pruning.engine import drain
@@ -49,8 +49,23 @@ def test_the_command_compares_models(tiny_folder, capsys):
     assert "prefill" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("value", ["0", "a", "", "1,,2"])
-def test_batches_that_are_no_numbers_are_refused(value, capsys):
+@pytest.mark.parametrize("option", ["--batch", "--lengths", "--repeats", "--new-tokens"])
+@pytest.mark.parametrize("value", ["0", "a", "", "-1", "1,,2"])
+def test_what_is_no_number_from_1_up_is_refused(option, value, capsys):
     with pytest.raises(SystemExit):
-        main(["bench", "demo", "--batch", value])
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+        main(["bench", "demo", f"{option}={value}"])
+    message = capsys.readouterr().err.strip()
+    assert "is no whole number from 1 up" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("counts", [{"repeats": 0}, {"new_tokens": 0}, {"batches": ()}])
+def test_there_is_something_to_time(counts):
+    with pytest.raises(ConfigError, match="give 1 or more"):
+        drain(bench([tiny_loaded("qwen2")], **{"lengths": (8,), **counts}), lambda _: None)
+
+
+def test_the_default_lengths_stay_within_the_context():
+    tiny = tiny_loaded("qwen2")  # 64 tokens
+    assert lengths_within([tiny], 16) == (48,)
+    tiny.model.config.max_position_embeddings = 1024
+    assert lengths_within([tiny], 16) == (128, 512)
