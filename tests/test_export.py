@@ -110,7 +110,9 @@ def test_a_modelling_file_needs_the_users_yes(checkpoint, tmp_path):
 def test_the_modelling_file_compiles(backend, checkpoint, tmp_path):
     if backend == "inductor" and not shutil.which("g++"):
         pytest.skip("there is no C++ compiler")
-    folder, loaded = checkpoint("qwen2", attention_unit="query_head")
+    heads = {"remove": ("0.attn.0",), "keep": ("1.attn",), "attention_unit": "query_head"}
+    folder, loaded = checkpoint("llama_gqa_bias", {"num_hidden_layers": 2}, iterations=1, **heads)
+    assert {layer.group for layer in describe(str(folder)).geometry.layers} == {1, 2}
     done = export(folder, "hf", tmp_path / "hf")
     back = AutoModelForCausalLM.from_pretrained(done.path, trust_remote_code=True)
     compiled = torch.compile(back, backend=backend, fullgraph=True)
