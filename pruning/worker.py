@@ -11,21 +11,20 @@ import json
 import os
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 from pruning.config import PruningError, RunConfig, RunError, too_long
 from pruning.masks import Mask, check_reachable
 from pruning.needs import needs
 from pruning.records import metrics, stored_state, summarise, write_iteration
-from pruning.runs import Run, RunStore, read_json, write_json, writing
+from pruning.runs import Run, RunStore, write_json, writing
+from pruning.status import Meter, Status
 from pruning.tasks import check_folders, check_tasks
 
 if TYPE_CHECKING:
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from pruning.engine import Event
     from pruning.models import LoadedModel
     from pruning.zeroshot import TaskResult
-
-CANCEL_GRACE_SECONDS = 8.0
 
 
 class Cancelled(Exception):
@@ -61,63 +58,6 @@ class Result:
     def perplexity(self) -> dict[str, dict[str, float]]:
         """By domain and `mean`, each with `dense` and `pruned`."""
         return self.summary["perplexity"]
-
-
-class Status:
-    """`status.json`, kept current by a thread, so that its heartbeat goes on while torch is busy."""
-
-    def __init__(self, run: Run, exits: bool) -> None:
-        self.run, self.exits = run, exits
-        process = psutil.Process()
-        self.fields: dict[str, Any] = read_json(run.path / "status.json") | {
-            "state": "queued",
-            "pid": process.pid,
-            "pid_created": process.create_time(),
-        }
-        self.cancelled = threading.Event()
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-
-    def __enter__(self) -> Status:
-        self.write()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def note(self, **fields: Any) -> None:
-        """Change fields together; the next beat writes them."""
-        with self._lock:
-            self.fields |= fields
-
-    def write(self, **fields: Any) -> None:
-        """Change fields and write them at once."""
-        with self._lock:
-            self.fields |= fields
-            write_json(self.run.path / "status.json", {**self.fields, "heartbeat": time.time()})
-
-    def _beat(self) -> None:
-        asked_at = None
-        while not self._stop.wait(0.5):
-            if (self.run.path / "cancel").exists():
-                asked_at = asked_at or time.monotonic()
-                self.cancelled.set()
-                with self._lock:
-                    if self.fields["state"] in ("queued", "starting", "running"):
-                        self.fields["state"] = "cancelling"
-            try:
-                self.write()
-            except PruningError:
-                continue  # a full disk stops the run where it matters
-            if self.exits and asked_at and time.monotonic() - asked_at > CANCEL_GRACE_SECONDS:
-                self.write(state="cancelled", finished=time.time())
-                os._exit(0)  # complete iterations are on disk; whatever is computing cannot be asked to stop
-
-
-# --- driving the engine ----------------------------------------------------------------------------------
 
 
 def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bool = False) -> Result:
@@ -205,7 +145,7 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
     state = stored_state(run)
     earlier = sum(iteration.metrics["seconds"] for iteration in run.iterations())
     _log(run, "started", resumed_after=state.number if state else None)
-    meter = _Meter(run, status, state.number if state else -1)
+    meter = Meter(run, status, state.number if state else -1)
 
     def show(event: Event) -> None:
         if status.cancelled.is_set():
@@ -257,40 +197,6 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
     return Result(run, finished.loaded, finished.mask, found)
 
 
-class _Meter:
-    """Turns the engine's progress into fields of the status."""
-
-    def __init__(self, run: Run, status: Status, iteration: int) -> None:
-        self.run, self.status, self.iteration = run, status, iteration
-        self.layers, self.stage, self.began = 1, "", time.monotonic()
-
-    def __call__(self, event: Event) -> None:
-        from pruning.calibration import Progress
-        from pruning.engine import Iteration, Started
-
-        if isinstance(event, Started):
-            self.layers = len(event.geometry.layers)
-        elif isinstance(event, Iteration):
-            self.iteration, self.stage = event.number, ""
-        elif isinstance(event, Progress):
-            if event.stage != self.stage:
-                self.stage, self.began = event.stage, time.monotonic()
-            elapsed = max(time.monotonic() - self.began, 1e-6)
-            asking = event.stage == "zero-shot"
-            # calibration counts every token once a layer
-            done = event.done / (self.layers if event.stage == "calibrate" else 1)
-            self.status.note(
-                stage=event.stage,
-                detail=event.detail,
-                done=event.done,
-                total=event.total,
-                current=min(self.iteration + 1, self.run.config.iterations),
-                per_second=done / elapsed,
-                unit="tasks" if asking else "tokens",
-                eta=None if asking else _eta(self.run, self.iteration, event.done / event.total, event.stage),
-            )
-
-
 def _answers(
     loaded: LoadedModel, mask: Mask | None, config: RunConfig, show: Callable[[Progress], None]
 ) -> dict[str, TaskResult]:
@@ -303,16 +209,6 @@ def _answers(
     where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
     asking = zero_shot(loaded, config.tasks, state_of(loaded, mask), limit=config.task_limit, **where)
     return drain(asking, show)
-
-
-def _eta(run: Run, complete: int, share: float, stage: str) -> float | None:
-    """Seconds left, from the mean of the iterations that are done; None before the first."""
-    seconds = [it.metrics["seconds"] for it in run.iterations() if it.number > 0]
-    if not seconds:
-        return None
-    mean = sum(seconds) / len(seconds)
-    within = share / 2 if stage == "calibrate" else 0.5 + share / 2
-    return max(0.0, mean * (run.config.iterations - complete - within))
 
 
 def _log(run: Run, event: str, **fields: Any) -> None:

@@ -220,7 +220,7 @@ def test_speed_is_in_tokens_through_the_whole_model(options, monkeypatch):
     clock = iter([0.0, 0.0, 10.0, 20.0, 30.0])
     monkeypatch.setattr(worker.time, "monotonic", lambda: next(clock))
     status = worker.Status(run, exits=False)
-    meter = worker._Meter(run, status, -1)
+    meter = worker.Meter(run, status, -1)
     meter(Started(tiny_geometry(3), 1, "", {}))
     meter(Progress("calibrate", 300, 600, "layer 2 of 3"))
     found = status.fields
@@ -250,7 +250,7 @@ def test_progress_is_written_whole(options):
             return self
 
     status.fields = Watched(status.fields)
-    meter = worker._Meter(run, status, 0)
+    meter = worker.Meter(run, status, 0)
     for done in range(3):
         meter(Progress("evaluate", done, 3))
     meter(Progress("zero-shot", 0, 6))
