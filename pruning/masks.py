@@ -19,6 +19,7 @@ from pruning.config import AttentionUnit, ConfigError, Normalise, RunConfig, Uni
 from pruning.sites import KINDS, Geometry, Kind, LayerShape, Site
 
 Array = np.ndarray
+SORTED_AT_ONCE = 4096  # units; of more than these only those near the cut are sorted
 
 
 @dataclass(frozen=True)
@@ -263,17 +264,22 @@ def site_units(
     else:
         score = total * geometry.channel_cost / cost
     size = inside.sum(axis=1)
-    ranking = np.argsort(np.where(forced, -np.inf, np.where(kept, np.inf, score)), kind="stable")[::-1]
-    surviving = np.cumsum(size[ranking])
-    last = ranking[: int(np.searchsorted(surviving, floor)) + 1]
     protected = kept.copy()
-    protected[last] = True
+    protected[_highest(np.where(forced, -np.inf, np.where(kept, np.inf, score)), size, floor)] = True
     if (protected & forced).any():
         raise ConfigError(
             f"removing all you named of {site} leaves it with fewer than {floor} "
             f"{'heads' if site.kind == 'attn' else 'channels'}: remove less there."
         )
     return Units(site, members, score, cost, forced, protected, rest=(size < width) & (site.kind == "mlp"))
+
+
+def _highest(rank: Array, size: Array, floor: int) -> Array:
+    """Indices of the highest-ranked units that together have `floor` entries."""
+    count = min(len(rank), -(-floor // max(int(size.min()), 1)))  # enough even if all were the smallest
+    top = np.flatnonzero(rank >= np.partition(rank, -count)[-count])  # and what ties with the last of them
+    order = top[np.argsort(rank[top], kind="stable")[::-1]]
+    return order[: int(np.searchsorted(np.cumsum(size[order]), floor)) + 1]
 
 
 # --- budgets ---------------------------------------------------------------------------------------------
@@ -367,20 +373,49 @@ def _global(units: list[Units], mask: Mask, ratio: float, config: RunConfig) -> 
     """All units of all sites in one ranking, the lowest first until the budget is met (FLAP's AL-AM)."""
     total = mask.geometry.linear_parameters
     budget = ratio * total - mask.removed_parameters
-    score = np.concatenate([u.rank for u in units])
+    rank = np.concatenate([u.rank for u in units])
     cost = np.concatenate([u.cost for u in units])
     free = np.flatnonzero(~np.concatenate([u.protected for u in units]))
-    order = free[np.argsort(score[free], kind="stable")]
+    most = int(cost[free].sum())
+    if budget - most >= cost.min():
+        raise _unreachable(ratio, (mask.removed_parameters + most) / total)
+    chosen = np.concatenate([u.forced for u in units])
+    chosen[free[_nearest(rank[free], cost[free], budget)]] = True
+    return np.split(chosen, np.cumsum([len(u.score) for u in units])[:-1])
+
+
+def _nearest(rank: Array, cost: Array, budget: float) -> Array:
+    """Indices of the lowest-ranked units whose cost together is nearest to a budget.
+
+    The same as sorting all of them and cutting at the budget, but only those near the cut are sorted: models
+    have millions of channels, and a slider waits for this.
+
+    Args:
+        rank: (U,)
+        cost: (U,) of each unit.
+        budget: in the same unit as the cost.
+    """
+    taken, window = [], np.arange(len(rank))
+    while len(window) > SORTED_AT_ONCE:
+        values = rank[window]
+        pivot = np.partition(values, len(values) // 2)[len(values) // 2]
+        low = values < pivot
+        if not low.any():  # at least half of them are the lowest value
+            low = values <= pivot
+            if low.all():
+                break
+        spent = cost[window[low]].sum()
+        if spent <= budget:
+            taken.append(window[low])
+            budget -= spent
+            low = ~low
+        window = window[low]
+    order = window[np.argsort(rank[window], kind="stable")]
     spent = np.concatenate([[0], np.cumsum(cost[order])])
-    if budget - spent[-1] >= cost.min():
-        raise _unreachable(ratio, (mask.removed_parameters + spent[-1]) / total)
     count = int(np.searchsorted(spent, budget))  # spent[count - 1] < budget <= spent[count]
     if count == len(spent) or (count > 0 and budget - spent[count - 1] < spent[count] - budget):
         count -= 1
-    count = max(count, sum(int(u.forced.sum()) for u in units))
-    chosen = np.zeros(len(score), bool)
-    chosen[order[:count]] = True
-    return np.split(chosen, np.cumsum([len(u.score) for u in units])[:-1])
+    return np.concatenate([*taken, order[:count]])
 
 
 def _uniform(units: list[Units], mask: Mask, ratio: float, config: RunConfig) -> list[Array]:

@@ -1,9 +1,11 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning import RunConfig
+from pruning import RunConfig, masks
 from pruning.config import ConfigError
 from pruning.masks import (
     Mask,
@@ -292,3 +294,36 @@ def test_overlap():
         masks = [Mask(GQA, {site: rng.permutation(np.arange(60) < 30)}) for _ in range(2)]
         pairs.append((jaccard(*masks, site), chance_jaccard(*masks, site)))
     assert np.mean([p[0] for p in pairs]) == pytest.approx(pairs[0][1], abs=0.02)
+
+
+@given(
+    ranks=st.lists(st.integers(-3, 12), min_size=1, max_size=60),
+    share=st.floats(0, 1.2),
+    seed=st.integers(0, 9),
+)
+def test_the_cut_is_where_sorting_everything_would_put_it(ranks, share, seed):
+    """With many ties, and costs that differ, as heads' and channels' do."""
+    rng = np.random.default_rng(seed)
+    rank, cost = np.array(ranks, float), rng.choice([3, 3, 3, 50], len(ranks))
+    rank[rank < -2] = -np.inf
+    budget = share * cost.sum()
+    order = np.argsort(rank, kind="stable")
+    spent = np.concatenate([[0], np.cumsum(cost[order])])
+    best = np.abs(spent - budget).min()
+    with mock.patch.object(masks, "SORTED_AT_ONCE", 4):
+        found = masks._nearest(rank, cost, budget)
+    assert abs(cost[found].sum() - budget) == pytest.approx(best)
+    assert sorted(found) == sorted(order[: len(found)])  # the lowest, and among equals the first
+
+
+@given(
+    ranks=st.lists(st.integers(0, 5), min_size=1, max_size=40),
+    floor=st.integers(1, 45),
+    width=st.sampled_from([1, 4]),
+)
+def test_the_last_of_a_layer_are_its_highest(ranks, floor, width):
+    rank, size = np.array(ranks, float), np.full(len(ranks), width)
+    size[0] = 1
+    ranking = np.argsort(rank, kind="stable")[::-1]
+    expected = ranking[: int(np.searchsorted(np.cumsum(size[ranking]), floor)) + 1]
+    assert masks._highest(rank, size, floor).tolist() == expected.tolist()
