@@ -69,8 +69,12 @@ class Choice:
         """
         base, preset = self.run.config, METHODS[self.method]
         options: dict[str, Any] = base.model_dump(exclude=set(DROPPED))
+        if (
+            self.run.path == DEMO_RUN
+        ):  # it was measured on all its text, which takes longer than one likes to wait
+            del options["eval_blocks"]
         if base.method != self.method:
-            options = {key: options[key] for key in KEPT}
+            options = {key: options[key] for key in KEPT if key in options}
         elif base.ratio == 0 and "iterations" not in preset:  # it only took statistics, in one look
             del options["iterations"]
         if base.method == self.method:

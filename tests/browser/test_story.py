@@ -25,6 +25,17 @@ def heatmap(page):
     )
 
 
+def metric(page, name):
+    """The value of a metric by its label."""
+    found = page.get_by_test_id("stMetric").filter(has_text=name).first
+    return found.get_by_test_id("stMetricValue").inner_text()
+
+
+def share(text):
+    """The number in front of a percent sign."""
+    return float(text.split("%")[0])
+
+
 def test_a_stranger_prunes_the_demo_model(tmp_path):
     errors, foreign = [], []
     with server(tmp_path / "runs") as address, browser() as page:
@@ -33,7 +44,8 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         page.on("pageerror", lambda error: errors.append(error))
         page.goto(address)
         settle(page)
-        assert page.locator(".js-plotly-plot").count() >= 1
+        assert page.locator(".heatmaplayer image").count() >= 1  # the first page has a heatmap on it
+        assert page.get_by_alt_text("32,768 tokens of 4 domains").count() == 1
 
         page.get_by_role("link", name="Importance").click()
         settle(page)
@@ -43,7 +55,7 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
             page.get_by_role("slider", name="math").press("ArrowRight")
         settle(page)
         assert heatmap(page) != before
-        assert "w_code=" in page.url
+        assert "w_code=44" in page.url and "w_math=56" in page.url
 
         cells = page.locator(".js-plotly-plot").nth(1).locator(".nsewdrag").first.bounding_box()
         page.mouse.move(cells["x"] + cells["width"] * 0.5, cells["y"] + cells["height"] * 0.58)
@@ -55,29 +67,54 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         page.get_by_role("link", name="Masks").click()
         settle(page)
         page.get_by_text("What stays: MLP").wait_for()
-        assert "layer=3" in page.url
-        assert "w_code=" in page.url
+        assert "layer=3" in page.url and "w_code=44" in page.url
+        slider = page.get_by_role("slider", name="Pruning ratio")
+        for _ in range(5):
+            slider.press("ArrowLeft")
+        settle(page)
+        assert share(metric(page, "Pruning ratio")) == pytest.approx(45, abs=0.1)
+        page.get_by_text("Keep or cut by hand").click()
+        page.get_by_role("button", name="Keep", exact=True).click()
+        settle(page)
+        assert "keep=3.mlp" in page.url
+        assert share(metric(page, "Pruning ratio")) == pytest.approx(
+            45, abs=0.1
+        )  # the budget is met elsewhere
 
         page.get_by_role("link", name="Prune", exact=True).click()
         settle(page)
+        assert "keep=3.mlp" in page.url
         page.get_by_label("Iterations", exact=True).fill("2")
         page.get_by_label("Iterations", exact=True).press("Enter")
         settle(page)
         page.get_by_role("button", name="Start").click()
-        page.wait_for_timeout(2000)
-        page.reload()  # the run goes on without us
+        page.get_by_role("button", name="Cancel").wait_for()
+        page.reload()  # the run goes on without us, and the link says which one it is
         page.get_by_text("Finished. The Results page").wait_for(timeout=240_000)
+        assert "run=iterative" in page.url
 
-        page.get_by_role("link", name="Results").click()
+        page.get_by_role("button", name="What it cost").click()
         settle(page)
+        page.get_by_role("heading", name="What did it cost").wait_for()
+        assert share(metric(page, "Of the layers' linear parameters")) == pytest.approx(45, abs=0.1)
+        assert int(metric(page, "Parameters").replace(",", "")) < 6_953_216
+        page.get_by_role("tab", name="Perplexity").first.click()
+        page.get_by_text("Bits per byte compare tokenizers").first.wait_for()
         with page.expect_download() as download:
             page.get_by_role("button", name="Report (HTML)").first.click()
         report = Path(download.value.path()).read_text(encoding="utf-8")
-        assert "perplexity" in report
+        assert "perplexity, code" in report and "x 1." in report
         assert "plotly" in report
-        page.get_by_role("tab", name="Side by side").first.click()
+        page.get_by_role("tab", name="Continue a prompt").first.click()
         page.get_by_role("button", name="Continue it").first.click()
         page.get_by_text("60 tokens in").first.wait_for(timeout=180_000)
+
+        page.get_by_role("link", name="Importance").click()  # what was pruned is on view everywhere
+        settle(page)
+        link = page.url
+        page.get_by_role("slider", name="Iteration").press("ArrowRight")
+        settle(page)
+        assert "iteration=2" in page.url and "iteration" not in link
         assert [url for url in foreign if not url.startswith(address)] == []  # nothing from the network
     # Streamlit looks for its server below a page's own address first, and finds nothing there (404).
     unexpected = [(str(error), getattr(error, "location", "")) for error in errors]
