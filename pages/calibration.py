@@ -3,7 +3,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import EMBEDDED_DOMAINS, PruningError, RunConfig
 from pruning.domains import load_text
-from pruning.models import describe
+from pruning.model_files import describe
 from ui import calibration, state
 from ui.glossary import popover
 

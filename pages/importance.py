@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import streamlit as st
 
@@ -81,7 +83,7 @@ for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
         alt=f"{quantity} of {kind} channels by layer",
         config=state.PLOT,
         key=key,
-        on_select=lambda kind=kind, key=key: channels.choose(kind, key),
+        on_select=partial(channels.choose, kind, key),  # a lambda would keep all of this page's arrays alive
         selection_mode="points",
     )
 

@@ -1,5 +1,6 @@
 import csv
 import io
+from functools import partial
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -100,7 +101,7 @@ for name in chosen:
         ):
             column.download_button(
                 title,
-                lambda run=run, make=make: make(run),
+                partial(make, run),
                 f"{run.id}.{end}",
                 kind,
                 key=f"{end}-{name}",

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from pruning.folders import PRUNING_FILE, replacing
 from pruning.masks import Mask
-from pruning.models import MASK_FILE
+from pruning.model_files import MASK_FILE
 from pruning.runs import versions
 from pruning.sites import CausalLM, geometry
 from pruning.surgery import output_biases

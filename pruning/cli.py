@@ -303,7 +303,7 @@ def _source(name: str, store: str | None) -> str:
 
 def _export(args: argparse.Namespace) -> int:
     from pruning.export import export
-    from pruning.models import locate
+    from pruning.model_files import locate
 
     source = locate(_source(args.source, args.runs))
     out = args.out

@@ -17,7 +17,8 @@ from pruning.config import FORMATS, ExportError, Format, RunError
 from pruning.folders import EXPORT_FILE, PRUNING_FILE, replacing
 from pruning.gguf_file import GGUF_TYPES, check_gguf, write_gguf
 from pruning.homes import Home, Traits, homes, stock_architecture
-from pruning.models import BIASES_FILE, MASK_FILE, LoadedModel, load, locate, read_record, weights_digest
+from pruning.model_files import BIASES_FILE, MASK_FILE, LoadedModel, locate, read_record, weights_digest
+from pruning.models import load
 from pruning.runs import read_json, versions
 from pruning.sites import ARCHITECTURES, Geometry, LayerShape, layer_views
 

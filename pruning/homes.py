@@ -15,7 +15,7 @@ from typing import Any
 
 from pruning.config import Format
 from pruning.gguf_file import BYTES, TESTED, refusal
-from pruning.models import MASK_FILE, describe, locate, read_config, read_record
+from pruning.model_files import MASK_FILE, describe, locate, read_config, read_record
 from pruning.sites import ARCHITECTURES, Geometry, LayerShape
 
 

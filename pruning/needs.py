@@ -61,7 +61,7 @@ def needs(config: RunConfig, store: RunStore, known: list[Run] | None = None) ->
     Raises:
         ModelError: there is no such model.
     """
-    from pruning.models import describe
+    from pruning.model_files import describe
 
     summary = describe(config.model)
     channels = sum(summary.geometry.channels(site) for site in summary.geometry.sites)

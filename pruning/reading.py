@@ -19,7 +19,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig
 from pruning.config import ModelError
 from pruning.folders import PRUNING_FILE
 from pruning.masks import Mask
-from pruning.models import (
+from pruning.model_files import (
     BIASES_FILE,
     MASK_FILE,
     OWN_KEYS,

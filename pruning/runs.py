@@ -198,6 +198,10 @@ class Run:
                 status["state"] = "stalled"
         return status
 
+    def device(self, status: dict[str, Any]) -> str:
+        """Where it computes: what its worker found `auto` to be, or what it was told."""
+        return str(status.get("device") or self.config.device)
+
     @property
     def active(self) -> bool:
         """Whether a process is, or is about to be, at work on it."""
@@ -286,9 +290,9 @@ class Run:
             RunError: a process is at work on it already, or it has finished.
         """
         self.check_startable()
-        write_json(
-            self.path / "status.json", {"state": "queued", "heartbeat": time.time(), "created": time.time()}
-        )
+        now = time.time()
+        known = {key: value for key, value in self.status().items() if key == "device"}
+        write_json(self.path / "status.json", {"state": "queued", "heartbeat": now, "created": now, **known})
         paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
         with writing(self.path), (self.path / "log.txt").open("ab") as log:
             process = subprocess.Popen(
@@ -399,14 +403,14 @@ class RunStore:
 
     def ahead_of(self, run: Run) -> list[Run]:
         """Runs on the same device that come first: those at work, and those that have waited longer."""
-        mine = run.status().get("created", 0), run.id
-        others = [
-            other for other in self.all() if other.id != run.id and other.config.device == run.config.device
-        ]
+        mine = run.status()
+        turn = mine.get("created", 0), run.id
         ahead = []
-        for other in others:
+        for other in self.all():
             status = other.status()
-            waiting = status["state"] == "queued" and (status.get("created", 0), other.id) < mine
+            if other.id == run.id or other.device(status) != run.device(mine):
+                continue
+            waiting = status["state"] == "queued" and (status.get("created", 0), other.id) < turn
             if status["state"] in ("starting", "running", "cancelling", "stalled") or waiting:
                 ahead.append(other)
         return ahead

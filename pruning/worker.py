@@ -254,7 +254,7 @@ def check(config: RunConfig) -> None:
         PruningError: see its subclasses.
     """
     from pruning.domains import check_source
-    from pruning.models import describe
+    from pruning.model_files import describe
 
     check_folders(config.task_data, config.task_folder)
     summary = describe(config.model)

@@ -23,7 +23,7 @@ from transformers import (
 
 from pruning import RunConfig
 from pruning.engine import Finished, prune_loaded
-from pruning.models import DEMO, LoadedModel
+from pruning.model_files import DEMO, LoadedModel
 
 torch.set_num_threads(2)
 

@@ -16,21 +16,34 @@ ORDER = [
     "masks",
     "surgery",
     "domains",
+    "cached",
+    "folders",
+    "hub",
+    "model_files",
+    "reading",
     "models",
     "calibration",
     "evaluation",
+    "significance",
+    "tasks",
     "zeroshot",
     "engine",
     "runs",
     "jobs",
     "checkpoint",
     "gguf_file",
+    "homes",
     "export",
+    "llamacpp",
     "bench",
+    "needs",
+    "records",
+    "status",
     "worker",
     "results",
     "visualization",
     "experiments",
+    "experiment_claims",
     "experiment_report",
     "terminal",
     "cli",
@@ -42,7 +55,10 @@ TORCH_FREE = [
     "scores",
     "masks",
     "domains",
+    "model_files",
     "models",
+    "tasks",
+    "needs",
     "runs",
     "jobs",
     "gguf_file",
@@ -96,3 +112,11 @@ def test_what_pages_read_needs_no_torch():
     code += "print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_every_module_has_its_place():
+    found = {
+        path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    # beside the package's own two: what is copied into exports, and imports nothing of the project
+    assert found - {"__init__", "__main__", "modeling_pruned"} == set(ORDER)

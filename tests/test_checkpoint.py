@@ -7,7 +7,8 @@ from safetensors.numpy import load_file
 
 from pruning.checkpoint import save
 from pruning.config import ModelError, RunError
-from pruning.models import describe, load
+from pruning.model_files import describe
+from pruning.models import load
 from pruning.sites import geometry
 from tests.conftest import ARCHITECTURES, tiny_loaded, tiny_pruned
 

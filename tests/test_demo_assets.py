@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning.domains import ASSETS
-from pruning.models import DEMO, describe
+from pruning.model_files import DEMO, describe
 from pruning.zeroshot import DEMO_TASKS, task_manager
 
 TASKS = ASSETS / "tasks"

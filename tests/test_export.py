@@ -18,7 +18,8 @@ from pruning.config import ExportError, ModelError, RunError
 from pruning.export import Traits, export, homes
 from pruning.gguf_file import interleave
 from pruning.llamacpp import greedy, logits, open_gguf
-from pruning.models import describe, load
+from pruning.model_files import describe
+from pruning.models import load
 from tests.conftest import ARCHITECTURES, CONFIGS, SIZES, needs_demo, tiny_folder, tiny_model, tiny_pruned  # noqa: F401
 
 IDS = torch.randint(0, 256, (2, 20), generator=torch.manual_seed(5))

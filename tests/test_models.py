@@ -4,8 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pruning import hub
 from pruning.config import ModelError
-from pruning.models import describe, fingerprint, load, locate, weights_digest
+from pruning.model_files import DEMO, describe, fingerprint, locate, weights_digest
+from pruning.models import load
 from tests.conftest import needs_demo, tiny_model
 
 
@@ -32,6 +34,26 @@ def test_the_demo_loads_offline_and_describes_itself_without_weights():
 def test_unknown_models(name):
     with pytest.raises(ModelError, match="there is no model"):
         locate(name)
+
+
+def test_a_hub_model_is_described_without_its_weights(monkeypatch):
+    import types
+
+    import huggingface_hub
+
+    def refuse(*_, **options):
+        assert options.get("local_files_only"), "the weights are not to be downloaded for a look"
+        raise FileNotFoundError
+
+    counts = types.SimpleNamespace(parameter_count={"BF16": 123, "F32": 4})
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: str(DEMO / "config.json"))
+    monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", lambda _: counts)
+    hub.outline.cache_clear()
+    summary = describe("owner/a-large-model")
+    hub.outline.cache_clear()
+    assert summary.parameters == 127
+    assert summary.geometry == describe("demo").geometry
 
 
 def test_a_hub_model_offline_says_so_plainly():

@@ -1,7 +1,7 @@
 import pytest
 
 from pruning.config import ModelError
-from pruning.models import describe
+from pruning.model_files import describe
 from pruning.sites import Geometry, Site, architecture, geometry
 from tests.conftest import ARCHITECTURES, byte_tokenizer, tiny_model
 

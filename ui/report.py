@@ -16,30 +16,37 @@ def command(run: Run) -> str:
     return f"python -m pruning prune --config {run.path / 'config.json'}"
 
 
-def _items(row: dict[str, Any]) -> str:
-    return f"first {row['limit']} items" if row["limit"] else f"{row['items']} items"
-
-
 def _rows(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Every measure as name, dense, pruned, change."""
     rows = []
     for name, value in results["perplexity"].items():
-        if value["pruned"]:
-            times = f"x {value['pruned'] / value['dense']:.2f}"
-            rows.append((f"perplexity, {name}", f"{value['dense']:.2f}", f"{value['pruned']:.2f}", times))
+        if not value["dense"]:
+            continue
+        pruned = f"{value['pruned']:.2f}" if value["pruned"] else "infinite"
+        times = f"x {value['pruned'] / value['dense']:.2f}" if value["pruned"] else ""
+        rows.append((f"perplexity, {name}", f"{value['dense']:.2f}", pruned, times))
     for name, value in results.get("bits_per_byte", {}).items():
-        if value["pruned"]:
+        if value["dense"] and value["pruned"]:
             change = f"{value['pruned'] - value['dense']:+.3f}"
             rows.append((f"bits per byte, {name}", f"{value['dense']:.3f}", f"{value['pruned']:.3f}", change))
-    for name, task in results.get("zero_shot", {}).get("tasks", {}).items():
+    found = results.get("zero_shot", {"tasks": {}})
+    measured = found["tasks"] | ({"average of tasks": found["average"]} if "average" in found else {})
+    for name, task in measured.items():
         for metric in ("acc", "acc_norm"):
             if metric in task:
-                found = task[metric]
-                noise = "" if found["significant"] else ", may be noise"
-                change = f"{100 * found['delta']:+.1f} ± {196 * found['standard_error']:.1f} points{noise}"
-                title = f"{name}, {metric}, {_items(task)}"
-                rows.append((title, f"{100 * found['dense']:.1f}%", f"{100 * found['pruned']:.1f}%", change))
+                rows.append(_accuracy_row(name, task, metric))
     return rows
+
+
+def _accuracy_row(name: str, task: dict[str, Any], metric: str) -> tuple[str, str, str, str]:
+    found, error = task[metric], task[metric]["standard_error"]
+    asked = f"first {task['limit']}" if task.get("limit") else task.get("items", "")
+    change = (
+        f"{100 * found['delta']:+.1f}" + (f" ± {196 * error:.1f}" if error is not None else "") + " points"
+    )
+    change += "" if found["significant"] else ", may be noise"
+    title = f"{name}, {metric}" + (f", {asked} items" if asked else "")
+    return title, f"{100 * found['dense']:.1f}%", f"{100 * found['pruned']:.1f}%", change
 
 
 def markdown(run: Run) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import streamlit as st
@@ -22,9 +23,11 @@ TWO_DIGITS, THREE_DIGITS = (st.column_config.NumberColumn(format=f"%.{digits}f")
 def row(run: Run) -> dict[str, Any]:
     """A run as a row: what it was, what it takes, and its perplexities over those of the dense model."""
     results = run.results()
-    accuracy = results.get("zero_shot", {}).get("average", {}).get("acc", {})
+    average = results.get("zero_shot", {}).get("average", {})
+    accuracy = average.get("acc", {})
     perplexities = {
-        n: v["pruned"] / v["dense"] if v["pruned"] else None for n, v in results["perplexity"].items()
+        n: (v["pruned"] or math.inf) / v["dense"] if v["dense"] else None
+        for n, v in results["perplexity"].items()
     }
     mean = {"mean": perplexities.pop("mean")} if "mean" in perplexities else {}
     return {
@@ -33,12 +36,18 @@ def row(run: Run) -> dict[str, Any]:
         "K": run.config.iterations,
         **mean,
         "accuracy": accuracy.get("delta"),
+        "items": items(average) if average else None,
         **perplexities,
         "parameters": results["parameters"]["pruned"],
         "KV cache": cache_bytes(run),
         "speed": measured_speed(run),
         "method": run.config.method,
     }
+
+
+def items(row: dict[str, Any]) -> str:
+    """How many items were asked; `first N` where a limit cut them short."""
+    return f"first {row['limit']}" if row.get("limit") else f"{row['items']}" if row.get("items") else ""
 
 
 def cache_bytes(run: Run) -> int | None:
@@ -104,48 +113,62 @@ def table(runs: list[Run], rows: list[dict[str, Any]]) -> None:
 def accuracy(run: Run) -> None:
     """Accuracy by task with the error bars of the change, and the paper's figures beside it."""
     if found := run.results().get("zero_shot"):
+        tasks, average = found["tasks"], found["average"]
+        metrics = [m for m in ("acc", "acc_norm") if any(m in line for line in tasks.values())]
         metric = st.segmented_control(
-            "Metric", ["acc", "acc_norm"], default="acc", required=True, key=f"metric-{run.id}"
+            "Metric", metrics, default=metrics[0], required=True, key=f"metric-{run.id}"
         )
-        tasks = found["tasks"]
         st.plotly_chart(
             viz.accuracy_figure(tasks, metric),
             alt="Change of accuracy by task",
             config=state.PLOT,
             key=f"accuracy-{run.id}",
         )
+        lines = {task: line for task, line in tasks.items() if metric in line}
+        lines["average of tasks"] = average
         st.dataframe(
             [
                 {
                     "task": task,
-                    "items": f"first {line['limit']}" if line["limit"] else f"{line['items']}",
+                    "items": items(line),
                     "dense": line[metric]["dense"],
                     "pruned": line[metric]["pruned"],
                     "change": line[metric]["delta"],
-                    "±": 1.96 * line[metric]["standard_error"],
+                    "±": _interval(line[metric]),
                     "more than noise": line[metric]["significant"],
                 }
-                for task, line in tasks.items()
-                if metric in line
+                for task, line in lines.items()
             ],
             hide_index=True,
             column_config=dict.fromkeys(("dense", "pruned", "change", "±"), PERCENT),
         )
         st.caption(
-            "Intervals are of the paired difference, item by item, at 95%; more than noise: McNemar's exact test at 5%."
+            "± is the 95% interval of the paired difference, item by item. More than noise: McNemar's exact test at 5%; "
+            "for the average, a permutation test."
         )
-        if any(line["limit"] for line in tasks.values()):
-            st.warning("Only the first items of each task were asked: a quick look, not for comparison.")
+        if average.get("limit"):
+            st.warning(
+                f"Only the first {average['limit']} items of a task were asked: a quick look, not for comparison."
+            )
+    elif run.config.tasks:
+        st.info("The tasks are still being asked, or their asking broke off: the Prune page says which.")
     else:
         st.caption("No zero-shot tasks were asked. Switch them on for a new run on the Prune page.")
     st.markdown("**The paper's figures, not ours**")
     content = paper()["main"]
-    lines = [
-        {"the paper's": key, **dict(zip(content["columns"], values, strict=True))}
-        for key, values in content["rows"].items()
-    ]
-    st.dataframe(lines, hide_index=True)
+    st.dataframe(
+        [
+            {"the paper's": key, **dict(zip(content["columns"], values, strict=True))}
+            for key, values in content["rows"].items()
+        ],
+        hide_index=True,
+    )
     st.caption(f"{content['about']} {paper()['source']}.")
+
+
+def _interval(measure: dict[str, Any]) -> float | None:
+    error = measure.get("standard_error")
+    return None if error is None else 1.96 * error
 
 
 def perplexity(run: Run) -> None:
@@ -157,8 +180,8 @@ def perplexity(run: Run) -> None:
             {
                 "domain": domain,
                 "dense": value["dense"],
-                "pruned": value["pruned"],
-                "x": value["pruned"] / value["dense"] if value["pruned"] else None,
+                "pruned": value["pruned"] or math.inf,  # it overflowed
+                "x": (value["pruned"] or math.inf) / value["dense"] if value["dense"] else None,
                 "bits per byte, dense": bits.get(domain, {}).get("dense"),
                 "bits per byte, pruned": bits.get(domain, {}).get("pruned"),
                 "tokens": tokens.get(domain),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from pruning.config import RunConfig
+from pruning.needs import needs
 from pruning.terminal import size_text
-from pruning.worker import needs
 from ui import state
 
 

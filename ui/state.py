@@ -19,10 +19,11 @@ import streamlit as st
 from pruning.config import EMBEDDED_DOMAINS, METHODS, PruningError, RunConfig, RunError
 from pruning.domains import ASSETS
 from pruning.masks import Mask, dense_scales, next_mask
+from pruning.needs import needs
 from pruning.runs import Run, RunStore, StoredIteration
 from pruning.scores import score_sites
 from pruning.sites import Geometry, Site
-from pruning.worker import check, needs
+from pruning.worker import check
 from ui.navigation import ensure_frame
 
 DEMO_RUN = ASSETS / "demo-run"
@@ -220,11 +221,11 @@ def choice() -> Choice:
 # --- statistics of the run on view -----------------------------------------------------------------------
 
 
-@st.cache_resource(max_entries=6, show_spinner=False)
+@st.cache_resource(max_entries=3, show_spinner=False)
 def _stored(path: str, stamp: int) -> StoredIteration:
     """An iteration whose arrays stay in memory once read; shared by all sessions and never written to.
 
-    Six of a 32B model with four domains are 1 GB.
+    Three of a 32B model with four domains are 0.6 GB.
     """
     run = Run(Path(path).parent)
     return next(iteration for iteration in run.iterations() if iteration.path == Path(path))

@@ -152,7 +152,7 @@ def speed(run: Run, checkpoint: Path) -> None:
     )
     if pressed:
         arguments = ["bench", run.config.model, str(checkpoint), "--device", run.config.device]
-        start(task, [*arguments, "--batch", "1,8", "--lengths", "128", "--repeats", "5"])
+        start(task, [*arguments, "--batch", "1,8", "--repeats", "5"])
 
     def show(output: dict[str, Any]) -> None:
         names = ("dense", "pruned")  # in this order of the command's arguments

@@ -41,8 +41,9 @@ def _status(run: Run) -> None:
     if what == "queued":
         st.info(f"Waiting: {status.get('ahead', 0)} run(s) before it on this device.")
     elif what in ("starting", "running", "cancelling", "stalled"):
-        where = f"iteration {status.get('current', 0)} of {status.get('iterations', '?')}"
-        text = f"{what}: {where}, {status.get('stage', 'loading the model')} {status.get('detail', '')}"
+        number = status.get("current", 0)
+        where = f"iteration {number} of {status.get('iterations', '?')}" if number else "the dense model"
+        text = f"{what}: {where}, {status.get('stage', 'loading')} {status.get('detail', '')}"
         st.progress(min(1.0, status.get("done", 0) / max(status.get("total", 1), 1)), text=text)
         eta, rate = status.get("eta"), status.get("per_second")
         words = [f"{rate:,.0f} {status.get('unit', 'tokens')} a second." if rate else ""]

@@ -53,8 +53,7 @@ def pipeline_data(run: Run, iterations: Sequence[StoredIteration]) -> Pipeline:
     scores = np.log10(np.maximum(layer_matrix(first.scores, "mlp"), 1e-30))
     low, high = np.percentile(scores, [1, 99])
     kept = layer_matrix({site: last.mask.channels(site) for site in first.scores}, "mlp")
-    means = perplexity_data(iterations)
-    series = means.get("mean") or next(iter(means.values()), ([], np.array([])))
+    means = [values for _, values in perplexity_data(iterations).values()]
     return Pipeline(
         config.mixture,
         config.samples * config.seq_len * len(config.mixture),
@@ -63,7 +62,7 @@ def pipeline_data(run: Run, iterations: Sequence[StoredIteration]) -> Pipeline:
         _thumbnail(kept),
         last.number,
         (iterations[0].metrics["parameters"], last.metrics["parameters"]),
-        series[1],
+        means[-1] if means else np.empty(0),  # the mean over domains stands last
     )
 
 
