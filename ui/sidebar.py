@@ -15,6 +15,7 @@ from pruning.config import METHODS, Allocation, AttentionUnit, RunConfig
 from pruning.runs import Run
 from pruning.sites import Site
 from ui import state
+from ui.navigation import remember
 
 ROUNDINGS = (1, 8, 16, 32, 64, 128, 256)
 PINS = "LAYER, LAYER.attn, LAYER.mlp.FIRST-LAST"
@@ -26,6 +27,7 @@ def draw(page: str) -> None:
     Args:
         page: title of the page that is shown.
     """
+    remember()
     with st.sidebar:
         run = _run_on_view()
         st.slider("Pruning ratio", 0, 90, 50, 1, format="%d%%", key="ratio", bind="query-params")

@@ -24,7 +24,7 @@ from pruning.runs import Run, RunStore, StoredIteration
 from pruning.scores import score_sites
 from pruning.sites import Geometry, Site
 from pruning.worker import check
-from ui.navigation import ensure_frame
+from ui.navigation import ensure_frame, go
 
 DEMO_RUN = ASSETS / "demo-run"
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}  # of every figure
@@ -138,7 +138,7 @@ def begin(config: RunConfig) -> None:
     run.launch()
     st.session_state.watched = run.id
     look_at(run)
-    st.switch_page("pages/prune.py")
+    go("pages/prune.py")
 
 
 def look_at(run: Run) -> None:

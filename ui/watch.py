@@ -8,6 +8,7 @@ from pruning import visualization as viz
 from pruning.config import PruningError
 from pruning.runs import Run
 from ui import report, state
+from ui.navigation import go
 
 
 def show(run: Run) -> None:
@@ -71,7 +72,7 @@ def _buttons(run: Run, going: bool) -> None:
     if run.results():
         if columns[0].button("What it cost", icon=":material/bar_chart:", width="stretch"):
             st.session_state.side = [run.id]
-            st.switch_page("pages/results.py")
+            go("pages/results.py")
     elif columns[0].button("Resume", icon=":material/play_arrow:", width="stretch"):
         try:
             run.launch()
@@ -82,6 +83,6 @@ def _buttons(run: Run, going: bool) -> None:
     looked = len(run.iterations()) > 1
     if looked and columns[1].button("Its channels", icon=":material/grid_on:", width="stretch"):
         state.look_at(run)
-        st.switch_page("pages/importance.py")
+        go("pages/importance.py")
     with columns[2]:
         state.delete_button(run, f"watch-{run.id}")

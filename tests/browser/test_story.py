@@ -43,8 +43,8 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         page.on("console", lambda message: errors.append(message) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(error))
         page.goto(address)
+        page.locator(".heatmaplayer image").first.wait_for()  # the first page has a heatmap on it
         settle(page)
-        assert page.locator(".heatmaplayer image").count() >= 1  # the first page has a heatmap on it
         assert page.get_by_alt_text("32,768 tokens of 4 domains").count() == 1
 
         page.get_by_role("link", name="Importance").click()
@@ -89,6 +89,7 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         settle(page)
         page.get_by_role("button", name="Start").click()
         page.get_by_role("button", name="Cancel").wait_for()
+        assert "w_code=44" in page.url and "ratio=45" in page.url and "run=iterative" in page.url
         page.reload()  # the run goes on without us, and the link says which one it is
         page.get_by_text("Finished. The Results page").wait_for(timeout=240_000)
         assert "run=iterative" in page.url
@@ -96,6 +97,7 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         page.get_by_role("button", name="What it cost").click()
         settle(page)
         page.get_by_role("heading", name="What did it cost").wait_for()
+        assert "w_code=44" in page.url and "keep=3.mlp" in page.url
         assert share(metric(page, "Of the layers' linear parameters")) == pytest.approx(45, abs=0.1)
         assert int(metric(page, "Parameters").replace(",", "")) < 6_953_216
         page.get_by_role("tab", name="Perplexity").first.click()
