@@ -3,8 +3,8 @@
     python benchmarks/speed.py                                # 0.5B on the CPU, float32 and bfloat16
     python benchmarks/speed.py --shape 7b --device cuda       # bfloat16 on a GPU
 
-Dense, pruned by 50% with widths as they fall, and with MLP widths rounded to multiples of 64, turn by turn in one
-run. Scores are drawn at random (log-normal, by channel and by head), so that layers get different widths and lose
+Dense, pruned by 50% with widths as they fall, and with MLP widths rounded to multiples of 16 and 64, turn by turn in
+one run. Scores are drawn at random (log-normal, by channel and by head), so that layers get different widths and lose
 heads as they do with real ones.
 """
 
@@ -85,7 +85,7 @@ def main():
     types = (torch.float32, torch.bfloat16) if args.device == "cpu" else (torch.bfloat16,)
     dense = dense_model(args.shape, device, types[0])
     models, notes = {"dense": dense}, []
-    for name, round_to in (("pruned", 1), ("pruned, multiples of 64", 64)):
+    for name, round_to in (("pruned", 1), ("pruned, multiples of 16", 16), ("pruned, multiples of 64", 64)):
         mask = random_mask(geometry(dense), round_to)
         models[name], layers = pruned(dense, mask), mask.pruned.layers
         widths, heads = span([layer.channels for layer in layers]), span([layer.heads for layer in layers])

@@ -46,6 +46,7 @@ ORDER = [
     "experiment_claims",
     "experiment_report",
     "terminal",
+    "commands",
     "cli",
 ]
 TORCH_FREE = [

@@ -44,7 +44,7 @@ def test_every_documented_option_reaches_the_config(capsys, options, tmp_path):
             "query_head",
         ),
         *("--compensation", "none", "--keep", "0.attn", "--remove", "1.mlp.0-1", "--device", "cpu"),
-        *("--dtype", "float32", "--out", str(tmp_path / "elsewhere")),
+        *("--dtype", "float32", "--runs", str(tmp_path / "elsewhere")),
     )
     config = found["config"]
     expected = {"method": "flap", "fusion": "total", "normalise": "share", "allocation": "uniform", "seed": 3}
@@ -83,7 +83,7 @@ def test_calibrate_score_and_evaluate(capsys, options, tmp_path):
     evaluated = run(capsys, "evaluate", *options)
     pruned = run(capsys, "prune", *options)
     assert evaluated["mean"] == pytest.approx(pruned["perplexity"]["mean"]["dense"])
-    again = run(capsys, "evaluate", "--run", pruned["run_id"], *options[2:])
+    again = run(capsys, "evaluate", "--model", pruned["run_id"], *options[2:])
     assert again["mean"] == pytest.approx(pruned["perplexity"]["mean"]["pruned"], rel=1e-6)
 
 
@@ -139,7 +139,7 @@ def test_people_get_tables(capsys, options, command):
         (["runs", "show", "nope"], "There is no run 'nope'"),
         (["runs", "delete", "nope", "--yes"], "There is no run 'nope'"),
         (["compare"], "no finished runs"),
-        (["evaluate", "--run", "nope"], "There is no run 'nope'"),
+        (["evaluate", "--model", "20200101-000000-flap-0000"], "There is no run '20200101-000000-flap-0000'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, arguments, says):

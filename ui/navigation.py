@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-
 # Keys of the widgets that the sidebar draws on every page, beside the domains' weights.
 CHOICES = ("run", "ratio", "method", "locked", "allocation", "unit", "round_to", "keep", "remove")
 CHOICES += ("iteration", "site", "layer", "channel")
