@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from pruning.config import PruningError, RunConfig, RunError
@@ -138,6 +139,11 @@ class StoredIteration:
         """Norm and mean absolute value of the weight columns, (C,) each, by site."""
         arrays = load_file(self.path / "norms.safetensors")
         return {site: (arrays[f"{site}.norm"], arrays[f"{site}.mean_abs"]) for site in self.geometry.sites}
+
+    def norms_of(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
+        """`norms` of one site, read without the others and not kept."""
+        with safe_open(self.path / "norms.safetensors", framework="numpy") as content:
+            return content.get_tensor(f"{site}.norm"), content.get_tensor(f"{site}.mean_abs")
 
     @cached_property
     def statistics(self) -> Statistics:

@@ -156,6 +156,7 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
 
     check_tasks(config.tasks, config.task_data, config.task_folder)
     loaded = load(config.model, config.device, config.dtype)
+    status.write(state="running", iterations=config.iterations)
     # the dense model answers before it is cut: it is not read again, and a mistake in the tasks shows at once
     dense = _answers(loaded, None, config, show)
     finished: Finished | None = None
@@ -167,7 +168,6 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
             if isinstance(event, Started):
                 write_json(run.path / "geometry.json", event.geometry.to_dict())
                 write_json(run.path / "sources.json", event.sources)
-                status.write(state="running", iterations=config.iterations)
             elif isinstance(event, Iteration):
                 write_iteration(run, event)
                 _log(run, "iteration", **{k: v for k, v in metrics(event).items() if k != "layers"})

@@ -199,7 +199,7 @@ def ranks(run: Run, site: Site, channel: int, weights: Mapping[str, float]) -> d
         if it.number == 0:
             continue
         fused = it.statistics_of(site).fuse(weights, run.config.fusion)
-        score = score_sites("fluctuation", fused, {site: it.norms[site]}, run.config.seed)[site]
+        score = score_sites("fluctuation", fused, {site: it.norms_of(site)}, run.config.seed)[site]
         there = ~np.isnan(score)
         if not there[channel]:
             break
