@@ -24,19 +24,18 @@ compare = top[3].selectbox(
     "Compare with", channels.comparisons(run), key="against", bind="query-params", persist_state="session"
 )
 aggregate = top[4].selectbox("A column shows the", ["max", "mean"], key="aggregate", bind="query-params")
-layers, ranges = channels.zoom(run)
 numbers = [it.number for it in run.iterations() if it.number > 0]
-play = len(numbers) > 1 and st.toggle("Play the iterations", key="play", bind="query-params")
+left, right = st.columns([4, 1], vertical_alignment="center")
+with left:
+    layers, ranges = channels.zoom(run)
+play = len(numbers) > 1 and right.toggle(
+    "Play", key="play", bind="query-params", help="All iterations, one after another"
+)
 
 if compare == mixtures.WRITTEN:
     mixtures.write(chosen)
 values = channels.values(shown, quantity, config, chosen.mixture)
 against = channels.compared(run, shown, compare, quantity, config, chosen.mixture)
-st.caption(
-    f"{quantity[:1].upper() + quantity[1:]} of the model that iteration {shown.number} looked at; what was gone by then is "
-    "blank. Colours run from the 1st to the 99th percentile and stay the same over the iterations. Click a cell to put a "
-    "channel on view."
-)
 titles = {"attn": "Attention: whole heads stand out", "mlp": "MLP: a few channels carry most"}
 for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
     settings = {
@@ -87,6 +86,11 @@ for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
         selection_mode="points",
     )
 
+st.caption(
+    f"{quantity[:1].upper() + quantity[1:]} of the model that iteration {shown.number} looked at; what was gone by then is "
+    "blank. Colours run from the 1st to the 99th percentile and stay the same over the iterations. Click a cell to put a "
+    "channel on view."
+)
 channels.card(run, shown, chosen)
 row = values[chosen.site]
 kept = shown.mask.channels(chosen.site)

@@ -1,6 +1,7 @@
 import csv
 import io
 from functools import partial
+from pathlib import Path
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -28,6 +29,8 @@ results.table([*runs.values()], rows)
 if len(runs) > 1:
     spots = {}
     for run in runs.values():
+        before = run.results()["parameters"]["dense"]
+        spots[f"{Path(run.config.model).name}, dense"] = before, 1.0, "dense"
         found = run.results()["perplexity"].get("mean")
         if found and found["pruned"]:
             value = found["pruned"] / found["dense"]
@@ -66,6 +69,15 @@ right.plotly_chart(
     alt="What is left of each capability, pruned over dense",
     config=state.PLOT,
 )
+
+asked = {state.label(runs[name]): runs[name].results().get("zero_shot") for name in chosen}
+if len(answers := {label: found["tasks"] for label, found in asked.items() if found}) > 1:
+    st.plotly_chart(
+        viz.accuracy_figure(answers),
+        alt="Change of accuracy by task and run",
+        config=state.PLOT,
+        key="tasks-of-all",
+    )
 
 for name in chosen:
     run = runs[name]

@@ -423,4 +423,7 @@ def test_a_limit_is_said_beside_every_number():
     assert "b, acc_norm (2 items, first 2)" in row["b, acc"] and "+50.0 ± 98.0 ~" in row["b, acc"]
     assert "average of tasks (3 items, first 2)" in row["average"] and "± unknown ~" in row["average"]
     assert "infinite" in row["wiki"]
-    assert set(accuracy_figure(answers["tasks"]).data[0].y) == {"a (first 1)", "b (acc_norm, first 2)"}
+    assert set(accuracy_figure({"a run": answers["tasks"]}).data[0].y) == {
+        "a (first 1)",
+        "b (acc_norm, first 2)",
+    }

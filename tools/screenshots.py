@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -76,8 +76,38 @@ def settle(page: Page) -> None:
     """Wait until Streamlit has nothing more to draw."""
     page.wait_for_selector("h1", timeout=60_000)
     page.wait_for_timeout(400)
-    page.wait_for_selector('[data-testid="stStatusWidget"]', state="detached", timeout=60_000)
+    for mark in ("stStatusWidget", "stSkeleton"):
+        page.locator(f'[data-testid="{mark}"]').first.wait_for(state="detached", timeout=60_000)
     page.wait_for_timeout(900)
+
+
+def run_at_work(page: Page) -> None:
+    """Start a run, and wait until it has something to show."""
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("iteration 3 of 5").wait_for(timeout=120_000)
+    page.locator(".js-plotly-plot").first.wait_for()
+
+
+def run_done(page: Page) -> None:
+    """Wait for the run that was started, which then stands beside the demo run."""
+    for _ in range(120):
+        if page.get_by_text("iterative 50% demo").count():
+            break
+        page.wait_for_timeout(1000)
+        page.reload()
+        settle(page)
+
+
+# What a page needs to be at its most telling: choices in the address, and something to do first.
+LOOKS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
+    "overview": ("", None),
+    "calibration": ("w_code=80", None),
+    "importance": ("iteration=3&layer=3&channel=516", None),
+    "masks": ("layer=3&channel=516", None),
+    "prune": ("", run_at_work),
+    "results": ("", run_done),
+    "experiments": ("experiment=demo_mixture%2C+ships+with+the+app", None),
+}
 
 
 def main() -> None:
@@ -86,10 +116,15 @@ def main() -> None:
         for dark in (False, True):
             with browser(dark) as page:
                 for name in PAGES if not dark else ("importance",):
-                    page.goto(f"{address}/{'' if name == 'overview' else name}")
+                    query, first = LOOKS[name]
+                    page.goto(f"{address}/{'' if name == 'overview' else name}?{query}")
                     settle(page)
-                    page.screenshot(path=OUT / f"{name}{'-dark' if dark else ''}.png")
-                    print(OUT / f"{name}{'-dark' if dark else ''}.png")
+                    if first:
+                        first(page)
+                        settle(page)
+                    path = OUT / f"{name}{'-dark' if dark else ''}.png"
+                    page.screenshot(path=path)
+                    print(path)
 
 
 if __name__ == "__main__":

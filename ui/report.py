@@ -76,7 +76,7 @@ def html(run: Run) -> str:
         viz.mask_map_figure(viz.mask_map_data(mask, "attn")),
     ]
     if accuracies := results.get("zero_shot"):
-        figures.append(viz.accuracy_figure(accuracies["tasks"]))
+        figures.append(viz.accuracy_figure({"this run": accuracies["tasks"]}))
     parts = [
         figure.to_html(full_html=False, include_plotlyjs="inline" if number == 0 else False)
         for number, figure in enumerate(figures)

@@ -119,7 +119,7 @@ def accuracy(run: Run) -> None:
             "Metric", metrics, default=metrics[0], required=True, key=f"metric-{run.id}"
         )
         st.plotly_chart(
-            viz.accuracy_figure(tasks, metric),
+            viz.accuracy_figure({state.label(run): tasks}, metric),
             alt="Change of accuracy by task",
             config=state.PLOT,
             key=f"accuracy-{run.id}",

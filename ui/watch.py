@@ -13,7 +13,7 @@ from ui.navigation import go
 
 def show(run: Run) -> None:
     """Progress that keeps itself current while the run is at work, then its buttons and its log."""
-    going = run.active
+    going, known = run.active, len(run.iterations())
 
     @st.fragment(run_every=1.0 if going else None)
     def live() -> None:
@@ -26,8 +26,8 @@ def show(run: Run) -> None:
                 config=state.PLOT,
                 key=f"ppl-{len(iterations)}",
             )
-        if going and not run.active:
-            st.rerun()
+        if going and (not run.active or len(iterations) != known):
+            st.rerun()  # the sidebar knows the run by its iterations
 
     live()
     _buttons(run, going)

@@ -93,40 +93,46 @@ def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 34
     return style(figure, "Smaller costs more: the best runs lie lower left", height)
 
 
-def accuracy_figure(tasks: Mapping[str, Mapping[str, Any]], metric: str = "acc", height: int = 340) -> Figure:
+def accuracy_figure(
+    runs: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str = "acc", height: int = 340
+) -> Figure:
     """Change of zero-shot accuracy by task with the paired 95% interval; hollow where it may be noise.
 
     Args:
-        tasks: `tasks` of `zeroshot.compare`.
+        runs: by label the `tasks` of `zeroshot.compare`; tasks are in the order of the first run's changes.
         metric: `acc` or `acc_norm`; a task without it shows the one it has, and says so.
         height: in pixels.
     """
-    go = graph()
-    rows = []
-    for name, task in tasks.items():
-        measure, row = accuracy_of(task, metric)
-        notes = [measure] * (measure != metric) + ([f"first {task['limit']}"] if task.get("limit") else [])
-        rows.append((row["delta"], f"{name} ({', '.join(notes)})" if notes else name, row))
-    rows.sort(key=lambda row: row[:2])
-    figure = go.Figure(
-        go.Scatter(
+    figure = graph().Figure()
+    for number, (label, tasks) in enumerate(runs.items()):
+        rows = []
+        for name, task in tasks.items():
+            measure, row = accuracy_of(task, metric)
+            notes = [measure] * (measure != metric) + (
+                [f"first {task['limit']}"] if task.get("limit") else []
+            )
+            rows.append((row["delta"], f"{name} ({', '.join(notes)})" if notes else name, row))
+        rows.sort(key=lambda row: row[:2])
+        figure.add_scatter(
             x=[100 * delta for delta, _, _ in rows],
             y=[name for _, name, _ in rows],
+            name=label,
             # no error is known where one item was asked
             error_x={"array": [196 * (row["standard_error"] or 0) for _, _, row in rows], "thickness": 1.5},
             mode="markers",
             marker={
                 "size": 11,
-                "color": COLOURS[0],
+                "color": COLOURS[number % len(COLOURS)],
                 "symbol": ["circle" if row["significant"] else "circle-open" for _, _, row in rows],
             },
+            offsetgroup=str(number),
             customdata=[[100 * row["dense"], 100 * row["pruned"]] for _, _, row in rows],
             hovertemplate=(
                 "%{y}: %{customdata[0]:.1f}% to %{customdata[1]:.1f}%, %{x:+.1f} points<extra></extra>"
             ),
         )
-    )
     figure.add_vline(x=0, line_color="grey", line_dash="dot")
+    figure.update_layout(scattermode="group")
     figure.update_xaxes(title=f"change of {metric} in points, 95% interval; hollow: may be noise")
     return style(figure, "What the model can no longer do", height)
 
