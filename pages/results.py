@@ -18,7 +18,9 @@ st.title("What did it cost, what did it bring?")
 grids = st.toggle("Show the runs of experiments too", key="grids", bind="query-params")
 every = {run.id: run for run in state.all_runs()}
 runs = {
-    name: run for name, run in every.items() if run.results() and (grids or run.config.experiment is None)
+    name: run
+    for name, run in every.items()
+    if run.config.ratio and run.results() and (grids or run.config.experiment is None)
 }
 if not runs:
     st.info("No run has finished yet. The Prune page makes one in half a minute.")

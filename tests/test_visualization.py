@@ -119,3 +119,39 @@ def test_a_heatmap_of_32b_size_stays_small():
     assert len(figure.to_json()) < 300_000
     mask = viz.mask_map_figure(viz.mask_map_data(Mask.full(shape), "mlp"))
     assert len(mask.to_json()) < 300_000
+
+
+def test_the_pipeline_is_one_picture_with_the_runs_numbers():
+    from xml.etree import ElementTree
+
+    from pruning.domains import ASSETS
+    from pruning.runs import Run
+
+    run = Run(ASSETS / "demo-run")
+    data = viz.pipeline_data(run, run.iterations())
+    results = run.results()
+    assert data.parameters == (results["parameters"]["dense"], results["parameters"]["pruned"])
+    assert data.perplexity[[0, -1]] == pytest.approx([*results["perplexity"]["mean"].values()], rel=1e-6)
+    assert data.channels == 6 * (256 + 1024) and data.tokens == 4 * 32 * 256
+    assert data.retained.mean() == pytest.approx(
+        np.mean([run.iterations()[-1].mask.retained[Site(n, "mlp")].mean() for n in range(6)]), abs=0.02
+    )
+    drawn = viz.pipeline_svg(data)
+    root = ElementTree.fromstring(drawn)
+    words = " ".join(root.itertext())
+    for said in ("32,768", "7,680", "42%", "15.0 → 23.3", "5 cuts in all"):
+        assert said in words and said.split(" in all")[0] in viz.pipeline_words(data)
+    assert len(drawn) < 100_000
+
+
+def test_accuracies_of_several_runs_are_told_apart_by_colour():
+    def task(delta, significant):
+        return {
+            "acc": {"dense": 0.5, "pruned": 0.5 + delta, "delta": delta, "standard_error": 0.01} | significant
+        }
+
+    sure, noise = {"significant": True}, {"significant": False}
+    figure = viz.accuracy_figure({"one": {"a": task(-0.2, sure)}, "two": {"a": task(-0.01, noise)}})
+    assert [trace.marker.symbol[0] for trace in figure.data] == ["circle", "circle-open"]
+    assert figure.data[0].marker.color != figure.data[1].marker.color
+    assert [trace.x[0] for trace in figure.data] == [-20, -1]

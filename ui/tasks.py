@@ -90,10 +90,10 @@ def exports(run: Run, checkpoint: Path) -> None:
         [
             {
                 "format": home.format,
-                "written as": home.architecture or "not to be had",
-                "about": size_text(home.bytes) if home.bytes else "",
-                "loads in": home.loads_in,
+                "about": size_text(home.bytes) if home.bytes else "not to be had",
                 "mind": home.refusal or home.loses,
+                "loads in": home.loads_in,
+                "written as": home.architecture,
             }
             for home in found
         ],
@@ -101,12 +101,14 @@ def exports(run: Run, checkpoint: Path) -> None:
     )
     if not traits.equal_widths:
         st.caption(
-            "The layers of this run have different widths. With the allocation `equal` on the Masks page all get the same, "
-            "and stock transformers loads them without any code; it costs quality."
+            "The layers of this run have different widths. With the allocation `equal` (How it is cut, on the left) all get the "
+            "same, and stock transformers loads them without any code; it costs quality."
         )
     offered = [home.format for home in found if not home.refusal]
     left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
     form = left.selectbox("Format", offered, key=f"format-{run.id}")
+    home = next(home for home in found if home.format == form)
+    st.caption(f"Loads in {home.loads_in}. {home.loses[:1].upper()}{home.loses[1:]}")
     kinds = ["f16", "f32", "bf16", "q8_0"] if form == "gguf" else ["as stored", "f32", "f16", "bf16"]
     kind = middle.selectbox("Weights", kinds, key=f"kind-{run.id}-{form == 'gguf'}", disabled=form == "masks")
     root = state.store().root / "exports" / run.id if run.path == state.DEMO_RUN else run.path / "exports"

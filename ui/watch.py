@@ -55,7 +55,10 @@ def _status(run: Run) -> None:
                 "No sign of life for half a minute. It may be swapping; cancel it if it does not come back."
             )
     elif what == "finished":
-        st.success("Finished. The Results page compares it with the dense model.")
+        if run.config.ratio:
+            st.success("Finished. The Results page compares it with the dense model.")
+        else:
+            st.success("Finished. Its statistics are on view: move the sliders, and look at its channels.")
     elif what == "cancelled":
         st.warning("Cancelled. It goes on after its last complete iteration.")
     else:
@@ -69,11 +72,11 @@ def _buttons(run: Run, going: bool) -> None:
             run.cancel()
             st.rerun()
         return
-    if run.results():
+    if run.results() and run.config.ratio:
         if columns[0].button("What it cost", icon=":material/bar_chart:", width="stretch"):
             st.session_state.side = [run.id]
             go("pages/results.py")
-    elif columns[0].button("Resume", icon=":material/play_arrow:", width="stretch"):
+    elif not run.results() and columns[0].button("Resume", icon=":material/play_arrow:", width="stretch"):
         try:
             run.launch()
         except PruningError as error:

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -579,3 +580,37 @@ def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_fi
         assert not at.exception and not at.error
         assert any("2 of 4. The page follows it" in caption.value for caption in at.caption)
         assert len(figures(at)) >= 2
+
+
+def test_a_folder_is_downloaded_as_a_zip_and_a_file_as_it_is(tmp_path):
+    import io
+    import zipfile
+
+    from ui.tasks import packed
+
+    (tmp_path / "hf" / "deep").mkdir(parents=True)
+    (tmp_path / "hf" / "deep" / "a.json").write_text("{}")
+    with zipfile.ZipFile(io.BytesIO(packed(tmp_path / "hf"))) as archive:
+        assert archive.read("hf/deep/a.json") == b"{}"
+    assert packed(tmp_path / "hf" / "deep" / "a.json") == b"{}"
+
+
+def test_lineage_says_what_changed():
+    from pruning import RunConfig
+    from ui.results import changes
+
+    base = RunConfig.create(method="flap", mixture={"wiki": 1, "code": 1})
+    assert changes(base, base.replace(mixture={"math": 1})) == "mixture math 100%"
+    assert changes(base, RunConfig.create(ratio=0.3, seed=2)) == "method iterative, ratio 30%, seed 2"
+    assert changes(base, base.replace(parent="another")) == "nothing but the defaults"
+
+
+def test_statistics_of_one_site_are_those_of_all():
+    from ui.state import demo_run
+
+    it = demo_run().iterations()[2]
+    for site in list(it.norms)[::5]:
+        alone, among = it.statistics_of(site).moments, it.statistics.moments
+        for domain in among:
+            np.testing.assert_array_equal(alone[domain][site].m2, among[domain][site].m2)
+        np.testing.assert_array_equal(it.norms_of(site), it.norms[site])
