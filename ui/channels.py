@@ -126,11 +126,9 @@ def choose(kind: Kind, key: str) -> None:
     """What a click on a cell does: its layer and channel come on view on all pages."""
     points = st.session_state[key].selection.points
     if points:
-        cell = points[0]["customdata"]  # numbers come back as a list, or as an object with numbered keys
-        first, last = list(cell.values() if isinstance(cell, Mapping) else cell)[:2]
         st.session_state.site = kind
         st.session_state.layer = int(points[0]["y"])
-        st.session_state.channel = int((first + last) // 2)
+        st.session_state.channel = int(points[0]["x"])  # the middle of a column, or the channel itself
 
 
 # --- the card of one channel -------------------------------------------------------------------------------

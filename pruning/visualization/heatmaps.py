@@ -234,14 +234,19 @@ def _markers(data: Heatmap, unit: str) -> Any:
     """An invisible marker on every cell: what the pointer meets."""
     shape = data.values.shape
     x, y = np.broadcast_to(data.columns, shape), np.broadcast_to(data.rows[:, None], shape)
-    parts = [np.broadcast_to(data.first, shape), np.broadcast_to(data.last, shape), data.values]
-    template = (
-        f"layer %{{y}}, {unit} %{{customdata[0]}} to %{{customdata[1]}}<br>{data.what} %{{customdata[2]:.3f}}"
-    )
-    for array, text in ((data.rank, "<br>rank {}"), (data.kept, "<br>{} retained")):
+    parts: list[Array] = []  # of the hover; every number counts where a layer has 27,648 channels
+    where = "%{x}"
+    if _is_binned(data):
+        parts = [np.broadcast_to(data.first, shape), np.broadcast_to(data.last, shape)]
+        where = "%{customdata[0]} to %{customdata[1]}"
+    template = f"layer %{{y}}, {unit} {where}"
+    for array, before, form, after in (
+        (data.values, f"{data.what} ", ":.3f", ""),
+        (data.rank, "rank ", ":,.0f", ""),
+        (data.kept, "", ":.0%", " retained"),
+    ):
         if array is not None:
-            form = ":.0%" if array is data.kept else ":,.0f"
-            template += text.format(f"%{{customdata[{len(parts)}]{form}}}")
+            template += f"<br>{before}%{{customdata[{len(parts)}]{form}}}{after}"
             parts.append(array)
     flat = [part.astype(np.float32).ravel() for part in parts]
     hidden = {"marker": {"opacity": 0}}
