@@ -73,7 +73,7 @@ for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
         data,
         title,
         limits,
-        choosable=order == "by position",
+        choosable=True,
         chosen=mark,
     )
     key = f"heatmap-{kind}"
@@ -82,7 +82,8 @@ for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
         alt=f"{quantity} of {kind} channels by layer",
         config=state.PLOT,
         key=key,
-        on_select=partial(channels.choose, kind, key),  # a lambda would keep all of this page's arrays alive
+        # a lambda would keep all of this page's arrays alive; a place is no channel to choose
+        on_select=partial(channels.choose, kind, key) if order == "by position" else "ignore",
         selection_mode="points",
     )
 

@@ -155,3 +155,21 @@ def test_accuracies_of_several_runs_are_told_apart_by_colour():
     assert [trace.marker.symbol[0] for trace in figure.data] == ["circle", "circle-open"]
     assert figure.data[0].marker.color != figure.data[1].marker.color
     assert [trace.x[0] for trace in figure.data] == [-20, -1]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_hover_tells_rank_and_what_is_kept_by_position_and_sorted(ordered):
+    site = Site(0, "mlp")
+    geometry = Geometry(hidden_size=8, head_dim=4, layers=(LayerShape(1, 1, 5),))
+    mask = Mask(
+        geometry, {Site(0, "attn"): np.ones(1, bool), site: np.array([True, False, True, False, True])}
+    )
+    values = {site: np.array([3.0, 1.0, 5.0, np.nan, 4.0])}
+    data = viz.importance_data(values, "mlp", scale="linear", ordered=ordered, mask=mask)
+    hover = viz.importance_figure(data, choosable=True).data[1]
+    value, rank, kept = hover.customdata.T
+    expected = [5, 4, 3, 1, np.nan] if ordered else [3, 1, 5, np.nan, 4]
+    np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(rank, [1, 2, 3, 4, np.nan] if ordered else [3, 4, 1, np.nan, 2])
+    np.testing.assert_array_equal(kept, [1, 1, 1, 0, 0] if ordered else [1, 0, 1, 0, 1])
+    assert ("place in the layer" in hover.hovertemplate) == ordered

@@ -42,6 +42,7 @@ class Heatmap:
         layers: (L,) numbers of the layers shown; 0 to L - 1 when left out.
         rank: (L, B) place of the value among the channels of its layer, 1 for the largest; for the hover.
         kept: (L, B) share of the bin's channels that a mask retains; for the hover.
+        ordered: whether each layer is sorted, so that columns are places rather than channels.
     """
 
     values: Array
@@ -53,6 +54,14 @@ class Heatmap:
     layers: Array | None = None
     rank: Array | None = None
     kept: Array | None = None
+    ordered: bool = False
+
+    @property
+    def unit(self) -> str:
+        """What a column counts."""
+        if self.ordered:
+            return "place in the layer"
+        return "head channel" if self.kind == "attn" else "MLP channel"
 
     @property
     def rows(self) -> Array:
@@ -130,12 +139,17 @@ def importance_data(
         other = {site: array for site, array in against.items() if site in wanted}
         matrix = matrix - _scaled(layer_matrix(other, kind), scale)
     kept = None
-    if mask is not None and not ordered:
+    if mask is not None:
         kept = layer_matrix({site: mask.channels(site) for site in wanted}, kind)
-    sorted_rows = -np.sort(-matrix, axis=1) if ordered or matrix.size <= MAX_SORTED else None  # NaN stay last
-    rows = sorted_rows if ordered and sorted_rows is not None else matrix
+    if ordered:
+        order = np.argsort(-matrix, axis=1)  # NaN stay last
+        matrix = np.take_along_axis(matrix, order, axis=1)
+        kept = None if kept is None else np.take_along_axis(kept, order, axis=1)
+    sorted_rows = matrix if ordered else None
+    if not ordered and matrix.size <= MAX_SORTED:
+        sorted_rows = -np.sort(-matrix, axis=1)
     start, stop = (channels[0], channels[1] + 1) if channels else (0, matrix.shape[1])
-    cells, first, last = binned(rows[:, start:stop], bins, aggregate)
+    cells, first, last = binned(matrix[:, start:stop], bins, aggregate)
     rank = None if sorted_rows is None or against is not None else _places(cells, sorted_rows)
     if kept is not None:
         kept = binned(kept[:, start:stop], bins, "mean")[0]
@@ -151,6 +165,7 @@ def importance_data(
         np.arange(top, bottom + 1),
         rank,
         kept,
+        ordered,
     )
 
 
@@ -190,12 +205,13 @@ def importance_figure(
         limits: ends of the colour scale, to be the same over iterations; by default the 1st and 99th
             percentile of these values.
         height: in pixels.
-        choosable: lays an invisible marker on every cell, because cells of a heatmap cannot be selected.
+        choosable: lays an invisible marker on every cell, because cells of a heatmap cannot be selected; it
+            tells the rank and what is kept as well.
         chosen: layer and channel to mark.
     """
     go = graph()
     low, high = limits or colour_limits([data])
-    unit = "head channel" if data.kind == "attn" else "MLP channel"
+    near = f"layer %{{y}}, {data.unit} near %{{x:.0f}}"
     figure = go.Figure(
         go.Heatmap(
             z=data.values,
@@ -206,12 +222,12 @@ def importance_figure(
             colorscale=DIVERGING if data.diverging else SEQUENTIAL,
             colorbar={"title": {"text": data.what, "side": "right"}, "thickness": 12},
             hoverongaps=False,
-            hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>{data.what} %{{z:.3f}}<extra></extra>",
+            hovertemplate=f"{near}<br>{data.what} %{{z:.3f}}<extra></extra>",
         )
     )
     if choosable and data.values.size <= MAX_POINTS:
         figure.update_traces(hoverinfo="skip", hovertemplate=None)
-        figure.add_trace(_markers(data, unit))
+        figure.add_trace(_markers(data))
     if chosen is not None and chosen[0] in data.rows and data.first[0] <= chosen[1] <= data.last[-1]:
         figure.add_scatter(
             x=[chosen[1]],
@@ -225,12 +241,12 @@ def importance_figure(
         range=[data.rows[-1] + 0.5, data.rows[0] - 0.5], title="layer", dtick=max(1, len(data.values) // 12)
     )
     figure.update_xaxes(
-        title=unit + (f", {data.last[0] - data.first[0] + 1} a column" if _is_binned(data) else "")
+        title=data.unit + (f", {data.last[0] - data.first[0] + 1} a column" if _is_binned(data) else "")
     )
     return style(figure, title or f"{data.what[:1].upper()}{data.what[1:]}: {KIND_NAMES[data.kind]}", height)
 
 
-def _markers(data: Heatmap, unit: str) -> Any:
+def _markers(data: Heatmap) -> Any:
     """An invisible marker on every cell: what the pointer meets."""
     shape = data.values.shape
     x, y = np.broadcast_to(data.columns, shape), np.broadcast_to(data.rows[:, None], shape)
@@ -239,7 +255,7 @@ def _markers(data: Heatmap, unit: str) -> Any:
     if _is_binned(data):
         parts = [np.broadcast_to(data.first, shape), np.broadcast_to(data.last, shape)]
         where = "%{customdata[0]} to %{customdata[1]}"
-    template = f"layer %{{y}}, {unit} {where}"
+    template = f"layer %{{y}}, {data.unit} {where}"
     for array, before, form, after in (
         (data.values, f"{data.what} ", ":.3f", ""),
         (data.rank, "rank ", ":,.0f", ""),
