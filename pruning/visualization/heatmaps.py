@@ -280,7 +280,7 @@ def _markers(data: Heatmap) -> Any:
 
 
 def animation_figure(
-    frames: Mapping[str, Heatmap], title: str, limits: tuple[float, float] | None = None, height: int = 400
+    frames: Mapping[str, Heatmap], title: str, limits: tuple[float, float] | None = None, height: int = 430
 ) -> Figure:
     """Heatmaps of several iterations in one figure with a play button; colours mean the same in all.
 
@@ -306,20 +306,20 @@ def animation_figure(
     steps = [{"label": name, "method": "animate", "args": [[name], once]} for name in frames]
     figure.update_layout(
         updatemenus=[
-            {"type": "buttons", "direction": "left", "x": 0, "y": -0.22, "yanchor": "top", "buttons": buttons}
+            {"type": "buttons", "direction": "left", "x": 0, "y": -0.3, "yanchor": "top", "buttons": buttons}
         ],
         sliders=[
             {
                 "x": 0.2,
                 "len": 0.8,
-                "y": -0.16,
+                "y": -0.25,
                 "yanchor": "top",
                 "steps": steps,
                 "currentvalue": {"prefix": ""},
             }
         ],
     )
-    return figure.update_layout(margin={"b": 130})
+    return figure.update_layout(margin={"b": 150})
 
 
 def animation_bins(layers: int, frames: int, bins: int) -> int:
