@@ -4,6 +4,7 @@ import numpy as np
 import streamlit as st
 
 from pruning import visualization as viz
+from pruning.config import sentence
 from ui import channels, mixtures, state
 from ui.glossary import popover
 
@@ -88,13 +89,13 @@ for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
     )
 
 st.caption(
-    f"{quantity[:1].upper() + quantity[1:]} of the model that iteration {shown.number} looked at; what was gone by then is "
+    f"{sentence(quantity)} of the model that iteration {shown.number} looked at; what was gone by then is "
     "blank. Colours run from the 1st to the 99th percentile and stay the same over the iterations. Click a cell to put a "
     "channel on view."
 )
 channels.card(run, shown, chosen)
 row = values[chosen.site]
 kept = shown.mask.channels(chosen.site)
-figure = channels.layer_figure(row, kept, quantity, np.nan_to_num(row)[chosen.channel])
+figure = viz.layer_figure(row, kept, quantity, np.nan_to_num(row)[chosen.channel])
 st.plotly_chart(figure, alt=f"Histogram of {quantity} in layer {chosen.site.layer}", config=state.PLOT)
 popover("channel", "site", "variance", "fluctuation score", "iteration", "mixture weights")

@@ -3,7 +3,6 @@ import io
 from functools import partial
 from pathlib import Path
 
-import plotly.graph_objects as go
 import streamlit as st
 
 from pruning import visualization as viz
@@ -53,18 +52,9 @@ chosen = st.multiselect(
 if not chosen:
     st.stop()
 left, right = st.columns(2)
-figure = go.Figure()
-for name in chosen:
-    values = runs[name].results()["perplexity"]
-    figure.add_bar(
-        name=state.label(runs[name]),
-        x=list(values),
-        y=[v["pruned"] / v["dense"] if v["pruned"] else None for v in values.values()],
-        hovertemplate="%{x}: x %{y:.2f}<extra>" + state.label(runs[name]) + "</extra>",
-    )
-viz.level(figure, 1, "dense")
-figure.update_yaxes(title="perplexity over dense")
-viz.style(figure, "Which domain pays", 340)
+figure = viz.domain_cost_figure(
+    {state.label(runs[name]): runs[name].results()["perplexity"] for name in chosen}
+)
 left.plotly_chart(figure, alt="Perplexity over dense by domain and run", config=state.PLOT)
 right.plotly_chart(
     viz.retention_figure({state.label(runs[name]): retention(runs[name].results()) for name in chosen}),

@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pruning import config as options
 from pruning.commands import models, stored_runs, work
 from pruning.commands.arguments import Parser, add_run_options, count, counts
-from pruning.config import FORMATS, PruningError
+from pruning.config import FORMATS, PruningError, sentence
 from pruning.worker import Cancelled, out_of_memory
 
 
@@ -112,13 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return args.run(args)
     except PruningError as error:
-        print(f"{str(error)[:1].upper()}{str(error)[1:]}", file=sys.stderr)
+        print(sentence(str(error)), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Cancelled):
         print("Stopped; 'runs list' shows the run and 'runs resume ID' goes on.", file=sys.stderr)
         return 130
     except Exception as error:
         if problem := out_of_memory(error):
-            print(f"{problem[:1].upper()}{problem[1:]}", file=sys.stderr)
+            print(sentence(problem), file=sys.stderr)
             return 2
         raise

@@ -52,6 +52,11 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+def sentence(text: str) -> str:
+    """A message with its first letter large."""
+    return text[:1].upper() + text[1:]
+
+
 class PruningError(Exception):
     """Something a person can put right. The message is one sentence: what is wrong, and the way out."""
 

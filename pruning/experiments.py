@@ -165,7 +165,7 @@ def carry_out(
     Raises:
         Cancelled: a run was asked to stop; the experiment goes on from there when it is carried out again.
     """
-    from pruning.worker import check, execute
+    from pruning.worker import create, execute
 
     configs = experiment.configs()
     found, problems = existing(store, configs), []
@@ -181,8 +181,7 @@ def carry_out(
             continue
         try:
             if run is None:
-                check(config)
-                run = store.create(config)
+                run = create(config, store)
             run.check_startable()
             execute(run, on_event)
         except PruningError as error:

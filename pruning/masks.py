@@ -334,6 +334,12 @@ def next_mask(
     return Mask(geometry, retained)
 
 
+def first_mask(scores: Mapping[Site, Array], geometry: Geometry, config: RunConfig) -> Mask:
+    """The mask that one cut of the dense model gives at the config's ratio; see `next_mask`."""
+    scales = dense_scales(scores, config.square_attention)
+    return next_mask(scores, Mask.full(geometry), config.ratio, config, scales)
+
+
 def check_reachable(geometry: Geometry, config: RunConfig) -> None:
     """Whether a config's ratio can be reached, whatever the scores.
 

@@ -234,17 +234,25 @@ def prune(
     Raises:
         PruningError: what a person can put right, in one sentence.
     """
-    config = config or RunConfig.create()
-    check(config)
-    if problem := needs(config, RunStore(store)).problem:
-        raise RunError(problem)
-    run = RunStore(store).create(config)
+    run = create(config or RunConfig.create(), RunStore(store))
     try:
         return execute(run, on_event)
     except PruningError:
         if not run.iterations():  # it never began: leave nothing behind
             shutil.rmtree(run.path, ignore_errors=True)
         raise
+
+
+def create(config: RunConfig, store: RunStore) -> Run:
+    """A new run, refused where it can be known to fail before there is one.
+
+    Raises:
+        PruningError: see `check`; or there is too little disk space.
+    """
+    check(config)
+    if problem := needs(config, store).problem:
+        raise RunError(problem)
+    return store.create(config)
 
 
 def check(config: RunConfig) -> None:

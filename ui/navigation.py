@@ -5,10 +5,6 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-# Keys of the widgets that the sidebar draws on every page, beside the domains' weights.
-CHOICES = ("run", "ratio", "method", "locked", "allocation", "unit", "round_to", "keep", "remove")
-CHOICES += ("iteration", "site", "layer", "channel")
-
 
 def pages() -> StreamlitPage:
     """Declare the pages; gives the one that the address names."""
@@ -48,13 +44,12 @@ def go(page: str) -> None:
     `st.switch_page` refuses to drop parameters that are bound to widgets, unless it is told which to have; then
     the address forgets them all, and `remember` writes them again.
     """
-    st.session_state.address_lost = True
+    st.session_state.address = [*st.query_params]
     st.switch_page(page, query_params={})
 
 
 def remember() -> None:
     """Write the choices into the address again after `go`: a value that is set is one that the browser is told."""
-    if st.session_state.pop("address_lost", False):
-        for key in st.session_state:
-            if key in CHOICES or str(key).startswith("w_"):
-                st.session_state[key] = st.session_state[key]
+    for key in st.session_state.pop("address", []):
+        if key in st.session_state:
+            st.session_state[key] = st.session_state[key]

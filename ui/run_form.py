@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pruning.config import RunConfig
+from pruning.config import RunConfig, sentence
 from pruning.needs import needs
 from pruning.terminal import size_text
 from ui import state
@@ -91,7 +91,7 @@ def needs_words(meant: RunConfig) -> bool:
         f"{size_text(need.memory)} of memory ({size_text(need.memory_free)} free)."
     )
     if need.warning:
-        st.warning(need.warning[:1].upper() + need.warning[1:])
+        st.warning(sentence(need.warning))
     if need.problem:
-        st.error(need.problem[:1].upper() + need.problem[1:])
+        st.error(sentence(need.problem))
     return not need.problem

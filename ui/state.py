@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from pruning.config import EMBEDDED_DOMAINS, METHODS, PruningError, RunConfig, RunError
+from pruning.config import EMBEDDED_DOMAINS, PruningError, RunConfig, sentence
 from pruning.domains import ASSETS
-from pruning.masks import Mask, dense_scales, next_mask
-from pruning.needs import needs
+from pruning.masks import Mask, first_mask
 from pruning.runs import Run, RunStore, StoredIteration
 from pruning.scores import score_sites
 from pruning.sites import Geometry, Site
-from pruning.worker import check
+from pruning.worker import create
 from ui.navigation import ensure_frame, go
 
 DEMO_RUN = ASSETS / "demo-run"
@@ -32,7 +31,16 @@ AS_METHOD = "as the method"  # an allocation that is the preset's own
 # What a next run takes over from the run on view whatever its method.
 KEPT = ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "eval_blocks")
 # What belongs to one run only, or is chosen anew for each.
-DROPPED = ("parent", "experiment", "save_model", "tasks", "task_data", "task_folder", "task_limit")
+DROPPED = (
+    "allocation",
+    "parent",
+    "experiment",
+    "save_model",
+    "tasks",
+    "task_data",
+    "task_folder",
+    "task_limit",
+)
 Array = np.ndarray
 
 
@@ -68,18 +76,13 @@ class Choice:
         Raises:
             ConfigError: they contradict each other.
         """
-        base, preset = self.run.config, METHODS[self.method]
-        options: dict[str, Any] = base.model_dump(exclude=set(DROPPED))
-        if (
-            self.run.path == DEMO_RUN
-        ):  # it was measured on all its text, which takes longer than one likes to wait
-            del options["eval_blocks"]
-        if base.method != self.method:
-            options = {key: options[key] for key in KEPT if key in options}
-        elif base.ratio == 0 and "iterations" not in preset:  # it only took statistics, in one look
-            del options["iterations"]
-        if base.method == self.method:
-            options.pop("allocation")
+        base, dropped = self.run.config, set(DROPPED)
+        if self.run.path == DEMO_RUN:  # measured on all its text, which takes longer than one likes to wait
+            dropped.add("eval_blocks")
+        if base.ratio == 0:  # it only took statistics, in one look
+            dropped.add("iterations")
+        kept = None if base.method == self.method else set(KEPT)
+        options: dict[str, Any] = base.model_dump(include=kept, exclude=dropped)
         options |= {"method": self.method, "ratio": self.ratio, "mixture": self.mixture}
         if self.allocation != AS_METHOD:
             options["allocation"] = self.allocation
@@ -131,10 +134,7 @@ def begin(config: RunConfig) -> None:
     Raises:
         PruningError: it cannot be carried out; nothing is left behind.
     """
-    check(config)
-    if problem := needs(config, store()).problem:
-        raise RunError(problem)
-    run = store().create(config)
+    run = create(config, store())
     run.launch()
     st.session_state.watched = run.id
     look_at(run)
@@ -266,11 +266,7 @@ def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:
 def _preview(
     path: str, stamp: int, key: str, _it: StoredIteration, _config: RunConfig, _geometry: Geometry
 ) -> Mask:
-    values = scores(_it, _config, _config.mixture)
-    full = Mask.full(_geometry)
-    filled = {site: np.nan_to_num(array) for site, array in values.items()}
-    scales = dense_scales(filled, _config.square_attention)
-    return next_mask(filled, full, _config.ratio, _config, scales)
+    return first_mask(scores(_it, _config, _config.mixture), _geometry, _config)
 
 
 def follow(run: Run) -> None:
@@ -291,5 +287,4 @@ def follow(run: Run) -> None:
 
 def explain(error: PruningError) -> None:
     """A person's mistake, in one sentence."""
-    text = str(error)
-    st.error(text[:1].upper() + text[1:])
+    st.error(sentence(str(error)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from pruning.config import PruningError
+from pruning.config import PruningError, sentence
 from pruning.export import Traits, homes
 from pruning.jobs import Job, job
 from pruning.runs import Run
@@ -108,7 +108,7 @@ def exports(run: Run, checkpoint: Path) -> None:
     left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
     form = left.selectbox("Format", offered, key=f"format-{run.id}")
     home = next(home for home in found if home.format == form)
-    st.caption(f"Loads in {home.loads_in}. {home.loses[:1].upper()}{home.loses[1:]}")
+    st.caption(f"Loads in {home.loads_in}. {sentence(home.loses)}")
     kinds = ["f16", "f32", "bf16", "q8_0"] if form == "gguf" else ["as stored", "f32", "f16", "bf16"]
     kind = middle.selectbox("Weights", kinds, key=f"kind-{run.id}-{form == 'gguf'}", disabled=form == "masks")
     root = state.store().root / "exports" / run.id if run.path == state.DEMO_RUN else run.path / "exports"

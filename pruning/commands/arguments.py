@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pruning import config as options
-from pruning.config import METHODS, ConfigError, RunConfig, parse_mixture
+from pruning.config import METHODS, ConfigError, RunConfig, parse_mixture, sentence
 from pruning.runs import RunStore
 
 # option, field of RunConfig, how to read it, choices
@@ -45,9 +45,7 @@ class Parser(argparse.ArgumentParser):
     """argparse with the house's errors: one sentence, exit code 2."""
 
     def error(self, message: str) -> Any:
-        print(
-            f"{message[:1].upper() + message[1:]}. '{self.prog} --help' lists the options.", file=sys.stderr
-        )
+        print(f"{sentence(message)}. '{self.prog} --help' lists the options.", file=sys.stderr)
         raise SystemExit(2)
 
 

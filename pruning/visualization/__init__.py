@@ -7,7 +7,7 @@ No torch is needed: everything is read from a run on disk or computed from its s
     viz.importance_figure(viz.importance_data(run.iterations()[1].scores, "mlp")).show()
 """
 
-from pruning.visualization.channels import channel_domains_figure, channel_rank_figure
+from pruning.visualization.channels import channel_domains_figure, channel_rank_figure, layer_figure
 from pruning.visualization.domains import (
     Agreement,
     agreement_data,
@@ -39,6 +39,7 @@ from pruning.visualization.masks import (
 )
 from pruning.visualization.outcomes import (
     accuracy_figure,
+    domain_cost_figure,
     experiment_figure,
     perplexity_data,
     perplexity_figure,
@@ -96,6 +97,7 @@ __all__ = [
     "CATEGORY_COLOURS",
     "channel_domains_figure",
     "channel_rank_figure",
+    "layer_figure",
     "Agreement",
     "agreement_data",
     "agreement_figure",
@@ -105,6 +107,7 @@ __all__ = [
     "perplexity_figure",
     "tradeoff_figure",
     "accuracy_figure",
+    "domain_cost_figure",
     "experiment_figure",
     "retention_figure",
     "Pipeline",

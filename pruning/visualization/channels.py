@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pruning.visualization.style import (
     COLOURS,
     GREY,
+    MARK,
+    Array,
     graph,
     style,
 )
@@ -72,3 +76,33 @@ def channel_rank_figure(
     figure.update_yaxes(title="rank in the layer", autorange="reversed")
     title = f"It went in iteration {removed}" if removed else "It stayed to the end"
     return style(figure, title, height)
+
+
+def layer_figure(row: Array, kept: Array, quantity: str, chosen: float) -> Figure:
+    """How a quantity is spread over one layer's channels, with the chosen one marked.
+
+    Args:
+        row: (C,) values, NaN where removed.
+        kept: (C,) what the mask on view retains.
+        quantity: what the values are.
+        chosen: value of the channel on view, 0 where it has none.
+    """
+    there = np.isfinite(row) & (row > 0)
+    logs = np.log10(row[there])
+    edges = np.histogram_bin_edges(logs, bins=60) if len(logs) else np.zeros(2)
+    figure = graph().Figure()
+    for name, part, colour in (("kept", kept[there], COLOURS[0]), ("cut", ~kept[there], GREY)):
+        counts = np.histogram(logs[part], bins=edges)[0]
+        figure.add_bar(
+            x=((edges[:-1] + edges[1:]) / 2).astype(np.float32),
+            y=counts.astype(np.float32),
+            name=f"{name} after this iteration",
+            marker_color=colour,
+            hovertemplate="near 10^%{x:.2f}: %{y:,} channels " + name + "<extra></extra>",
+        )
+    figure.update_layout(bargap=0, barmode="stack")
+    if chosen > 0:
+        figure.add_vline(x=float(np.log10(chosen)), line_color=MARK, annotation_text="this channel")
+    figure.update_xaxes(title=f"log10 {quantity}")
+    figure.update_yaxes(title="channels")
+    return style(figure, "Most channels matter little: the long tail on the left is cut first", 300)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pruning.config import RunConfig
-from pruning.masks import Mask, chance_jaccard, dense_scales, jaccard, next_mask
+from pruning.masks import chance_jaccard, first_mask, jaccard
 from pruning.moments import Statistics
 from pruning.scores import score_sites
 from pruning.sites import Geometry, Kind, Site
@@ -63,8 +63,7 @@ def agreement_data(
     for name in domains:
         fused = statistics.fuse({name: 1.0}, config.fusion)
         scores[name] = score_sites(config.score, fused, norms, config.seed)
-        scales = dense_scales(scores[name], config.square_attention)
-        masks[name] = next_mask(scores[name], Mask.full(geometry), config.ratio, config, scales)
+        masks[name] = first_mask(scores[name], geometry, config)
     ranks = np.stack([_ranks(scores[name], kind) for name in domains])
     pairs = [(a, b) for i, a in enumerate(domains) for b in domains[i + 1 :]]
     sites = [site for site in geometry.sites if site.kind == kind]

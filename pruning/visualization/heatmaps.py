@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pruning.config import sentence
 from pruning.masks import Mask
 from pruning.sites import Kind, Site
 from pruning.visualization.style import (
@@ -243,7 +244,7 @@ def importance_figure(
     figure.update_xaxes(
         title=data.unit + (f", {data.last[0] - data.first[0] + 1} a column" if _is_binned(data) else "")
     )
-    return style(figure, title or f"{data.what[:1].upper()}{data.what[1:]}: {KIND_NAMES[data.kind]}", height)
+    return style(figure, title or f"{sentence(data.what)}: {KIND_NAMES[data.kind]}", height)
 
 
 def _markers(data: Heatmap) -> Any:

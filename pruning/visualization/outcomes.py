@@ -93,6 +93,28 @@ def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 34
     return style(figure, "Smaller costs more: the best runs lie lower left", height)
 
 
+def domain_cost_figure(
+    runs: Mapping[str, Mapping[str, Mapping[str, float | None]]], height: int = 340
+) -> Figure:
+    """Perplexity over that of the dense model, by domain and run.
+
+    Args:
+        runs: by label the `perplexity` of a run's results.
+        height: in pixels.
+    """
+    figure = graph().Figure()
+    for label, values in runs.items():
+        figure.add_bar(
+            name=label,
+            x=list(values),
+            y=[v["pruned"] / v["dense"] if v["pruned"] and v["dense"] else None for v in values.values()],
+            hovertemplate="%{x}: x %{y:.2f}<extra>" + label + "</extra>",
+        )
+    level(figure, 1, "dense")
+    figure.update_yaxes(title="perplexity over dense")
+    return style(figure, "Which domain pays", height)
+
+
 def accuracy_figure(
     runs: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str = "acc", height: int = 340
 ) -> Figure:
