@@ -39,7 +39,7 @@ def row(run: Run) -> dict[str, Any]:
         "items": items(average) if average else None,
         **perplexities,
         "parameters": results["parameters"]["pruned"],
-        "KV cache": cache_bytes(run),
+        "KV cache": cache_bytes(run, results),
         "speed": measured_speed(run),
         "method": run.config.method,
     }
@@ -50,9 +50,9 @@ def items(row: dict[str, Any]) -> str:
     return f"first {row['limit']}" if row.get("limit") else f"{row['items']}" if row.get("items") else ""
 
 
-def cache_bytes(run: Run) -> int | None:
+def cache_bytes(run: Run, results: dict[str, Any]) -> int | None:
     """Of one token in the pruned model, in 16 bit."""
-    layers = run.results()["iterations"][-1].get("layers")
+    layers = results["iterations"][-1].get("layers")
     if run.geometry is None or not layers:
         return None
     shapes = tuple(LayerShape(**shape) for shape in layers)

@@ -59,7 +59,6 @@ from pruning.visualization.style import (
     MAX_POINTS,
     SEQUENTIAL,
     Aggregate,
-    level,
     style,
 )
 
@@ -75,7 +74,6 @@ __all__ = [
     "MAX_FRAMES",
     "MAX_POINTS",
     "SEQUENTIAL",
-    "level",
     "style",
     "Heatmap",
     "layer_matrix",
