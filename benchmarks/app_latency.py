@@ -31,10 +31,11 @@ def make_run(root):
     from safetensors.numpy import save_file
 
     from pruning import RunConfig
-    from pruning.masks import Mask
-    from pruning.moments import Moments, write_moments
-    from pruning.runs import RunStore, write_json
-    from pruning.sites import Geometry, LayerShape
+    from pruning.files import write_json
+    from pruning.method.moments import Moments, write_moments
+    from pruning.models.geometry import Geometry, LayerShape
+    from pruning.models.mask import Mask
+    from pruning.runs.store import RunStore
 
     shape = Geometry(5120, 128, (LayerShape(8, 5, 27_648),) * 64, query_bias=True, key_value_bias=True)
     config = RunConfig.create(iterations=ITERATIONS)
@@ -80,7 +81,7 @@ def server_time(what, root, repeats):
 
     from streamlit.testing.v1 import AppTest
 
-    from pruning.runs import RunStore
+    from pruning.runs.store import RunStore
 
     os.environ["PRUNESCOPE_RUNS"] = str(root)
     os.chdir(ROOT)

@@ -17,11 +17,13 @@ import torch
 from common import RESULTS, machine
 
 from pruning import RunConfig
-from pruning.calibration import BATCH_TOKENS, DEFAULT_BATCH_TOKENS, calibrate, layer_inputs
-from pruning.engine import calibration_blocks, drain
-from pruning.masks import Mask
-from pruning.models import load
-from pruning.sites import geometry, layer_views
+from pruning.engine.blocks import calibration_blocks
+from pruning.engine.calibration import calibrate, layer_inputs
+from pruning.models.architectures import geometry, layer_views
+from pruning.models.loading import load
+from pruning.models.mask import Mask
+from pruning.progress import drain
+from pruning.text.blocks import BATCH_TOKENS, DEFAULT_BATCH_TOKENS
 
 
 @torch.no_grad()

@@ -12,10 +12,10 @@ import torch
 from common import RESULTS, machine, table
 
 from pruning import RunConfig
-from pruning.engine import evaluation_blocks
-from pruning.export import export
-from pruning.llamacpp import greedy, logits, open_gguf
-from pruning.worker import prune
+from pruning.engine.blocks import evaluation_blocks
+from pruning.export.llamacpp import greedy, logits, open_gguf
+from pruning.export.write import export
+from pruning.runs.worker import prune
 
 TOKENS, PROMPT, NEW = 256, 32, 32
 

@@ -23,10 +23,13 @@ from typing import Any
 from common import RESULTS, machine, table
 
 from pruning import RunConfig
-from pruning.config import EMBEDDED_DOMAINS
-from pruning.engine import drain, evaluation_blocks, prune_loaded
-from pruning.evaluation import mean_perplexity, perplexity
-from pruning.models import LoadedModel, load
+from pruning.engine.blocks import evaluation_blocks
+from pruning.engine.loop import prune_loaded
+from pruning.measure.perplexity import mean_perplexity, perplexity
+from pruning.models.folder import LoadedModel
+from pruning.models.loading import load
+from pruning.progress import drain
+from pruning.text.sources import EMBEDDED_DOMAINS
 
 FILE = RESULTS / "methods.jsonl"
 SEEDS = (0, 1, 2)

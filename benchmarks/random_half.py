@@ -11,13 +11,16 @@ import numpy as np
 from common import RESULTS, machine, table
 
 from pruning import RunConfig
-from pruning.engine import drain, evaluation_blocks
-from pruning.evaluation import perplexity
-from pruning.masks import Mask
-from pruning.models import LoadedModel, load
-from pruning.sites import Site, geometry
-from pruning.surgery import remove
-from pruning.zeroshot import compare, zero_shot
+from pruning.engine.blocks import evaluation_blocks
+from pruning.measure.perplexity import perplexity
+from pruning.measure.zeroshot import compare, zero_shot
+from pruning.models.architectures import geometry
+from pruning.models.folder import LoadedModel
+from pruning.models.geometry import Site
+from pruning.models.loading import load
+from pruning.models.mask import Mask
+from pruning.models.surgery import remove
+from pruning.progress import drain
 
 
 def main() -> None:

@@ -19,11 +19,12 @@ from common import RESULTS, machine, table
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from pruning import RunConfig
-from pruning.bench import seconds, turns
-from pruning.engine import drain
-from pruning.masks import Mask, dense_scales, next_mask
-from pruning.sites import geometry, layer_views
-from pruning.surgery import add_bias, remove
+from pruning.engine.budget import dense_scales, next_mask
+from pruning.measure.speed import seconds, turns
+from pruning.models.architectures import geometry, layer_views
+from pruning.models.mask import Mask
+from pruning.models.surgery import add_bias, remove
+from pruning.progress import drain
 
 # layers, hidden size, MLP channels, query heads, key-value heads, vocabulary, tied embeddings
 SHAPES = {

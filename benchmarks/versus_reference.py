@@ -19,11 +19,13 @@ from common import RESULTS, machine
 from torch import Tensor
 
 from pruning import RunConfig
-from pruning.calibration import calibrate, layer_inputs
-from pruning.engine import calibration_blocks, drain
-from pruning.masks import Mask
-from pruning.models import load
-from pruning.sites import KINDS, geometry, layer_views
+from pruning.engine.blocks import calibration_blocks
+from pruning.engine.calibration import calibrate, layer_inputs
+from pruning.models.architectures import geometry, layer_views
+from pruning.models.geometry import KINDS
+from pruning.models.loading import load
+from pruning.models.mask import Mask
+from pruning.progress import drain
 
 
 class Running:

@@ -1,9 +1,10 @@
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import EMBEDDED_DOMAINS, PruningError, RunConfig
-from pruning.domains import load_text
-from pruning.model_files import describe
+from pruning.config import RunConfig
+from pruning.errors import PruningError
+from pruning.models.folder import describe
+from pruning.text.sources import EMBEDDED_DOMAINS, load_text
 from ui import calibration, state
 from ui.glossary import popover
 

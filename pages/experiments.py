@@ -3,10 +3,10 @@ from pathlib import Path
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import ConfigError
-from pruning.experiment_report import REPORT_FILE, markdown
-from pruning.experiments import SPEC_FILE, command, read
-from pruning.results import OPTIONS
+from pruning.errors import ConfigError
+from pruning.experiments.grid import SPEC_FILE, command, read
+from pruning.experiments.report import REPORT_FILE, markdown
+from pruning.runs.results import OPTIONS
 from ui import state
 from ui.glossary import popover
 from ui.navigation import ensure_frame

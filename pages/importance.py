@@ -4,7 +4,7 @@ import numpy as np
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import sentence
+from pruning.words import sentence
 from ui import channels, mixtures, state
 from ui.glossary import popover
 

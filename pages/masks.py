@@ -1,10 +1,10 @@
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import PruningError
-from pruning.masks import chance_jaccard, jaccard
-from pruning.sites import KINDS, Site
-from pruning.terminal import size_text
+from pruning.errors import PruningError
+from pruning.models.geometry import KINDS, Site
+from pruning.models.mask import chance_jaccard, jaccard
+from pruning.words import size_text
 from ui import masks, mixtures, state
 from ui.glossary import popover
 

@@ -1,7 +1,7 @@
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import PruningError
+from pruning.errors import PruningError
 from ui import state
 from ui.glossary import popover
 

@@ -1,6 +1,6 @@
 import streamlit as st
 
-from pruning.config import PruningError
+from pruning.errors import PruningError
 from ui import run_form, state, watch
 from ui.glossary import popover
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import RunError
-from pruning.results import retention
+from pruning.errors import RunError
+from pruning.runs.results import retention
 from ui import report, results, state, tasks
 from ui.glossary import popover
 from ui.navigation import ensure_frame

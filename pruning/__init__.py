@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pruning.config import PruningError, RunConfig
+from pruning.config import RunConfig
+from pruning.errors import PruningError
 
 if TYPE_CHECKING:
-    from pruning.worker import Result, prune
+    from pruning.runs.worker import Result, prune
 
 __all__ = ["PruningError", "Result", "RunConfig", "prune"]
 
@@ -20,7 +21,7 @@ __all__ = ["PruningError", "Result", "RunConfig", "prune"]
 def __getattr__(name: str) -> Any:
     """`prune` and `Result` on first use: they import torch, which takes seconds."""
     if name in ("prune", "Result"):
-        from pruning import worker
+        from pruning.runs import worker
 
         return getattr(worker, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,6 @@
 
 import sys
 
-from pruning.cli import main
+from pruning.cli.main import main
 
 sys.exit(main())

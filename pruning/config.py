@@ -1,4 +1,4 @@
-"""What a run is told to do: `RunConfig`, the named methods, and the errors a person can cause.
+"""What a run is told to do: `RunConfig` and the named methods.
 
 A `RunConfig` is validated once, frozen, written into the run as `config.json`, and is enough to repeat it:
 
@@ -9,80 +9,50 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-EMBEDDED_DOMAINS = ("wiki", "web", "code", "math")
-
-Fusion = Literal["within", "total"]
-Score = Literal["fluctuation", "wanda_sp", "magnitude", "input_variance", "random"]
-Normalise = Literal["share", "zscore", "zscore_zero", "zscore_first", "none"]
-Allocation = Literal["global", "uniform", "equal"]
-AttentionUnit = Literal["kv_group", "query_head"]
-UnitScore = Literal["per_parameter", "mean"]
-Schedule = Literal["linear", "geometric", "cubic"]
-Compensation = Literal["bias", "none"]
-Format = Literal["hf", "padded", "gguf", "masks"]
-FORMATS: tuple[str, ...] = get_args(Format)
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+from pruning.errors import ConfigError
+from pruning.method.allocation import ALLOCATIONS
+from pruning.method.compensation import COMPENSATIONS
+from pruning.method.moments import Fusion
+from pruning.method.normalise import NORMALISERS
+from pruning.method.schedules import SCHEDULES
+from pruning.method.scores import SCORES
+from pruning.method.units import AttentionUnit, UnitScore
+from pruning.models.loading import Dtype
+from pruning.registry import Registry
+from pruning.text.sources import EMBEDDED_DOMAINS
 
 # Every method is a point in the same space of options; what a preset leaves out keeps RunConfig's default.
-METHODS: dict[str, dict[str, Any]] = {
-    # The paper (arXiv 2601.02674): prune a little, recalibrate on all domains, prune on.
-    "iterative": {},
-    # FLAP (arXiv 2312.11983), WIFV with AL-AM: one shot, one domain, z-scores, squared attention scores.
-    "flap": {
+METHODS: Registry[dict[str, Any]] = Registry("method")
+# The paper (arXiv 2601.02674): prune a little, recalibrate on all domains, prune on.
+METHODS.add({}, "iterative")
+# FLAP (arXiv 2312.11983), WIFV with AL-AM: one shot, one domain, z-scores, squared attention scores.
+METHODS.add(
+    {
         "iterations": 1,
         "normalise": "zscore",
         "square_attention": True,
         "unit_score": "mean",
         "mixture": {"wiki": 1.0},
     },
-    # FLAP's structured Wanda: the same ratio everywhere, no compensation, calibrated on web text (C4).
-    "wanda_sp": {
+    "flap",
+)
+# FLAP's structured Wanda: the same ratio everywhere, no compensation, calibrated on web text (C4).
+METHODS.add(
+    {
         "iterations": 1,
         "score": "wanda_sp",
         "allocation": "uniform",
         "compensation": "none",
         "mixture": {"web": 1.0},
     },
-    "magnitude": {"iterations": 1, "score": "magnitude", "allocation": "uniform", "compensation": "none"},
-    "random": {"iterations": 1, "score": "random", "allocation": "uniform", "compensation": "none"},
-}
-
-
-def sentence(text: str) -> str:
-    """A message with its first letter large."""
-    return text[:1].upper() + text[1:]
-
-
-class PruningError(Exception):
-    """Something a person can put right. The message is one sentence: what is wrong, and the way out."""
-
-
-class ConfigError(PruningError):
-    """An option, or a combination of options, that cannot be carried out."""
-
-
-class ModelError(PruningError):
-    """A model that cannot be found, read or pruned."""
-
-
-class DomainError(PruningError):
-    """Text that cannot be found or is too short."""
-
-
-class CalibrationError(PruningError):
-    """Activations from which no statistics can be taken."""
-
-
-class ExportError(PruningError):
-    """A form that a model cannot be exported to."""
-
-
-class RunError(PruningError):
-    """A run that cannot be created, found or continued."""
+    "wanda_sp",
+)
+for _score in ("magnitude", "random"):
+    METHODS.add({"iterations": 1, "score": _score, "allocation": "uniform", "compensation": "none"}, _score)
 
 
 class RunConfig(BaseModel):
@@ -91,7 +61,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
     model: str = Field("demo", description="demo, a folder, or a Hugging Face hub id")
-    method: str = Field("iterative", description=f"one of {', '.join(METHODS)}")
+    method: Annotated[str, METHODS] = Field("iterative", description="a preset of the options below")
     ratio: float = Field(
         0.5, ge=0, lt=1, description="share of the decoder layers' linear parameters to remove"
     )
@@ -108,13 +78,15 @@ class RunConfig(BaseModel):
     fusion: Fusion = Field("within", description="variance within the domains, or total (between them too)")
 
     # What is cut
-    score: Score = Field("fluctuation", description="how much a channel matters")
+    score: Annotated[str, SCORES] = Field("fluctuation", description="how much a channel matters")
     square_attention: bool = Field(False, description="square attention scores first, as FLAP's code does")
-    normalise: Normalise = Field("share", description="how scores of different sites become comparable")
+    normalise: Annotated[str, NORMALISERS] = Field(
+        "share", description="how scores of different sites become comparable"
+    )
     unit_score: UnitScore = Field(
         "per_parameter", description="from channels to a unit: damage per parameter, or mean"
     )
-    allocation: Allocation = Field(
+    allocation: Annotated[str, ALLOCATIONS] = Field(
         "global",
         description="one ranking of all units; or equal widths in all layers, the same ratio for heads and "
         "channels (uniform) or the split that loses least (equal)",
@@ -134,8 +106,12 @@ class RunConfig(BaseModel):
 
     # How
     iterations: int = Field(5, ge=1, le=100, description="cuts, with fresh statistics before each")
-    schedule: Schedule = Field("linear", description="how the ratio grows over the iterations")
-    compensation: Compensation = Field("bias", description="put the mean of what goes into a bias, or not")
+    schedule: Annotated[str, SCHEDULES] = Field(
+        "linear", description="how the ratio grows over the iterations"
+    )
+    compensation: Annotated[str, COMPENSATIONS] = Field(
+        "bias", description="put the mean of what goes into a bias, or not"
+    )
 
     eval_blocks: int | None = Field(
         64, ge=0, description="held-out blocks of each domain for perplexity; none for all, 0 to skip"
@@ -158,10 +134,7 @@ class RunConfig(BaseModel):
     def _apply_preset(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        method = data.get("method", "iterative")
-        if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-        return {**METHODS[method], **data}
+        return {**METHODS[METHODS.check(data.get("method", "iterative"))], **data}
 
     @field_validator("mixture")
     @classmethod
@@ -245,17 +218,17 @@ class RunConfig(BaseModel):
         return tuple(names)
 
     def ratio_at(self, iteration: int) -> float:
-        """The ratio to have reached after iteration 1..K.
+        """The ratio to have reached after iteration 1..K."""
+        return SCHEDULES[self.schedule](iteration / self.iterations, self.ratio)
 
-        `linear` removes the same share of the dense model in each iteration, `geometric` the same share of
-        what is left, `cubic` most at first (Zhu and Gupta, arXiv 1710.01878).
-        """
-        t = iteration / self.iterations
-        if self.schedule == "geometric":
-            return 1 - (1 - self.ratio) ** t
-        if self.schedule == "cubic":
-            return self.ratio * (1 - (1 - t) ** 3)
-        return self.ratio * t
+
+def choices(field: str) -> tuple[str, ...] | None:
+    """The values that a field of `RunConfig` may have, where they are named; None where they are not."""
+    info = RunConfig.model_fields[field]
+    registry = next((part for part in info.metadata if isinstance(part, Registry)), None)
+    if registry is not None:
+        return tuple(registry)
+    return get_args(info.annotation) if get_origin(info.annotation) is Literal else None
 
 
 def parse_mixture(text: str) -> dict[str, float]:
@@ -279,11 +252,3 @@ def parse_mixture(text: str) -> dict[str, float]:
     if not mixture:
         raise ConfigError("the mixture is empty: write it as wiki=0.5,code=0.5.")
     return mixture
-
-
-def too_long(seq_len: int, context: int) -> ConfigError:
-    """The error for blocks longer than a model's context."""
-    return ConfigError(
-        f"blocks of {seq_len} tokens are longer than the model's context of {context}: "
-        "give a shorter --seq-len."
-    )

@@ -22,8 +22,9 @@ from transformers import (
 )
 
 from pruning import RunConfig
-from pruning.engine import Finished, prune_loaded
-from pruning.model_files import DEMO, LoadedModel
+from pruning.engine.events import Finished
+from pruning.engine.loop import prune_loaded
+from pruning.models.folder import DEMO, LoadedModel
 
 torch.set_num_threads(2)
 

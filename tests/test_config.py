@@ -3,7 +3,9 @@ import json
 import pytest
 
 from pruning import RunConfig
-from pruning.config import EMBEDDED_DOMAINS, METHODS, ConfigError, parse_mixture
+from pruning.config import METHODS, parse_mixture
+from pruning.errors import ConfigError
+from pruning.text.sources import EMBEDDED_DOMAINS
 
 
 def test_presets_fill_what_is_not_given():
@@ -58,7 +60,8 @@ def test_the_embedded_domains_are_measured_where_all_text_is_embedded():
         ({"mixture": {"wiki": float("nan")}}, "'wiki' is nan"),
         ({"mixture": {"poetry": 1}}, "unknown domain 'poetry'"),
         ({"method": "magic"}, "unknown method 'magic'"),
-        ({"normalise": "softmax"}, "normalise is 'softmax'"),
+        ({"normalise": "softmax"}, "unknown normaliser 'softmax'"),
+        ({"method": ["flap"]}, "unknown method ['flap']"),
         ({"samples": 0}, "samples is 0"),
         ({"ratoi": 0.5}, "unknown option 'ratoi'"),
     ],

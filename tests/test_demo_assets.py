@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning.domains import ASSETS
-from pruning.model_files import DEMO, describe
-from pruning.zeroshot import DEMO_TASKS, task_manager
+from pruning.measure.tasks import DEMO_TASKS, task_manager
+from pruning.models.folder import DEMO, describe
+from pruning.paths import ASSETS
 
 TASKS = ASSETS / "tasks"
 

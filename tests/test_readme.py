@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pruning import RunConfig
-from pruning.checkpoint import save
-from pruning.engine import prune_loaded
-from pruning.export import export
-from pruning.models import load
+from pruning.engine.loop import prune_loaded
+from pruning.export.write import export
+from pruning.models.checkpoint import save
+from pruning.models.loading import load
 from tests.conftest import needs_demo
 
 README = Path(__file__).resolve().parent.parent / "README.md"

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from train_demo_model import encode, read_jsonl
 
-from pruning.domains import TokenBlocks
-from pruning.engine import drain
-from pruning.evaluation import perplexity
-from pruning.models import load
+from pruning.measure.perplexity import perplexity
+from pruning.models.loading import load
+from pruning.progress import drain
+from pruning.text.blocks import TokenBlocks
 
 
 class Counts:

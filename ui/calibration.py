@@ -8,9 +8,10 @@ from pathlib import Path
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import EMBEDDED_DOMAINS, RunConfig
-from pruning.runs import StoredIteration
-from pruning.sites import Geometry, Kind
+from pruning.config import RunConfig
+from pruning.models.geometry import Geometry, Kind
+from pruning.runs.iterations import StoredIteration
+from pruning.text.sources import EMBEDDED_DOMAINS
 from ui import state
 
 UPLOAD_BYTES = 5_000_000

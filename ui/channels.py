@@ -10,10 +10,11 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.moments import Fused
-from pruning.runs import Run, StoredIteration
-from pruning.scores import score_sites
-from pruning.sites import KINDS, Kind, Site
+from pruning.method.moments import Fused
+from pruning.method.scores import score_sites
+from pruning.models.geometry import KINDS, Kind, Site
+from pruning.runs.iterations import StoredIteration
+from pruning.runs.run import Run
 from ui import mixtures, state
 
 Array = np.ndarray

@@ -7,7 +7,7 @@ import functools
 import streamlit as st
 import yaml
 
-from pruning.domains import ASSETS
+from pruning.paths import ASSETS
 
 
 @functools.cache

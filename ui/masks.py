@@ -7,9 +7,9 @@ import dataclasses
 import streamlit as st
 
 from pruning.config import METHODS
-from pruning.masks import Mask
-from pruning.runs import StoredIteration
-from pruning.sites import Geometry
+from pruning.models.geometry import Geometry
+from pruning.models.mask import Mask
+from pruning.runs.iterations import StoredIteration
 from ui import mixtures, state
 
 WITHOUT_PINS = "nothing kept or cut by hand"

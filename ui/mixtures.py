@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pruning.config import PruningError, RunConfig, parse_mixture
-from pruning.runs import Run
+from pruning.config import RunConfig, parse_mixture
+from pruning.errors import PruningError
+from pruning.runs.run import Run
 from ui import state
 
 EQUAL, OWN, WRITTEN = "equal weights", "the run's own mixture", "a mixture of my own"

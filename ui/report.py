@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from pruning import visualization as viz
-from pruning.results import retention
-from pruning.runs import Run
+from pruning.runs.results import retention
+from pruning.runs.run import Run
 
 
 def command(run: Run) -> str:

@@ -10,10 +10,10 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.jobs import job
-from pruning.results import paper
-from pruning.runs import Run
-from pruning.sites import LayerShape
+from pruning.experiments.paper import paper
+from pruning.models.geometry import LayerShape
+from pruning.runs.jobs import job
+from pruning.runs.run import Run
 from ui import report, state
 
 PERCENT = st.column_config.NumberColumn(format="percent")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pruning.config import RunConfig, sentence
-from pruning.needs import needs
-from pruning.terminal import size_text
+from pruning.config import RunConfig
+from pruning.runs.needs import needs
+from pruning.words import sentence, size_text
 from ui import state
 
 

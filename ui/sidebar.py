@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import METHODS, Allocation, AttentionUnit, RunConfig
-from pruning.runs import Run
-from pruning.sites import Site
+from pruning.config import METHODS, RunConfig, choices
+from pruning.models.geometry import Site
+from pruning.runs.run import Run
 from ui import state
 from ui.navigation import remember
 
@@ -131,14 +130,14 @@ def _details(page: str) -> None:
     with st.expander("How it is cut", icon=":material/tune:", expanded=page == "Masks"):
         st.selectbox(
             "Allocation",
-            [state.AS_METHOD, *get_args(Allocation)],
+            [state.AS_METHOD, *choices("allocation")],
             key="allocation",
             bind="query-params",
             help=fields["allocation"].description,
         )
         st.selectbox(
             "Unit of attention",
-            get_args(AttentionUnit),
+            choices("attention_unit"),
             key="unit",
             bind="query-params",
             help=fields["attention_unit"].description,
@@ -208,7 +207,7 @@ def _reset(names: list[str]) -> None:
     chosen.locked = chosen.held = []
     _equal(names)
     chosen.ratio, chosen.method = 50, "iterative"
-    chosen.allocation, chosen.unit, chosen.round_to = state.AS_METHOD, get_args(AttentionUnit)[0], 1
+    chosen.allocation, chosen.unit, chosen.round_to = state.AS_METHOD, choices("attention_unit")[0], 1
     chosen.keep, chosen.remove = [], []
     chosen.site, chosen.layer, chosen.channel = "mlp", 0, 0
     if "iteration" in chosen:

@@ -16,13 +16,19 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from pruning.config import EMBEDDED_DOMAINS, PruningError, RunConfig, sentence
-from pruning.domains import ASSETS
-from pruning.masks import Mask, first_mask
-from pruning.runs import Run, RunStore, StoredIteration
-from pruning.scores import score_sites
-from pruning.sites import Geometry, Site
-from pruning.worker import create
+from pruning.config import RunConfig
+from pruning.engine.budget import first_mask
+from pruning.errors import PruningError
+from pruning.method.scores import score_sites
+from pruning.models.geometry import Geometry, Site
+from pruning.models.mask import Mask
+from pruning.paths import ASSETS
+from pruning.runs.create import create
+from pruning.runs.iterations import StoredIteration
+from pruning.runs.run import Run
+from pruning.runs.store import RunStore
+from pruning.text.sources import EMBEDDED_DOMAINS
+from pruning.words import sentence
 from ui.navigation import ensure_frame, go
 
 DEMO_RUN = ASSETS / "demo-run"

@@ -10,13 +10,15 @@ from typing import Any
 
 import streamlit as st
 
-from pruning.config import PruningError, sentence
-from pruning.export import Traits, homes
-from pruning.jobs import Job, job
-from pruning.runs import Run
-from pruning.terminal import size_text
+from pruning.errors import PruningError
+from pruning.export.formats import FORMATS, forms
+from pruning.export.traits import Traits
+from pruning.runs.jobs import Job, job
+from pruning.runs.run import Run
+from pruning.words import sentence, size_text
 from ui import state
 
+STORED = "default"  # as stored, or the format's own default
 DOWNLOAD_BYTES = 200_000_000  # larger ones stay on disk: a download passes through the server's memory
 
 
@@ -83,19 +85,20 @@ def continuation(run: Run, checkpoint: Path) -> None:
 
 
 def exports(run: Run, checkpoint: Path) -> None:
-    """What the run can be exported to, what loads it, and a button for each form."""
+    """What the run can be exported to, what loads it, and a button for each format."""
     traits = Traits.read(checkpoint)
-    found = homes(traits)
+    found = {form.format: form for form in forms(traits)}
     st.dataframe(
         [
             {
-                "format": home.format,
-                "about": size_text(home.bytes) if home.bytes else "not to be had",
-                "mind": home.refusal or home.loses,
-                "loads in": home.loads_in,
-                "written as": home.architecture,
+                "format": form.format,
+                "size": size_text(form.bytes) if form.bytes else "",
+                "available": not form.refusal,
+                "note": sentence(form.refusal or form.drawback),
+                "loads in": form.loads_in,
+                "written as": form.architecture,
             }
-            for home in found
+            for form in found.values()
         ],
         hide_index=True,
     )
@@ -104,40 +107,35 @@ def exports(run: Run, checkpoint: Path) -> None:
             "The layers of this run have different widths. With the allocation `equal` (How it is cut, on the left) all get the "
             "same, and stock transformers loads them without any code; it costs quality."
         )
-    offered = [home.format for home in found if not home.refusal]
     left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
-    form = left.selectbox("Format", offered, key=f"format-{run.id}")
-    home = next(home for home in found if home.format == form)
-    st.caption(f"Loads in {home.loads_in}. {sentence(home.loses)}")
-    kinds = ["f16", "f32", "bf16", "q8_0"] if form == "gguf" else ["as stored", "f32", "f16", "bf16"]
-    kind = middle.selectbox("Weights", kinds, key=f"kind-{run.id}-{form == 'gguf'}", disabled=form == "masks")
+    offered = [name for name, form in found.items() if not form.refusal]
+    name = str(left.selectbox("Format", offered, key=f"format-{run.id}"))
+    st.caption(f"Loads in {found[name].loads_in}. {sentence(found[name].drawback)}")
+    kinds = FORMATS[name].kinds
+    kind = middle.selectbox(
+        "Weights", [STORED, *kinds], key=f"kind-{run.id}-{'-'.join(kinds)}", disabled=not kinds
+    )
     root = state.store().root / "exports" / run.id if run.path == state.DEMO_RUN else run.path / "exports"
-    task = job(state.store(), f"export-{run.id}-{form}")
-    if right.button("Write it", key=f"write-{run.id}", width="stretch", disabled=task.state == "running"):
-        arguments = [
-            "export",
-            str(checkpoint.resolve()),
-            "--format",
-            str(form),
-            "--out",
-            str((root / str(form)).resolve()),
-        ]
-        start(task, arguments + ([] if kind == "as stored" or form == "masks" else ["--type", str(kind)]))
+    task = job(state.store(), f"export-{run.id}-{name}")
+    if right.button("Export", key=f"write-{run.id}", width="stretch", disabled=task.state == "running"):
+        out = (root / name).resolve()
+        arguments = ["export", str(checkpoint.resolve()), "--format", name, "--out", str(out)]
+        start(task, arguments + ([] if kind == STORED else ["--type", str(kind)]))
 
     def show(output: dict[str, Any]) -> None:
         text = f"Written: {size_text(output['bytes'])} in `{output['path']}`."
         if output["difference"] is not None:
-            text += f" Loaded again: the largest difference of a logit is {output['difference']:.2g}."
+            text += f" Loaded again and compared: the largest difference of a logit is {output['difference']:.2g}."
         st.success(text)
         st.code(output["snippet"], language="python")
         path = Path(output["path"])
         if output["bytes"] <= DOWNLOAD_BYTES:
-            name = path.name if path.is_file() else f"{run.id}-{form}.zip"
+            file = path.name if path.is_file() else f"{run.id}-{name}.zip"
             st.download_button(
-                "Download", lambda: packed(path), name, key=f"file-{run.id}", on_click="ignore"
+                "Download", lambda: packed(path), file, key=f"file-{run.id}", on_click="ignore"
             )
 
-    working(task, f"Writing {form}, and loading it again", show)
+    working(task, f"Writing {name}, and loading it again", show)
 
 
 def speed(run: Run, checkpoint: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import PruningError
-from pruning.runs import Run
+from pruning.errors import PruningError
+from pruning.runs.run import Run
 from ui import report, state
 from ui.navigation import go
 

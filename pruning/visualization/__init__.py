@@ -15,14 +15,13 @@ from pruning.visualization.domains import (
     mixture_figure,
     overlap_figure,
 )
+from pruning.visualization.heatmap_figures import animation_figure, importance_figure
 from pruning.visualization.heatmaps import (
     Heatmap,
     animation_bins,
-    animation_figure,
     binned,
     colour_limits,
     importance_data,
-    importance_figure,
     layer_matrix,
 )
 from pruning.visualization.masks import (

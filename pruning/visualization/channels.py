@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pruning.visualization.style import (
-    COLOURS,
-    GREY,
-    MARK,
-    Array,
-    graph,
-    style,
-)
+from pruning.visualization.style import COLOURS, GREY, MARK, Array, graph, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

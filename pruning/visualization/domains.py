@@ -9,17 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pruning.config import RunConfig
-from pruning.masks import chance_jaccard, first_mask, jaccard
-from pruning.moments import Statistics
-from pruning.scores import score_sites
-from pruning.sites import Geometry, Kind, Site
-from pruning.visualization.style import (
-    COLOURS,
-    DIVERGING,
-    Array,
-    graph,
-    style,
-)
+from pruning.engine.budget import first_mask
+from pruning.method.moments import Statistics
+from pruning.method.scores import score_sites
+from pruning.models.geometry import Geometry, Kind, Site
+from pruning.models.mask import chance_jaccard, jaccard
+from pruning.visualization.style import COLOURS, DIVERGING, Array, graph, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pruning.masks import Mask
-from pruning.sites import Geometry, Kind, Site
-from pruning.visualization.heatmaps import Heatmap, binned, importance_figure, layer_matrix
+from pruning.models.geometry import Geometry, Kind, Site
+from pruning.models.mask import Mask
+from pruning.visualization.heatmap_figures import importance_figure
+from pruning.visualization.heatmaps import Heatmap, binned, layer_matrix
 from pruning.visualization.style import (
     COLOURS,
     GREY,

@@ -7,20 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.results import Retained, accuracy_of, axis_title, item_limits, rise
-from pruning.visualization.style import (
-    COLOURS,
-    GREY,
-    Array,
-    graph,
-    level,
-    style,
-)
+from pruning.runs.results import Retained, accuracy_of, axis_title, item_limits, rise
+from pruning.visualization.style import COLOURS, GREY, Array, graph, level, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from pruning.runs import StoredIteration
+    from pruning.runs.iterations import StoredIteration
 
 
 def perplexity_data(iterations: Sequence[StoredIteration]) -> dict[str, tuple[Array, Array]]:

@@ -293,7 +293,8 @@ def test_locking_and_lifting_a_lock_change_no_share(monkeypatch):
 
 def test_the_choices_of_a_run_can_be_taken(monkeypatch, tmp_path):
     from pruning import RunConfig
-    from pruning.runs import RunStore, write_json
+    from pruning.files import write_json
+    from pruning.runs.store import RunStore
 
     options = {"method": "wanda_sp", "ratio": 0.3, "mixture": {"code": 3, "math": 1}, "round_to": 8}
     run = RunStore().create(RunConfig.create(**options, keep=("0.attn",)))
@@ -330,7 +331,7 @@ def test_reset_begins_again(monkeypatch):
 
 def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(monkeypatch):
     from pruning import RunConfig
-    from pruning.runs import RunStore
+    from pruning.runs.store import RunStore
     from ui import state
 
     store = RunStore()
@@ -347,7 +348,8 @@ def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(mo
 
 def make_run(state, tmp=None, **status):
     from pruning import RunConfig
-    from pruning.runs import RunStore, write_json
+    from pruning.files import write_json
+    from pruning.runs.store import RunStore
 
     run = RunStore().create(RunConfig.create())
     write_json(run.path / "status.json", {"state": state, "created": time.time(), **status})
@@ -409,7 +411,7 @@ def test_a_silent_run_is_said_to_be_stalled(monkeypatch, alive):
 
 def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_path, tiny_folder, text_file):
     from pruning import RunConfig, prune
-    from pruning.runs import RunStore
+    from pruning.runs.store import RunStore
 
     options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
     options |= {"samples": 3, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "iterations": 2}
@@ -448,8 +450,8 @@ def test_reports_hold_every_measure():
 def test_a_custom_domain_gets_its_slider(monkeypatch, tmp_path, tiny_folder, text_file):
     """Statistics of an uploaded text, as the button on the Calibration page starts them."""
     from pruning import RunConfig
-    from pruning.runs import RunStore
-    from pruning.worker import execute
+    from pruning.runs.store import RunStore
+    from pruning.runs.worker import execute
 
     mixture = {"words": 1.0, "wiki": 1.0}
     run = RunStore().create(
@@ -493,7 +495,8 @@ def test_experiments_are_read_and_their_axes_chosen(app):
 
 def test_a_failed_run_says_why_and_can_be_resumed(monkeypatch, tmp_path):
     from pruning import RunConfig
-    from pruning.runs import RunStore, write_json
+    from pruning.files import write_json
+    from pruning.runs.store import RunStore
 
     monkeypatch.chdir(ROOT)
     run = RunStore().create(RunConfig.create())
@@ -515,7 +518,8 @@ def upload(app, name, content, title):
 
 
 def test_an_uploaded_text_becomes_a_domain_of_the_next_statistics(app, monkeypatch):
-    from pruning.runs import Run, RunStore
+    from pruning.runs.run import Run
+    from pruning.runs.store import RunStore
 
     launched = []
     monkeypatch.setattr(Run, "launch", lambda run: launched.append(run.id))
@@ -555,9 +559,10 @@ def test_a_model_that_is_not_there_is_a_sentence(app):
 
 def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_file):
     from pruning import RunConfig
-    from pruning.engine import Iteration
-    from pruning.runs import RunStore, write_json
-    from pruning.worker import Cancelled, execute
+    from pruning.engine.events import Iteration
+    from pruning.files import write_json
+    from pruning.runs.store import RunStore
+    from pruning.runs.worker import Cancelled, execute
 
     options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
     options |= {"samples": 3, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "iterations": 4}

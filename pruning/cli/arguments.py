@@ -1,0 +1,115 @@
+"""Arguments that commands share: the options of a run, counts, and models named by a run's id."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from pruning.config import METHODS, RunConfig, choices, parse_mixture
+from pruning.errors import ConfigError
+from pruning.runs.store import RunStore
+from pruning.words import sentence
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the house's errors: one sentence, exit code 2."""
+
+    def error(self, message: str) -> Any:
+        print(f"{sentence(message)}. '{self.prog} --help' lists the options.", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """A flag for every field of `RunConfig`; what is not given comes from the config file or the preset."""
+    for name, field in RunConfig.model_fields.items():
+        if name == "domains":
+            continue  # by name and source, below
+        default = "" if field.default in ((), None) or name == "mixture" else f" (default: {field.default})"
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": f"{field.description}{default}"}
+        flags = [f"--{name.replace('_', '-')}", *ALIASES.get(name, ())]
+        if field.annotation is bool:
+            parser.add_argument(*flags, dest=name, action=argparse.BooleanOptionalAction, **options)
+        elif name in ("keep", "remove"):
+            parser.add_argument(*flags, dest=name, nargs="+", metavar="WHERE", **options)
+        else:
+            named = choices(name)
+            metavar = None if named else name.upper()
+            reader = _READERS.get(name) or _reader(field.annotation)
+            parser.add_argument(*flags, dest=name, type=reader, choices=named, metavar=metavar, **options)
+    parser.add_argument(
+        "--domain",
+        action="append",
+        metavar="NAME=SOURCE",
+        help=f"{RunConfig.model_fields['domains'].description}; may be repeated",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="JSON or YAML with these options, such as a run's config.json"
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (part.strip() for part in text.split(","))))
+
+
+def _blocks(text: str) -> int | None:
+    return None if text == "all" else int(text)
+
+
+ALIASES = {"task_limit": ("--limit",)}
+_READERS: dict[str, Callable[[str], Any]] = {
+    "mixture": parse_mixture,
+    "tasks": _names,
+    "eval_blocks": _blocks,
+}
+
+
+def _reader(annotation: Any) -> Callable[[str], Any]:
+    """How text becomes a value of a field's type."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in (int, float) if kind in kinds), str)
+
+
+def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
+    """The config that the arguments mean: file first, then options, then `changes`.
+
+    Raises:
+        ConfigError: an option cannot be carried out.
+    """
+    given = {field: getattr(args, field) for field in RunConfig.model_fields if hasattr(args, field)}
+    domains = {}
+    for item in getattr(args, "domain", None) or []:
+        name, separator, source = item.partition("=")
+        if not (separator and name and source):
+            raise ConfigError(f"cannot read --domain {item!r}: write NAME=PATH or NAME=hub:ID.")
+        domains[name] = source
+    base: dict[str, Any] = {}
+    if args.config:
+        base = RunConfig.read(args.config).model_dump(exclude_unset=True)
+        if "method" in given and given["method"] != base.get("method"):
+            preset = METHODS[base.get("method", "iterative")]
+            base = {key: value for key, value in base.items() if key not in preset}
+    if domains:
+        given["domains"] = {**base.get("domains", {}), **domains}
+    return RunConfig.create(**{**base, **given, **changes})
+
+
+def count(text: str) -> int:
+    """A whole number from 1 up."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers from 1 up, with commas."""
+    return tuple(map(count, text.split(",")))
+
+
+def named_model(name: str, store: str | None) -> str:
+    """A model by its name, or the checkpoint of a run by its id."""
+    if name[:8].isdigit() and "/" not in name and not Path(name).exists():
+        return str(RunStore(store).get(name).checkpoint)
+    return name

@@ -1,0 +1,127 @@
+"""The command line. `python -m pruning prune` and no more prunes the demo model by the paper's method.
+
+Tables are for people; `--json` prints one JSON object for machines. A person's mistake is answered by one
+sentence on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pruning.cli import models, work
+from pruning.cli import runs as stored_runs
+from pruning.cli.arguments import Parser, add_run_options, count, counts
+from pruning.config import choices
+from pruning.errors import PruningError
+from pruning.export.formats import FORMATS
+from pruning.runs.worker import Cancelled, out_of_memory
+from pruning.words import sentence
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = Parser(prog="python -m pruning", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    def command(run: Callable[[argparse.Namespace], int], name: str = "", within: Any = commands) -> Parser:
+        text = run.__doc__
+        sub = within.add_parser(name or run.__name__, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+        sub.set_defaults(run=run)
+        return sub
+
+    store: dict[str, Any] = {"metavar": "FOLDER", "help": "folder that holds the runs (default: runs)"}
+    sub = command(work.prune)
+    add_run_options(sub)
+    sub.add_argument("--runs", **store)
+    add_run_options(command(work.calibrate))
+    sub = command(work.score)
+    add_run_options(sub)
+    sub.add_argument("--out", metavar="FILE", help="write the scores of every channel as safetensors")
+    sub = command(work.evaluate)
+    add_run_options(sub)
+    sub.add_argument("--runs", **store)
+    sub = command(work.experiment)
+    sub.add_argument("file", metavar="FILE", help="YAML, such as experiments/demo_iterations.yaml")
+    sub.add_argument("--runs", **store)
+    sub = command(models.export_model, "export")
+    sub.add_argument("source", metavar="RUN|FOLDER", help="a run's id, or the folder of a model")
+    sub.add_argument("--format", choices=tuple(FORMATS), default="hf", help="default: hf")
+    sub.add_argument(
+        "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0 (default: as stored)"
+    )
+    sub.add_argument("--out", metavar="FOLDER", help="what to write (default: within the run)")
+    sub.add_argument("--runs", **store)
+    sub.add_argument(
+        "--verify", action=argparse.BooleanOptionalAction, default=True, help="load it and compare"
+    )
+    sub = command(models.generate)
+    sub.add_argument("prompt", metavar="PROMPT")
+    sub.add_argument("--models", nargs="+", default=["demo"], metavar="MODEL", help="as for bench")
+    sub.add_argument("--tokens", type=int, default=60, metavar="N", help="at most (default: 60)")
+    sub.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0 takes the likeliest")
+    sub.add_argument("--seed", type=int, default=0, metavar="N")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
+    sub.add_argument("--runs", **store)
+    sub = command(models.measure, "bench")
+    sub.add_argument("models", nargs="+", metavar="MODEL", help="demo, a folder, a hub id, or a run's id")
+    sub.add_argument("--batch", type=counts, default=(1, 8), metavar="N,N", help="sequences at once")
+    sub.add_argument(
+        "--lengths",
+        type=counts,
+        metavar="N,N",
+        help="tokens of a prompt (default: 128,512 as far as the context goes)",
+    )
+    sub.add_argument(
+        "--new-tokens", type=count, default=16, metavar="N", help="written in a repeat of decode"
+    )
+    sub.add_argument("--repeats", type=count, default=5, metavar="N", help="counted rounds (default: 5)")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
+    sub.add_argument("--runs", **store)
+    runs = commands.add_parser("runs", help="List, show, cancel, resume and delete runs.").add_subparsers(
+        dest="runs_command", required=True, metavar="COMMAND", parser_class=Parser
+    )
+    for name, run in (
+        ("list", stored_runs.runs_list),
+        ("show", stored_runs.runs_show),
+        ("cancel", stored_runs.runs_cancel),
+        ("resume", stored_runs.runs_resume),
+        ("delete", stored_runs.runs_delete),
+    ):
+        sub = command(run, name, runs)
+        if name != "list":
+            sub.add_argument("run_id", metavar="ID", help="a run's id, or the beginning of one")
+        if name == "delete":
+            sub.add_argument("--yes", action="store_true", help="do not ask")
+        sub.add_argument("--runs", **store)
+    sub = command(stored_runs.compare)
+    sub.add_argument("run_ids", nargs="*", metavar="ID", help="runs to compare (default: all)")
+    sub.add_argument("--runs", **store)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    os.environ.setdefault(
+        "TQDM_DISABLE", "1"
+    )  # before the libraries that read it: their bars would break ours
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except PruningError as error:
+        print(sentence(str(error)), file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, Cancelled):
+        print("Stopped; 'runs list' shows the run and 'runs resume ID' goes on.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if problem := out_of_memory(error):
+            print(sentence(problem), file=sys.stderr)
+            return 2
+        raise

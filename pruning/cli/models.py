@@ -1,0 +1,137 @@
+"""Commands on models that are there: export, speed, the same prompt continued."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pruning.cli.arguments import named_model
+from pruning.cli.terminal import ProgressBar, console, print_json, table
+from pruning.errors import ConfigError
+from pruning.runs.store import RUN_ID
+from pruning.words import size_text
+
+
+def export_model(args: argparse.Namespace) -> int:
+    """Write a pruned model so that other programs load it."""
+    from pruning.export.write import export
+    from pruning.models.folder import locate
+
+    source = locate(named_model(args.source, args.runs))
+    out = args.out
+    if out is None:
+        if source.name != "model" or not RUN_ID.fullmatch(source.parent.name):
+            raise ConfigError(f"{args.source!r} is no run: say with --out which folder to write.")
+        out = source.parent / "exports" / args.format
+    done = export(source, args.format, out, args.type, verify=args.verify)
+    if args.json:
+        content = {"path": str(done.path), "format": args.format, "architecture": done.form.architecture}
+        print_json(content | {"bytes": done.bytes, "difference": done.difference, "snippet": done.snippet})
+        return 0
+    print(f"{done.form.architecture}, {size_text(done.bytes)}, in {done.path}")
+    print(f"Loads in {done.form.loads_in}.")
+    if done.difference is not None:
+        print(f"Loaded again and compared: the largest difference of a logit is {done.difference:.2g}.")
+    elif args.verify:
+        print("Read again: names, shapes and values are the checkpoint's, to within the type.")
+        print("Not compared by logits: llama-cpp-python is not installed (requirements-gguf.txt).")
+    print(f"\n{done.snippet}")
+    return 0
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Size, memory and speed of models, measured turn by turn."""
+    from pruning.measure.speed import bench, size
+    from pruning.models.loading import load
+    from pruning.progress import drain
+
+    models = [load(named_model(name, args.runs), args.device, args.dtype) for name in args.models]
+    names = [Path(name).name for name in args.models]
+    models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
+    sizes = [size(model) for model in models]
+    bar = ProgressBar(1, quiet=args.json)
+    with bar.bar:
+        found = drain(bench(models, args.batch, args.lengths, args.new_tokens, args.repeats), bar)
+    if args.json:
+        print_json(
+            {
+                "models": [{"model": m.name, **asdict(s)} for m, s in zip(models, sizes, strict=True)],
+                "speed": [m.to_dict() for m in found],
+                "device": str(models[0].model.device),
+                "dtype": str(models[0].model.dtype).removeprefix("torch."),
+            }
+        )
+        return 0
+    rows = [
+        (
+            m.name,
+            f"{s.parameters:,}",
+            f"{s.linear_parameters:,}",
+            size_text(s.file_bytes),
+            size_text(s.memory_bytes),
+            size_text(s.cache_bytes),
+        )
+        for m, s in zip(models, sizes, strict=True)
+    ]
+    header = ("model", "parameters", "in the layers", "file", "memory", "cache of a token")
+    console().print(table(header, rows, "size"))
+    first = {(m.batch, m.length): m for m in reversed(found) if m.model == names[0]}
+    cells = []
+    for m in found:
+        against = first[m.batch, m.length]
+        cells.append(
+            (
+                m.model,
+                str(m.batch),
+                str(m.length),
+                f"{m.prefill.median:,.0f} ({m.prefill.lowest:,.0f} to {m.prefill.highest:,.0f})",
+                f"{m.prefill.median / against.prefill.median:.2f}",
+                f"{m.decode.median:,.0f} ({m.decode.lowest:,.0f} to {m.decode.highest:,.0f})",
+                f"{m.decode.median / against.decode.median:.2f}",
+            )
+        )
+    columns = ("model", "batch", "length", "prefill, tokens/s", "times", "decode, tokens/s", "times")
+    console().print(table(columns, cells, f"speed on {models[0].model.device}, median and range"))
+    return 0
+
+
+def generate(args: argparse.Namespace) -> int:
+    """Let models go on from the same prompt."""
+    import torch
+
+    from pruning.models.loading import load
+
+    if not args.prompt.strip():
+        raise ConfigError("the prompt is empty: write a few words for the models to go on from.")
+    found = []
+    for name in args.models:
+        loaded = load(named_model(name, args.runs), args.device, args.dtype)
+        inputs = loaded.tokenizer(args.prompt, return_tensors="pt").to(loaded.model.device)
+        room = loaded.model.config.max_position_embeddings - inputs.input_ids.shape[1]
+        if room < 1:
+            raise ConfigError(f"the prompt is longer than the context of {name!r}: shorten it.")
+        torch.manual_seed(args.seed)
+        sampling: dict[str, Any] = {"do_sample": args.temperature > 0}
+        if args.temperature > 0:
+            sampling |= {"temperature": args.temperature, "top_p": 0.95}
+        began = time.perf_counter()
+        with torch.no_grad():
+            ids = loaded.model.generate(
+                **inputs,
+                max_new_tokens=min(args.tokens, room),
+                pad_token_id=loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id,
+                **sampling,
+            )[0, inputs.input_ids.shape[1] :]
+        seconds = time.perf_counter() - began
+        text = loaded.tokenizer.decode(ids, skip_special_tokens=True)
+        found.append({"model": name, "text": text, "tokens": len(ids), "seconds": seconds})
+    if args.json:
+        print_json({"prompt": args.prompt, "continuations": found})
+        return 0
+    for row in found:
+        print(f"--- {row['model']}, {row['tokens']} tokens in {row['seconds']:.1f} s")
+        print(args.prompt + row["text"] + "\n")
+    return 0

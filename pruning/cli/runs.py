@@ -1,0 +1,157 @@
+"""Commands on runs in the store."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
+from pruning.errors import ConfigError
+from pruning.runs.run import Run
+from pruning.runs.store import RunStore
+from pruning.words import number
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    status, results = run.status(), run.results()
+    mean = results.get("perplexity", {}).get("mean", {})
+    return {
+        "run_id": run.id,
+        "state": status["state"],
+        "model": run.config.model,
+        "method": run.config.method,
+        "ratio": results.get("achieved_ratio", run.config.ratio),
+        "iterations": run.config.iterations,
+        "mixture": run.config.mixture,
+        "seed": run.config.seed,
+        "parameters": results.get("parameters", {}),
+        "perplexity": {name: v["pruned"] for name, v in results.get("perplexity", {}).items()},
+        "dense_mean": mean.get("dense"),
+        "seconds": results.get("seconds"),
+        "message": status.get("message", ""),
+    }
+
+
+def runs_list(args: argparse.Namespace) -> int:
+    """List the runs, the newest first."""
+    rows = [_run_row(run) for run in RunStore(args.runs).all()]
+    if args.json:
+        print_json({"runs": rows})
+    elif rows:
+        cells = [
+            (
+                row["run_id"],
+                row["state"],
+                Path(row["model"]).name,
+                f"{row['ratio']:.0%}",
+                str(row["iterations"]),
+                number(row["perplexity"].get("mean")),
+            )
+            for row in rows
+        ]
+        console().print(table(("run", "state", "model", "ratio", "K", "perplexity"), cells))
+    else:
+        print(f"There are no runs in {RunStore(args.runs).root}: 'prune' makes one.")
+    return 0
+
+
+def runs_show(args: argparse.Namespace) -> int:
+    """Show a run."""
+    run = RunStore(args.runs).get(args.run_id)
+    if args.json:
+        content = {
+            "config": run.config.model_dump(mode="json"),
+            "status": run.status(),
+            "results": run.results(),
+        }
+        print_json({"run_id": run.id, **content})
+        return 0
+    out = console()
+    out.print_json(json.dumps(run.config.model_dump(mode="json")))
+    if results := run.results():
+        out.print(results_table(results))
+    status = run.status()
+    out.print(f"{status['state']}  {status.get('message', '')}", markup=False)
+    return 0
+
+
+def runs_cancel(args: argparse.Namespace) -> int:
+    """Stop a run; it can be resumed."""
+    run = RunStore(args.runs).get(args.run_id)
+    if not run.active:
+        raise ConfigError(f"run {run.id!r} is not at work: it is {run.status()['state']}.")
+    run.cancel()
+    deadline = time.monotonic() + 15
+    while run.active and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return _say(args, run, run.status()["state"])
+
+
+def runs_resume(args: argparse.Namespace) -> int:
+    """Go on with a run after its last complete iteration."""
+    from pruning.runs.worker import execute
+
+    run = RunStore(args.runs).get(args.run_id)
+    run.check_startable()
+    bar = ProgressBar(run.config.iterations, quiet=args.json)
+    with bar.bar:
+        result = execute(run, bar)
+    if args.json:
+        print_json(result.summary)
+    else:
+        console().print(results_table(result.summary))
+    return 0
+
+
+def runs_delete(args: argparse.Namespace) -> int:
+    """Delete a run."""
+    store = RunStore(args.runs)
+    run = store.get(args.run_id)
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"deleting {run.id!r} cannot be undone: say --yes.")
+        if input(f"Delete run {run.id}? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 0
+    store.delete(run.id)
+    return _say(args, run, "deleted")
+
+
+def _say(args: argparse.Namespace, run: Run, state: str) -> int:
+    if args.json:
+        print_json({"run_id": run.id, "state": state})
+    else:
+        print(f"{run.id}: {state}")
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compare finished runs, the best first."""
+    store = RunStore(args.runs)
+    rows = [_run_row(run) for run in ([store.get(i) for i in args.run_ids] or store.all())]
+    rows = [row for row in rows if row["perplexity"]]
+    if not rows:
+        raise ConfigError(f"there are no finished runs to compare in {str(store.root)!r}.")
+    rows.sort(
+        key=lambda row: (row["model"], round(row["ratio"], 2), row["perplexity"].get("mean") or float("inf"))
+    )
+    if args.json:
+        print_json({"runs": rows})
+        return 0
+    domains = list(dict.fromkeys(name for row in rows for name in row["perplexity"]))
+    cells = [
+        (
+            row["run_id"],
+            f"{row['ratio']:.0%}",
+            str(row["iterations"]),
+            *(number(row["perplexity"].get(name), 1) for name in domains),
+        )
+        for row in rows
+    ]
+    out = console()
+    out.print(table(("run", "ratio", "K", *domains), cells))
+    out.print("Perplexity after pruning; 'runs show ID' tells the rest.", highlight=False)
+    return 0

@@ -1,0 +1,125 @@
+"""What the command line shows: progress, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pruning.files import finite
+from pruning.runs.results import accuracy_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+    from pruning.engine.events import Event
+from pruning.words import items_text, number
+
+
+def console() -> Console:
+    """Where tables go."""
+    from rich.console import Console
+
+    return Console()
+
+
+def print_json(content: Any) -> None:
+    """One JSON object on standard output; infinities become null."""
+    print(json.dumps(finite(content), indent=1))
+
+
+class ProgressBar:
+    """Shows the engine's events on a terminal; call it with each. Elsewhere it says nothing."""
+
+    def __init__(self, iterations: int, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        target = Console(stderr=True)
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=target,
+            disable=quiet or not target.is_terminal,
+            transient=True,
+        )
+        self.iterations, self.complete = iterations, -1
+        self.task: TaskID = self.bar.add_task("loading the model", total=None)
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        from pruning.engine.events import Iteration
+        from pruning.progress import Progress
+
+        if isinstance(event, Iteration):
+            self.complete = event.number
+        elif isinstance(event, Progress):
+            if self.complete < 0:
+                where = "dense model"
+            elif self.complete < self.iterations:
+                where = f"iteration {self.complete + 1} of {self.iterations}"
+            else:
+                where = "pruned model"
+            self.bar.update(
+                self.task,
+                total=event.total,
+                completed=event.done,
+                description=f"{where}: {event.stage} {event.detail}",
+            )
+
+
+def results_table(summary: dict[str, Any]) -> Any:
+    """Dense against pruned, as a rich table."""
+    from rich.table import Table
+
+    table = Table(title=f"run {summary['run_id']}", title_justify="left")
+    for column in ("", "dense", "pruned", "change"):
+        table.add_column(column, justify="left" if not column else "right")
+    dense, pruned = summary["parameters"]["dense"], summary["parameters"]["pruned"]
+    table.add_row(
+        "parameters", f"{dense:,}", f"{pruned:,}", f"{100 * (pruned / dense - 1):+.1f}%", end_section=True
+    )
+    for name, values in summary["perplexity"].items():
+        # an overflowed perplexity is null in JSON
+        before, after = (float("inf") if v is None else v for v in (values["dense"], values["pruned"]))
+        change = f"x {after / before:.2f}" if math.isfinite(before) and math.isfinite(after) else "-"
+        table.add_row(f"perplexity {name}", number(before), number(after), change)
+    if accuracies := summary.get("zero_shot"):
+        table.rows[-1].end_section = True
+        for name, row in accuracies["tasks"].items():
+            metric, found = accuracy_of(row)
+            title = name if metric == "acc" else f"{name}, {metric}"
+            table.add_row(f"{title} ({items_text(row['items'], row['limit'])})", *_accuracy(found))
+        average = accuracies["average"]
+        first = f" ({items_text(average['items'], average['limit'])})" if average.get("limit") else ""
+        table.add_row(f"average of tasks{first}", *_accuracy(accuracy_of(average)[1]))
+    return table
+
+
+def _accuracy(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Dense, pruned and the paired difference in points; a tilde where it may be noise."""
+    noise = "" if row["significant"] else " ~"
+    error = row["standard_error"]  # null in JSON where one item was asked
+    spread = "unknown" if error is None or math.isinf(error) else f"{196 * error:.1f}"
+    return (
+        f"{100 * row['dense']:.1f}%",
+        f"{100 * row['pruned']:.1f}%",
+        f"{100 * row['delta']:+.1f} ± {spread}{noise}",
+    )
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Any:
+    """A rich table: words to the left, numbers to the right, and the first column never broken."""
+    from rich.table import Table
+
+    found = Table(title=title, title_justify="left", padding=(0, 0))
+    for number_of_column, column in enumerate(columns):
+        words = not number_of_column or column in ("state", "model")
+        found.add_column(column, justify="left" if words else "right", no_wrap=not number_of_column)
+    for row in rows:
+        found.add_row(*row)
+    return found

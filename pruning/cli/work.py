@@ -1,0 +1,221 @@
+"""Commands that calibrate, score, prune and measure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from pruning.cli.arguments import named_model, run_config
+from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
+from pruning.config import RunConfig
+from pruning.errors import ConfigError
+from pruning.runs.store import RunStore
+from pruning.words import number
+
+if TYPE_CHECKING:
+    from pruning.measure.zeroshot import TaskResult
+
+
+def prune(args: argparse.Namespace) -> int:
+    """Prune a model and say what it cost."""
+    from pruning.runs.worker import prune
+
+    config = run_config(args)
+    bar = ProgressBar(config.iterations, quiet=args.json)
+    with bar.bar:
+        result = prune(config, args.runs, bar)
+    if args.json:
+        print_json({**result.summary, "path": str(result.run.path)})
+        return 0
+    out = console()
+    out.print(results_table(result.summary))
+    ratio = result.summary["achieved_ratio"]
+    out.print(
+        f"{100 * ratio:.2f}% of the decoder layers' linear parameters removed in "
+        f"{config.iterations} iteration{'s' * (config.iterations > 1)}, {result.summary['seconds']:.1f} s."
+    )
+    out.print(f"The run is in {result.run.path}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str, Any], float]:
+    """Statistics and weight norms of a dense model, with what was calibrated and the seconds it took."""
+    from pruning.engine.blocks import calibration_blocks
+    from pruning.engine.calibration import calibrate_cached, column_norms
+    from pruning.engine.loop import state_of
+    from pruning.models.architectures import geometry
+    from pruning.models.loading import load
+    from pruning.models.mask import Mask
+    from pruning.progress import drain
+    from pruning.runs.create import check
+
+    config = run_config(args)
+    check(config)
+    loaded = load(config.model, config.device, config.dtype)
+    blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
+    mask = Mask.full(geometry(loaded.model))
+    began = time.monotonic()
+    bar = ProgressBar(1, quiet=args.json)
+    with bar.bar:
+        statistics = drain(calibrate_cached(loaded.model, blocks, mask, state_of(loaded)), bar)
+    seconds = time.monotonic() - began
+    sources = {b.domain: {"blocks": len(b.ids), "tokens": int(b.ids.size), **b.source} for b in blocks}
+    return config, statistics, (mask, column_norms(loaded.model, mask)), sources, seconds
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    """Take the statistics of a dense model and keep them."""
+    config, statistics, (mask, _), sources, seconds = _calibrated(args)
+    sites = len(mask.geometry.sites)
+    channels = sum(mask.geometry.channels(site) for site in mask.geometry.sites)
+    if args.json:
+        content = {"model": config.model, "domains": sources, "sites": sites, "channels": channels}
+        print_json({**content, "seconds": seconds})
+        return 0
+    cells = [
+        (name, str(source["blocks"]), f"{source['tokens']:,}", f"{config.mixture[name]:.2f}")
+        for name, source in sources.items()
+    ]
+    out = console()
+    out.print(table(("domain", "blocks", "tokens", "share"), cells, f"statistics of {config.model}"))
+    out.print(f"{channels:,} channels at {sites} sites, {seconds:.2f} s; kept for the next look.")
+    return 0
+
+
+def score(args: argparse.Namespace) -> int:
+    """Score the channels of a dense model."""
+    import numpy as np
+
+    from pruning.method.scores import score_sites
+
+    config, statistics, (_, norms), _, seconds = _calibrated(args)
+    scores = score_sites(config.score, statistics.fuse(config.mixture, config.fusion), norms, config.seed)
+    if args.out:
+        from safetensors.numpy import save_file
+
+        from pruning.files import writing
+
+        with writing(args.out):
+            save_file({str(site): values for site, values in scores.items()}, args.out)
+    rows: list[dict[str, Any]] = [
+        {
+            "site": str(site),
+            "channels": len(values),
+            "median": float(np.median(values)),
+            "max": float(values.max()),
+            "top_tenth_share": float(
+                np.sort(values)[-max(1, len(values) // 10) :].sum() / (values.sum() or 1.0)
+            ),
+            "top_channel": int(values.argmax()),
+        }
+        for site, values in scores.items()
+    ]
+    if args.json:
+        print_json({"model": config.model, "score": config.score, "sites": rows, "seconds": seconds})
+        return 0
+    cells = [
+        (
+            row["site"],
+            f"{row['channels']:,}",
+            f"{row['median']:.3g}",
+            f"{row['max']:.3g}",
+            f"{100 * row['top_tenth_share']:.0f}%",
+            str(row["top_channel"]),
+        )
+        for row in rows
+    ]
+    columns = ("site", "channels", "median", "max", "top tenth carries", "top channel")
+    console().print(table(columns, cells, f"{config.score} of {config.model}"))
+    return 0
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Perplexity of a model by domain, and accuracy by task."""
+    from pruning.engine.blocks import evaluation_blocks
+    from pruning.engine.loop import state_of
+    from pruning.measure.perplexity import mean_perplexity, perplexity_cached
+    from pruning.measure.tasks import check_tasks
+    from pruning.measure.zeroshot import METRICS, zero_shot
+    from pruning.models.loading import load
+    from pruning.progress import drain
+
+    config = run_config(args)
+    config = config.replace(model=named_model(config.model, args.runs))
+    check_tasks(config.tasks, config.task_data, config.task_folder)
+    loaded = load(config.model, config.device, config.dtype)
+    blocks = evaluation_blocks(config, loaded.tokenizer, loaded.model)
+    if not blocks:
+        raise ConfigError("there is nothing to evaluate on: --eval-blocks is 0.")
+    bar = ProgressBar(1, quiet=args.json)
+    with bar.bar:
+        state = state_of(loaded)
+        values = drain(perplexity_cached(loaded.model, blocks, state), bar)
+        where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
+        where["limit"] = config.task_limit
+        accuracies = drain(zero_shot(loaded, config.tasks, state, **where), bar) if config.tasks else {}
+    mean = mean_perplexity({name: p.value for name, p in values.items()})
+    if args.json:
+        rows = {n: {"perplexity": p.value, **p.to_dict()} for n, p in values.items()}
+        tasks = {
+            name: {"items": r.items, "limit": r.limit, "version": r.version}
+            | {m: {"value": r.accuracy[m], "standard_error": r.standard_error(m)} for m in r.accuracy}
+            for name, r in accuracies.items()
+        }
+        print_json({"model": config.model, "domains": rows, "mean": mean, "tasks": tasks})
+        return 0
+    cells = [
+        (name, number(p.value), f"{p.bits_per_byte:.3f}" if p.bits_per_byte else "-", f"{p.tokens:,}")
+        for name, p in values.items()
+    ]
+    cells.append(("mean (geometric)", number(mean), "", ""))
+    title = f"perplexity of {config.model}, blocks of {config.seq_len}"
+    console().print(table(("domain", "perplexity", "bits per byte", "tokens"), cells, title))
+    if accuracies:
+        answers = [
+            (
+                name,
+                *(_accuracy(result, metric) for metric in METRICS),
+                f"first {result.limit}" if result.limit else f"{result.items}",
+            )
+            for name, result in accuracies.items()
+        ]
+        console().print(table(("task", *METRICS, "items"), answers, "zero-shot accuracy"))
+    return 0
+
+
+def _accuracy(result: TaskResult, metric: str) -> str:
+    if metric not in result.accuracy:
+        return ""
+    return f"{100 * result.accuracy[metric]:.1f} ± {100 * result.standard_error(metric):.1f}"
+
+
+def experiment(args: argparse.Namespace) -> int:
+    """Carry out a grid of runs and write its report."""
+    from pruning.experiments.grid import Experiment, carry_out, describe, folder
+    from pruning.experiments.report import report
+
+    experiment, store = Experiment.read(args.file), RunStore(args.runs)
+    began = time.monotonic()
+
+    def announce(number: int, total: int, config: RunConfig) -> None:
+        print(f"{number}/{total}  {describe(experiment, config)}", file=sys.stderr)
+
+    runs, problems = carry_out(experiment, store, announce)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not runs:
+        raise ConfigError(f"no run of {experiment.name!r} could be carried out.")
+    target = folder(store, experiment.name)
+    try:
+        path = report(target)
+    except (ImportError, RuntimeError, ValueError, OSError):  # drawing needs kaleido and a Chromium
+        path = report(target, figures=False)
+    seconds = time.monotonic() - began
+    if args.json:
+        content = {"experiment": experiment.name, "runs": [run.id for run in runs], "problems": problems}
+        print_json({**content, "report": str(path), "seconds": seconds})
+    else:
+        print(f"{len(runs)} runs, {seconds:.0f} s. The report is {path}")
+    return 1 if problems else 0

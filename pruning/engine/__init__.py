@@ -1,0 +1,1 @@
+"""The method on a live model: blocks, calibration, budget, cut, and the loop over iterations."""

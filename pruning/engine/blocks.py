@@ -1,0 +1,56 @@
+"""The blocks of text that a config means: calibration and held-out, of each domain."""
+
+from __future__ import annotations
+
+from pruning.config import RunConfig
+from pruning.errors import too_long
+from pruning.models.architectures import CausalLM
+from pruning.text.blocks import TokenBlocks, heldout_blocks, sample_blocks
+from pruning.text.sources import load_text
+
+
+def _check_length(config: RunConfig, model: CausalLM) -> None:
+    context = getattr(model.config, "max_position_embeddings", config.seq_len)
+    if config.seq_len > context:
+        raise too_long(config.seq_len, context)
+
+
+def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
+    """The calibration blocks of every domain of a config.
+
+    Raises:
+        PruningError: text that cannot be had, or blocks longer than the model's context.
+    """
+    _check_length(config, model)
+    return [
+        sample_blocks(
+            name,
+            load_text(name, config.domains.get(name, "embedded"), "calibration", config.seed),
+            tokenizer,
+            config.samples,
+            config.seq_len,
+            config.seed,
+        )
+        for name in config.mixture
+    ]
+
+
+def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
+    """The held-out blocks of every domain that a config measures.
+
+    Raises:
+        PruningError: text that cannot be had, or blocks longer than the model's context.
+    """
+    _check_length(config, model)
+    if config.eval_blocks == 0:
+        return []
+    return [
+        heldout_blocks(
+            name,
+            load_text(name, config.domains.get(name, "embedded"), "heldout", config.seed),
+            tokenizer,
+            config.seq_len,
+            config.eval_blocks,
+        )
+        for name in config.measured_domains
+    ]

@@ -1,0 +1,98 @@
+"""From scores to the mask of the next cut: comparable scores, units, floors and pins, a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from pruning.config import RunConfig
+from pruning.method.allocation import ALLOCATIONS
+from pruning.method.normalise import NORMALISERS, Scale
+from pruning.method.units import select, site_units
+from pruning.models.geometry import Geometry, Site
+from pruning.models.mask import Array, Mask
+
+
+def next_mask(
+    scores: Mapping[Site, Array], mask: Mask, ratio: float, config: RunConfig, scales: Mapping[Site, Scale]
+) -> Mask:
+    """The mask at a pruning ratio, from scores of the channels that the mask so far retains.
+
+    Args:
+        scores: by site (C,) in the dense model's indices; values of removed channels are ignored.
+        mask: what is retained so far; what it removes stays removed.
+        ratio: share of the dense model's linear parameters to have removed then.
+        config: how to normalise, what is a unit, how to allocate, what to keep and to remove.
+        scales: by site the scale of the dense model's scores.
+
+    Returns:
+        A mask whose ratio lies within one unit's cost of the request (for `uniform`, where a step is one
+        channel in every layer, within one such step).
+
+    Raises:
+        ConfigError: the ratio cannot be reached, or `keep` and `remove` contradict each other.
+    """
+    geometry = mask.geometry
+    keep, remove = select(geometry, config.keep), select(geometry, config.remove)
+    units = []
+    for site in geometry.sites:
+        alive = mask.retained[site]
+        values = np.where(mask.channels(site), scores[site], np.nan)
+        if site.kind == "attn" and config.square_attention:
+            values = values**2
+        units.append(
+            site_units(
+                site,
+                NORMALISERS[config.normalise](values, scales[site]),
+                alive,
+                geometry,
+                keep=keep[site],
+                remove=remove[site],
+                floor=_floor(site, geometry, config),
+                unit=config.attention_unit,
+                unit_score=config.unit_score,
+                width=config.round_to if site.kind == "mlp" else 1,
+            )
+        )
+    allocate = ALLOCATIONS[config.allocation]
+    retained = {site: array.copy() for site, array in mask.retained.items()}
+    for unit, chosen in zip(units, allocate(units, mask, ratio), strict=True):
+        members = unit.members[chosen].ravel()
+        retained[unit.site][members[members >= 0]] = False
+    return Mask(geometry, retained)
+
+
+def first_mask(scores: Mapping[Site, Array], geometry: Geometry, config: RunConfig) -> Mask:
+    """The mask that one cut of the dense model gives at the config's ratio; see `next_mask`."""
+    scales = dense_scales(scores, config.square_attention)
+    return next_mask(scores, Mask.full(geometry), config.ratio, config, scales)
+
+
+def check_reachable(geometry: Geometry, config: RunConfig) -> None:
+    """Whether a config's ratio can be reached, whatever the scores.
+
+    Raises:
+        ConfigError: it cannot, or `keep` and `remove` are malformed or contradict each other.
+    """
+    scores = {site: np.ones(geometry.channels(site)) for site in geometry.sites}
+    scales = dense_scales(scores, config.square_attention)
+    next_mask(scores, Mask.full(geometry), config.ratio, config, scales)
+
+
+def dense_scales(scores: Mapping[Site, Array], square_attention: bool) -> dict[Site, Scale]:
+    """The scales of the dense model's scores, which normalisers that stay fixed refer to."""
+    return {
+        site: Scale.of(values**2 if square_attention and site.kind == "attn" else values)
+        for site, values in scores.items()
+    }
+
+
+def _floor(site: Site, geometry: Geometry, config: RunConfig) -> int:
+    shape = geometry.layers[site.layer]
+    if site.kind == "mlp":
+        return max(1, math.ceil(config.min_mlp_share * shape.channels))
+    whole_groups = config.attention_unit == "kv_group" or shape.group == 1
+    size = shape.group if whole_groups else shape.kv_heads
+    return min(config.min_attention_units * size, shape.heads)

@@ -1,0 +1,179 @@
+"""Statistics of a model's channels over blocks of text, one decoder layer at a time.
+
+Hidden states of all blocks go in, statistics come out, hidden states go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruning.errors import CalibrationError
+from pruning.files import quietly
+from pruning.method.moments import Moments, Statistics
+from pruning.method.statistics import (
+    STATISTICS,
+    Observation,
+    Statistic,
+    read_statistic,
+    scatter,
+    write_statistic,
+)
+from pruning.models.architectures import CausalLM, LayerView
+from pruning.models.geometry import KINDS, Site
+from pruning.models.layers import Layers, Place, forward
+from pruning.models.mask import Mask
+from pruning.paths import cache_folder
+from pruning.progress import Progress, relay
+from pruning.text.blocks import TokenBlocks, cache_key
+
+# By name of the statistic, domain and site.
+Observed = dict[str, dict[str, dict[Site, Statistic]]]
+
+
+@contextmanager
+def observing(view: LayerView) -> Iterator[dict[str, Observation]]:
+    """Watches what passes the sites of a layer; filled by kind of site while the layer runs."""
+    seen: dict[str, Observation] = {}
+    streams: dict[str, Tensor] = {}
+    hooks = []
+    for kind in KINDS:
+
+        def enter(_: object, args: tuple[Tensor, ...], kind: str = kind) -> None:
+            streams[kind] = args[0]
+
+        def meet(_: object, args: tuple[Tensor, ...], kind: str = kind) -> None:
+            seen[kind] = Observation(args[0], streams.pop(kind))
+
+        hooks.append(view.norm(kind).register_forward_pre_hook(enter))
+        hooks.append(view.projection(kind).register_forward_pre_hook(meet))
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def calibrate(
+    model: CausalLM,
+    blocks: Sequence[TokenBlocks],
+    mask: Mask,
+    kinds: Sequence[str] = ("moments",),
+    place: Place = "device",
+) -> Generator[Progress, None, Observed]:
+    """Push blocks through the layers and take statistics of every site.
+
+    Args:
+        model: dense, or cut to `mask`.
+        blocks: of each domain.
+        mask: of the model, to return the statistics in the dense model's indices.
+        kinds: which statistics, by their names in `STATISTICS`.
+        place: where hidden states wait between two layers.
+
+    Yields:
+        Progress after every batch, in token-layers.
+
+    Returns:
+        By name of the statistic, domain and site.
+
+    Raises:
+        CalibrationError: NaN or infinite activations; the message names layer, site and domain.
+    """
+    layers = Layers(model)
+    batches = [
+        (domain.domain, ids)
+        for domain in blocks
+        for ids in torch.from_numpy(domain.ids).split(max(1, layers.batch_tokens // domain.ids.shape[1]))
+    ]
+    found: Observed = {name: {domain.domain: {} for domain in blocks} for name in kinds}
+
+    @contextmanager
+    def taking(view: LayerView, layer: int, batch: int) -> Iterator[None]:
+        with observing(view) as seen:
+            yield
+        for kind in KINDS:
+            site = Site(layer, kind)
+            for name in kinds:
+                sites, part = found[name][batches[batch][0]], STATISTICS[name].observe(seen[kind])
+                sites[site] = sites[site].merge(part) if site in sites else part
+
+    total, done = sum(domain.ids.size for domain in blocks) * len(layers), 0
+
+    def told(step: tuple[int, int]) -> Progress:
+        nonlocal done
+        layer, batch = step
+        done += batches[batch][1].numel()
+        if batch == len(batches) - 1:
+            _settle(found, layer, mask)
+        return Progress("calibrate", done, total, f"layer {layer + 1} of {len(layers)}")
+
+    stash = yield from relay(forward(layers, [ids for _, ids in batches], taking, place), told)
+    stash.close()
+    return found
+
+
+def _settle(found: Observed, layer: int, mask: Mask) -> None:
+    """Statistics of a layer that all batches have passed, as arrays in the dense model's indices."""
+    for domains in found.values():
+        for domain, sites in domains.items():
+            for site in (Site(layer, kind) for kind in KINDS):
+                retained = mask.channels(site)
+                settled = sites[site].in_dense_indices(retained)
+                if not all(np.isfinite(array[retained]).all() for array in settled.arrays().values()):
+                    raise CalibrationError(
+                        f"layer {layer}, {site.kind}: the activations on domain {domain!r} are not finite: "
+                        "the model is broken there, or needs another --dtype."
+                    )
+                sites[site] = settled
+
+
+def calibrate_cached(
+    model: CausalLM, blocks: Sequence[TokenBlocks], mask: Mask, state: str
+) -> Generator[Progress, None, Statistics]:
+    """The moments of every domain, kept on disk by what they depend on.
+
+    Args:
+        model, blocks, mask: see `calibrate`.
+        state: names the model's weights and what has been cut from them.
+    """
+    weight = next(model.parameters())
+    keys = {b.domain: cache_key(state, b, str(weight.dtype), weight.device.type) for b in blocks}
+    files = {domain: cache_folder() / "moments" / f"{key}.safetensors" for domain, key in keys.items()}
+    found: dict[str, Mapping[Site, Moments]] = {}
+    for domain, file in files.items():
+        if file.exists() and (stored := read_statistic(file, Moments)) is not None:
+            found[domain] = stored
+    if missing := [b for b in blocks if b.domain not in found]:
+        fresh = yield from calibrate(model, missing, mask)
+        for domain, sites in fresh["moments"].items():
+            found[domain] = {site: m for site, m in sites.items() if isinstance(m, Moments)}
+            _keep(files[domain], found[domain])
+    return Statistics({b.domain: found[b.domain] for b in blocks})
+
+
+def _keep(file: Path, moments: Mapping[Site, Moments]) -> None:
+    """A cache that cannot be written costs time, not the run."""
+    with quietly():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_statistic(file, moments)
+
+
+@torch.no_grad()
+def column_norms(model: CausalLM, mask: Mask) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
+    """||W[:, j]||_2 and the mean of |W[:, j]| of every channel, in dense indices, NaN where removed."""
+    layers, norms = Layers(model), {}
+    for number in range(len(layers)):
+        with layers.layer(number) as view:
+            for kind in KINDS:
+                site, weight = Site(number, kind), view.projection(kind).weight.float()
+                retained = mask.channels(site)
+                norms[site] = (
+                    scatter(weight.norm(dim=0).double().cpu().numpy(), retained),
+                    scatter(weight.abs().mean(dim=0).double().cpu().numpy(), retained),
+                )
+    return norms

@@ -1,0 +1,91 @@
+"""The method: calibrate the model as it is, score, cut a little, compensate, and begin again.
+
+`prune_events` is the whole of it, a generator of typed events; `runs.worker` drives it and writes them down.
+One iteration with one domain and `zscore` is FLAP (arXiv 2312.11983); several with all domains is the method
+of arXiv 2601.02674.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+
+from pruning.config import RunConfig
+from pruning.engine.blocks import calibration_blocks, evaluation_blocks
+from pruning.engine.budget import dense_scales, next_mask
+from pruning.engine.calibration import calibrate_cached, column_norms
+from pruning.engine.cutting import cut
+from pruning.engine.events import Event, Finished, Iteration, Started, State
+from pruning.measure.perplexity import perplexity, perplexity_cached
+from pruning.method.scores import score_sites
+from pruning.models.architectures import geometry, parameter_count
+from pruning.models.delta import Delta
+from pruning.models.folder import LoadedModel
+from pruning.models.loading import load
+
+
+def state_of(loaded: LoadedModel) -> str:
+    """A name for a model in memory that was not cut since it was loaded."""
+    return Delta.of(loaded.model).digest(loaded.fingerprint)
+
+
+def prune_events(config: RunConfig, state: State | None = None) -> Iterator[Event]:
+    """Prune a model iteration by iteration.
+
+    Args:
+        config: what to do.
+        state: where an interrupted run goes on; None to begin.
+
+    Yields:
+        `Started`, the dense `Iteration` 0, `Progress` within stages, an `Iteration` after each, `Finished`.
+
+    Raises:
+        PruningError: see its subclasses; nothing has been written then.
+    """
+    loaded = load(config.model, config.device, config.dtype)
+    yield from prune_loaded(loaded, config, state)
+
+
+def prune_loaded(
+    loaded: LoadedModel, config: RunConfig, state: State | None = None
+) -> Generator[Event, None, None]:
+    """`prune_events` on a dense model that is in memory already, and is cut in place."""
+    model = loaded.model
+    dense = geometry(model)
+    blocks = calibration_blocks(config, loaded.tokenizer, model)
+    heldout = evaluation_blocks(config, loaded.tokenizer, model)
+    yield Started(dense, parameter_count(model), loaded.fingerprint, {b.domain: b.source for b in blocks})
+
+    began = time.monotonic()
+    delta, scales = Delta.of(model), None
+    if state is None:
+        values = yield from perplexity_cached(model, heldout, delta.digest(loaded.fingerprint))
+        yield Iteration(0, 0.0, delta, parameter_count(model), values, time.monotonic() - began)
+    else:
+        delta, scales = state.delta, state.scales
+        delta.apply(model)
+
+    for number in range(state.number + 1 if state else 1, config.iterations + 1):
+        began, before = time.monotonic(), delta.mask
+        statistics = yield from calibrate_cached(model, blocks, before, delta.digest(loaded.fingerprint))
+        fused = statistics.fuse(config.mixture, config.fusion)
+        norms = column_norms(model, before)
+        scores = score_sites(config.score, fused, norms, config.seed)
+        scales = scales or dense_scales(scores, config.square_attention)
+        target = config.ratio_at(number)
+        after = next_mask(scores, before, target, config, scales)
+        changed = cut(model, before, after, fused, config.compensation)
+        delta = Delta.of(model, after, {*delta.weights, *changed})
+        values = yield from perplexity(model, heldout)
+        yield Iteration(
+            number,
+            target,
+            delta,
+            parameter_count(model),
+            values,
+            time.monotonic() - began,
+            statistics,
+            norms,
+            scores,
+        )
+    yield Finished(loaded, delta)

@@ -1,0 +1,1 @@
+"""Grids of runs, their reports, and the paper's figures beside them."""

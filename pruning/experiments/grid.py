@@ -1,0 +1,233 @@
+"""Grids of runs: an experiment is a file, its runs are ordinary runs, its report a folder.
+
+    python -m pruning experiment experiments/demo_iterations.yaml
+
+Runs that are done are found again by their config, interrupted ones go on, and whoever stops an experiment
+loses no more than the iteration it was in.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pruning.config import RunConfig
+from pruning.errors import ConfigError, PruningError
+from pruning.files import write_json, writing
+from pruning.paths import ASSETS
+from pruning.runs.results import OPTIONS, completed, table
+from pruning.runs.run import Run
+from pruning.runs.store import RunStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pruning.engine.events import Event
+
+
+RESULTS_FILE, SPEC_FILE = "results.csv", "experiment.json"
+
+
+class Experiment(BaseModel):
+    """What an experiment runs, and how its report is drawn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$", description="names its folder")
+    title: str = Field(description="what the report is headed with")
+    about: str = Field("", description="a paragraph under the title")
+    options: dict[str, Any] = Field({}, description="options of every run, as in a run's config")
+    grid: list[dict[str, Any]] = Field(
+        min_length=1, description="each entry is a grid: options with one value or a list of values"
+    )
+    x: str | None = Field(None, description="the option along the axis of the figure; none draws bars")
+    series: list[str] = Field(
+        ["method"], min_length=1, description="options that tell the lines or bars apart"
+    )
+    of: str = Field("mean", description="figures show the mean over domains or tasks, each, or the one named")
+    paper: Literal["main", "domains", "iterations", "samples"] | None = Field(
+        None, description="which of the paper's figures stands beside"
+    )
+
+    @classmethod
+    def read(cls, path: str | Path) -> Experiment:
+        """The experiment of a YAML file.
+
+        Raises:
+            ConfigError: it cannot be read, or says what an experiment does not have.
+        """
+        import yaml
+
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the experiment {str(path)!r}: {error.strerror}.") from None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            raise ConfigError(f"the experiment {str(path)!r} is not YAML.") from None
+        if not isinstance(content, dict):
+            raise ConfigError(f"the experiment {str(path)!r} holds no options.")
+        try:
+            experiment = cls(**{"name": Path(path).stem, **content})
+        except (ValidationError, TypeError) as error:
+            where, message = "", str(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                where, message = ".".join(map(str, first["loc"])), first["msg"]
+            raise ConfigError(f"the experiment {str(path)!r} is malformed at {where!r}: {message}.") from None
+        experiment._check_axes(path)
+        return experiment
+
+    def _check_axes(self, path: str | Path) -> None:
+        shares = [f"share_{name}" for config in self.configs() for name in config.measured_domains]
+        known = tuple(dict.fromkeys((*OPTIONS, "mixture", *self.varied, *shares)))
+        for name in filter(None, (self.x, *self.series)):
+            if name not in known:
+                choices = ", ".join(known)
+                raise ConfigError(
+                    f"the experiment {str(path)!r} has {name!r} for its figure: choose of {choices}."
+                )
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The options that its grids name."""
+        return tuple(dict.fromkeys(key for entry in self.grid for key in entry))
+
+    def configs(self) -> list[RunConfig]:
+        """The config of every run, each once.
+
+        Raises:
+            ConfigError: an option of a run cannot be carried out.
+        """
+        fixed = {"save_model": False, "experiment": self.name, **self.options}
+        found: dict[str, RunConfig] = {}
+        for entry in self.grid:
+            lists = {key: value if isinstance(value, list) else [value] for key, value in entry.items()}
+            for values in itertools.product(*lists.values()):
+                config = RunConfig.create(**{**fixed, **dict(zip(lists, values, strict=True))})
+                found.setdefault(config.model_dump_json(), config)
+        return list(found.values())
+
+
+def command(experiment: Experiment, target: Path = Path()) -> str:
+    """The command line that carries out an experiment.
+
+    Args:
+        experiment: shipped, or a person's own.
+        target: the folder of its results, whose `experiment.json` is as good as the file that it came from.
+    """
+    try:
+        shipped = Experiment.read(ASSETS.parent / "experiments" / f"{experiment.name}.yaml") == experiment
+    except ConfigError:
+        shipped = False
+    file = f"experiments/{experiment.name}.yaml" if shipped else target / SPEC_FILE
+    return f"python -m pruning experiment {file}"
+
+
+def folder(store: RunStore, name: str) -> Path:
+    """Where an experiment's results lie in a store."""
+    return store.root / "experiments" / name
+
+
+def existing(store: RunStore, configs: list[RunConfig]) -> dict[str, Run]:
+    """Runs of a store that were told one of these, by config; finished ones before others."""
+    wanted = {config.model_dump_json() for config in configs}
+    found: dict[str, Run] = {}
+    for run in store.all():
+        if (key := run.config.model_dump_json()) in wanted and (key not in found or is_done(run)):
+            found[key] = run
+    return found
+
+
+def is_done(run: Run) -> bool:
+    """Whether a run has measured all that it was told to."""
+    results = run.results()
+    return bool(results) and (not run.config.tasks or "zero_shot" in results)
+
+
+def carry_out(
+    experiment: Experiment,
+    store: RunStore,
+    on_run: Callable[[int, int, RunConfig], None] = lambda *_: None,
+    on_event: Callable[[Event], None] | None = None,
+) -> tuple[list[Run], list[str]]:
+    """Run what is not done yet, in this process, and write the results of all that is done.
+
+    Args:
+        experiment: what to run.
+        store: that holds the runs.
+        on_run: called before each run with its number, how many there are, and its config.
+        on_event: called with every event of the engine.
+
+    Returns:
+        The finished runs, and a sentence for each that cannot be carried out.
+
+    Raises:
+        Cancelled: a run was asked to stop; the experiment goes on from there when it is carried out again.
+    """
+    from pruning.runs.create import create
+    from pruning.runs.worker import execute
+
+    configs = experiment.configs()
+    found, problems = existing(store, configs), []
+
+    def finished() -> list[Run]:
+        runs = [found.get(config.model_dump_json()) for config in configs]
+        return [run for run in runs if run and is_done(run)]
+
+    for number, config in enumerate(configs, 1):
+        on_run(number, len(configs), config)
+        run = found.get(config.model_dump_json())
+        if run and is_done(run):
+            continue
+        try:
+            if run is None:
+                run = create(config, store)
+            run.check_startable()
+            execute(run, on_event)
+        except PruningError as error:
+            problems.append(f"{describe(experiment, config)}: {error}")
+            gc.collect()  # what ran out of memory must not keep it from the next
+            continue
+        found[config.model_dump_json()] = run
+        write(experiment, finished(), store)
+    if runs := finished():
+        write(experiment, runs, store)
+    return runs, problems
+
+
+def describe(experiment: Experiment, config: RunConfig) -> str:
+    """What tells a run from the others of its experiment."""
+    return ", ".join(f"{key} {getattr(config, key)}" for key in experiment.varied)
+
+
+# --- results ---------------------------------------------------------------------------------------------
+def write(experiment: Experiment, runs: list[Run], store: RunStore) -> Path:
+    """The tidy table as CSV and Parquet, and what was run."""
+    target = folder(store, experiment.name)
+    with writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+        frame = table(runs, [name for name in experiment.varied if name != "mixture"])
+        frame.to_csv(target / RESULTS_FILE, index=False)
+        frame.to_parquet(target / "results.parquet", index=False)
+        write_json(target / SPEC_FILE, experiment.model_dump(mode="json"))
+    return target
+
+
+def read(target: Path) -> tuple[Experiment, pd.DataFrame]:
+    """What `write` wrote.
+
+    Raises:
+        ConfigError: it is not there, or broken.
+    """
+    import pandas as pd
+
+    try:
+        experiment = Experiment.model_validate_json((target / SPEC_FILE).read_text(encoding="utf-8"))
+        return experiment, completed(pd.read_csv(target / RESULTS_FILE))
+    except (OSError, ValueError, KeyError):
+        raise ConfigError(f"the folder {str(target)!r} holds no results of an experiment.") from None

@@ -1,0 +1,115 @@
+"""What decides which formats a checkpoint can be written in, found out without loading it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pruning.models.architectures import ARCHITECTURES
+from pruning.models.delta import MASK_FILE
+from pruning.models.folder import describe, locate, read_config, read_record
+from pruning.models.geometry import Geometry, LayerShape
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What decides which formats a model can take, from its config, its tokenizer and its `pruning.json`.
+
+    Attributes:
+        model_type: as transformers names the dense model.
+        geometry: widths of the pruned model.
+        output_bias: whether an output projection has a bias that the dense architecture does not have.
+        differences: what it computes that a plain Llama layer does not; see `Architecture.differences`.
+        vocabulary, tied: of the embeddings.
+        itemsize: bytes of a stored weight.
+        base: name of the dense model, where it was recorded.
+        mask: whether what was cut from the dense model is on record as well.
+        tokenizer: what `tokenizer.json` holds; None where that is not known yet.
+    """
+
+    model_type: str
+    geometry: Geometry
+    output_bias: bool
+    differences: dict[str, str]
+    vocabulary: int
+    tied: bool
+    itemsize: int
+    base: str | None
+    mask: bool
+    tokenizer: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, folder: Path) -> Traits:
+        """The traits of a checkpoint folder, dense or pruned.
+
+        Raises:
+            ModelError: it is none.
+        """
+        record, summary = read_record(folder), describe(str(folder))
+        dense = locate(record["base"]) if "base" in record else folder
+        config = read_config(dense)
+        architecture = ARCHITECTURES[summary.model_type]
+        role = {"attn": "output", "mlp": "down"}
+        sizes = {"float32": 4, "float64": 8}
+        return cls(
+            model_type=summary.model_type,
+            geometry=summary.geometry,
+            output_bias=any(
+                biased and not architecture.has_bias(role[site.split(".")[1]], config)
+                for site, biased in record.get("biased", {}).items()
+            ),
+            differences=architecture.differences(config),
+            vocabulary=summary.vocabulary,
+            tied=summary.tied,
+            itemsize=sizes.get(summary.dtype, 2),
+            base=record.get("config", {}).get("model"),
+            mask=(folder / MASK_FILE).is_file(),
+            tokenizer=_tokenizer_file(dense),
+        )
+
+    def beyond(self, allowed: Collection[str]) -> str:
+        """The first of its differences that a format does not compute, in words; empty if there is none.
+
+        Args:
+            allowed: what the format computes, by name, or by the part of a name before its colon.
+        """
+        names = (n for n in self.differences if n not in allowed and n.split(":")[0] not in allowed)
+        return next((self.differences[name] for name in names), "")
+
+    @property
+    def equal_widths(self) -> bool:
+        """Whether all layers have the same heads and channels."""
+        return len(set(self.geometry.layers)) == 1
+
+    @property
+    def widest(self) -> Geometry:
+        """The geometry with every layer as wide as the widest."""
+        layers = self.geometry.layers
+        shape = LayerShape(*(max(getattr(s, n) for s in layers) for n in ("kv_heads", "group", "channels")))
+        return replace(self.geometry, layers=(shape,) * len(layers))
+
+    def parameters(self, geometry: Geometry | None = None) -> int:
+        """Of the whole model, to within the norms and the biases of the output projections."""
+        embeddings = self.vocabulary * self.geometry.hidden_size * (1 if self.tied else 2)
+        return (geometry or self.geometry).linear_parameters + embeddings
+
+
+def _tokenizer_file(folder: Path) -> dict[str, Any] | None:
+    """What `tokenizer.json` holds; None where there is none and the library makes it from other files."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return {} if (folder / "tokenizer.model").is_file() else None
+    return _read_tokenizer(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)  # of megabytes, and a page asks at every click
+def _read_tokenizer(file: Path, changed: int) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,100 @@
+"""Writing a pruned model in a form that other programs load.
+
+Every form computes the same function: an export is loaded again and compared before it takes its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pruning.errors import ExportError
+from pruning.export.formats import DTYPES, Form, Source, chosen
+from pruning.export.traits import Traits
+from pruning.export.verify import logits
+from pruning.files import EXPORT_FILE, PRUNING_FILE, read_json, replacing, write_json
+from pruning.models.folder import read_record
+from pruning.models.loading import load
+from pruning.versions import versions
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the folder, or the file.
+        form: what it is.
+        bytes: on disk.
+        difference: largest difference of a logit from the checkpoint's, over 64 tokens; None where it was not
+            asked for, or the program that computes this format is not installed.
+        snippet: code that loads it.
+    """
+
+    path: Path
+    form: Form
+    bytes: int
+    difference: float | None
+    snippet: str
+
+
+def export(
+    source: str | Path,
+    format: str,
+    out: str | Path,
+    kind: str | None = None,
+    verify: bool = True,
+) -> Exported:
+    """Write a checkpoint in another form.
+
+    Args:
+        source: folder of a dense or pruned model.
+        format: a name in `FORMATS`. `hf` is a stock architecture where the widths are equal and one fits,
+            otherwise weights with a small modelling file; `padded` fills narrower layers with zeros, for a
+            stock architecture; `gguf` is for llama.cpp; `masks` names the dense model and says what to cut.
+        out: folder; an earlier export in it is replaced as a whole.
+        kind: of the weights: f32, f16, bf16, and q8_0 for GGUF. As stored when left out, f16 for GGUF.
+        verify: load what was written and compare.
+
+    Raises:
+        ExportError: the model cannot be written so; the sentence names the form that would do.
+        ModelError: there is no such checkpoint.
+        RunError: the folder holds something else or cannot be written, or what was written does not compute
+            what the checkpoint does.
+    """
+    source, out = Path(source), Path(out).expanduser().resolve()
+    writer = chosen(format, kind)
+    traits = Traits.read(source)
+    form = writer.judge(traits, kind)
+    if form.refusal:
+        raise ExportError(form.refusal)
+    if source.resolve().is_relative_to(out):
+        raise ExportError(f"{str(out)!r} holds the checkpoint itself: give another folder with --out.")
+    record = _provenance(source, traits, form)
+    apart = None
+    with replacing(out) as folder:
+        dtype: Any = DTYPES[kind] if kind and writer.smaller else "stored"
+        loaded = load(str(source), "cpu", dtype)
+        name = f"{Path(traits.base or source).name}-pruned"
+        work = Source(source, loaded, traits, form, kind, record, name, verify)
+        reference = logits(loaded.model) if verify else None
+        written = writer.write(work, folder)
+        if not (folder / PRUNING_FILE).exists():
+            write_json(folder / EXPORT_FILE, record)
+        work = replace(work, loaded=None)
+        del loaded  # one model in memory at a time
+        if reference is not None:
+            apart = writer.check(work, written, reference)
+        path = out / written.relative_to(folder)
+    total = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    return Exported(path, form, total, apart, writer.snippet(form, path))
+
+
+def _provenance(source: Path, traits: Traits, form: Form) -> dict[str, Any]:
+    """Where an export comes from: the run's method, mixture and versions, as far as its source knows them."""
+    record = read_record(source) or read_json(source / EXPORT_FILE)
+    for key in ("biased", "mask", "base", "base_digest"):
+        record.pop(key, None)
+    geometry = traits.geometry.to_dict()
+    return {**record, "geometry": geometry, "architecture": form.architecture, "exported_with": versions()}

@@ -1,0 +1,152 @@
+"""Which units go, so that a budget is met: the allocations.
+
+An allocation is a function from the units of every site, the mask so far and the ratio to reach to one bool
+array a site, True for the units that go now. Register one with `@ALLOCATIONS.add`; its name becomes a value
+of `RunConfig.allocation`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from pruning.errors import ConfigError
+from pruning.method.units import Units
+from pruning.models.mask import Array, Mask
+from pruning.registry import Registry
+
+ALLOCATIONS: Registry[Callable[[list[Units], Mask, float], list[Array]]] = Registry("allocation")
+SORTED_AT_ONCE = 4096  # units; of more than these only those near the cut are sorted
+
+
+def _unreachable(ratio: float, most: float) -> ConfigError:
+    return ConfigError(
+        f"a pruning ratio of {ratio:.4g} cannot be reached: with the floors and what you keep, at most "
+        f"{math.floor(most * 1e4) / 1e4:.4g} can be removed."
+    )
+
+
+@ALLOCATIONS.named("global")
+def global_(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
+    """All units of all sites in one ranking, the lowest first until the budget is met (FLAP's AL-AM)."""
+    total = mask.geometry.linear_parameters
+    budget = ratio * total - mask.removed_parameters
+    rank = np.concatenate([u.rank for u in units])
+    cost = np.concatenate([u.cost for u in units])
+    free = np.flatnonzero(~np.concatenate([u.protected for u in units]))
+    most = int(cost[free].sum())
+    if budget - most >= cost.min():
+        raise _unreachable(ratio, (mask.removed_parameters + most) / total)
+    chosen = np.concatenate([u.forced for u in units])
+    chosen[free[_nearest(rank[free], cost[free], budget)]] = True
+    return np.split(chosen, np.cumsum([len(u.score) for u in units])[:-1])
+
+
+def _nearest(rank: Array, cost: Array, budget: float) -> Array:
+    """Indices of the lowest-ranked units whose cost together is nearest to a budget.
+
+    The same as sorting all of them and cutting at the budget, but only those near the cut are sorted: models
+    have millions of channels, and a slider waits for this.
+
+    Args:
+        rank: (U,)
+        cost: (U,) of each unit.
+        budget: in the same unit as the cost.
+    """
+    taken, window = [], np.arange(len(rank))
+    while len(window) > SORTED_AT_ONCE:
+        values = rank[window]
+        pivot = np.partition(values, len(values) // 2)[len(values) // 2]
+        low = values < pivot
+        if not low.any():  # at least half of them are the lowest value
+            low = values <= pivot
+            if low.all():
+                break
+        spent = cost[window[low]].sum()
+        if spent <= budget:
+            taken.append(window[low])
+            budget -= spent
+            low = ~low
+        window = window[low]
+    order = window[np.argsort(rank[window], kind="stable")]
+    spent = np.concatenate([[0], np.cumsum(cost[order])])
+    count = int(np.searchsorted(spent, budget))  # spent[count - 1] < budget <= spent[count]
+    if count == len(spent) or (count > 0 and budget - spent[count - 1] < spent[count] - budget):
+        count -= 1
+    return np.concatenate([*taken, order[:count]])
+
+
+@ALLOCATIONS.add
+def uniform(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
+    """The same ratio in every layer and site; channels make up for what whole heads cannot meet."""
+    geometry, chosen = mask.geometry, []
+    for attn, mlp in zip(units[::2], units[1::2], strict=True):
+        sizes = [geometry.parameters(attn.site), geometry.parameters(mlp.site)]
+        gone = [
+            size - mask.pruned.parameters(unit.site) for size, unit in zip(sizes, (attn, mlp), strict=True)
+        ]
+        heads = _lowest(attn, ratio * sizes[0] - gone[0])
+        spent = sum(gone) + int(attn.cost[heads].sum())
+        channels = _lowest(mlp, ratio * sum(sizes) - spent)
+        spent += int(mlp.cost[channels].sum())
+        if ratio * sum(sizes) - spent >= int(mlp.cost.max()):
+            raise _unreachable(ratio, spent / sum(sizes))
+        chosen += [heads, channels]
+    return chosen
+
+
+@ALLOCATIONS.add
+def equal(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
+    """The same number of heads, and of channels, in every layer; how many of which is what loses least.
+
+    For every number of attention units that can go, the channels that meet the budget follow; the pair whose
+    removed units carry the least score in all layers together is taken.
+    """
+    layers, total = len(mask.geometry.layers), mask.geometry.linear_parameters
+    budget = (ratio * total - mask.removed_parameters) / layers
+    sites = units[::2], units[1::2]  # attention, MLP
+    lost = [_losses(each) for each in sites]
+    fewest = [max(int(unit.forced.sum()) for unit in each) for each in sites]
+    heads = np.arange(fewest[0], len(lost[0]))
+    costs = heads * sites[0][0].cost.max(), np.concatenate([[0], np.cumsum(sites[1][0].cost)])[: len(lost[1])]
+    rest = (budget - costs[0])[:, None] - costs[1]  # (head counts, channel counts) parameters still to remove
+    channels = np.maximum(np.abs(rest).argmin(axis=1), fewest[1])
+    missed = np.take_along_axis(rest, channels[:, None], axis=1)[:, 0]
+    step = sites[1][0].cost.max()
+    if missed.min() >= step:
+        raise _unreachable(ratio, ratio - missed.min() * layers / total)
+    near = np.abs(missed) <= max(np.abs(missed).min(), step)
+    best = np.where(near, lost[0][heads] + lost[1][channels], np.inf).argmin()
+    counts = int(heads[best]), int(channels[best])
+    return [_first(unit, counts[index % 2]) for index, unit in enumerate(units)]
+
+
+def _losses(units: list[Units]) -> Array:
+    """(n + 1,) score that goes, in all layers together, with the 0..n lowest units of each layer."""
+    sums = []
+    for unit in units:
+        order = _order(unit)
+        sums.append(np.concatenate([[0], np.cumsum((unit.score * unit.cost)[order])]))
+    length = min(len(values) for values in sums)
+    return np.sum([values[:length] for values in sums], axis=0)
+
+
+def _order(units: Units) -> Array:
+    """Indices of the units that may go, the first to go first."""
+    free = np.flatnonzero(~units.protected)
+    return free[np.argsort(units.rank[free], kind="stable")]
+
+
+def _first(units: Units, count: int) -> Array:
+    """(U,) bool: the `count` units that go first."""
+    chosen = np.zeros(len(units.score), bool)
+    chosen[_order(units)[:count]] = True
+    return chosen
+
+
+def _lowest(units: Units, budget: float) -> Array:
+    """(U,) bool: the lowest-scored units whose cost is nearest to a budget, forced ones in any case."""
+    spent = np.concatenate([[0], np.cumsum(units.cost[_order(units)])])
+    return _first(units, max(int(np.abs(spent - budget).argmin()), int(units.forced.sum())))

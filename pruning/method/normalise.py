@@ -1,0 +1,87 @@
+"""Scores of different sites made comparable.
+
+A normaliser is a function from a site's scores (C,), NaN where removed, and the scale that they had in the
+dense model. Register one with `@NORMALISERS.add`; its name becomes a value of `RunConfig.normalise`.
+
+Only rules that stay fixed through the iterations suit an iterative method. Standardising what is left shifts
+the mean of a layer that was just cut down to what it still has, so that its lowest channels look expendable
+again, and the same layer is cut in every iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from pruning.models.mask import Array
+from pruning.registry import Registry
+
+
+class Scale(NamedTuple):
+    """Mean, standard deviation, sum, median and number of a site's scores in the dense model."""
+
+    mean: float
+    deviation: float
+    total: float
+    median: float
+    channels: int
+
+    @classmethod
+    def of(cls, scores: Array) -> Scale:
+        """The scale of scores (C,) without NaN."""
+        return cls(
+            float(scores.mean()),
+            float(scores.std(ddof=1)),
+            float(scores.sum()),
+            float(np.median(scores)),
+            len(scores),
+        )
+
+
+NORMALISERS: Registry[Callable[[Array, Scale], Array]] = Registry("normaliser")
+
+
+@NORMALISERS.add
+def robust_share(scores: Array, first: Scale) -> Array:
+    """The score over what the dense site would sum to if all its channels were like the median one.
+
+    As `share`, but a channel with a massive activation does not decide how much the others count: such
+    channels exceed the median of their site a million times in trained models (arXiv 2402.17762).
+    """
+    return scores / (first.median * first.channels or first.total or 1.0)
+
+
+@NORMALISERS.add
+def share(scores: Array, first: Scale) -> Array:
+    """The part of the dense site's total score that a channel carries."""
+    return scores / (first.total or 1.0)
+
+
+@NORMALISERS.add
+def zscore(scores: Array, first: Scale) -> Array:
+    """Standardised over the channels that are left: FLAP's (arXiv 2312.11983, section 3.3)."""
+    return _standardised(scores, Scale.of(scores[~np.isnan(scores)]))
+
+
+@NORMALISERS.add
+def zscore_zero(scores: Array, first: Scale) -> Array:
+    """Standardised with removed channels counted as zeros."""
+    return _standardised(scores, Scale.of(np.nan_to_num(scores)))
+
+
+@NORMALISERS.add
+def zscore_first(scores: Array, first: Scale) -> Array:
+    """Standardised with the mean and deviation of the dense model."""
+    return _standardised(scores, first)
+
+
+@NORMALISERS.add
+def none(scores: Array, first: Scale) -> Array:
+    """The score itself."""
+    return scores
+
+
+def _standardised(scores: Array, scale: Scale) -> Array:
+    return (scores - scale.mean) / (scale.deviation or 1.0)

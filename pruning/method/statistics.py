@@ -1,0 +1,124 @@
+"""What a calibration pass takes down of a site: statistics that merge over batches, domains and processes.
+
+A statistic is a class with `observe` and `merge`, registered with `@STATISTICS.add`; a pass is told by name
+which to take (`engine.calibration.calibrate`). Its fields are a count of tokens and arrays, and these are its
+file format.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pruning.files import whole
+from pruning.models.geometry import Site
+from pruning.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = Any  # numpy.ndarray or torch.Tensor
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What passes a site in one batch.
+
+    Attributes:
+        inputs: (..., C) of the output projection.
+        residual: (..., d_model) stream that its output is added to.
+    """
+
+    inputs: Tensor
+    residual: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic(ABC):
+    """A statistic of one site; the fields beside `count` are arrays whose first axis is channels.
+
+    Attributes:
+        count: tokens seen.
+    """
+
+    count: int
+
+    @classmethod
+    @abstractmethod
+    def observe(cls, seen: Observation) -> Self:
+        """The statistic of one batch, as float64 tensors."""
+
+    @abstractmethod
+    def merge(self, other: Self) -> Self:
+        """The statistic of both samples together."""
+
+    @classmethod
+    def parts(cls) -> list[str]:
+        """Names of the arrays."""
+        return [field.name for field in fields(cls) if field.name != "count"]
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays by name."""
+        return {name: getattr(self, name) for name in self.parts()}
+
+    def in_dense_indices(self, retained: np.ndarray) -> Self:
+        """The same as numpy arrays in the dense model's indices, NaN where channels are gone.
+
+        Args:
+            retained: (C,) bool, C the dense model's.
+        """
+        found = {name: np.asarray(array.cpu()) for name, array in self.arrays().items()}
+        return type(self)(self.count, **{name: scatter(array, retained) for name, array in found.items()})
+
+
+STATISTICS: Registry[type[Statistic]] = Registry("statistic")
+
+
+def scatter(values: np.ndarray, retained: np.ndarray) -> np.ndarray:
+    """Values of the retained channels (c, ...) at their places in the dense model (C, ...), NaN elsewhere."""
+    full = np.full((len(retained), *values.shape[1:]), np.nan)
+    full[retained] = values
+    return full
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+S = TypeVar("S", bound=Statistic)
+
+
+def write_statistic(file: Path, found: Mapping[Site, Statistic]) -> None:
+    """A statistic of all sites as one safetensors file, whole or not at all."""
+    arrays = {f"{site}.{part}": array for site, s in found.items() for part, array in s.arrays().items()}
+    counts = json.dumps({str(site): s.count for site, s in found.items()})
+    with whole(file) as temporary:
+        save_file(arrays, temporary, metadata={"counts": counts})
+
+
+def read_statistic(file: Path, kind: type[S], only: Site | None = None) -> dict[Site, S] | None:
+    """What `write_statistic` wrote; None where the file is not whole.
+
+    Args:
+        file: of one domain.
+        kind: of the statistic.
+        only: this site, without reading the others.
+    """
+    try:
+        with safe_open(file, framework="numpy") as content:
+            counts = json.loads(content.metadata()["counts"])
+            sites = [name for name in counts if only is None or name == str(only)]
+            return {
+                Site.parse(site): kind(
+                    counts[site], **{part: content.get_tensor(f"{site}.{part}") for part in kind.parts()}
+                )
+                for site in sites
+            }
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None

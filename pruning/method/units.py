@@ -1,0 +1,179 @@
+"""Units: what is removed together at a site, what each costs and scores, and which a person pinned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pruning.errors import ConfigError
+from pruning.models.geometry import KINDS, Geometry, Kind, LayerShape, Site
+from pruning.models.mask import Array, entries
+
+AttentionUnit = Literal["kv_group", "query_head"]
+UnitScore = Literal["per_parameter", "mean"]
+
+# --- which heads and channels a person named -------------------------------------------------------------
+_SELECTOR = re.compile(r"(?P<layers>\d+(-\d+)?)(\.(?P<kind>attn|mlp)(\.(?P<range>\d+(-\d+)?))?)?")
+
+
+def _span(text: str | None, size: int, selector: str, what: str) -> range:
+    if text is None:
+        return range(size)
+    first, _, last = text.partition("-")
+    span = range(int(first), int(last or first) + 1)
+    if not span or span[-1] >= size:
+        raise ConfigError(f"{selector!r} names {what} {text}: there are 0 to {size - 1}.")
+    return span
+
+
+def select(geometry: Geometry, selectors: Sequence[str]) -> dict[Site, Array]:
+    """Bool arrays like a mask's, True where a selector applies.
+
+    Args:
+        geometry: the dense model's.
+        selectors: `LAYER[.attn|.mlp[.FIRST-LAST]]`, each part a number or an inclusive range, such as `3`,
+            `0-1.mlp` or `3.attn.0-2`.
+
+    Raises:
+        ConfigError: a selector that is malformed or names what the model does not have.
+    """
+    chosen = {site: np.zeros(entries(geometry, site), bool) for site in geometry.sites}
+    for selector in selectors:
+        match = _SELECTOR.fullmatch(selector.strip())
+        if not match:
+            raise ConfigError(f"cannot read {selector!r}: write LAYER, LAYER.mlp or LAYER.attn.FIRST-LAST.")
+        kinds: tuple[Kind, ...] = KINDS if match["kind"] is None else (Site.parse(f"0.{match['kind']}").kind,)
+        for layer in _span(match["layers"], len(geometry.layers), selector, "layer"):
+            for site in (Site(layer, kind) for kind in kinds):
+                what = "head" if site.kind == "attn" else "channel"
+                span = _span(match["range"], len(chosen[site]), selector, what)
+                chosen[site][span.start : span.stop] = True
+    return chosen
+
+
+# --- units -----------------------------------------------------------------------------------------------
+class Units(NamedTuple):
+    """The units of one site that can still be removed, in the order of `members`.
+
+    Attributes:
+        site: where.
+        members: (U, m) indices of each unit's entries in the mask; -1 fills a shorter unit.
+        score: (U,)
+        cost: (U,) parameters that go with the unit.
+        forced: (U,) units that a person asked to remove.
+        protected: (U,) units that must stay: pinned by a person or the last of their layer.
+        rest: (U,) the unit, if any, with the channels beyond the last multiple of the width: it goes before
+            others, so that a layer of which nothing else is cut has a width that is a multiple as well.
+    """
+
+    site: Site
+    members: Array
+    score: Array
+    cost: Array
+    forced: Array
+    protected: Array
+    rest: Array
+
+    @property
+    def rank(self) -> Array:
+        """(U,) the lowest goes first: what a person named, then rests, then by score."""
+        return np.where(self.forced, -np.inf, np.where(self.rest, np.finfo(float).min, self.score))
+
+
+def _members(
+    values: Array, alive: Array, site: Site, shape: LayerShape, unit: AttentionUnit, width: int
+) -> Array:
+    """Indices (U, m) of the entries that are removed together; `values` (entries,) says in which order."""
+    left = np.flatnonzero(alive)
+    if site.kind == "mlp":
+        if width == 1:
+            return left[:, None]
+        left = left[np.argsort(values[left], kind="stable")]
+        return np.concatenate([np.full(-len(left) % width, -1), left]).reshape(-1, width)
+    groups = left.reshape(len(np.unique(left // shape.group)), -1)  # (kv_heads left, group left)
+    if unit == "kv_group":
+        return groups
+    order = np.argsort(values[groups], axis=1, kind="stable")
+    return np.take_along_axis(groups, order, axis=1).T  # (group left, kv_heads left)
+
+
+def _unit_cost(members: Array, site: Site, geometry: Geometry, unit: AttentionUnit) -> Array:
+    size = (members >= 0).sum(axis=1)
+    if site.kind == "mlp":
+        return size * geometry.channel_cost
+    return size * geometry.head_cost + (geometry.kv_head_cost if unit == "kv_group" else 0)
+
+
+def site_units(
+    site: Site,
+    scores: Array,
+    alive: Array,
+    geometry: Geometry,
+    *,
+    keep: Array,
+    remove: Array,
+    floor: int,
+    unit: AttentionUnit = "kv_group",
+    unit_score: UnitScore = "per_parameter",
+    width: int = 1,
+) -> Units:
+    """The units of a site with their scores.
+
+    Args:
+        site: where.
+        scores: (C,) normalised scores of the channels, anything where removed.
+        alive: (entries,) bool, the mask so far.
+        geometry: the dense model's.
+        keep: (entries,) bool, entries that must stay.
+        remove: (entries,) bool, entries to cut first.
+        floor: entries that must survive at least; the highest-scored units are protected for it.
+        unit: what goes together at an `attn` site.
+        unit_score: `per_parameter` divides a unit's summed score by its cost, in MLP channels; `mean` is
+            FLAP's plain mean over a unit's channels.
+        width: retained MLP channels stay a multiple of this.
+
+    Raises:
+        ConfigError: a unit is to be kept and cut at once, or the site would fall below its floor.
+    """
+    shape = geometry.layers[site.layer]
+    if shape.group == 1:  # multi-head attention: a head is a group
+        unit = "kv_group"
+    values = scores.reshape(len(alive), -1).sum(axis=1)  # (entries,)
+    order = np.where(keep, np.inf, np.where(remove, -np.inf, values))
+    members = _members(order, alive, site, shape, unit, width)
+    inside = members >= 0
+    kept = (keep[members] & inside).any(axis=1)
+    forced = (remove[members] & inside).any(axis=1)
+    if (kept & forced).any():
+        clash = members[kept & forced][0]
+        names = ", ".join(f"{site}.{index}" for index in clash[clash >= 0][:8])
+        raise ConfigError(
+            f"you ask to keep and to remove {names} at once: what goes together can only do one."
+        )
+    cost = _unit_cost(members, site, geometry, unit)
+    total = np.where(inside, values[members], 0.0).sum(axis=1)
+    per_entry = geometry.head_dim if site.kind == "attn" else 1
+    if unit_score == "mean":
+        score = total / (inside.sum(axis=1) * per_entry)
+    else:
+        score = total * geometry.channel_cost / cost
+    size = inside.sum(axis=1)
+    protected = kept.copy()
+    protected[_highest(np.where(forced, -np.inf, np.where(kept, np.inf, score)), size, floor)] = True
+    if (protected & forced).any():
+        raise ConfigError(
+            f"removing all you named of {site} leaves it with fewer than {floor} "
+            f"{'heads' if site.kind == 'attn' else 'channels'}: remove less there."
+        )
+    return Units(site, members, score, cost, forced, protected, rest=(size < width) & (site.kind == "mlp"))
+
+
+def _highest(rank: Array, size: Array, floor: int) -> Array:
+    """Indices of the highest-ranked units that together have `floor` entries."""
+    count = min(len(rank), -(-floor // max(int(size.min()), 1)))  # enough even if all were the smallest
+    top = np.flatnonzero(rank >= np.partition(rank, -count)[-count])  # and what ties with the last of them
+    order = top[np.argsort(rank[top], kind="stable")[::-1]]
+    return order[: int(np.searchsorted(np.cumsum(size[order]), floor)) + 1]

@@ -1,0 +1,1 @@
+"""Models: shapes, masks, architectures, layers, surgery, deltas, and their files."""

@@ -1,0 +1,100 @@
+"""A pruned model on disk: safetensors, tokenizer, the dense config, and `pruning.json` with its widths."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from pruning.files import PRUNING_FILE, replacing
+from pruning.models.architectures import CausalLM, geometry
+from pruning.models.delta import MASK_FILE, write_mask
+from pruning.models.layers import Layers
+from pruning.models.mask import Mask
+from pruning.models.surgery import output_biases
+from pruning.versions import versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHARD_BYTES = 5_000_000_000
+
+
+def save(
+    model: CausalLM,
+    tokenizer: Any,
+    folder: str | Path,
+    record: dict[str, Any] | None = None,
+    mask: Mask | None = None,
+    shard: int = SHARD_BYTES,
+) -> Path:
+    """Write a model so that `loading.load` gives back the same logits bit for bit.
+
+    Args:
+        model: dense or pruned.
+        tokenizer: its tokenizer.
+        folder: made if it is not there; an earlier checkpoint in it is replaced as a whole.
+        record: what else `pruning.json` is to say, such as the config of the run.
+        mask: over the dense model, written beside the weights.
+        shard: bytes of a file of weights; a larger one holds a single tensor.
+
+    Raises:
+        RunError: the folder holds something else, or cannot be written.
+    """
+    shapes, biased = geometry(model), output_biases(model)
+    content = {
+        "geometry": shapes.to_dict(),
+        "biased": {str(site): str(site) in biased for site in shapes.sites},
+        **({"mask": MASK_FILE} if mask else {}),
+        **(record or {}),
+        "versions": versions(),
+    }
+    with replacing(folder) as temporary:
+        write_dense(model, tokenizer, temporary, shard)
+        if mask:
+            write_mask(mask, temporary)
+        (temporary / PRUNING_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return Path(folder)
+
+
+def write_dense(model: CausalLM, tokenizer: Any, folder: Path, shard: int = SHARD_BYTES) -> None:
+    """Weights, config, generation settings and tokenizer into a folder, as transformers lays them out."""
+    layers = Layers(model)
+    model.config.architectures = [type(model).__name__]
+    model.config.dtype = layers.dtype
+    model.config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _write_tensors(layers.tensors(), folder, shard)
+
+
+def _write_tensors(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard: int) -> None:
+    """Files of weights as they fill up, then their names and index once it is known how many they are."""
+    files: list[dict[str, int]] = []
+    held: dict[str, Tensor] = {}
+
+    def flush() -> None:
+        save_file(held, folder / f"part-{len(files)}.safetensors", metadata={"format": "pt"})
+        files.append({name: tensor.numel() * tensor.element_size() for name, tensor in held.items()})
+        held.clear()
+
+    for name, tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        if held and size + sum(t.numel() * t.element_size() for t in held.values()) > shard:
+            flush()
+        held[name] = tensor.detach().cpu().contiguous()
+    flush()
+    names = ["model.safetensors"]
+    if len(files) > 1:
+        names = [f"model-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
+        index = {
+            "metadata": {"total_size": sum(sum(file.values()) for file in files)},
+            "weight_map": {tensor: name for name, file in zip(names, files, strict=True) for tensor in file},
+        }
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    for number, name in enumerate(names):
+        (folder / f"part-{number}.safetensors").rename(folder / name)

@@ -1,0 +1,246 @@
+"""What a model's folder holds: finding it, describing it, naming its weights. Needs no torch.
+
+A model is the demo, a folder, a hub id, or a pruned checkpoint of this project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pruning.errors import ModelError
+from pruning.files import PRUNING_FILE
+from pruning.models import hub
+from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
+from pruning.models.geometry import Geometry
+from pruning.paths import ASSETS
+
+DEMO = ASSETS / "demo-model"
+WEIGHTS = "model*.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+
+
+# What an export with its modelling file adds to the dense config.
+OWN_KEYS = ("auto_map", "per_layer_config", "output_bias", "allow_global_per_layer_attribute_access")
+_PREFIX = "pruned_"  # of the model type of an export that brings its modelling file
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model ready for calibration.
+
+    Attributes:
+        model: in evaluation mode, on its device.
+        tokenizer: the model's own.
+        name: as the person named it.
+        path: the folder it was read from.
+        fingerprint: names its weights.
+    """
+
+    model: CausalLM
+    tokenizer: Any
+    name: str
+    path: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a model is, read from its config alone.
+
+    Attributes:
+        model_type: as transformers names it.
+        geometry: shapes of the decoder layers.
+        vocabulary: size.
+        context: longest sequence in tokens.
+        tied: whether the embedding is the output projection as well.
+        parameters: of the whole model.
+        dtype: of the stored weights.
+    """
+
+    model_type: str
+    geometry: Geometry
+    vocabulary: int
+    context: int
+    tied: bool
+    parameters: int
+    dtype: str
+
+
+def locate(name: str) -> Path:
+    """The folder of a model; a hub id is downloaded, or found in the hub's cache.
+
+    Raises:
+        ModelError: there is no such model, or it has no safetensors weights.
+    """
+    path = DEMO if name == "demo" else Path(name).expanduser()
+    if not path.is_dir():
+        if not hub.is_hub_id(name):
+            raise ModelError(
+                f"there is no model {name!r}: give demo, a folder with a model, or a hub id like owner/name."
+            )
+        path = hub.download(name)
+    if "base" in read_record(path):
+        return path
+    if not (path / "config.json").exists():
+        raise ModelError(f"the folder {str(path)!r} holds no model: it has no config.json.")
+    if not list(path.glob(WEIGHTS)):
+        others = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
+        if others:
+            raise ModelError(
+                f"the weights of {name!r} are in {others[0]!r}, which can run code when read: "
+                "convert them to safetensors."
+            )
+        raise ModelError(f"the folder {str(path)!r} holds no weights: it needs model*.safetensors files.")
+    return path
+
+
+def fingerprint(path: Path) -> str:
+    """A name for the weights in a folder: changes when the config or a weight file does.
+
+    Weight files enter with their header, size and time of change, not with their gigabytes.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted([*path.glob("config.json"), *path.glob("*.safetensors")]):
+        stat = file.stat()
+        with file.open("rb") as stream:
+            head = stream.read(1 << 20)
+        stamp = stat.st_mtime_ns if file.suffix == ".safetensors" else 0
+        digest.update(f"{file.name} {stat.st_size} {stamp}".encode() + head)
+    return digest.hexdigest()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The `config.json` of a model folder.
+
+    Raises:
+        ModelError: it is no JSON object.
+    """
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ModelError(
+            f"{str(path / 'config.json')!r} cannot be read: it is not a model's config."
+        ) from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{str(path / 'config.json')!r} holds no model config.")
+    return config
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The `pruning.json` of a model folder; empty for a dense model.
+
+    Raises:
+        ModelError: it is broken, or another program's.
+    """
+    file = path / PRUNING_FILE
+    if not file.exists():
+        return {}
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        Geometry.from_dict(record["geometry"])
+        if not all(isinstance(value, bool) for value in record["biased"].values()):
+            raise ValueError
+        if not isinstance(record.get("config", {}), dict) or not isinstance(record.get("base", ""), str):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(
+            f"{str(file)!r} is not the record of a pruned model: export or prune the model again."
+        ) from None
+    return record
+
+
+def dense_type(config: dict[str, Any]) -> str:
+    """The dense architecture's model type.
+
+    Raises:
+        ModelError: it is not supported.
+    """
+    model_type = config.get("model_type")
+    if isinstance(model_type, str):
+        model_type = model_type.removeprefix(_PREFIX)
+    supported(model_type)
+    return str(model_type)
+
+
+def describe(name: str) -> Summary:
+    """What a model is, without reading weights and without torch; of a hub model only the outline is fetched.
+
+    Raises:
+        ModelError: there is no such model, or its architecture is not supported.
+    """
+    if hub.is_hub_id(name) and not hub.cached(name):
+        path, parameters = hub.outline(name)
+    else:
+        path = locate(name)
+        if base := read_record(path).get("base"):
+            dense, pruned = describe(base), Geometry.from_dict(read_record(path)["geometry"])
+            gone = dense.geometry.linear_parameters - pruned.linear_parameters
+            return replace(dense, geometry=pruned, parameters=dense.parameters - gone)
+        parameters = sum(math.prod(tensor["shape"]) for *_, tensor in _stored_tensors(path))
+    config = read_config(path)
+    model_type = dense_type(config)
+    try:
+        geometry, vocabulary = ARCHITECTURES[model_type].geometry(config), int(config["vocab_size"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else "has widths that are no whole numbers"
+        raise ModelError(
+            f"{str(path / 'config.json')!r} {what}: copy the model's own config again."
+        ) from None
+    if record := read_record(path):
+        geometry = Geometry.from_dict(record["geometry"])
+    return Summary(
+        model_type=model_type,
+        geometry=geometry,
+        vocabulary=vocabulary,
+        context=config.get("max_position_embeddings") or 0,
+        tied=bool(config.get("tie_word_embeddings")),
+        parameters=parameters,
+        dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+    )
+
+
+def _stored_tensors(path: Path, pattern: str = WEIGHTS) -> Iterator[tuple[str, Path, int, dict[str, Any]]]:
+    """Name, file, offset and header (`dtype`, `shape`, `data_offsets`) of every stored tensor.
+
+    Raises:
+        ModelError: a file is broken.
+    """
+    for file in sorted(path.glob(pattern)):
+        try:
+            with file.open("rb") as stream:
+                size = int.from_bytes(stream.read(8), "little")
+                if not 0 < size < file.stat().st_size:
+                    raise ValueError
+                header = json.loads(stream.read(size))
+            header.pop("__metadata__", None)
+            for tensor in header.values():
+                tensor["shape"], tensor["data_offsets"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ModelError(
+                f"{str(file)!r} is no safetensors file, or only a part of one: copy or download it again."
+            ) from None
+        for name, tensor in header.items():
+            yield name, file, 8 + size, tensor
+
+
+def weights_digest(path: Path) -> str:
+    """A name for the stored tensors of a model folder, whatever files they are spread over; reads them all.
+
+    Raises:
+        ModelError: a file is broken.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    found = list(_stored_tensors(path)) or list(_stored_tensors(path, "*.safetensors"))  # none beside masks
+    for name, file, offset, tensor in sorted(found, key=lambda entry: entry[0]):
+        digest.update(f"{name} {tensor.get('dtype')} {tensor['shape']}".encode())
+        begin, end = tensor["data_offsets"]
+        with file.open("rb") as stream:
+            stream.seek(offset + begin)
+            digest.update(stream.read(end - begin))
+    return digest.hexdigest()

@@ -1,0 +1,66 @@
+"""Models on the Hugging Face hub: what they are without their weights, and the download."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from pruning.errors import ModelError
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is an id like owner/name, and no folder here."""
+    return bool(_ID.fullmatch(name)) and not Path(name).exists()
+
+
+def cached(name: str) -> Path | None:
+    """The folder of a model that was downloaded before; None where it was not, or not to the end."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        path = Path(snapshot_download(name, allow_patterns=_FILES, local_files_only=True))
+    except Exception:  # whatever it raises says that it is not all there
+        return None
+    return path if list(path.glob("model*.safetensors")) else None
+
+
+def download(name: str) -> Path:
+    """The folder of a model, downloaded if it is not there yet.
+
+    Raises:
+        ModelError: the hub cannot be reached, or has no such model.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_FILES))
+    except Exception as error:  # the hub's client raises a dozen types for "not reachable" and "not there"
+        raise _unreachable(name, error) from None
+
+
+@lru_cache
+def outline(name: str) -> tuple[Path, int]:
+    """A folder with a model's config, and its number of parameters: kilobytes, whatever the model's size.
+
+    Raises:
+        ModelError: the hub cannot be reached, has no such model, or has it not as safetensors.
+    """
+    from huggingface_hub import get_safetensors_metadata, hf_hub_download
+
+    try:
+        config = hf_hub_download(name, "config.json")
+        metadata = get_safetensors_metadata(name)
+    except Exception as error:
+        raise _unreachable(name, error) from None
+    return Path(config).parent, sum(metadata.parameter_count.values())
+
+
+def _unreachable(name: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"model {name!r} cannot be read from the hub ({type(error).__name__}): check the name and the "
+        "network, or give a folder."
+    )

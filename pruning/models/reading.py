@@ -1,0 +1,162 @@
+"""From files to live models: dense ones, pruned ones with widths of their own, and masks over a dense one.
+
+Used by `models.load`. Nothing is filled in or skipped in silence: a model has every weight or is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig
+
+from pruning.errors import ModelError
+from pruning.files import PRUNING_FILE
+from pruning.models.architectures import CausalLM, architecture, geometry
+from pruning.models.delta import Delta
+from pruning.models.folder import (
+    OWN_KEYS,
+    WEIGHTS,
+    LoadedModel,
+    dense_type,
+    fingerprint,
+    read_config,
+    read_record,
+    weights_digest,
+)
+from pruning.models.geometry import Geometry
+from pruning.models.mask import Mask
+from pruning.models.surgery import resize
+
+
+def read_dense(path: Path, dtype: Any) -> CausalLM:
+    """A dense model, in a torch dtype or, if None, in the stored one.
+
+    Raises:
+        ModelError: weights that are broken, missing or without a place in the architecture.
+    """
+    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
+    try:
+        read: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto", **options)
+    except SafetensorError as error:
+        raise _broken(path, error) from None
+    model, report = read
+    # the library fills what is missing with random numbers and skips what it does not know
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"the weights in {str(path)!r} lack {missing[0]!r}{_more(missing)}: copy or download them again."
+        )
+    layers = architecture(model).layers + "."
+    odd = sorted(
+        key
+        for key in report["unexpected_keys"]
+        if (key.startswith(layers) or key.endswith(".bias")) and not key.endswith("rotary_emb.inv_freq")
+    )
+    if odd:
+        raise ModelError(
+            f"the weights in {str(path)!r} hold {odd[0]!r}{_more(odd)}, for which {type(model).__name__} has "
+            f"no place: give the model's own config, or for a pruned model its {PRUNING_FILE}."
+        )
+    return model
+
+
+def _more(keys: list[str]) -> str:
+    return f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+
+
+def _broken(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"the weights in {str(path)!r} are broken ({error}): copy or download them again.")
+
+
+def read_pruned(path: Path, dtype: Any) -> CausalLM:
+    """A pruned model by its record, in a torch dtype or, if None, in the stored one.
+
+    Raises:
+        ModelError: the weights are broken, or do not fit the record.
+    """
+    record, content = read_record(path), read_config(path)
+    model_type = dense_type(content)
+    for key in ("model_type", *OWN_KEYS):
+        content.pop(key, None)
+    config = CONFIG_MAPPING[model_type].from_dict(content)
+    state: dict[str, torch.Tensor] = {}
+    try:
+        for file in sorted(path.glob(WEIGHTS)):
+            state |= load_file(file)
+    except SafetensorError as error:
+        raise _broken(path, error) from None
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config)
+    shapes = Geometry.from_dict(record["geometry"])
+    if len(shapes.layers) != config.num_hidden_layers:
+        layers = len(shapes.layers)
+        raise _misfit(path, f"it names {layers} layers and the config {config.num_hidden_layers}")
+    if unnamed := [site for site in map(str, shapes.sites) if site not in record["biased"]]:
+        raise _misfit(path, f"it does not say whether {unnamed[0]} has a bias")
+    resize(model, shapes, record["biased"])
+    _check_fit(path, state, model)
+    stored = next(iter(state.values())).dtype
+    model.load_state_dict({k: v.to(dtype or stored) for k, v in state.items()}, strict=False, assign=True)
+    model.tie_weights()
+    if (path / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(path)
+    return model
+
+
+def _check_fit(path: Path, state: dict[str, torch.Tensor], model: CausalLM) -> None:
+    """Whether every weight has a place of its shape, and every place a weight."""
+    tied, places = model.all_tied_weights_keys, model.state_dict()
+    for key in sorted(places.keys() | state.keys()):
+        if key not in state and key not in tied:
+            raise _misfit(path, f"the weights lack {key!r}")
+        if key not in places:
+            raise _misfit(path, f"the weights hold {key!r}, for which it has no place")
+        if key in state and state[key].shape != places[key].shape:
+            have, want = tuple(state[key].shape), tuple(places[key].shape)
+            raise _misfit(path, f"{key!r} has the shape {have}, and {want} by the record")
+
+
+def _misfit(path: Path, what: str) -> ModelError:
+    return ModelError(
+        f"the checkpoint in {str(path)!r} does not fit its {PRUNING_FILE}: {what}: export or prune again."
+    )
+
+
+def cut_by_masks(loaded: LoadedModel, path: Path, name: str) -> LoadedModel:
+    """Cut a dense model, in place, as an export of masks in a folder says.
+
+    Raises:
+        ModelError: the masks are broken, or were made for another model.
+    """
+    record, dense = read_record(path), geometry(loaded.model)
+    try:
+        delta = Delta.read(path, dense)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"the masks in {str(path)!r} cannot be read ({type(error).__name__}): export them again."
+        ) from None
+    # the same shapes are not the same model: an instruct version, say, or another seed
+    if not _fits(delta, record, loaded):
+        raise ModelError(
+            f"the mask in {str(path)!r} does not fit the model {loaded.name!r}: it was made for another one, "
+            f"whose name is to stand as 'base' in its {PRUNING_FILE}."
+        )
+    delta.apply(loaded.model)
+    return replace(loaded, name=name, path=path, fingerprint=fingerprint(path))
+
+
+def _fits(delta: Delta, record: dict[str, Any], loaded: LoadedModel) -> bool:
+    shapes, full = delta.mask.geometry, Mask.full(delta.mask.geometry)
+    return (
+        {site: (array.dtype, array.shape) for site, array in delta.mask.retained.items()}
+        == {site: (array.dtype, array.shape) for site, array in full.retained.items()}
+        and {str(site) for site in shapes.sites} >= delta.biases.keys()
+        and all(tuple(bias.shape) == (shapes.hidden_size,) for bias in delta.biases.values())
+        and delta.mask.pruned == Geometry.from_dict(record["geometry"])
+        and record.get("base_digest", "") in ("", weights_digest(loaded.path))
+    )

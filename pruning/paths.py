@@ -1,0 +1,26 @@
+"""Where things lie: what ships with the project, runs, and the cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+# The folder that holds `app.py`, `pages`, `ui`, `assets` and `experiments`: the checkout's, or in an
+# installed package a copy of them within it.
+PROJECT = next(
+    (folder for folder in (_PACKAGE / "bundle", _PACKAGE.parent) if (folder / "assets").is_dir()),
+    _PACKAGE.parent,
+)
+ASSETS = PROJECT / "assets"
+
+
+def default_root() -> Path:
+    """Where runs are kept: `PRUNESCOPE_RUNS`, or `runs` in the working directory."""
+    return Path(os.environ.get("PRUNESCOPE_RUNS") or "runs")
+
+
+def cache_folder() -> Path:
+    """Where results are kept between runs: `PRUNESCOPE_CACHE`, or the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunescope"
+    return Path(os.environ.get("PRUNESCOPE_CACHE") or default)

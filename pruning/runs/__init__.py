@@ -1,0 +1,1 @@
+"""Runs on disk, and the processes that work on them."""

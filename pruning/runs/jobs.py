@@ -1,0 +1,101 @@
+"""Small tasks beside the runs: one command of the command line in a process of its own, its answer in a file.
+
+The app continues a prompt, exports a checkpoint or times a model in this way, and never holds a model itself.
+
+    <runs>/jobs/<name>/command.json   what was started, and the process
+                       output.json    what it printed
+                       log.txt        what went wrong
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from pruning.errors import RunError
+from pruning.files import read_json, write_json, writing
+from pruning.runs.processes import process_lives, start
+from pruning.runs.store import RunStore
+
+JOB_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,120}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task's folder."""
+
+    path: Path
+
+    @property
+    def state(self) -> Literal["none", "running", "finished", "failed"]:
+        """Where it stands; `none` before it was ever started."""
+        command = read_json(self.path / "command.json")
+        if not command:
+            return "none"
+        if process_lives(command.get("pid"), command.get("pid_created")):
+            return "running"
+        return "finished" if self.output else "failed"
+
+    @property
+    def output(self) -> dict[str, Any]:
+        """The JSON object that it printed; empty until it is finished."""
+        return read_json(self.path / "output.json")
+
+    @property
+    def arguments(self) -> list[str]:
+        """What was asked for."""
+        return read_json(self.path / "command.json").get("arguments", [])
+
+    @property
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.time() - read_json(self.path / "command.json").get("started", time.time())
+
+    @property
+    def problem(self) -> str:
+        """The last line of its log: the sentence that the command line says about a mistake."""
+        try:
+            lines = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        return lines[-1] if lines else "its process ended without a word."
+
+    def start(self, arguments: Sequence[str]) -> None:
+        """Run `python -m pruning ARGUMENTS --json` in a process that outlives the server.
+
+        Raises:
+            RunError: it is running already, or nothing can be written.
+        """
+        if self.state == "running":
+            raise RunError("this is being worked on already: wait for it, or cancel it.")
+        with writing(self.path):
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.path.mkdir(parents=True)
+            with (self.path / "output.json").open("wb") as output, (self.path / "log.txt").open("wb") as log:
+                process = start(["pruning", arguments[0], "--json", *arguments[1:]], output, log)
+        created = psutil.Process(process.pid).create_time()
+        content = {"arguments": list(arguments), "pid": process.pid, "pid_created": created}
+        write_json(self.path / "command.json", content | {"started": time.time()})
+
+    def cancel(self) -> None:
+        """Stop it; what it was writing is left unfinished and never taken for a result."""
+        if self.state == "running":
+            psutil.Process(read_json(self.path / "command.json")["pid"]).kill()
+
+
+def job(store: RunStore, name: str) -> Job:
+    """A task by its name, started or not.
+
+    Raises:
+        RunError: the name cannot be one.
+    """
+    if not JOB_NAME.fullmatch(name):
+        raise RunError(f"{name!r} cannot name a task: use small letters, digits, dots and dashes.")
+    return Job(store.root / "jobs" / name)

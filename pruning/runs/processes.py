@@ -1,0 +1,53 @@
+"""Processes that outlive the server: started in one way, and known again by number and start time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import IO
+
+import psutil
+
+from pruning.paths import PROJECT
+
+_children: list[subprocess.Popen] = []
+
+
+def start(arguments: Sequence[str], output: IO[bytes], log: IO[bytes]) -> subprocess.Popen:
+    """Start `python -m ARGUMENTS` in a session of its own.
+
+    Args:
+        arguments: the module and its arguments.
+        output, log: where its standard output and standard error go.
+    """
+    paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=log,
+        start_new_session=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "TQDM_DISABLE": "1",  # bars of libraries would fill the log
+            "TRANSFORMERS_VERBOSITY": "error",
+        },
+    )
+    # kept hold of, so that it is buried when it ends, with those that have ended: no zombies
+    _children.append(process)
+    _children[:] = [child for child in _children if child.poll() is None]
+    return process
+
+
+def process_lives(pid: int | None, created: float | None) -> bool:
+    """Whether a process is the one that was started then, and not a zombie or another with its number."""
+    if not pid:
+        return False
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - (created or 0)) < 2 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

@@ -1,0 +1,97 @@
+"""What a run writes down of its iterations, and where an interrupted one goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from safetensors.numpy import save_file
+
+from pruning.engine.budget import dense_scales
+from pruning.files import whole, write_json, writing
+from pruning.method.statistics import write_statistic
+from pruning.runs.iterations import StoredIteration
+from pruning.runs.run import Run
+
+if TYPE_CHECKING:
+    from pruning.engine.events import Iteration, State
+
+
+def write_iteration(run: Run, iteration: Iteration) -> None:
+    """An iteration as a folder, moved into place when it is complete.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    folder = run.path / f"iteration-{iteration.number:02d}"
+    with writing(run.path), whole(folder) as temporary:
+        temporary.mkdir()
+        iteration.delta.write(temporary)
+        if iteration.statistics is not None:
+            save_file({str(s): a for s, a in iteration.scores.items()}, temporary / "scores.safetensors")
+            norms = {f"{s}.norm": n for s, (n, _) in iteration.norms.items()}
+            norms |= {f"{s}.mean_abs": m for s, (_, m) in iteration.norms.items()}
+            save_file(norms, temporary / "norms.safetensors")
+            for domain, moments in iteration.statistics.moments.items():
+                write_statistic(temporary / f"moments-{domain}.safetensors", moments)
+        write_json(temporary / "metrics.json", metrics(iteration))
+
+
+def metrics(iteration: Iteration) -> dict[str, Any]:
+    """The numbers of an iteration as JSON."""
+    return {
+        "number": iteration.number,
+        "target_ratio": iteration.target,
+        "ratio": iteration.delta.mask.ratio,
+        "parameters": iteration.parameters,
+        "perplexity": {name: p.to_dict() for name, p in iteration.perplexity.items()},
+        "layers": [asdict(shape) for shape in iteration.delta.mask.pruned.layers],
+        "seconds": iteration.seconds,
+    }
+
+
+def stored_state(run: Run) -> State | None:
+    """Where an interrupted run goes on: after its last complete iteration."""
+    from pruning.engine.events import State
+
+    iterations = run.iterations()
+    if not iterations:
+        return None
+    last = iterations[-1]
+    scales = None
+    if last.number:
+        first = next(iteration for iteration in iterations if iteration.number == 1)
+        scales = dense_scales(first.scores, run.config.square_attention)
+    return State(last.number, last.delta(), scales)
+
+
+def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> dict[str, Any]:
+    """The content of `results.json`: dense against pruned."""
+    from pruning.measure.perplexity import mean_perplexity
+
+    dense, last = iterations[0].metrics, iterations[-1].metrics
+    values = {
+        name: {"dense": p["value"], "pruned": last["perplexity"][name]["value"]}
+        for name, p in dense["perplexity"].items()
+    }
+    bits = {
+        name: {"dense": p["bits_per_byte"], "pruned": last["perplexity"][name]["bits_per_byte"]}
+        for name, p in dense["perplexity"].items()
+    }
+    if values:
+        sides = {
+            side: {name: v[side] or float("inf") for name, v in values.items()}
+            for side in ("dense", "pruned")
+        }
+        values["mean"] = {side: mean_perplexity(side_values) for side, side_values in sides.items()}
+    return {
+        "run_id": run.id,
+        "config": run.config.model_dump(mode="json"),
+        "achieved_ratio": last["ratio"],
+        "parameters": {"dense": dense["parameters"], "pruned": last["parameters"]},
+        "perplexity": values,
+        "bits_per_byte": bits,
+        "tokens": {name: p["tokens"] for name, p in dense["perplexity"].items()},
+        "iterations": [iteration.metrics for iteration in iterations[1:]],
+        "seconds": seconds,
+    }

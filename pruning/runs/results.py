@@ -1,0 +1,253 @@
+"""Reading what runs came to: tidy rows, retention by capability, the paper's figures. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pruning.runs.run import Run
+from pruning.text.sources import EMBEDDED_DOMAINS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# What a domain's text and a task ask of a model. Texts and tasks that are not named here form groups of
+# their own.
+CAPABILITIES: dict[str, tuple[str, ...]] = {
+    "prose": ("wiki", "web", "prunescope_wiki", "prunescope_web", "prunescope_agreement"),
+    "code": ("code", "prunescope_code"),
+    "mathematics": ("math", "prunescope_arithmetic"),
+    "questions": ("prunescope_answers", "arc_challenge", "arc_easy", "openbookqa", "boolq"),
+    "common sense": ("hellaswag", "piqa", "winogrande"),
+}
+
+
+# Columns of the tidy table that say what was measured; the others say what decided it.
+MEASURED = ("name", "dense", "pruned", "delta", "standard_error", "p_value", "significant", "items", "limit")
+OPTIONS = ("model", "method", "ratio", "iterations", "samples", "seq_len", "seed")
+
+
+@dataclass(frozen=True)
+class Retained:
+    """What is left of a capability.
+
+    Attributes:
+        capability: its name.
+        source: `text` (perplexity) or `tasks` (accuracy).
+        value: pruned over dense so that 1 is no loss: the geometric mean over domains of dense over pruned
+            perplexity, or the mean over tasks of pruned over dense accuracy.
+        standard_error: of the tasks' mean, of the ratio with its pairing; None for text, and where it is not
+            known.
+        of: what it is the mean of.
+        limit: only the first so many items of a task were asked; None for all.
+    """
+
+    capability: str
+    source: str
+    value: float
+    standard_error: float | None
+    of: tuple[str, ...]
+    limit: int | None = None
+
+
+def capability(name: str) -> str:
+    """The group that a domain or a task belongs to; its own name where none is known."""
+    return next((group for group, names in CAPABILITIES.items() if name in names), name)
+
+
+def accuracy_of(row: Mapping[str, Any], metric: str = "acc") -> tuple[str, dict[str, Any]]:
+    """A measure of a task or of the average, or the one that it has instead, and which it is."""
+    name = metric if metric in row else next(m for m in ("acc", "acc_norm") if m in row)
+    return name, row[name]
+
+
+def retention(results: Mapping[str, Any]) -> list[Retained]:
+    """What is left of each capability, from the content of a run's `results.json`."""
+    texts: dict[str, dict[str, float]] = {}
+    for name, value in results.get("perplexity", {}).items():
+        if name != "mean" and value["dense"] and value["pruned"]:
+            texts.setdefault(capability(name), {})[name] = value["dense"] / value["pruned"]
+    tasks: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, row in results.get("zero_shot", {}).get("tasks", {}).items():
+        found = accuracy_of(row)[1]
+        if found["dense"]:
+            tasks.setdefault(capability(name), {})[name] = {**found, "limit": row["limit"]}
+    kept = []
+    for group in dict.fromkeys([*CAPABILITIES, *texts, *tasks]):
+        if values := texts.get(group):
+            mean = math.exp(math.fsum(math.log(v) for v in values.values()) / len(values))
+            kept.append(Retained(group, "text", mean, None, tuple(values)))
+        if rows := tasks.get(group):
+            mean = math.fsum(r["pruned"] / r["dense"] for r in rows.values()) / len(rows)
+            errors = [_ratio_error(r) for r in rows.values()]
+            known = [error for error in errors if error is not None]
+            error = math.hypot(*known) / len(rows) if len(known) == len(rows) else None
+            limit = max((r["limit"] or 0 for r in rows.values()), default=0) or None
+            kept.append(Retained(group, "tasks", mean, error, tuple(rows), limit))
+    return kept
+
+
+def _ratio_error(row: Mapping[str, Any]) -> float | None:
+    """Standard error of pruned over dense accuracy; both are of the same items, so they vary together."""
+    errors = [row.get(key) for key in ("dense_stderr", "pruned_stderr", "standard_error")]
+    if any(error is None for error in errors):
+        return None
+    dense, pruned, change = (float(error or 0) ** 2 for error in errors)
+    ratio, covariance = row["pruned"] / row["dense"], (dense + pruned - change) / 2
+    return math.sqrt(max(pruned + ratio**2 * dense - 2 * ratio * covariance, 0.0)) / row["dense"]
+
+
+# --- the tidy table --------------------------------------------------------------------------------------
+def tidy(run: Run, options: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A finished run as rows of one measure each: `metric`, `name`, `dense`, `pruned`, what decided it.
+
+    Args:
+        run: finished.
+        options: of its config that the rows tell beside those in `OPTIONS`.
+    """
+    results, config = run.results(), run.config
+    named = dict.fromkeys((*OPTIONS, *options))
+    common = {
+        "run_id": run.id,
+        **{name: _plain(getattr(config, name)) for name in named},
+        "mixture": mixture_label(config.mixture, config.measured_domains),
+        **{f"share_{name}": config.mixture.get(name, 0.0) for name in config.measured_domains},
+        "achieved_ratio": results["achieved_ratio"],
+        "seconds": results["seconds"],
+    }
+    rows = []
+    for metric in ("perplexity", "bits_per_byte"):
+        for name, value in results.get(metric, {}).items():
+            rows.append({**common, "metric": metric, "name": name, **value})
+    accuracies = results.get("zero_shot", {"tasks": {}})
+    measured = [*accuracies["tasks"].items()]
+    measured += [("average", accuracies["average"])] if "average" in accuracies else []
+    for name, row in measured:
+        for metric in ("acc", "acc_norm"):
+            if metric in row:
+                value = {key: row[metric].get(key) for key in MEASURED[1:7]}
+                extra = {"items": row.get("items"), "limit": row.get("limit")}
+                rows.append({**common, "metric": metric, "name": name, **value, **extra})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """An option as one cell."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={item}" for key, item in value.items()) or "none"
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else value
+
+
+def table(runs: Sequence[Run], options: Sequence[str] = ()) -> pd.DataFrame:
+    """The tidy table of finished runs; see `tidy`."""
+    import pandas as pd
+
+    return completed(pd.DataFrame([row for run in runs for row in tidy(run, options)]))
+
+
+def completed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The tidy table with nothing left open that is known.
+
+    A domain that a run did not name has no share in it, a perplexity that JSON could not hold is infinite,
+    and a table without p values is judged by its standard errors. `calibration_tokens` are those of one
+    iteration: what a comparison of methods should hold equal.
+    """
+    import numpy as np
+
+    shares = [name for name in frame.columns if name.startswith("share_")]
+    frame = frame.assign(**{name: frame[name].astype(float).fillna(0.0) for name in shares})
+    for name in set(MEASURED) - set(frame.columns):
+        frame[name] = np.nan
+    sides = ["dense", "pruned"]
+    frame[sides] = frame[sides].astype(float)
+    is_text = frame["metric"] == "perplexity"
+    frame.loc[is_text, sides] = frame.loc[is_text, sides].fillna(np.inf)
+    judged = (frame["delta"].astype(float).abs() > 1.96 * frame["standard_error"].astype(float)).astype(
+        "boolean"
+    )
+    judged = judged.mask(frame["delta"].isna())
+    frame["significant"] = frame["significant"].astype("boolean").fillna(judged)
+    for name in frame.columns.difference(
+        MEASURED
+    ):  # an option that is a number in one run, a word in another
+        if frame[name].map(type).nunique() > 1:
+            frame[name] = frame[name].astype(str)
+    domains = (frame[shares] > 0).sum(axis=1)
+    return frame.assign(calibration_tokens=frame["samples"] * frame["seq_len"] * domains)
+
+
+def retained(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each run of a tidy table kept: its rows' options with `capability`, `source` and `value`."""
+    import pandas as pd
+
+    decided = [name for name in frame.columns if name not in (*MEASURED, "metric")]
+    found = []
+    for _, rows in frame.groupby("run_id", sort=False):
+        single = rows[~rows["name"].isin(["mean", "average"])]
+        texts = single[single["metric"] == "perplexity"].set_index("name")[["dense", "pruned"]]
+        tasks: dict[str, dict[str, Any]] = {}
+        for row in single[single["metric"].str.startswith("acc")].to_dict("records"):
+            tasks.setdefault(row["name"], {"limit": None})[row["metric"]] = row
+        results = {"perplexity": texts.to_dict("index"), "zero_shot": {"tasks": tasks}}
+        common = rows.iloc[0][decided].to_dict()
+        found += [
+            {**common, "capability": kept.capability, "source": kept.source, "value": kept.value}
+            for kept in retention(results)
+        ]
+    return pd.DataFrame(found)
+
+
+def mixture_label(mixture: Mapping[str, float], known: Sequence[str] = EMBEDDED_DOMAINS) -> str:
+    """A mixture in a few words: `wiki`, `wiki + code`, its shares, or `mixed` for equal ones of all known."""
+    if len(mixture) == 1:
+        return next(iter(mixture))
+    if max(mixture.values()) - min(mixture.values()) < 1e-9:
+        return "mixed" if set(mixture) == set(known) else " + ".join(mixture)
+    return ", ".join(f"{name} {share:.2g}" for name, share in mixture.items())
+
+
+def rise(frame: pd.DataFrame, of: str = "mean") -> pd.DataFrame:
+    """Rows of one measure with `value`: what the figures show.
+
+    For perplexity the rise of the log-perplexity over the dense model, for accuracy the pruned model's in
+    percent, for bits per byte the pruned model's.
+
+    Args:
+        frame: rows of one measure of the tidy table.
+        of: `mean` over domains or tasks, `each` of them, or the name of one.
+    """
+    import numpy as np
+
+    metric = frame["metric"].iloc[0]
+    total = "average" if metric.startswith("acc") else "mean"
+    if of == "mean" and metric == "bits_per_byte":  # its table has no row of the mean
+        keys = [column for column in frame.columns if column not in MEASURED]
+        rows = frame.groupby(keys, dropna=False, as_index=False)[["dense", "pruned"]].mean()
+    elif of == "each":
+        rows = frame[frame["name"] != total].copy()
+    else:
+        rows = frame[frame["name"] == (total if of == "mean" else of)].copy()
+    if metric == "perplexity":
+        return rows.assign(value=np.log(rows["pruned"] / rows["dense"]))
+    return rows.assign(value=rows["pruned"] * (100 if metric.startswith("acc") else 1))
+
+
+def axis_title(metric: str, of: str = "mean", limits: Sequence[int] = ()) -> str:
+    """What `rise` measures, in words, with the limits of items that the runs had."""
+    whose = {"mean": "mean ", "each": ""}.get(of, f"{of} ")
+    if metric == "perplexity":
+        return f"rise of the {whose}log-perplexity"
+    if metric == "bits_per_byte":
+        return f"{whose}bits per byte"
+    first = f" (first {', '.join(map(str, limits))} items)" if limits else ""
+    return f"{'average ' if of == 'mean' else whose}{metric}, %{first}"
+
+
+def item_limits(frame: pd.DataFrame) -> list[int]:
+    """The limits that the rows of a tidy table were measured with."""
+    return sorted({int(value) for value in frame["limit"].dropna()}) if "limit" in frame else []

@@ -1,0 +1,277 @@
+"""Carrying out a run: drive the engine, write down what it yields, stop when asked.
+
+`python -m pruning.runs.worker RUN_FOLDER` is the process of a run, the only way from the app to the engine.
+`prune` does the same in the calling process, for notebooks and the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from pruning.config import RunConfig
+from pruning.errors import PruningError, RunError
+from pruning.files import write_json, writing
+from pruning.measure.tasks import check_tasks
+from pruning.models.delta import Delta
+from pruning.models.mask import Mask
+from pruning.progress import drain
+from pruning.runs.create import create
+from pruning.runs.records import metrics, stored_state, summarise, write_iteration
+from pruning.runs.run import Run
+from pruning.runs.status import Meter, Status
+from pruning.runs.store import RunStore
+
+if TYPE_CHECKING:
+    from pruning.engine.events import Event
+    from pruning.measure.zeroshot import TaskResult
+    from pruning.models.folder import LoadedModel
+    from pruning.progress import Progress
+
+
+class Cancelled(Exception):
+    """The run was asked to stop."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, with the pruned model in memory.
+
+    Attributes:
+        run: its folder.
+        loaded: the pruned model and its tokenizer.
+        delta: what separates it from the dense model.
+        summary: the content of `results.json`.
+    """
+
+    run: Run
+    loaded: LoadedModel
+    delta: Delta
+    summary: dict[str, Any]
+
+    @property
+    def mask(self) -> Mask:
+        """What is retained of the dense model."""
+        return self.delta.mask
+
+    @property
+    def perplexity(self) -> dict[str, dict[str, float]]:
+        """By domain and `mean`, each with `dense` and `pruned`."""
+        return self.summary["perplexity"]
+
+
+def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bool = False) -> Result:
+    """Carry out a run, or what is left of it, in this process.
+
+    Args:
+        run: created, or interrupted.
+        on_event: sees every event of the engine.
+        exits: whether the process may end itself when a cancelled computation does not return.
+
+    Raises:
+        Cancelled: it was asked to stop; it can be resumed.
+        PruningError: what a person can put right; the run is marked as failed with the same sentence.
+    """
+    with Status(run, exits) as status:
+        try:
+            with _device(run, status):
+                return _drive(run, status, on_event)
+        except (Cancelled, KeyboardInterrupt):
+            status.write(state="cancelled", finished=time.time(), message="")
+            raise
+        except PruningError as error:
+            status.write(state="failed", finished=time.time(), message=str(error))
+            raise
+        except BaseException as error:
+            if problem := out_of_memory(error):
+                status.write(state="failed", finished=time.time(), message=problem)
+                raise RunError(problem) from error
+            words = f"{type(error).__name__}: {error}"
+            status.write(state="failed", finished=time.time(), message=words)
+            raise
+
+
+def out_of_memory(error: BaseException) -> str:
+    """One sentence where an error means too little memory; empty where it means something else."""
+    ran_out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
+    if not ran_out and not (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
+        return ""
+    return (
+        "the device has too little memory for this: lower --samples or --seq-len, take --dtype bfloat16, or "
+        "a smaller model."
+    )
+
+
+def _device_name(config: RunConfig) -> str:
+    """The device that a config means; `auto` and `cuda` spelled out, so that two names share a lock."""
+    from pruning.models.loading import pick_device
+
+    name = pick_device(config.device)
+    return "cuda:0" if name == "cuda" else name
+
+
+@contextlib.contextmanager
+def _device(run: Run, status: Status) -> Iterator[None]:
+    """One run at a time on a device: wait for those ahead, then hold the device's lock."""
+    store = RunStore(run.path.parent)
+    device = _device_name(run.config)
+    status.write(device=device)
+    lock = FileLock(store.root / f".{device.replace(':', '-')}.lock")
+    while not lock.is_locked:
+        if status.cancelled.is_set():
+            raise Cancelled
+        ahead = store.ahead_of(run)
+        status.note(ahead=len(ahead))
+        with contextlib.suppress(Timeout):
+            if not ahead:
+                lock.acquire(timeout=0)
+                continue
+        time.sleep(0.3)
+    try:
+        status.write(state="starting", started=time.time(), ahead=0)
+        yield
+    finally:
+        lock.release()
+
+
+def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -> Result:
+    from pruning.engine.events import Finished, Iteration, Started
+    from pruning.engine.loop import prune_loaded
+    from pruning.measure.zeroshot import compare
+    from pruning.models.checkpoint import save
+    from pruning.models.loading import load
+
+    began = time.monotonic()
+    config = run.config
+    state = stored_state(run)
+    earlier = sum(iteration.metrics["seconds"] for iteration in run.iterations())
+    _log(run, "started", resumed_after=state.number if state else None)
+    meter = Meter(run, status, state.number if state else -1)
+
+    def show(event: Event) -> None:
+        if status.cancelled.is_set():
+            raise Cancelled
+        meter(event)
+        if on_event:
+            on_event(event)
+
+    check_tasks(config.tasks, config.task_data, config.task_folder)
+    loaded = load(config.model, config.device, config.dtype)
+    status.write(state="running", iterations=config.iterations)
+    # the dense model answers before it is cut: it is not read again, and a mistake in the tasks shows at once
+    dense = _answers(loaded, Delta.of(loaded.model), config, show) if config.tasks else {}
+    finished: Finished | None = None
+    events = prune_loaded(loaded, config, state)
+    try:
+        for event in events:
+            if status.cancelled.is_set():
+                raise Cancelled
+            if isinstance(event, Started):
+                write_json(run.path / "geometry.json", event.geometry.to_dict())
+                write_json(run.path / "sources.json", event.sources)
+            elif isinstance(event, Iteration):
+                write_iteration(run, event)
+                _log(run, "iteration", **{k: v for k, v in metrics(event).items() if k != "layers"})
+                status.write(iteration=event.number)
+            elif isinstance(event, Finished):
+                finished = event
+            show(event)
+    finally:
+        events.close()
+    assert finished is not None
+    if config.save_model:
+        status.write(stage="save")
+        record: dict[str, Any] = {
+            "run": run.id,
+            "config": config.model_dump(mode="json"),
+            "ratio": finished.delta.mask.ratio,
+        }
+        if finished.delta.weights:
+            record["changed"] = sorted(finished.delta.weights)
+        save(
+            finished.loaded.model, finished.loaded.tokenizer, run.path / "model", record, finished.delta.mask
+        )
+
+    def summary() -> dict[str, Any]:
+        return summarise(run, run.iterations(), earlier + time.monotonic() - began)
+
+    found = summary()
+    write_json(run.path / "results.json", found)  # should the tasks fail, the perplexities are there
+    if config.tasks:
+        answers = compare(dense, _answers(finished.loaded, finished.delta, config, show))
+        found = summary() | {"zero_shot": answers}
+        write_json(run.path / "results.json", found)
+    status.write(state="finished", finished=time.time(), seconds=found["seconds"], eta=0)
+    _log(run, "finished", seconds=found["seconds"])
+    return Result(run, finished.loaded, finished.delta, found)
+
+
+def _answers(
+    loaded: LoadedModel, delta: Delta, config: RunConfig, show: Callable[[Progress], None]
+) -> dict[str, TaskResult]:
+    """Answers of a model to the tasks of a config, kept by what separates it from the dense one."""
+    from pruning.measure.zeroshot import zero_shot
+
+    where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
+    asking = zero_shot(
+        loaded, config.tasks, delta.digest(loaded.fingerprint), limit=config.task_limit, **where
+    )
+    return drain(asking, show)
+
+
+def _log(run: Run, event: str, **fields: Any) -> None:
+    with writing(run.path), (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"event": event, "time": time.time(), **fields}) + "\n")
+
+
+def prune(
+    config: RunConfig | None = None,
+    store: str | Path | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Result:
+    """Prune a model in this process and keep the run.
+
+    Args:
+        config: what to do; the demo model by the paper's method when left out.
+        store: folder that holds the runs, `runs` when left out.
+        on_event: called with every event of the engine.
+
+    Returns:
+        The pruned model in memory, its mask, and perplexities before and after.
+
+    Raises:
+        PruningError: what a person can put right, in one sentence.
+    """
+    run = create(config or RunConfig.create(), RunStore(store))
+    try:
+        return execute(run, on_event)
+    except PruningError:
+        if not run.iterations():  # it never began: leave nothing behind
+            shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+def main() -> int:
+    """The process of a run."""
+    run = Run(Path(sys.argv[1]))
+    try:
+        execute(run, exits=True)
+    except Cancelled:
+        return 0
+    except PruningError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the log is this process's standard error
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""From text to blocks of tokens, all of full length."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pruning.errors import DomainError
+from pruning.text.sources import DomainText
+
+
+@dataclass(frozen=True)
+class TokenBlocks:
+    """Blocks of a domain's text, all of full length.
+
+    Attributes:
+        domain: name.
+        ids: int64 (n_blocks, seq_len).
+        source: where the text came from, with revision and seed.
+        bytes: of the text in UTF-8 without the first token of each block, which nothing predicts; 0 where it
+            was not counted.
+    """
+
+    domain: str
+    ids: np.ndarray
+    source: dict[str, Any]
+    bytes: int = 0
+
+    @property
+    def digest(self) -> str:
+        """Names the tokens themselves and their division into blocks, whatever they were cut from."""
+        digest = hashlib.blake2b(repr(self.ids.shape).encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.ids).tobytes())
+        return digest.hexdigest()
+
+
+def token_stream(texts: Iterable[str], tokenizer: Any) -> np.ndarray:
+    """All documents as one int64 array, each closed by the end-of-text token if there is one."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return np.concatenate([np.asarray(ids + end, dtype=np.int64) for ids in rows] or [np.empty(0, np.int64)])
+
+
+def _starts(size: int, seq_len: int, rng: np.random.Generator) -> Iterator[int]:
+    """Random starts that cover the text before they cover it again at another offset."""
+    while True:
+        offset = int(rng.integers(min(seq_len, size - seq_len + 1)))
+        cells = np.arange(offset, size - seq_len + 1, seq_len)
+        yield from rng.permutation(cells).tolist()
+
+
+def sample_blocks(
+    name: str, text: DomainText, tokenizer: Any, samples: int, seq_len: int, seed: int
+) -> TokenBlocks:
+    """Random blocks of full length, never padded.
+
+    The draw depends on the seed and the domain's name alone, so that the first n blocks are the same
+    whatever the number of samples.
+
+    Raises:
+        DomainError: the text is shorter than one block.
+    """
+    stream = token_stream(text.texts, tokenizer)
+    _check_length(name, stream, seq_len)
+    rng = np.random.default_rng([seed, *name.encode()])
+    starts = _starts(len(stream), seq_len, rng)
+    ids = np.stack(
+        [stream[start : start + seq_len] for start, _ in zip(starts, range(samples), strict=False)]
+    )
+    return TokenBlocks(name, ids, {**text.source, "seed": seed, "tokens_available": len(stream)})
+
+
+def heldout_blocks(
+    name: str, text: DomainText, tokenizer: Any, seq_len: int, limit: int | None = None
+) -> TokenBlocks:
+    """Non-overlapping blocks from the start of the text, at most `limit`; the rest of the last is dropped.
+
+    Raises:
+        DomainError: the text is shorter than one block.
+    """
+    stream = token_stream(text.texts, tokenizer)
+    _check_length(name, stream, seq_len)
+    count = min(len(stream) // seq_len, limit or len(stream))
+    ids = stream[: count * seq_len].reshape(count, seq_len)
+    predicted = tokenizer.batch_decode(ids[:, 1:].tolist(), skip_special_tokens=True)
+    return TokenBlocks(name, ids, text.source, sum(len(block.encode("utf-8")) for block in predicted))
+
+
+def _check_length(name: str, stream: np.ndarray, seq_len: int) -> None:
+    if len(stream) < seq_len:
+        raise DomainError(
+            f"domain {name!r}: its text has {len(stream)} tokens, a block needs {seq_len}: "
+            "give more text or a shorter --seq-len."
+        )
+
+
+def cache_key(state: str, blocks: TokenBlocks, dtype: str, device: str) -> str:
+    """A name for the moments of these tokens in a model's state (its weights and what was cut from it)."""
+    return hashlib.blake2b(f"1 {state} {blocks.digest} {dtype} {device}".encode(), digest_size=16).hexdigest()

@@ -1,0 +1,182 @@
+import json
+
+import pytest
+
+from pruning.cli.main import main
+from pruning.runs.store import RunStore
+from tests.conftest import needs_demo
+
+
+@pytest.fixture
+def options(tiny_folder, text_file):
+    return [
+        *("--model", str(tiny_folder), "--domain", f"words={text_file}", "--mixture", "words=1"),
+        *("--samples", "4", "--seq-len", "24", "--eval-blocks", "3"),
+    ]
+
+
+def run(capsys, *arguments: str) -> dict:
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_prune_prints_one_object(capsys, options):
+    found = run(capsys, "prune", *options, "--ratio", "0.3", "--iterations", "2")
+    assert found["achieved_ratio"] == pytest.approx(0.3, abs=0.03)
+    assert found["config"]["iterations"] == 2
+    assert set(found["perplexity"]["mean"]) == {"dense", "pruned"}
+    assert len(found["iterations"]) == 2
+    assert RunStore().get(found["run_id"])
+
+
+def test_every_documented_option_reaches_the_config(capsys, options, tmp_path):
+    found = run(
+        capsys,
+        *("prune", *options, "--method", "flap", "--ratio", "0.2", "--iterations", "2", "--seed", "3"),
+        *(
+            "--fusion",
+            "total",
+            "--normalise",
+            "share",
+            "--allocation",
+            "uniform",
+            "--attention-unit",
+            "query_head",
+        ),
+        *("--compensation", "none", "--keep", "0.attn", "--remove", "1.mlp.0-1", "--device", "cpu"),
+        *("--dtype", "float32", "--runs", str(tmp_path / "elsewhere")),
+    )
+    config = found["config"]
+    expected = {"method": "flap", "fusion": "total", "normalise": "share", "allocation": "uniform", "seed": 3}
+    expected |= {
+        "attention_unit": "query_head",
+        "compensation": "none",
+        "keep": ["0.attn"],
+        "remove": ["1.mlp.0-1"],
+    }
+    assert {name: config[name] for name in expected} == expected
+    assert (tmp_path / "elsewhere" / found["run_id"] / "model").is_dir()
+
+
+def test_a_run_repeats_from_its_config(capsys, options):
+    first = run(capsys, "prune", *options)
+    path = RunStore().get(first["run_id"]).path / "config.json"
+    again = run(capsys, "prune", "--config", str(path))
+    assert again["perplexity"] == first["perplexity"]
+    changed = run(capsys, "prune", "--config", str(path), "--ratio", "0.2")
+    assert changed["config"]["ratio"] == 0.2
+    assert changed["config"]["domains"] == first["config"]["domains"]
+
+
+def test_another_method_drops_the_old_presets_choices(capsys, options, tmp_path):
+    first = run(capsys, "prune", *options, "--method", "wanda_sp")
+    path = RunStore().get(first["run_id"]).path / "config.json"
+    config = run(capsys, "prune", "--config", str(path), "--method", "iterative")["config"]
+    assert (config["score"], config["allocation"], config["iterations"]) == ("fluctuation", "global", 5)
+
+
+def test_calibrate_score_and_evaluate(capsys, options, tmp_path):
+    assert run(capsys, "calibrate", *options)["domains"]["words"]["tokens"] == 96
+    file = tmp_path / "scores.safetensors"
+    assert len(run(capsys, "score", *options, "--out", str(file))["sites"]) == 6
+    assert file.exists()
+    evaluated = run(capsys, "evaluate", *options)
+    pruned = run(capsys, "prune", *options)
+    assert evaluated["mean"] == pytest.approx(pruned["perplexity"]["mean"]["dense"])
+    again = run(capsys, "evaluate", "--model", pruned["run_id"], *options[2:])
+    assert again["mean"] == pytest.approx(pruned["perplexity"]["mean"]["pruned"], rel=1e-6)
+
+
+def test_runs_and_compare(capsys, options):
+    found = [run(capsys, "prune", *options, "--ratio", r)["run_id"] for r in ("0.2", "0.4")]
+    assert [row["run_id"] for row in run(capsys, "compare")["runs"]] == found
+    assert {row["run_id"] for row in run(capsys, "runs", "list")["runs"]} == set(found)
+    assert run(capsys, "runs", "show", found[0])["status"]["state"] == "finished"
+    assert run(capsys, "runs", "delete", found[0], "--yes")["state"] == "deleted"
+    assert len(run(capsys, "runs", "list")["runs"]) == 1
+
+
+def test_resume(capsys, options):
+    from pruning import RunConfig
+    from pruning.runs.worker import execute
+
+    config = run(capsys, "prune", *options)["config"]
+    interrupted = RunStore().create(RunConfig.create(**config))
+
+    def stop(event):
+        if getattr(event, "number", None) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(interrupted, on_event=stop)
+    assert run(capsys, "runs", "list")["runs"][0]["state"] == "cancelled"
+    assert run(capsys, "runs", "resume", interrupted.id)["achieved_ratio"] == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("command", ["prune", "compare", "runs list", "calibrate", "score", "evaluate"])
+def test_people_get_tables(capsys, options, command):
+    name, *rest = command.split()
+    needs_options = name in ("prune", "calibrate", "score", "evaluate")
+    if not needs_options:
+        main(["prune", *options, "--json"])
+        capsys.readouterr()
+    assert main([name, *rest, *(options if needs_options else [])]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["prune", "--ratio", "1.5"], "Ratio is 1.5"),
+        (["prune", "--ratio", "much"], "invalid float value: 'much'"),
+        (["prune", "--mixture", "wiki=0,code=0"], "All domain weights are zero"),
+        (["prune", "--mixture", "wiki=-1"], "-1"),
+        (["prune", "--mixture", "poetry=1"], "Unknown domain 'poetry'"),
+        (["prune", "--model", "no-such-model"], "There is no model 'no-such-model'"),
+        (["prune", "--method", "magic"], "invalid choice: 'magic'"),
+        (["prune", "--config", "no-such-file"], "no-such-file"),
+        (["prune", "--domain", "x"], "write NAME=PATH"),
+        (["runs", "show", "nope"], "There is no run 'nope'"),
+        (["runs", "delete", "nope", "--yes"], "There is no run 'nope'"),
+        (["compare"], "no finished runs"),
+        (["evaluate", "--model", "20200101-000000-flap-0000"], "There is no run '20200101-000000-flap-0000'"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, arguments, says):
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    printed = capsys.readouterr()
+    assert code == 2
+    assert says in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert printed.out == ""
+    assert RunStore().all() == []
+
+
+@needs_demo
+def test_the_demo_prunes_in_three_lines():
+    from pruning import RunConfig, prune
+
+    result = prune(RunConfig(samples=4, iterations=2, eval_blocks=4))
+    assert result.perplexity["mean"]["pruned"] > result.perplexity["mean"]["dense"]
+
+
+def test_export_writes_into_the_run_or_where_it_is_told(capsys, options, tmp_path):
+    run_id = run(capsys, "prune", *options, "--ratio", "0.3", "--iterations", "1")["run_id"]
+    found = run(capsys, "export", run_id)
+    assert found["difference"] == 0 and found["path"].endswith(f"{run_id}/exports/hf")
+    assert "trust_remote_code" in found["snippet"]
+    found = run(capsys, "export", run_id, "--format", "gguf", "--type", "f32", "--out", str(tmp_path / "g"))
+    assert found["path"].endswith("tiny-pruned-f32.gguf")
+    checkpoint = str(RunStore().get(run_id).checkpoint)
+    for arguments, words in (
+        (["export", checkpoint, "--format", "gguf", "--type", "q4_k"], "choose one of"),
+        (["export", str(tmp_path)], "no config.json"),
+        (["export", "20991231-2"], "There is no run"),
+        (["export", options[1]], "--out"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert words in error and len(error.strip().splitlines()) == 1

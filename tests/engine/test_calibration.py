@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import torch
+
+from pruning.engine import calibration
+from pruning.engine.calibration import calibrate, calibrate_cached, column_norms
+from pruning.errors import CalibrationError
+from pruning.method.moments import Statistics
+from pruning.models import layers
+from pruning.models.architectures import geometry, layer_views
+from pruning.models.geometry import Site
+from pruning.models.mask import Mask
+from pruning.progress import drain
+from pruning.text.blocks import TokenBlocks
+from tests.conftest import ARCHITECTURES, tiny_model
+
+
+def blocks(domain="a", count=5, seq_len=24, seed=0):
+    ids = np.random.default_rng(seed).integers(0, 256, (count, seq_len))
+    return TokenBlocks(domain, ids, {})
+
+
+def run(model, domains, mask=None):
+    found = drain(calibrate(model, domains, mask or Mask.full(geometry(model))), lambda _: None)
+    return Statistics(found["moments"])
+
+
+@torch.no_grad()
+def hooked(model, ids):
+    """What a plain forward of the whole model feeds into the output projections, in float64."""
+    taken = {}
+
+    def take(site):
+        def hook(_, args):
+            taken[site] = args[0].double().flatten(0, 1)
+
+        return hook
+
+    hooks = [
+        view.projection(kind).register_forward_pre_hook(take(Site(i, kind)))
+        for i, view in enumerate(layer_views(model))
+        for kind in ("attn", "mlp")
+    ]
+    model(input_ids=torch.from_numpy(ids), use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return taken
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_layer_by_layer_equals_hooks_on_a_plain_forward(name, monkeypatch):
+    """Sliding windows, query-key norms and biases included; ragged batches too."""
+    monkeypatch.setitem(layers.BATCH_TOKENS, "cpu", 48)  # batches of 2, 2 and 1 blocks
+    model, domain = tiny_model(name), blocks()
+    moments = run(model, [domain]).moments["a"]
+    for site, x in hooked(model, domain.ids).items():
+        assert moments[site].count == len(x)
+        np.testing.assert_allclose(moments[site].mean, x.mean(dim=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(moments[site].variance, x.var(dim=0), rtol=1e-3, atol=1e-8)
+
+
+def test_domains_do_not_mix():
+    model = tiny_model("qwen2")
+    a, b = blocks("a", seed=1), blocks("b", count=3, seed=2)
+    together, alone = run(model, [a, b]), run(model, [b])
+    for site, moments in alone.moments["b"].items():
+        np.testing.assert_array_equal(together.moments["b"][site].mean, moments.mean)
+
+
+def test_the_model_is_left_as_it_was():
+    model = tiny_model("mistral_window")
+    ids = torch.from_numpy(blocks().ids)
+    with torch.no_grad():
+        before = model(ids).logits
+        run(model, [blocks()])
+        torch.testing.assert_close(model(ids).logits, before, rtol=0, atol=0)
+    assert not any("forward" in vars(view.layer) for view in layer_views(model))
+
+
+def test_progress_counts_every_token_in_every_layer():
+    model = tiny_model("qwen2")
+    seen = list(calibrate(model, [blocks()], Mask.full(geometry(model))))
+    assert seen[-1].done == seen[-1].total == 5 * 24 * 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_activations_that_are_not_finite_name_the_layer(value):
+    model = tiny_model("qwen2")
+    model.model.layers[1].mlp.up_proj.weight.data[5] = value
+    with pytest.raises(CalibrationError, match=r"layer 1, mlp: .* domain 'a'"):
+        run(model, [blocks()])
+
+
+def test_column_norms():
+    model = tiny_model("qwen2")
+    norm, mean_abs = column_norms(model, Mask.full(geometry(model)))[Site(2, "mlp")]
+    weight = model.model.layers[2].mlp.down_proj.weight.detach().double().numpy()
+    np.testing.assert_allclose(norm, np.sqrt((weight**2).sum(axis=0)), rtol=1e-6)
+    np.testing.assert_allclose(mean_abs, np.abs(weight).mean(axis=0), rtol=1e-6)
+
+
+# --- the cache
+
+
+class Counter:
+    def __init__(self, model):
+        self.calls = 0
+        model.model.layers[0].register_forward_hook(self._count)
+
+    def _count(self, *_):
+        self.calls += 1
+
+
+def cached(model, domains, state="state"):
+    return drain(calibrate_cached(model, domains, Mask.full(geometry(model)), state), lambda _: None)
+
+
+def test_the_second_look_computes_nothing():
+    model = tiny_model("qwen2")
+    counter = Counter(model)
+    first = cached(model, [blocks()])
+    calls = counter.calls
+    second = cached(model, [blocks()])
+    assert counter.calls == calls > 0
+    site = Site(1, "attn")
+    np.testing.assert_array_equal(first.moments["a"][site].m2, second.moments["a"][site].m2)
+
+
+def test_other_tokens_and_other_states_are_computed():
+    model = tiny_model("qwen2")
+    cached(model, [blocks()])
+    counter = Counter(model)
+    for change in ({"seed": 1}, {"count": 4}, {"seq_len": 20}):
+        calls = counter.calls
+        cached(model, [blocks(**change)])
+        assert counter.calls > calls
+    calls = counter.calls
+    cached(model, [blocks()], state="another")
+    assert counter.calls > calls
+
+
+def test_a_broken_cache_file_is_computed_again():
+    model = tiny_model("qwen2")
+    expected = cached(model, [blocks()])
+    (file,) = (calibration.cache_folder() / "moments").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    again = cached(model, [blocks()])
+    site = Site(0, "mlp")
+    np.testing.assert_array_equal(again.moments["a"][site].mean, expected.moments["a"][site].mean)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(monkeypatch):
+    monkeypatch.setenv("PRUNESCOPE_CACHE", "/proc/nowhere")
+    assert cached(tiny_model("qwen2"), [blocks()]).moments["a"]

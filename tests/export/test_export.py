@@ -1,0 +1,497 @@
+import importlib.util
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, SeedOssConfig
+
+from pruning.cli.main import main
+from pruning.errors import ExportError, ModelError, RunError
+from pruning.export import huggingface
+from pruning.export.formats import forms
+from pruning.export.gguf import interleave
+from pruning.export.llamacpp import greedy, logits, open_gguf
+from pruning.export.traits import Traits
+from pruning.export.write import export
+from pruning.models.checkpoint import save
+from pruning.models.folder import describe
+from pruning.models.loading import load
+from tests.conftest import ARCHITECTURES, CONFIGS, SIZES, needs_demo, tiny_folder, tiny_model, tiny_pruned  # noqa: F401
+
+IDS = torch.randint(0, 256, (2, 20), generator=torch.manual_seed(5))
+GREEDY = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 256, "eos_token_id": None}
+# Whatever the scores: the first layer loses heads, or the first two lose groups, and the last none.
+HEADS = {"query_head": ("0.attn.0",), "kv_group": ("0.attn.0-1", "1.attn.2-3")}
+needs_llama_cpp = pytest.mark.skipif(
+    not importlib.util.find_spec("llama_cpp"),
+    reason="llama-cpp-python is not installed: see requirements-gguf.txt",
+)
+
+
+@pytest.fixture
+def checkpoint(text_file, tmp_path, monkeypatch):
+    """Writes the checkpoint of a tiny pruned model; `dense` changes its config."""
+    monkeypatch.setitem(CONFIGS, "seed_oss", lambda: SeedOssConfig(**SIZES, head_dim=8))
+
+    def make(name, dense=None, **options):
+        original = CONFIGS[name]
+
+        def config():
+            made = original()
+            for key, value in (dense or {}).items():
+                setattr(made, key, value)
+            return made
+
+        monkeypatch.setitem(CONFIGS, name, config)
+        if "allocation" not in options:
+            unit = "kv_group" if name == "llama_mha" else options.get("attention_unit", "kv_group")
+            options = {"remove": HEADS[unit], "keep": ("2.attn",), **options}
+        done = tiny_pruned(name, text_file, **options)
+        record = {"config": {"method": "iterative", "mixture": {"text": 1.0}}}
+        folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", record, done.mask)
+        return folder, done.loaded
+
+    return make
+
+
+def no_code(folder):
+    """A stock home: nothing in it but weights and what transformers knows."""
+    return not list(folder.glob("*.py")) and "auto_map" not in json.loads(
+        (folder / "config.json").read_text()
+    )
+
+
+@pytest.mark.parametrize(  # every pair of these three occurs
+    ("iterations", "unit", "tied"),
+    [(1, "kv_group", True), (1, "query_head", False), (5, "kv_group", False), (5, "query_head", True)],
+)
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "seed_oss"])
+@torch.no_grad()
+def test_different_widths_load_with_the_modelling_file(name, iterations, unit, tied, checkpoint, tmp_path):
+    options = {"iterations": iterations, "attention_unit": unit}
+    folder, loaded = checkpoint(name, {"tie_word_embeddings": tied}, **options)
+    layers = describe(str(folder)).geometry.layers
+    assert len({layer.heads for layer in layers}) > 1  # heads were cut, and not the same everywhere
+    if unit == "query_head" and name != "llama_mha":
+        assert len({layer.group for layer in layers}) > 1
+    else:
+        assert len({layer.kv_heads for layer in layers}) > 1
+    done = export(folder, "hf", tmp_path / "hf")
+    assert done.difference == 0
+    assert done.form.architecture.startswith("Pruned")
+    back = AutoModelForCausalLM.from_pretrained(done.path, trust_remote_code=True)
+    assert type(back).__name__ == done.form.architecture
+    assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
+    # generation with the cache of keys and values, and a batch whose rows are padded
+    padding = torch.ones_like(IDS)
+    padding[0, :5] = 0
+    for model in (back, loaded.model):
+        assert model.generate(IDS, attention_mask=padding, **GREEDY).shape == (2, 28)
+    assert torch.equal(
+        back.generate(IDS, attention_mask=padding, **GREEDY),
+        loaded.model.generate(IDS, attention_mask=padding, **GREEDY),
+    )
+    # and this project reads its own export
+    assert torch.equal(load(str(done.path)).model(IDS).logits, loaded.model(IDS).logits)
+    assert describe(str(done.path)).geometry == describe(str(folder)).geometry
+
+
+def test_a_modelling_file_needs_the_users_yes(checkpoint, tmp_path):
+    done = export(checkpoint("qwen2")[0], "hf", tmp_path / "hf")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        AutoModelForCausalLM.from_pretrained(done.path)
+
+
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+@torch.no_grad()
+def test_the_modelling_file_compiles(backend, checkpoint, tmp_path):
+    if backend == "inductor" and not shutil.which("g++"):
+        pytest.skip("there is no C++ compiler")
+    heads = {"remove": ("0.attn.0",), "keep": ("1.attn",), "attention_unit": "query_head"}
+    folder, loaded = checkpoint("llama_gqa_bias", {"num_hidden_layers": 2}, iterations=1, **heads)
+    assert {layer.group for layer in describe(str(folder)).geometry.layers} == {1, 2}
+    done = export(folder, "hf", tmp_path / "hf")
+    back = AutoModelForCausalLM.from_pretrained(done.path, trust_remote_code=True)
+    compiled = torch.compile(back, backend=backend, fullgraph=True)
+    ours = loaded.model(IDS).logits
+    torch.testing.assert_close(compiled(IDS, use_cache=False).logits, ours, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["kv_group", "query_head"])
+@torch.no_grad()
+def test_a_static_cache_has_each_layers_own_width(unit, checkpoint, tmp_path):
+    folder, loaded = checkpoint("qwen2", attention_unit=unit)
+    done = export(folder, "hf", tmp_path / "hf")
+    back = AutoModelForCausalLM.from_pretrained(done.path, trust_remote_code=True)
+    static = back.generate(IDS, cache_implementation="static", **GREEDY)
+    assert torch.equal(static, loaded.model.generate(IDS, **GREEDY))
+
+
+STOCK = {
+    ("qwen2", "bias"): "LlamaForCausalLM",
+    ("qwen2", "none"): "Qwen2ForCausalLM",
+    ("qwen3", "none"): "Qwen3ForCausalLM",
+    ("llama_mha", "bias"): "LlamaForCausalLM",
+    ("llama_mha", "none"): "LlamaForCausalLM",
+    ("llama_gqa_bias", "bias"): "LlamaForCausalLM",
+    ("mistral_window", "none"): "MistralForCausalLM",
+    ("seed_oss", "bias"): "LlamaForCausalLM",
+    ("seed_oss", "none"): "SeedOssForCausalLM",
+}
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(("name", "compensation"), STOCK)
+@torch.no_grad()
+def test_equal_widths_load_in_stock_transformers(name, compensation, tied, checkpoint, tmp_path):
+    options = {"compensation": compensation, "allocation": "uniform", "ratio": 0.5}
+    folder, loaded = checkpoint(name, {"tie_word_embeddings": tied}, **options)
+    assert describe(str(folder)).geometry.layers[0].heads < 8
+    done = export(folder, "hf", tmp_path / "hf")
+    assert done.form.architecture == STOCK[name, compensation] and no_code(done.path)
+    back, report = AutoModelForCausalLM.from_pretrained(done.path, output_loading_info=True)
+    assert type(back).__name__ == done.form.architecture
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
+    assert torch.equal(back.generate(IDS, **GREEDY), loaded.model.generate(IDS, **GREEDY))
+    assert AutoTokenizer.from_pretrained(done.path)("a b").input_ids == loaded.tokenizer("a b").input_ids
+
+
+@pytest.mark.parametrize("multiple", [8, 64, 128])
+@torch.no_grad()
+def test_equal_and_rounded_widths_load_in_stock_transformers(multiple, checkpoint, tmp_path):
+    options = {"allocation": "equal", "round_to": multiple, "iterations": 1}
+    folder, loaded = checkpoint("qwen2", {"intermediate_size": 5 * multiple}, **options)
+    width = describe(str(folder)).geometry.layers[0].channels
+    assert width % multiple == 0 and width < 5 * multiple
+    done = export(folder, "hf", tmp_path / "hf")
+    back = AutoModelForCausalLM.from_pretrained(done.path)
+    assert no_code(done.path) and back.config.intermediate_size == width
+    assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
+
+
+def test_a_layer_of_which_nothing_else_is_cut_is_rounded_as_well(checkpoint):
+    folder, _ = checkpoint("qwen2", {"intermediate_size": 60}, round_to=8, keep=("1.mlp.8-59",))
+    widths = [layer.channels for layer in describe(str(folder)).geometry.layers]
+    assert widths[1] == 56 and all(width % 8 == 0 for width in widths)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "mistral_window"])
+@torch.no_grad()
+def test_heads_that_do_not_divide_the_width_keep_their_architecture_without_biases(
+    name, checkpoint, tmp_path
+):
+    folder, loaded = checkpoint(name, allocation="uniform", ratio=0.3, compensation="none")
+    assert describe(str(folder)).geometry.layers[0].heads == 6
+    back = AutoModelForCausalLM.from_pretrained(export(folder, "hf", tmp_path / "hf").path)
+    assert back.config.model_type == name.split("_")[0]
+    assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
+
+
+@torch.no_grad()
+def test_heads_that_do_not_divide_the_width_go_to_seed_oss(checkpoint, tmp_path):
+    # three of four key-value heads left with two query heads each: 32 / 6 is not whole
+    folder, loaded = checkpoint("qwen2", allocation="uniform", ratio=0.3)
+    assert describe(str(folder)).geometry.layers[0].heads == 6
+    done = export(folder, "hf", tmp_path / "hf")
+    assert done.form.architecture == "SeedOssForCausalLM" and no_code(done.path)
+    back = AutoModelForCausalLM.from_pretrained(done.path)
+    assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
+    assert torch.equal(load(str(done.path)).model(IDS).logits, loaded.model(IDS).logits)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "llama_mha", "llama_gqa_bias"])
+@torch.no_grad()
+def test_padding_is_exact_and_stock(name, checkpoint, tmp_path):
+    folder, loaded = checkpoint(name)
+    done = export(folder, "padded", tmp_path / "padded")
+    back = AutoModelForCausalLM.from_pretrained(done.path)
+    assert no_code(done.path)
+    assert torch.allclose(back(IDS).logits, loaded.model(IDS).logits, atol=1e-5)
+
+
+@torch.no_grad()
+def test_masks_cut_the_dense_model_again(tiny_folder, text_file, tmp_path, monkeypatch):  # noqa: F811
+    from pruning import RunConfig
+    from pruning.engine.loop import prune_loaded
+
+    settings = {"mixture": {"text": 1}, "domains": {"text": str(text_file)}, "samples": 4, "seq_len": 24}
+    tiny_model("qwen2").bfloat16().save_pretrained(tiny_folder)  # biases are written in the run's float32
+    monkeypatch.chdir(tiny_folder.parent)
+    config = RunConfig.create(model=tiny_folder.name, ratio=0.4, eval_blocks=0, **settings)
+    *_, done = prune_loaded(load(config.model), config)
+    record = {"config": config.model_dump(mode="json")}
+    folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", record, done.mask)
+    masks = export(folder, "masks", tmp_path / "masks")
+    monkeypatch.chdir("/")  # the dense model was named by a relative path
+    assert masks.difference == 0 and masks.bytes < 20_000
+    assert torch.equal(load(str(masks.path)).model(IDS).logits, done.loaded.model(IDS).logits)
+    assert describe(str(masks.path)).geometry == describe(str(folder)).geometry
+
+    other = tmp_path / "other"  # another seed: only its weights are different
+    tiny_model("qwen2", seed=1).save_pretrained(other)
+    done.loaded.tokenizer.save_pretrained(other)
+    content = json.loads((masks.path / "pruning.json").read_text())
+    assert content["base"] == str(tiny_folder)
+    (masks.path / "pruning.json").write_text(json.dumps(content | {"base": str(other)}))
+    with pytest.raises(ModelError, match="was made for another one"):
+        load(str(masks.path))
+    (masks.path / "pruning.json").write_text(json.dumps(content))
+    for name in ("mask.safetensors", "biases.safetensors"):
+        whole = (masks.path / name).read_bytes()
+        (masks.path / name).write_bytes(whole[:-20])
+        with pytest.raises(ModelError, match="cannot be read"):
+            load(str(masks.path))
+        (masks.path / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "options", "way_out"),
+    [
+        ("qwen2", "padded", {"allocation": "uniform"}, "--format hf"),
+        ("qwen3", "padded", {}, "--format hf"),
+        ("qwen3", "gguf", {}, "--format hf"),
+        ("mistral_window", "gguf", {}, "--format hf"),
+        ("mistral_window", "padded", {}, "--format hf"),
+        ("llama_mha", "masks", {}, "--format hf"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_form_that_would_do(
+    name, format, options, way_out, checkpoint, tmp_path
+):
+    folder, _ = checkpoint(name, **options)
+    offered = {form.format: form for form in forms(Traits.read(folder))}
+    assert way_out in offered[format].refusal and not offered["hf"].refusal
+    with pytest.raises(ExportError, match=way_out):
+        export(folder, format, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_types_and_places_that_make_no_sense_are_refused(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    with pytest.raises(ExportError, match="q8_0"):
+        export(folder, "hf", tmp_path / "out", "q8_0")
+    with pytest.raises(ExportError, match="the checkpoint itself"):
+        export(folder, "hf", folder)
+    assert (folder / "model.safetensors").exists()
+
+
+def test_an_export_replaces_an_earlier_one_and_nothing_else(checkpoint, tmp_path, monkeypatch):
+    folder, _ = checkpoint("qwen2")
+    for format in ("hf", "padded", "gguf", "hf"):
+        export(folder, format, tmp_path / "out")
+    thesis = tmp_path / "documents" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    monkeypatch.chdir(thesis.parent)
+    for out in (thesis.parent, thesis, ".", ".."):
+        with pytest.raises((RunError, ExportError)) as error:
+            export(folder, "hf", out)
+        assert "\n" not in str(error.value)
+    assert thesis.read_text() == "years of work" and (folder / "model.safetensors").exists()
+
+
+def test_what_computes_something_else_is_not_kept(checkpoint, tmp_path, monkeypatch):
+    folder, _ = checkpoint("qwen2")
+    faithful = huggingface.padded_state
+
+    def faulty(*arguments):
+        state = faithful(*arguments)
+        return state | {"model.norm.weight": 1.1 * state["model.norm.weight"]}
+
+    monkeypatch.setattr(huggingface, "padded_state", faulty)
+    with pytest.raises(RunError, match="computes something else: a logit differs by"):
+        export(folder, "padded", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def changed(folder, name, value):
+    """The checkpoint with one number of a tensor changed."""
+    state = load_file(folder / "model.safetensors")
+    state[name].view(-1)[0] = value
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_a_model_without_finite_logits_is_not_exported(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    changed(folder, "model.layers.0.mlp.up_proj.weight", float("nan"))
+    for format, reason in (("hf", "own logits reach nan"), ("gguf", "cannot hold its values")):
+        with pytest.raises(ExportError, match=reason):
+            export(folder, format, tmp_path / "out")
+
+
+def test_an_export_says_where_it_comes_from(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    for format, file in (("hf", "pruning.json"), ("padded", "prunescope.json"), ("gguf", "prunescope.json")):
+        out = export(folder, format, tmp_path / format).path
+        record = json.loads(((out.parent if format == "gguf" else out) / file).read_text())
+        assert record["config"]["mixture"] == {"text": 1.0} and "torch" in record["versions"]
+    custom = tmp_path / "hf"
+    assert "mask" not in json.loads((custom / "pruning.json").read_text())
+    stock = export(custom, "padded", tmp_path / "again").path
+    assert json.loads((stock / "prunescope.json").read_text())["config"]["method"] == "iterative"
+    config = json.loads((stock / "config.json").read_text())
+    assert not {"output_bias", "allow_global_per_layer_attribute_access", "per_layer_config"} & config.keys()
+
+
+def test_how_a_model_generates_goes_with_it(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    generation = {"eos_token_id": [5, 256], "repetition_penalty": 1.25}
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    for format in ("hf", "padded"):
+        written = export(folder, format, tmp_path / format).path / "generation_config.json"
+        assert generation.items() <= json.loads(written.read_text()).items()
+
+
+def test_our_loader_runs_no_code_and_json_is_alone_on_standard_output(
+    checkpoint, tmp_path, capfd, monkeypatch
+):
+    custom = export(checkpoint("qwen2")[0], "hf", tmp_path / "hf").path
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    capfd.readouterr()
+    assert main(["export", str(custom), "--out", str(tmp_path / "again"), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["architecture"] == "PrunedQwen2ForCausalLM"
+
+
+def test_the_snippet_of_a_custom_export_asks_nothing(checkpoint, tmp_path):
+    done = export(checkpoint("qwen2")[0], "hf", tmp_path / "hf")
+    command = [sys.executable, "-c", done.snippet + '\nprint(tokenizer("a").input_ids)']
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path)
+    assert result.returncode == 0 and result.stdout.startswith("["), result.stderr
+
+
+def test_weights_can_be_written_smaller(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    whole, half = export(folder, "hf", tmp_path / "a"), export(folder, "hf", tmp_path / "b", "bf16")
+    sizes = [(done.path / "model.safetensors").stat().st_size for done in (whole, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert half.difference == 0  # against the checkpoint in the same type
+
+
+# --- GGUF ------------------------------------------------------------------------------------------------
+
+
+def test_rows_go_from_halves_to_pairs():
+    rows = torch.arange(8.0)[:, None]  # one head of 8: halves 0-3 and 4-7
+    assert interleave(rows, 8).flatten().tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "reason"),
+    [
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Metaspace"}}, "not a byte-level BPE"),
+        ("config.json", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "type 'yarn'"),
+    ],
+)
+def test_what_llama_cpp_cannot_compute_is_known_beforehand(file, change, reason, checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
+    offered = {form.format: form for form in forms(Traits.read(folder))}
+    assert reason in offered["gguf"].refusal and offered["gguf"].refusal.endswith("use --format hf.")
+    with pytest.raises(ExportError, match=reason):
+        export(folder, "gguf", tmp_path / "out")
+
+
+def test_norms_and_biases_keep_their_precision(checkpoint, tmp_path):
+    from gguf import GGUFReader
+
+    folder, _ = checkpoint("qwen2")
+    state = load_file(folder / "model.safetensors")
+    reader = GGUFReader(export(folder, "gguf", tmp_path / "gguf", "bf16").path)
+    written = {tensor.name: tensor.data for tensor in reader.tensors}
+    for name, original in (
+        ("output_norm.weight", "model.norm.weight"),
+        ("blk.0.ffn_down.bias", "model.layers.0.mlp.down_proj.bias"),
+    ):
+        assert np.array_equal(written[name], state[original].numpy())
+
+
+def test_a_weight_beyond_a_type_is_refused(checkpoint, tmp_path):
+    folder, _ = checkpoint("qwen2")
+    changed(folder, "model.layers.0.mlp.up_proj.weight", 1e6)
+    with pytest.raises(ExportError, match=r"'blk\.0\.ffn_up\.weight' .* f16 cannot hold .* --type"):
+        export(folder, "gguf", tmp_path / "gguf", "f16")
+    assert export(folder, "gguf", tmp_path / "gguf", "bf16").path.exists()
+
+
+def test_several_chat_templates_go_along(checkpoint, tmp_path):
+    from gguf import GGUFReader
+
+    folder, loaded = checkpoint("qwen2")
+    loaded.tokenizer.chat_template = {"default": "one", "tool_use": "two"}
+    loaded.tokenizer.save_pretrained(folder)
+    for _ in range(2):  # the second replaces the first
+        export(folder, "hf", tmp_path / "hf")
+    reader = GGUFReader(export(folder, "gguf", tmp_path / "gguf").path)
+    assert reader.get_field("tokenizer.chat_template").contents() == "one"
+    assert reader.get_field("tokenizer.chat_template.tool_use").contents() == "two"
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
+def test_a_gguf_file_holds_every_layers_own_widths(kind, checkpoint, tmp_path):
+    from gguf import GGUFReader
+
+    folder, _ = checkpoint("qwen2")
+    layers = describe(str(folder)).geometry.layers
+    assert len(set(layers)) > 1
+    reader = GGUFReader(export(folder, "gguf", tmp_path / "gguf", kind).path)
+
+    def array(name):
+        return [int(v) for v in reader.get_field(f"deci.{name}").contents()]
+
+    assert array("feed_forward_length") == [layer.channels for layer in layers]
+    assert array("attention.head_count") == [layer.heads for layer in layers]
+    assert array("attention.head_count_kv") == [layer.kv_heads for layer in layers]
+    names = {tensor.name for tensor in reader.tensors}
+    biased = json.loads((folder / "pruning.json").read_text())["biased"]
+    parts = {"attn": "attn_output", "mlp": "ffn_down"}
+    for site, has_bias in biased.items():
+        layer, part = site.split(".")
+        assert (f"blk.{layer}.{parts[part]}.bias" in names) == has_bias
+    assert {"blk.1.attn_q.bias", "blk.2.ffn_down.bias"} <= names
+    assert "output.weight" not in names  # tied
+
+
+@needs_llama_cpp
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    list(itertools.product(["qwen2", "llama_mha", "llama_gqa_bias", "seed_oss"], ["kv_group", "query_head"])),
+)
+@torch.no_grad()
+def test_llama_cpp_computes_the_same_logits(name, unit, checkpoint, tmp_path):
+    folder, loaded = checkpoint(name, attention_unit=unit)
+    llm = open_gguf(export(folder, "gguf", tmp_path / "gguf", "f32").path)
+    theirs, ours = logits(llm, IDS[0].tolist()), loaded.model(IDS[:1]).logits[0].numpy()
+    assert np.abs(theirs - ours).max() < 0.005 * np.abs(ours).max()
+    assert (theirs.argmax(1) == ours.argmax(1)).all()
+
+
+@needs_llama_cpp
+@needs_demo
+@torch.no_grad()
+def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
+    from pruning import RunConfig
+    from pruning.engine.blocks import evaluation_blocks
+    from pruning.engine.loop import prune_loaded
+
+    config = RunConfig.create(iterations=2, samples=8, eval_blocks=0)
+    *_, done = prune_loaded(load("demo", "cpu"), config)
+    model, tokenizer = done.loaded.model, done.loaded.tokenizer
+    folder = save(model, tokenizer, tmp_path / "model", {}, done.mask)
+    llm = open_gguf(export(folder, "gguf", tmp_path / "gguf", "f32").path)
+    prompt = "The river rises in the north.\n\nIt's 12345 metres, na\u00efve?  def f(x):\n    return x"
+    for blocks in evaluation_blocks(config.replace(eval_blocks=1), tokenizer, model):
+        ids = blocks.ids[0].tolist()
+        theirs, ours = logits(llm, ids), model(torch.tensor([ids])).logits[0].numpy()
+        assert np.abs(theirs - ours).max() < 0.005 * np.abs(ours).max()
+        assert (theirs.argmax(1) == ours.argmax(1)).mean() > 0.99
+    assert llm.tokenize(prompt.encode(), add_bos=False) == tokenizer(prompt).input_ids
+    start = tokenizer("The city of", return_tensors="pt")
+    ours = model.generate(**start, max_new_tokens=24, do_sample=False)[0, start.input_ids.shape[1] :]
+    assert greedy(llm, start.input_ids[0].tolist(), 24) == ours.tolist()

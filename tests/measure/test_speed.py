@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from pruning.cli.main import main
+from pruning.errors import ConfigError
+from pruning.measure.speed import bench, lengths_within, size
+from pruning.progress import drain
+from tests.conftest import tiny_loaded, tiny_pruned
+
+
+def test_sizes_are_counted_by_hand(text_file):
+    dense = size(tiny_loaded("llama_mha"))
+    layer = 4 * 32 * 32 + 3 * 32 * 48
+    assert dense.linear_parameters == 3 * layer
+    assert dense.parameters == 3 * (layer + 2 * 32) + 32 + 2 * 257 * 32  # norms, embedding and head
+    assert dense.memory_bytes == 4 * dense.parameters
+    assert dense.cache_bytes == 2 * 3 * 8 * 4 * 4  # keys and values, layers, heads, head_dim, float32
+    pruned = size(tiny_pruned("llama_mha", text_file).loaded)
+    assert pruned.linear_parameters < 0.6 * dense.linear_parameters
+    assert pruned.cache_bytes <= dense.cache_bytes
+
+
+def test_models_are_timed_at_every_batch_and_length():
+    models = [tiny_loaded("qwen2"), tiny_loaded("llama_mha")]
+    seen = []
+    found = drain(bench(models, (1, 2), (8, 16), new_tokens=2, repeats=2), seen.append)
+    assert [(m.model, m.batch, m.length) for m in found] == [
+        (name, batch, length) for length in (8, 16) for batch in (1, 2) for name in ("qwen2", "llama_mha")
+    ]
+    for m in found:
+        for speed in (m.prefill, m.decode):
+            assert 0 < speed.lowest <= speed.median <= speed.highest
+    assert seen[-1].done == seen[-1].total == 4 * 4
+
+
+def test_a_length_beyond_the_context_is_refused():
+    with pytest.raises(ConfigError, match="context"):
+        drain(bench([tiny_loaded("qwen2")], (1,), (64,), new_tokens=1), lambda _: None)
+
+
+def test_the_command_compares_models(tiny_folder, capsys):
+    arguments = ["bench", str(tiny_folder), str(tiny_folder), "--batch", "1", "--lengths", "8"]
+    arguments += ["--new-tokens", "2", "--repeats", "2", "--device", "cpu"]
+    assert main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["models"]) == len(found["speed"]) == 2 and found["device"] == "cpu"
+    assert main(arguments) == 0
+    assert "prefill" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--batch", "--lengths", "--repeats", "--new-tokens"])
+@pytest.mark.parametrize("value", ["0", "a", "", "-1", "1,,2"])
+def test_what_is_no_number_from_1_up_is_refused(option, value, capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "demo", f"{option}={value}"])
+    message = capsys.readouterr().err.strip()
+    assert "is no whole number from 1 up" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("counts", [{"repeats": 0}, {"new_tokens": 0}, {"batches": ()}])
+def test_there_is_something_to_time(counts):
+    with pytest.raises(ConfigError, match="give 1 or more"):
+        drain(bench([tiny_loaded("qwen2")], **{"lengths": (8,), **counts}), lambda _: None)
+
+
+def test_the_default_lengths_stay_within_the_context():
+    tiny = tiny_loaded("qwen2")  # 64 tokens
+    assert lengths_within([tiny], 16) == (48,)
+    tiny.model.config.max_position_embeddings = 1024
+    assert lengths_within([tiny], 16) == (128, 512)

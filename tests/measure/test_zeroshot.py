@@ -1,0 +1,429 @@
+"""Zero-shot accuracy is the harness's own; differences carry paired error bars."""
+
+import io
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub.utils._hf_uris import parse_hf_uri
+from scipy import stats
+
+from pruning.errors import ConfigError
+from pruning.measure.significance import average_delta, paired_delta, standard_error
+from pruning.measure.tasks import LOCAL_TASKS, _harness, expand, leaves, load_task, local_file, task_manager
+from pruning.measure.zeroshot import TaskResult, compare, zero_shot
+from pruning.models.loading import load
+from pruning.paths import ASSETS
+from pruning.progress import drain
+from tests.conftest import needs_demo
+
+BENCHMARKS = (
+    Path(os.environ.get("PRUNESCOPE_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+    / "benchmarks"
+)
+needs_benchmarks = pytest.mark.skipif(
+    not BENCHMARKS.is_dir(), reason="no local benchmark data (PRUNESCOPE_DATA)"
+)
+
+
+def ask(tasks, **options):
+    return drain(zero_shot(load("demo"), tasks, "demo", **options), lambda _: None)
+
+
+@needs_demo
+def test_accuracies_are_the_harnesss_own_item_by_item():
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    loaded = load("demo")
+    mine = ask(["prunescope_arithmetic"], limit=40)["prunescope_arithmetic"]
+    with task_manager() as manager:
+        theirs = lm_eval.simple_evaluate(
+            model=HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=7),
+            tasks=["prunescope_arithmetic"],
+            task_manager=manager,
+            limit=40,
+        )
+    found = theirs["results"]["prunescope_arithmetic"]
+    assert mine.items == 40
+    assert mine.accuracy["acc"] == pytest.approx(found["acc,none"])
+    assert mine.accuracy["acc_norm"] == pytest.approx(found["acc_norm,none"])
+    assert mine.standard_error() == pytest.approx(found["acc_stderr,none"])
+    samples = sorted(theirs["samples"]["prunescope_arithmetic"], key=lambda s: s["doc_id"])
+    assert mine.correct["acc"] == [int(s["acc"]) for s in samples]
+
+
+@needs_demo
+def test_what_was_asked_once_is_not_asked_again(monkeypatch):
+    import lm_eval
+
+    first = ask(["prunescope_agreement"], limit=10)
+    monkeypatch.setattr(lm_eval, "simple_evaluate", None)
+    assert ask(["prunescope_agreement"], limit=10) == first
+    with pytest.raises(TypeError):
+        ask(["prunescope_agreement"], limit=11)
+
+
+@needs_demo
+def test_other_items_are_asked_again(monkeypatch, tmp_path):
+    import shutil
+
+    from pruning.measure import tasks, zeroshot
+
+    (tmp_path / "assets").mkdir()
+    shutil.copytree(zeroshot.ASSETS / "tasks", tmp_path / "assets" / "tasks")
+    for module in (tasks, zeroshot):
+        monkeypatch.setattr(module, "ASSETS", tmp_path / "assets")
+    first = ask(["prunescope_agreement"], limit=20)["prunescope_agreement"]
+    items = tmp_path / "assets" / "tasks" / "agreement.jsonl"
+    rows = [json.loads(line) for line in items.read_text().splitlines()]
+    items.write_text("".join(json.dumps({**row, "label": 1 - row["label"]}) + "\n" for row in rows))
+    again = ask(["prunescope_agreement"], limit=20)["prunescope_agreement"]
+    assert again.correct["acc"] == [1 - right for right in first.correct["acc"]]
+
+
+SIZES = {"arc_challenge": 1172, "arc_easy": 2376, "hellaswag": 10042, "openbookqa": 500, "piqa": 1838}
+SIZES |= {"winogrande": 1267, "boolq": 3270}
+
+
+@needs_benchmarks
+@pytest.mark.parametrize("name", LOCAL_TASKS)
+def test_local_copies_make_the_harnesss_own_requests(name, monkeypatch):
+    """The unmodified task of the harness, given the same rows by whatever loads its data from the hub."""
+    import datasets
+    from lm_eval.api import task as harness
+
+    load_dataset = datasets.load_dataset
+    asked_for = []
+
+    def local_rows(path, name=None, **_):
+        asked_for.append((path, name))
+        rows = load_dataset("json", data_files=str(local_file(BENCHMARKS, task)), split="train")
+        return datasets.DatasetDict(dict.fromkeys(("train", "validation", "test"), rows))
+
+    task = name
+    with task_manager(BENCHMARKS, names=[name]) as manager:
+        mine = load_task(manager, name)
+        monkeypatch.setattr(harness.datasets, "load_dataset", local_rows)
+        theirs = _harness().load([name])["tasks"][name]
+    assert asked_for and asked_for[0][0] != "json"
+    assert len(mine.eval_docs) == len(theirs.eval_docs) == SIZES[name]
+    for built in (mine, theirs):
+        built.build_all_requests(limit=200)
+    assert len(mine.instances) == len(theirs.instances) >= 400
+    for ours, wanted in zip(mine.instances, theirs.instances, strict=True):
+        assert ours.args == wanted.args and ours.request_type == wanted.request_type
+        assert ours.doc == wanted.doc and ours.idx == wanted.idx
+    assert [mine.doc_to_target(row) for row in mine.eval_docs] == [
+        theirs.doc_to_target(row) for row in theirs.eval_docs
+    ]
+
+
+@needs_demo
+@needs_benchmarks
+def test_the_papers_tasks_run_offline():
+    results = ask(["paper"], data=BENCHMARKS, limit=4)
+    assert set(results) == set(expand(["paper"]))
+    assert all(result.items == 4 and result.limit == 4 for result in results.values())
+
+
+@needs_demo
+def test_unknown_tasks_and_missing_data_are_one_sentence():
+    with pytest.raises(ConfigError, match="no task 'nonsense'"):
+        ask(["nonsense"])
+    with pytest.raises(ConfigError, match="no folder"):
+        ask(["paper"], data="/no/such/folder")
+    with pytest.raises(ConfigError, match="'piqa' cannot be read .* local copies"):
+        ask(["piqa"])
+
+
+@pytest.fixture
+def task_folder(tmp_path):
+    """Writes a task of two-way choices; `rows` are its data, `changes` go into its YAML."""
+    import yaml
+
+    def write(name, rows, **changes):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows))
+        content = {
+            "task": name,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(file)}},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "{{context}}",
+            "doc_to_choice": "{{choices}}",
+            "doc_to_target": "label",
+            "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content | changes))
+        return tmp_path
+
+    return write
+
+
+ROWS = [{"context": f"{i} and", "choices": [" one", " two"], "label": i % 2} for i in range(8)]
+
+
+@needs_demo
+@pytest.mark.parametrize(
+    ("rows", "changes", "says"),
+    [
+        ('{"context": "a", "choi', {}, "data of task 'mine' are broken .* JSON Lines"),
+        ([{"question": "a", "label": 0}], {}, "'mine' does not fit its data .*undefined"),
+        ([*ROWS, {"context": "a", "choices": [], "label": 3}], {}, "a row of task 'mine' cannot be asked"),
+        (ROWS, {"output_type": "guess"}, "'mine' does not fit its data .*guess"),
+        (ROWS, {"metric_list": [{"metric": "brier_score"}]}, "'mine' has no accuracy"),
+    ],
+)
+def test_what_is_wrong_with_a_task_is_said(task_folder, rows, changes, says):
+    folder = task_folder("mine", rows, **changes)
+    with pytest.raises(ConfigError, match=says) as caught:
+        ask(["mine"], include=folder)
+    assert "network" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_broken_yaml_is_named(task_folder):
+    folder = task_folder("mine", ROWS)
+    (folder / "mine.yaml").write_text("task: [mine")
+    with (
+        task_manager(include=folder, names=["mine"]) as manager,
+        pytest.raises(ConfigError, match="mine.yaml' is no YAML"),
+    ):
+        leaves(manager, ["mine"], folder)
+
+
+@needs_demo
+def test_a_task_with_another_accuracy_alone_is_compared(task_folder):
+    folder = task_folder("mine", ROWS, metric_list=[{"metric": "acc_norm"}])
+    found = ask(["mine", "prunescope_code"], include=folder, limit=8)
+    assert set(found["mine"].accuracy) == {"acc_norm"}
+    assert found["mine"].limit is None and found["prunescope_code"].limit == 8  # eight is all that it has
+    both = compare(found, found)
+    assert both["tasks"]["mine"].keys() == {"items", "limit", "version", "acc_norm"}
+    wanted = (found["mine"].accuracy["acc_norm"] + found["prunescope_code"].accuracy["acc"]) / 2
+    assert both["average"]["acc"]["dense"] == pytest.approx(wanted)
+    assert (both["average"]["items"], both["average"]["limit"]) == (16, 8)
+
+
+@needs_demo
+def test_probabilities_are_kept_as_they_are(task_folder):
+    (folder := task_folder("mine", ROWS, process_results="!")).joinpath("parts.py").write_text(
+        "def score(doc, results):\n    return {'acc': 0.125 * doc['label'] + 0.5}\n"
+    )
+    text = (
+        (folder / "mine.yaml")
+        .read_text()
+        .replace("process_results: '!'", "process_results: !function parts.score")
+    )
+    (folder / "mine.yaml").write_text(text)
+    found = ask(["mine"], include=folder)["mine"]
+    assert found.correct["acc"] == [0.5, 0.625] * 4
+    assert found.accuracy["acc"] == pytest.approx(0.5625)
+    assert found.standard_error() == pytest.approx(np.std([0.5, 0.625] * 4, ddof=1) / 8**0.5)
+
+
+def test_groups_and_tags_are_spelled_out(task_folder):
+    import yaml
+
+    task_folder("one", ROWS, tag="pair")
+    folder = task_folder("two", ROWS, tag=["pair"])
+    inner = {"group": "inner", "task": ["one"]}
+    (folder / "all.yaml").write_text(yaml.safe_dump({"group": "all", "task": [inner, {"task": "two"}]}))
+    (folder / "odd.yaml").write_text(yaml.safe_dump({"group": "odd", "task": [{"task": "own", "a": 1}]}))
+    with task_manager(include=folder, names=["pair", "all", "odd"]) as manager:
+        assert leaves(manager, ["pair"]) == leaves(manager, ["all"]) == ["one", "two"]
+        with pytest.raises(ConfigError, match="group 'odd' defines 'own' itself"):
+            leaves(manager, ["odd"])
+    with task_manager(names=["mmlu", "ai2_arc"]) as manager:
+        assert leaves(manager, ["ai2_arc"]) == ["arc_challenge", "arc_easy"]
+        assert len(leaves(manager, ["mmlu"])) == 57
+
+
+@needs_demo
+def test_an_answer_is_kept_for_what_computed_it(monkeypatch, tmp_path):
+    from dataclasses import replace
+
+    import torch
+
+    from pruning.measure import zeroshot
+
+    asked = []
+    plain = zeroshot._ask
+    monkeypatch.setattr(zeroshot, "_ask", lambda *args: asked.append(1) or plain(*args))
+    (tmp_path / "own" / "deep").mkdir(parents=True)
+    loaded = load("demo")
+
+    def again(model):
+        drain(zero_shot(model, ["prunescope_code"], "a", limit=2, include=tmp_path / "own"), lambda _: None)
+        return len(asked)
+
+    assert again(loaded) == again(loaded) == 1
+    assert again(replace(loaded, model=loaded.model.to(torch.bfloat16))) == 2
+    (tmp_path / "own" / "deep" / "rows.jsonl").write_text("{}")
+    assert again(loaded) == 3
+    monkeypatch.setattr(zeroshot, "version", lambda _: "another")
+    assert again(loaded) == 4
+
+
+def test_a_data_set_that_is_a_script_comes_from_its_parquet(monkeypatch, task_folder):
+    """Offline: what would load the data is handed local rows, and says what it was asked for."""
+    import datasets
+    from lm_eval.api import task as harness
+
+    asked = []
+
+    def load_dataset(path, name=None, **options):
+        asked.append((path, name, options))
+        if path != "parquet":
+            raise RuntimeError("Dataset scripts are no longer supported, but found piqa.py")
+        rows = datasets.Dataset.from_list(ROWS)
+        return datasets.DatasetDict(dict.fromkeys(options["data_files"], rows))
+
+    monkeypatch.setattr(harness.datasets, "load_dataset", load_dataset)
+    changes = {"dataset_kwargs": {"trust_remote_code": True}, "training_split": "train"}
+    for name, configuration in (("one", None), ("two", "plain_text")):
+        source = {"dataset_path": f"owner/{name}", "dataset_name": configuration}
+        folder = task_folder(name, ROWS, **source, **changes)
+        with task_manager(include=folder, names=[name]) as manager:
+            task = load_task(manager, name)
+        assert task.task_name == name and list(task.eval_docs) == ROWS
+        root = f"hf://datasets/owner/{name}@refs%2Fconvert%2Fparquet/{configuration or '*'}"
+        files = {split: f"{root}/{split}/*.parquet" for split in ("train", "test")}
+        assert asked[-1] == ("parquet", None, {"data_files": files})
+        parsed = parse_hf_uri(files["test"])
+        assert (parsed.id, parsed.revision) == (f"owner/{name}", "refs/convert/parquet")
+        assert parsed.path_in_repo == f"{configuration or '*'}/test/*.parquet"
+
+
+# --- what a difference is worth
+
+
+def test_the_paired_delta_is_that_of_the_differences():
+    rng = np.random.default_rng(0)
+    dense = (rng.random(300) < 0.6).astype(int)
+    pruned = np.where(rng.random(300) < 0.2, 1 - dense, dense)
+    delta = paired_delta(dense.tolist(), pruned.tolist())
+    difference = pruned - dense
+    assert delta.value == pytest.approx(difference.mean())
+    assert delta.standard_error == pytest.approx(difference.std(ddof=1) / math.sqrt(300))
+    lost, won = int((difference < 0).sum()), int((difference > 0).sum())
+    assert delta.p_value == pytest.approx(stats.binomtest(lost, lost + won, 0.5).pvalue)
+
+
+def test_noise_is_not_called_a_gain():
+    assert not paired_delta([1, 0, 1, 0] * 10, [0, 1, 1, 0] * 10).significant
+    assert paired_delta([1] * 30, [0] * 30).significant
+    assert paired_delta([1, 0], [1, 0]).p_value == 1
+
+
+def test_probabilities_are_compared_by_a_permutation_test():
+    rng = np.random.default_rng(1)
+    dense = rng.random(60)
+    shifted = np.clip(dense - 0.1 + 0.1 * rng.standard_normal(60), 0, 1)
+    assert paired_delta(dense.tolist(), shifted.tolist()).significant
+    noise = np.clip(dense + 0.1 * rng.standard_normal(60), 0, 1)
+    delta = paired_delta(dense.tolist(), noise.tolist())
+    wanted = stats.permutation_test(
+        (noise - dense,), np.mean, permutation_type="samples", n_resamples=9999, rng=0
+    )
+    assert delta.p_value == pytest.approx(wanted.pvalue, abs=0.03) and not delta.significant
+
+
+def test_few_items_are_never_significant():
+    alone = paired_delta([1], [0])
+    assert alone.standard_error == math.inf and alone.p_value == 1
+    average = average_delta([([1], [0])] * 4)
+    assert average.value == -1 and average.standard_error == math.inf and not average.significant
+    assert average.p_value == pytest.approx(2 / 2**4, abs=0.02)
+    assert standard_error([1.0]) == math.inf
+    assert average_delta([([1] * 6, [0] * 6)] * 2).significant
+
+
+def test_the_average_weighs_tasks_alike():
+    rng = np.random.default_rng(2)
+    pairs = [((rng.random(n) < 0.6) * 1, (rng.random(n) < 0.5) * 1) for n in (50, 400)]
+    delta = average_delta([(a.tolist(), b.tolist()) for a, b in pairs])
+    assert delta.value == pytest.approx(np.mean([(b - a).mean() for a, b in pairs]))
+    error = math.sqrt(sum((b - a).var(ddof=1) / len(a) for a, b in pairs)) / 2
+    assert delta.standard_error == pytest.approx(error)
+    normal = 2 * stats.norm.sf(abs(delta.value) / error)
+    assert delta.p_value == pytest.approx(normal, abs=0.03)
+
+
+def test_the_average_is_the_plain_mean_over_tasks():
+    def result(name, right, n, norm=True):
+        items = [1] * right + [0] * (n - right)
+        correct = {"acc": items} | ({"acc_norm": items} if norm else {})
+        return TaskResult(name, n, None, dict.fromkeys(correct, right / n), correct, "1")
+
+    found = compare(
+        {"a": result("a", 8, 10), "b": result("b", 50, 100, norm=False)},
+        {"a": result("a", 5, 10), "b": result("b", 40, 100, norm=False)},
+    )
+    for metric in ("acc", "acc_norm"):
+        assert found["average"][metric]["dense"] == pytest.approx(0.65)
+        assert found["average"][metric]["delta"] == pytest.approx(-0.2)
+    json.dumps(found)
+
+
+@needs_demo
+def test_tasks_of_a_folder_are_asked(tmp_path, capsys):
+    """A user's own YAML: one of the demo's tasks under another name, so that the answers must be the same."""
+    import yaml
+
+    from pruning.cli.main import main
+
+    content = {
+        "task": "mine",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(ASSETS / "tasks" / "code.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{context}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "label",
+        "target_delimiter": "",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    arguments = ["evaluate", "--eval-blocks", "1", "--limit", "12", "--task-folder", str(tmp_path)]
+    assert main([*arguments, "--tasks", "mine,prunescope_code", "--device", "cpu", "--json"]) == 0
+    tasks = json.loads(capsys.readouterr().out)["tasks"]
+    assert tasks["mine"]["acc"] == tasks["prunescope_code"]["acc"]
+    assert tasks["mine"]["limit"] == tasks["mine"]["items"] == 12
+
+
+def test_a_limit_is_said_beside_every_number():
+    """Of one item no error is known; of a task without acc its other accuracy is shown, under its name."""
+    from rich.console import Console
+
+    from pruning.cli.terminal import results_table
+    from pruning.files import finite
+    from pruning.visualization import accuracy_figure
+
+    def result(name, metric, items):
+        return TaskResult(name, len(items), len(items), {metric: float(np.mean(items))}, {metric: items}, "1")
+
+    dense = {"a": result("a", "acc", [1.0]), "b": result("b", "acc_norm", [1.0, 0.0])}
+    pruned = {"a": result("a", "acc", [0.0]), "b": result("b", "acc_norm", [1.0, 1.0])}
+    answers = finite(compare(dense, pruned))  # as results.json holds it
+    summary = {"run_id": "r", "parameters": {"dense": 10, "pruned": 5}, "zero_shot": answers}
+    summary["perplexity"] = {"wiki": {"dense": 10.0, "pruned": None}}
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(results_table(summary))
+    lines = console.export_text().splitlines()
+    row = {
+        name: next(line for line in lines if name in line) for name in ("a (1", "b, acc", "average", "wiki")
+    }
+    assert "a (1 items, first 1)" in row["a (1"] and "-100.0 ± unknown ~" in row["a (1"]
+    assert "b, acc_norm (2 items, first 2)" in row["b, acc"] and "+50.0 ± 98.0 ~" in row["b, acc"]
+    assert "average of tasks (3 items, first 2)" in row["average"] and "± unknown ~" in row["average"]
+    assert "infinite" in row["wiki"]
+    assert set(accuracy_figure({"a run": answers["tasks"]}).data[0].y) == {
+        "a (first 1)",
+        "b (acc_norm, first 2)",
+    }

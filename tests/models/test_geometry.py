@@ -1,0 +1,46 @@
+import pytest
+
+from pruning.errors import ModelError
+from pruning.models.architectures import architecture, geometry
+from pruning.models.folder import describe
+from pruning.models.geometry import Geometry, Site
+from tests.conftest import ARCHITECTURES, byte_tokenizer, tiny_model
+
+
+def test_sites_print_and_parse():
+    assert Site.parse(str(Site(12, "mlp"))) == Site(12, "mlp")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_costs_add_up_to_the_parameters_of_the_linear_layers(name):
+    model = tiny_model(name)
+    counted = sum(
+        parameter.numel()
+        for key, parameter in model.model.layers.named_parameters()
+        if "proj" in key and not key.endswith(("o_proj.bias", "down_proj.bias"))
+    )
+    assert geometry(model).linear_parameters == counted
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_config_alone_tells_the_same_geometry(name, tmp_path):
+    model = tiny_model(name)
+    model.save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    summary = describe(str(tmp_path))
+    assert summary.geometry == geometry(model)
+    assert summary.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_geometry_survives_json():
+    shape = geometry(tiny_model("qwen2"))
+    assert Geometry.from_dict(shape.to_dict()) == shape
+
+
+def test_another_architecture_is_refused_by_name():
+    model = tiny_model("qwen2")
+    model.config.model_type = "gpt2"
+    with pytest.raises(
+        ModelError, match="'gpt2' are not supported: supported are qwen2, qwen3, llama, mistral"
+    ):
+        architecture(model)

@@ -1,0 +1,125 @@
+import copy
+
+import pytest
+import torch
+
+from pruning import RunConfig
+from pruning.engine.events import Iteration
+from pruning.engine.loop import prune_loaded
+from pruning.method.compensation import bias as compensate
+from pruning.method.moments import Fused
+from pruning.models.architectures import geometry
+from pruning.models.mask import Mask
+from pruning.models.surgery import mask_channels, output_biases, set_output_biases
+from tests.conftest import ARCHITECTURES, tiny_loaded, tiny_model
+
+IDS = torch.randint(0, 256, (3, 20), generator=torch.manual_seed(5))
+
+
+def pruned(name, text_file, **options):
+    loaded = tiny_loaded(name)
+    config = RunConfig.create(
+        **{
+            "ratio": 0.45,
+            "iterations": 2,
+            "mixture": {"text": 1},
+            "domains": {"text": str(text_file)},
+            "samples": 4,
+            "seq_len": 24,
+            "eval_blocks": 0,
+            **options,
+        }
+    )
+    *_, finished = prune_loaded(loaded, config)
+    return loaded.model, finished.mask
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+@pytest.mark.parametrize("unit", ["kv_group", "query_head"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
+def test_the_pruned_model_equals_its_masked_twin(name, unit, iterations, text_file):
+    model, mask = pruned(name, text_file, attention_unit=unit, iterations=iterations)
+    assert mask.removed_parameters > 0
+    twin = tiny_model(name)
+    mask_channels(twin, mask)
+    set_output_biases(twin, output_biases(model))
+    torch.testing.assert_close(model(IDS).logits, twin(IDS).logits, rtol=1e-4, atol=1e-4)
+    assert geometry(model) == mask.pruned
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
+def test_generation_with_the_cache_equals_generation_without(name, text_file):
+    model, _ = pruned(name, text_file)
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 256, "eos_token_id": None}
+    with_cache = model.generate(IDS[:1], use_cache=True, **options)
+    without = model.generate(IDS[:1], use_cache=False, **options)
+    assert with_cache.tolist() == without.tolist()
+
+
+@torch.no_grad()
+def test_tied_embeddings_stay_tied(text_file):
+    model, _ = pruned("qwen2", text_file)
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+
+
+def test_biases_of_queries_and_keys_are_cut_with_their_rows(text_file):
+    model, mask = pruned("qwen2", text_file)
+    for layer, shape in enumerate(mask.pruned.layers):
+        attention = model.model.layers[layer].self_attn
+        assert attention.q_proj.bias.shape == (shape.heads * 4,)
+        assert attention.v_proj.bias.shape == (shape.kv_heads * 4,)
+
+
+@torch.no_grad()
+def test_compensation_is_exact_where_removed_inputs_equal_their_mean():
+    weight, mean = torch.randn(5, 9), torch.randn(9)
+    removed = torch.tensor([True, False] * 4 + [True])
+    x = torch.randn(7, 9)
+    x[:, removed] = mean[removed]
+    kept = x[:, ~removed] @ weight[:, ~removed].T
+    torch.testing.assert_close(
+        kept + compensate(weight, Fused(7, mean, mean, mean), removed).bias, x @ weight.T
+    )
+
+
+@torch.no_grad()
+def test_compensation_adds_over_iterations(text_file):
+    """The published code assigns the bias; cutting twice must give the sum of both corrections."""
+    model, _ = pruned("llama_gqa_bias", text_file, iterations=4)
+    once = tiny_model("llama_gqa_bias").model.layers[0].mlp.down_proj.bias
+    assert not torch.equal(model.model.layers[0].mlp.down_proj.bias, once)
+    loaded = tiny_loaded("llama_gqa_bias")
+    dense = copy.deepcopy(loaded.model.model.layers[0].mlp.down_proj)
+    seen = []
+
+    def watch(event):
+        if isinstance(event, Iteration) and event.number:
+            seen.append((event.statistics, event.mask, event.delta.biases["0.mlp"].clone()))
+
+    config = RunConfig.create(
+        ratio=0.4,
+        iterations=3,
+        mixture={"text": 1},
+        domains={"text": str(text_file)},
+        samples=4,
+        seq_len=24,
+        eval_blocks=0,
+    )
+    for event in prune_loaded(loaded, config):
+        watch(event)
+    from pruning.models.geometry import Site
+
+    site, expected, before = Site(0, "mlp"), dense.bias.double(), Mask.full(seen[0][1].geometry)
+    for statistics, mask, bias in seen:
+        gone = torch.from_numpy(before.retained[site] & ~mask.retained[site])
+        mean = torch.from_numpy(statistics.moments["text"][site].mean)
+        expected = expected + dense.weight.double()[:, gone] @ mean[gone]
+        torch.testing.assert_close(bias.double(), expected, rtol=1e-5, atol=1e-6)
+        before = mask
+
+
+def test_without_compensation_no_bias_appears(text_file):
+    model, _ = pruned("qwen3", text_file, compensation="none")
+    assert output_biases(model) == {}

@@ -1,0 +1,92 @@
+import time
+
+import pytest
+
+from pruning import RunConfig
+from pruning.cli.main import main
+from pruning.errors import RunError
+from pruning.runs.jobs import job
+from pruning.runs.needs import needs
+from pruning.runs.store import RunStore
+from pruning.runs.worker import prune
+
+
+def ended(task, seconds=120):
+    deadline = time.monotonic() + seconds
+    while task.state == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return task.state
+
+
+def test_a_job_answers_in_a_file_of_its_own(tiny_folder, tmp_path):
+    task = job(RunStore(tmp_path), "generate-x")
+    assert task.state == "none"
+    arguments = ["generate", "a b", "--models", str(tiny_folder), str(tiny_folder), "--tokens", "4"]
+    task.start([*arguments, "--device", "cpu"])
+    with pytest.raises(RunError, match="already"):
+        task.start(arguments)
+    assert ended(task) == "finished"
+    assert task.output["prompt"] == "a b"
+    first, second = task.output["continuations"]
+    assert first["tokens"] <= 4 and first["text"] == second["text"]  # the same model and the same seed
+    assert task.arguments[0] == "generate"
+
+
+def test_a_job_that_fails_says_the_command_lines_sentence(tmp_path):
+    task = job(RunStore(tmp_path), "generate-y")
+    task.start(["generate", "a", "--models", "no/such/model/here"])
+    assert ended(task) == "failed"
+    assert "There is no model" in task.problem
+
+
+def test_a_job_can_be_cancelled(tiny_folder, tmp_path):
+    task = job(RunStore(tmp_path), "z")
+    task.start(["generate", "a", "--models", str(tiny_folder), "--tokens", "40"])
+    task.cancel()
+    assert ended(task, 10) == "failed"
+
+
+@pytest.mark.parametrize("name", ["../x", "", "A", "a/b", ".x"])
+def test_names_of_jobs_stay_in_their_folder(name, tmp_path):
+    with pytest.raises(RunError, match="cannot name"):
+        job(RunStore(tmp_path), name)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"), [("  ", "The prompt is empty"), ("word " * 200, "longer than the context")]
+)
+def test_prompts_that_cannot_be_continued_are_one_sentence(prompt, words, tiny_folder, capsys):
+    assert main(["generate", prompt, "--models", str(tiny_folder), "--device", "cpu"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert words in error[-1]
+
+
+# --- what a run takes --------------------------------------------------------------------------------------
+
+
+def test_needs_are_reckoned_from_the_shape_and_from_runs_before(tiny_folder, text_file, tmp_path):
+    options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
+    options |= {"samples": 4, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "ratio": 0.3}
+    store = RunStore(tmp_path / "runs")
+    config = RunConfig.create(**options, iterations=2)
+    before = needs(config, store)
+    assert before.seconds is None and before.problem == ""
+    run = prune(config, store.root).run
+    written = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+    assert 0.3 * written < before.disk < 3 * written
+    after = needs(config.replace(iterations=6), store)
+    mean = sum(it["seconds"] for it in run.results()["iterations"]) / 2
+    assert after.seconds == pytest.approx(6 * mean) and run.id in after.basis
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tiny_folder, text_file, tmp_path, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("pruning.runs.worker.shutil.disk_usage", lambda _: usage._replace(free=10))
+    config = RunConfig.create(
+        model=str(tiny_folder), domains={"words": str(text_file)}, mixture={"words": 1}, seq_len=24
+    )
+    with pytest.raises(RunError, match="disk space"):
+        prune(config, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,175 @@
+"""The numbers behind the figures; the figures are drawn to see that they can be."""
+
+import numpy as np
+import pytest
+
+from pruning import RunConfig, prune
+from pruning import visualization as viz
+from pruning.models.geometry import Geometry, LayerShape, Site
+from pruning.models.mask import Mask
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from tests.conftest import byte_tokenizer, tiny_model
+
+    root = tmp_path_factory.mktemp("viz")
+    tiny_model("qwen2").save_pretrained(root / "model")
+    byte_tokenizer().save_pretrained(root / "model")
+    for name in "ab":
+        (root / f"{name}.txt").write_text("".join(f"{name * (i % 9)} {i}\n" for i in range(900)))
+    config = RunConfig.create(
+        model=str(root / "model"),
+        mixture={"a": 1, "b": 2},
+        domains={name: str(root / f"{name}.txt") for name in "ab"},
+        samples=4,
+        seq_len=24,
+        iterations=2,
+        eval_blocks=4,
+    )
+    return prune(config, root / "runs").run
+
+
+def test_bins_hold_the_maximum_and_the_mean_of_what_is_there():
+    matrix = np.array([[1.0, 5.0, np.nan, 2.0, np.nan, np.nan], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]])
+    cells, first, last = viz.binned(matrix, 3, "max")
+    np.testing.assert_array_equal(cells, [[5, 2, np.nan], [1, 3, 5]])
+    assert (first.tolist(), last.tolist()) == ([0, 2, 4], [1, 3, 5])
+    np.testing.assert_array_equal(viz.binned(matrix, 3, "mean")[0], [[3, 2, np.nan], [0.5, 2.5, 4.5]])
+
+
+def test_uneven_bins_cover_every_channel_once():
+    _, first, last = viz.binned(np.zeros((1, 101)), 7)
+    assert first[0] == 0
+    assert last[-1] == 100
+    np.testing.assert_array_equal(first[1:], last[:-1] + 1)
+
+
+def test_importance_at_full_width_is_the_logarithm_of_the_scores(run):
+    scores = run.iterations()[1].scores
+    data = viz.importance_data(scores, "mlp")
+    np.testing.assert_allclose(data.values[1], np.log10(scores[Site(1, "mlp")]), rtol=1e-5)
+    ordered = viz.importance_data(scores, "mlp", ordered=True)
+    np.testing.assert_allclose(ordered.values[2], np.sort(data.values[2])[::-1], rtol=1e-6)
+    part = viz.importance_data(scores, "mlp", channels=(10, 19))
+    np.testing.assert_array_equal(part.values, data.values[:, 10:20])
+    assert part.first[0] == 10
+
+
+def test_a_difference_with_itself_is_zero_and_what_is_gone_stays_gone(run):
+    first, second = (iteration.scores for iteration in run.iterations()[1:])
+    same = viz.importance_data(first, "mlp", against=first)
+    assert np.nanmax(np.abs(same.values)) == 0
+    assert same.diverging
+    later = viz.importance_data(second, "mlp", against=first)
+    gone = ~run.iterations()[1].mask.retained[Site(0, "mlp")]
+    assert np.isnan(later.values[0][gone]).all()
+
+
+def test_mask_map_and_shares(run):
+    mask = run.iterations()[-1].mask
+    data = viz.mask_map_data(mask, "mlp")
+    np.testing.assert_array_equal(data.values[1], mask.retained[Site(1, "mlp")])
+    shares = viz.retained_share_data(mask)
+    assert shares["mlp"][1] == pytest.approx(mask.pruned.layers[1].channels / 48)
+    assert shares["attn"][0] == pytest.approx(mask.pruned.layers[0].heads / 8)
+    parameters = viz.parameters_data(mask.geometry, mask)
+    dense, pruned = (sum(pair[i] for pair in parameters.values()) for i in (0, 1))
+    assert (dense - pruned) / dense == pytest.approx(mask.ratio)
+
+
+def test_perplexity_by_iteration_is_what_the_run_measured(run):
+    data = viz.perplexity_data(run.iterations())
+    results = run.results()["perplexity"]
+    assert data["a"][1][0] == results["a"]["dense"]
+    assert data["mean"][1][-1] == pytest.approx(results["mean"]["pruned"])
+    assert data["mean"][0].tolist() == [0, 1, 2]
+
+
+def test_agreement(run):
+    first = run.iterations()[1]
+    data = viz.agreement_data(first.statistics, first.norms, run.geometry, run.config)
+    assert data.domains == ["a", "b"]
+    np.testing.assert_allclose(np.diag(data.rank_correlation), 1)
+    assert 0 < data.rank_correlation[0, 1] < 1
+    assert ((data.overlap["a", "b"] >= 0) & (data.overlap["a", "b"] <= 1)).all()
+
+
+def test_every_figure_draws(run):
+    first = run.iterations()[1]
+    agreement = viz.agreement_data(first.statistics, first.norms, run.geometry, run.config, "attn")
+    figures = [
+        viz.importance_figure(viz.importance_data(first.scores, "attn", scale="standardised")),
+        viz.mask_map_figure(viz.mask_map_data(first.mask, "attn")),
+        viz.retained_share_figure(viz.retained_share_data(first.mask), 0.5),
+        viz.perplexity_figure(viz.perplexity_data(run.iterations())),
+        viz.agreement_figure(agreement),
+        viz.overlap_figure(agreement),
+    ]
+    for figure in figures:
+        assert figure.layout.title.text
+        assert figure.data
+
+
+def test_a_heatmap_of_32b_size_stays_small():
+    shape = Geometry(5120, 128, (LayerShape(8, 5, 27648),) * 64)
+    rng = np.random.default_rng(0)
+    scores = {site: rng.random(shape.channels(site)) for site in shape.sites if site.kind == "mlp"}
+    figure = viz.importance_figure(viz.importance_data(scores, "mlp"))
+    assert len(figure.to_json()) < 300_000
+    mask = viz.mask_map_figure(viz.mask_map_data(Mask.full(shape), "mlp"))
+    assert len(mask.to_json()) < 300_000
+
+
+def test_the_pipeline_is_one_picture_with_the_runs_numbers():
+    from xml.etree import ElementTree
+
+    from pruning.paths import ASSETS
+    from pruning.runs.run import Run
+
+    run = Run(ASSETS / "demo-run")
+    data = viz.pipeline_data(run, run.iterations())
+    results = run.results()
+    assert data.parameters == (results["parameters"]["dense"], results["parameters"]["pruned"])
+    assert data.perplexity[[0, -1]] == pytest.approx([*results["perplexity"]["mean"].values()], rel=1e-6)
+    assert data.channels == 6 * (256 + 1024) and data.tokens == 4 * 32 * 256
+    assert data.retained.mean() == pytest.approx(
+        np.mean([run.iterations()[-1].mask.retained[Site(n, "mlp")].mean() for n in range(6)]), abs=0.02
+    )
+    drawn = viz.pipeline_svg(data)
+    root = ElementTree.fromstring(drawn)
+    words = " ".join(root.itertext())
+    for said in ("32,768", "7,680", "42%", "15.0 → 23.3", "5 cuts in all"):
+        assert said in words and said.split(" in all")[0] in viz.pipeline_words(data)
+    assert len(drawn) < 100_000
+
+
+def test_accuracies_of_several_runs_are_told_apart_by_colour():
+    def task(delta, significant):
+        return {
+            "acc": {"dense": 0.5, "pruned": 0.5 + delta, "delta": delta, "standard_error": 0.01} | significant
+        }
+
+    sure, noise = {"significant": True}, {"significant": False}
+    figure = viz.accuracy_figure({"one": {"a": task(-0.2, sure)}, "two": {"a": task(-0.01, noise)}})
+    assert [trace.marker.symbol[0] for trace in figure.data] == ["circle", "circle-open"]
+    assert figure.data[0].marker.color != figure.data[1].marker.color
+    assert [trace.x[0] for trace in figure.data] == [-20, -1]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_hover_tells_rank_and_what_is_kept_by_position_and_sorted(ordered):
+    site = Site(0, "mlp")
+    geometry = Geometry(hidden_size=8, head_dim=4, layers=(LayerShape(1, 1, 5),))
+    mask = Mask(
+        geometry, {Site(0, "attn"): np.ones(1, bool), site: np.array([True, False, True, False, True])}
+    )
+    values = {site: np.array([3.0, 1.0, 5.0, np.nan, 4.0])}
+    data = viz.importance_data(values, "mlp", scale="linear", ordered=ordered, mask=mask)
+    hover = viz.importance_figure(data, choosable=True).data[1]
+    value, rank, kept = hover.customdata.T
+    expected = [5, 4, 3, 1, np.nan] if ordered else [3, 1, 5, np.nan, 4]
+    np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(rank, [1, 2, 3, 4, np.nan] if ordered else [3, 4, 1, np.nan, 2])
+    np.testing.assert_array_equal(kept, [1, 1, 1, 0, 0] if ordered else [1, 0, 1, 0, 1])
+    assert ("place in the layer" in hover.hovertemplate) == ordered
