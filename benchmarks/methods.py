@@ -25,7 +25,8 @@ from common import RESULTS, machine, table
 from pruning import RunConfig
 from pruning.engine.blocks import evaluation_blocks
 from pruning.engine.loop import prune_loaded
-from pruning.measure.perplexity import mean_perplexity, perplexity
+from pruning.measure.comparison import mean_perplexity
+from pruning.measure.perplexity import perplexity
 from pruning.models.folder import LoadedModel
 from pruning.models.loading import load
 from pruning.progress import drain

@@ -40,10 +40,10 @@ def main() -> None:
     rows = [
         [f"perplexity {n}", f"{values[0][n].value:.2f}", f"{values[1][n].value:.2f}", ""] for n in values[0]
     ]
-    for name, row in compare(*answers)["tasks"].items():
-        acc = row["acc"]
-        error = f"{100 * acc['delta']:+.1f} ± {196 * acc['standard_error']:.1f}, p = {acc['p_value']:.2g}"
-        rows.append([f"{name} acc", f"{100 * acc['dense']:.1f}", f"{100 * acc['pruned']:.1f}", error])
+    for name, row in compare(*answers).tasks.items():
+        acc = row.acc
+        error = f"{100 * acc.delta:+.1f} ± {100 * acc.interval:.1f}, p = {acc.p_value:.2g}"
+        rows.append([f"{name} acc", f"{100 * acc.dense:.1f}", f"{100 * acc.pruned:.1f}", error])
     text = f"# Half of the MLP channels removed at random\n\n{machine()}\n\n" + table(
         ["", "dense", "half", "paired change"], rows
     )

@@ -4,6 +4,7 @@ from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.models.folder import describe
+from pruning.models.geometry import Kind
 from pruning.text.sources import EMBEDDED_DOMAINS, load_text
 from ui import calibration, state
 from ui.glossary import popover
@@ -20,8 +21,8 @@ if shown is not None:
     st.plotly_chart(viz.mixture_figure(chosen.mixture), alt="Normalised mixture weights", config=state.PLOT)
     st.subheader("Do the domains agree?")
     if len(state.domain_names(run)) > 1:
-        kind = st.segmented_control(
-            "Site", ["mlp", "attn"], default="mlp", required=True, key="agree", bind="query-params"
+        kind: Kind = st.segmented_control(
+            "Site", ("mlp", "attn"), default="mlp", required=True, key="agree", bind="query-params"
         )
         try:
             agreement = calibration.agreement(state.iteration(run, 1), chosen, kind)
@@ -62,6 +63,7 @@ model = left.selectbox(
     persist_state="session",
     help="demo, a folder on this machine, or a hub id such as Qwen/Qwen2.5-0.5B",
 )
+summary = None
 try:
     summary = describe(model or "demo")
     shape = summary.geometry.layers[0]
@@ -72,7 +74,6 @@ try:
     )
 except PruningError as error:
     left.warning(str(error))
-    summary = None
 samples = right.number_input("Blocks of each domain", 1, 4096, 32)
 seq_len = right.number_input("Tokens of a block", 16, 8192, 256)
 

@@ -1,9 +1,11 @@
 from functools import partial
+from typing import Any
 
 import numpy as np
 import streamlit as st
 
 from pruning import visualization as viz
+from pruning.models.geometry import KINDS
 from pruning.words import sentence
 from ui import channels, mixtures, state
 from ui.glossary import popover
@@ -38,8 +40,8 @@ if compare == mixtures.WRITTEN:
 values = channels.values(shown, quantity, config, chosen.mixture)
 against = channels.compared(run, shown, compare, quantity, config, chosen.mixture)
 titles = {"attn": "Attention: whole heads stand out", "mlp": "MLP: a few channels carry most"}
-for kind, column in zip(("attn", "mlp"), st.columns([2, 3]), strict=True):
-    settings = {
+for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
+    settings: dict[str, Any] = {
         "what": quantity,
         "scale": scale,
         "ordered": order == "largest first",

@@ -12,11 +12,11 @@ chosen = state.choice()
 run = chosen.run
 st.title("What would be cut?")
 state.follow(run)
-if state.statistics_iteration(chosen) is None:
+shape = run.geometry
+if shape is None or state.statistics_iteration(chosen) is None:
     st.info("This run has no statistics yet. They appear here as soon as its first iteration is done.")
     st.stop()
 dense = state.iteration(run, 1)  # statistics of the dense model: a preview is one cut of it
-shape = run.geometry
 last = max(it.number for it in run.iterations())
 
 PREVIEW, STORED = "one cut, with these choices", "the run's, after the iteration on view"
@@ -47,7 +47,7 @@ except PruningError as error:
     st.stop()
 
 pruned = mask.pruned
-total = run.iterations()[0].metrics["parameters"]
+total = run.iterations()[0].metrics.parameters
 cells = st.columns(4)
 asked = f"asked for {chosen.ratio:.0%}" if live else f"after iteration {min(chosen.iteration, last)}"
 cells[0].metric(
@@ -96,13 +96,13 @@ for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
             mark = (chosen.site.layer, unit)
         figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256), title, chosen=mark)
     column.plotly_chart(figure, alt=f"Retained {kind} units by layer", config=state.PLOT)
-left, right = st.columns([3, 2])
-left.plotly_chart(
+shares, sizes = st.columns([3, 2])
+shares.plotly_chart(
     viz.retained_share_figure(viz.retained_share_data(mask), 1 - mask.ratio),
     alt="Share retained by layer and site",
     config=state.PLOT,
 )
-right.plotly_chart(
+sizes.plotly_chart(
     viz.parameters_figure(viz.parameters_data(shape, mask), height=320),
     alt="Parameters by component",
     config=state.PLOT,

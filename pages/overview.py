@@ -57,15 +57,15 @@ if broken := state.store().unreadable():
     st.caption(f"Not shown, for their config cannot be read: {', '.join(broken)}.")
 rows = []
 for item in state.all_runs(experiments=False)[:5]:
-    found = item.results().get("perplexity", {}).get("mean", {})
+    found = results.mean if (results := item.results()) else None
     rows.append(
         {
             "run": state.label(item),
-            "state": item.status()["state"],
+            "state": item.status().state,
             "ratio": item.config.ratio,
             "iterations": item.config.iterations,
-            "dense": found.get("dense"),
-            "pruned": found.get("pruned"),
+            "dense": found.dense if found else None,
+            "pruned": found.pruned if found else None,
         }
     )
 st.dataframe(

@@ -1,5 +1,6 @@
 import csv
 import io
+import math
 from functools import partial
 from pathlib import Path
 
@@ -16,27 +17,20 @@ ensure_frame()
 st.title("What did it cost, what did it bring?")
 grids = st.toggle("Show the runs of experiments too", key="grids", bind="query-params")
 every = {run.id: run for run in state.all_runs()}
-runs = {
-    name: run
-    for name, run in every.items()
-    if run.config.ratio and run.results() and (grids or run.config.experiment is None)
-}
+shown = [run for run in every.values() if run.config.ratio and (grids or run.config.experiment is None)]
+runs = {run.id: (run, found) for run in shown if (found := run.results())}
 if not runs:
     st.info("No run has finished yet. The Prune page makes one in half a minute.")
     st.stop()
 
-rows = [results.row(run) for run in runs.values()]
-results.table([*runs.values()], rows)
+rows = [results.row(run, found) for run, found in runs.values()]
+results.table(runs, rows)
 if len(runs) > 1:
     spots = {}
-    for run in runs.values():
-        before = run.results()["parameters"]["dense"]
-        spots[f"{Path(run.config.model).name}, dense"] = before, 1.0, "dense"
-        found = run.results()["perplexity"].get("mean")
-        if found and found["pruned"]:
-            value = found["pruned"] / found["dense"]
-            name = f"{state.label(run)} {run.id[-4:]}"
-            spots[name] = run.results()["parameters"]["pruned"], value, run.config.method
+    for run, found in runs.values():
+        spots[f"{Path(run.config.model).name}, dense"] = found.parameters.dense, 1.0, "dense"
+        if found.mean and math.isfinite(found.mean.ratio):
+            spots[state.label(run)] = found.parameters.pruned, found.mean.ratio, run.config.method
     st.plotly_chart(
         viz.tradeoff_figure(spots), alt="Runs by parameters left and perplexity over dense", config=state.PLOT
     )
@@ -45,25 +39,24 @@ chosen = st.multiselect(
     "Side by side",
     list(runs),
     default=[next(iter(runs))],
-    format_func=lambda name: state.label(runs[name]),
+    format_func=lambda name: state.label(runs[name][0]),
     key="side",
     bind="query-params",
 )
 if not chosen:
     st.stop()
+beside = [runs[name] for name in chosen]
 left, right = st.columns(2)
-figure = viz.domain_cost_figure(
-    {state.label(runs[name]): runs[name].results()["perplexity"] for name in chosen}
-)
+figure = viz.domain_cost_figure({state.label(run): found.perplexity for run, found in beside})
 left.plotly_chart(figure, alt="Perplexity over dense by domain and run", config=state.PLOT)
 right.plotly_chart(
-    viz.retention_figure({state.label(runs[name]): retention(runs[name].results()) for name in chosen}),
+    viz.retention_figure({state.label(run): retention(found) for run, found in beside}),
     alt="What is left of each capability, pruned over dense",
     config=state.PLOT,
 )
 
-asked = {state.label(runs[name]): runs[name].results().get("zero_shot") for name in chosen}
-if len(answers := {label: found["tasks"] for label, found in asked.items() if found}) > 1:
+answers = {state.label(run): found.zero_shot.tasks for run, found in beside if found.zero_shot}
+if len(answers) > 1:
     st.plotly_chart(
         viz.accuracy_figure(answers),
         alt="Change of accuracy by task and run",
@@ -72,21 +65,20 @@ if len(answers := {label: found["tasks"] for label, found in asked.items() if fo
     )
 
 for name in chosen:
-    run = runs[name]
-    found = run.results()
+    run, found = runs[name]
     with st.expander(state.label(run), expanded=len(chosen) == 1):
-        before, after = found["parameters"]["dense"], found["parameters"]["pruned"]
+        before, after = found.parameters.dense, found.parameters.pruned
         columns = st.columns(3)
         columns[0].metric("Parameters", f"{after:,}", f"{after - before:,}", delta_color="inverse")
-        columns[1].metric("Of the layers' linear parameters", f"{found['achieved_ratio']:.2%} removed")
-        columns[2].metric("Seconds", f"{found['seconds']:.1f}")
+        columns[1].metric("Of the layers' linear parameters", f"{found.achieved_ratio:.2%} removed")
+        columns[2].metric("Seconds", f"{found.seconds:.1f}")
         tabs = st.tabs(
             ["Accuracy", "Perplexity", "Continue a prompt", "Export", "Speed", "Where it came from"]
         )
         with tabs[0]:
-            results.accuracy(run)
+            results.accuracy(run, found)
         with tabs[1]:
-            results.perplexity(run)
+            results.perplexity(run, found)
         try:
             checkpoint = run.checkpoint
             for tab, show in zip(tabs[2:5], (tasks.continuation, tasks.exports, tasks.speed), strict=True):

@@ -19,6 +19,7 @@ from pruning.errors import RunError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from pydantic import BaseModel
 
     T = TypeVar("T", bound=DataclassInstance)
 
@@ -119,6 +120,17 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+M = TypeVar("M", bound="BaseModel")
+
+
+def read_record(path: Path, kind: type[M]) -> M | None:
+    """A JSON file as a pydantic model; None where it is missing or something else."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 # --- results kept by what they depend on -------------------------------------------------------------------

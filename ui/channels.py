@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -77,7 +78,7 @@ def limits(
     found = [
         values(state.iteration(run, n), quantity, run.config, weights) for n in {numbers[0], numbers[-1]}
     ]
-    settings = {"what": quantity, "scale": scale, "aggregate": aggregate, "bins": BINS}
+    settings: dict[str, Any] = {"what": quantity, "scale": scale, "aggregate": aggregate, "bins": BINS}
     return {
         kind: viz.colour_limits([viz.importance_data(each, kind, **settings) for each in found])
         for kind in KINDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import streamlit as st
 
@@ -70,8 +71,8 @@ def pins(chosen: state.Choice) -> None:
         first = shape.layers[0]
         limit = (first.heads if what == "heads" else first.channels) - 1
         st.session_state.setdefault(f"pin_span_{what}", (0, 0))
-        start, end = parts[2].slider("From, to", 0, limit, key=f"pin_span_{what}")
-        part = f".{'attn' if what == 'heads' else 'mlp'}.{start}-{end}"
+        span: Any = parts[2].slider("From, to", 0, limit, key=f"pin_span_{what}")
+        part = f".{'attn' if what == 'heads' else 'mlp'}.{span[0]}-{span[1]}"
     selectors = [f"{layer}{part}" for layer in layers]
     for column, title, key, other in (
         (parts[3], "Keep", "keep", "remove"),

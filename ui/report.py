@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import html as escape
 import json
-from typing import Any
+import math
 
 from pruning import visualization as viz
+from pruning.measure.comparison import TaskRow
+from pruning.runs.outcome import Results
 from pruning.runs.results import retention
 from pruning.runs.run import Run
+from pruning.words import number
 
 
 def command(run: Run) -> str:
@@ -16,50 +19,44 @@ def command(run: Run) -> str:
     return f"python -m pruning prune --config {run.path / 'config.json'}"
 
 
-def _rows(results: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+def _rows(results: Results) -> list[tuple[str, str, str, str]]:
     """Every measure as name, dense, pruned, change."""
     rows = []
-    for name, value in results["perplexity"].items():
-        if not value["dense"]:
-            continue
-        pruned = f"{value['pruned']:.2f}" if value["pruned"] else "infinite"
-        times = f"x {value['pruned'] / value['dense']:.2f}" if value["pruned"] else ""
-        rows.append((f"perplexity, {name}", f"{value['dense']:.2f}", pruned, times))
-    for name, value in results.get("bits_per_byte", {}).items():
-        if value["dense"] and value["pruned"]:
-            change = f"{value['pruned'] - value['dense']:+.3f}"
-            rows.append((f"bits per byte, {name}", f"{value['dense']:.3f}", f"{value['pruned']:.3f}", change))
-    found = results.get("zero_shot", {"tasks": {}})
-    measured = found["tasks"] | ({"average of tasks": found["average"]} if "average" in found else {})
-    for name, task in measured.items():
-        for metric in ("acc", "acc_norm"):
-            if metric in task:
-                rows.append(_accuracy_row(name, task, metric))
+    for name, pair in results.perplexity.items():
+        times = f"x {pair.ratio:.2f}" if math.isfinite(pair.ratio) else ""
+        rows.append((f"perplexity, {name}", number(pair.dense), number(pair.pruned), times))
+    for name, bits in results.bits_per_byte.items():
+        if bits.dense and bits.pruned:
+            change = f"{bits.pruned - bits.dense:+.3f}"
+            rows.append((f"bits per byte, {name}", f"{bits.dense:.3f}", f"{bits.pruned:.3f}", change))
+    asked = results.zero_shot
+    for name, task in {**asked.tasks, "average of tasks": asked.average}.items() if asked else ():
+        rows += [_accuracy_row(name, task, metric) for metric in task.measures]
     return rows
 
 
-def _accuracy_row(name: str, task: dict[str, Any], metric: str) -> tuple[str, str, str, str]:
-    found, error = task[metric], task[metric]["standard_error"]
-    asked = f"first {task['limit']}" if task.get("limit") else task.get("items", "")
-    change = (
-        f"{100 * found['delta']:+.1f}" + (f" ± {196 * error:.1f}" if error is not None else "") + " points"
-    )
-    change += "" if found["significant"] else ", may be noise"
+def _accuracy_row(name: str, task: TaskRow, metric: str) -> tuple[str, str, str, str]:
+    found = task.measures[metric]
+    asked = f"first {task.limit}" if task.limit else task.items or ""
+    spread = f" ± {100 * found.interval:.1f}" if math.isfinite(found.interval) else ""
+    change = f"{100 * found.delta:+.1f}{spread} points"
+    change += "" if found.significant else ", may be noise"
     title = f"{name}, {metric}" + (f", {asked} items" if asked else "")
-    return title, f"{100 * found['dense']:.1f}%", f"{100 * found['pruned']:.1f}%", change
+    return title, f"{100 * found.dense:.1f}%", f"{100 * found.pruned:.1f}%", change
 
 
 def markdown(run: Run) -> str:
     """A report as text."""
     results = run.results()
-    parameters = results["parameters"]
+    assert results is not None
+    parameters = results.parameters
     lines = [
-        f"# {run.config.model}, {results['achieved_ratio']:.1%} removed by {run.config.method}",
-        f"{parameters['dense']:,} parameters before, {parameters['pruned']:,} after; {results['seconds']:.1f} s.",
+        f"# {run.config.model}, {results.achieved_ratio:.1%} removed by {run.config.method}",
+        f"{parameters.dense:,} parameters before, {parameters.pruned:,} after; {results.seconds:.1f} s.",
         "| | dense | pruned | change |\n|---|---:|---:|---:|\n"
         + "\n".join("| " + " | ".join(row) + " |" for row in _rows(results)),
         f"Repeat it with `{command(run)}`, or with this config:",
-        f"```json\n{json.dumps(results['config'], indent=1)}\n```",
+        f"```json\n{json.dumps(results.config, indent=1)}\n```",
     ]
     return "\n\n".join(lines) + "\n"
 
@@ -67,6 +64,7 @@ def markdown(run: Run) -> str:
 def html(run: Run) -> str:
     """A report with its figures in it, readable anywhere without a network."""
     results, iterations = run.results(), run.iterations()
+    assert results is not None
     mask = iterations[-1].mask
     figures = [
         viz.perplexity_figure(viz.perplexity_data(iterations)),
@@ -75,8 +73,8 @@ def html(run: Run) -> str:
         viz.mask_map_figure(viz.mask_map_data(mask, "mlp")),
         viz.mask_map_figure(viz.mask_map_data(mask, "attn")),
     ]
-    if accuracies := results.get("zero_shot"):
-        figures.append(viz.accuracy_figure({"this run": accuracies["tasks"]}))
+    if results.zero_shot:
+        figures.append(viz.accuracy_figure({"this run": results.zero_shot.tasks}))
     parts = [
         figure.to_html(full_html=False, include_plotlyjs="inline" if number == 0 else False)
         for number, figure in enumerate(figures)
@@ -84,12 +82,12 @@ def html(run: Run) -> str:
     lines = [
         f"<tr>{''.join(f'<td>{escape.escape(cell)}</td>' for cell in row)}</tr>" for row in _rows(results)
     ]
-    config = escape.escape(json.dumps(results["config"], indent=1))
+    config = escape.escape(json.dumps(results.config, indent=1))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape.escape(run.id)}</title>
 <style>body{{font:16px system-ui;max-width:1000px;margin:2em auto;padding:0 1em}}td,th{{padding:.2em .8em;text-align:right}}
 td:first-child{{text-align:left}}pre{{background:#f3f5f8;padding:1em;overflow:auto}}</style>
-<h1>{escape.escape(run.config.model)}, {results["achieved_ratio"]:.1%} removed by {escape.escape(run.config.method)}</h1>
-<p>{results["parameters"]["dense"]:,} parameters before, {results["parameters"]["pruned"]:,} after;
-{results["seconds"]:.1f} s.</p>
+<h1>{escape.escape(run.config.model)}, {results.achieved_ratio:.1%} removed by {escape.escape(run.config.method)}</h1>
+<p>{results.parameters.dense:,} parameters before, {results.parameters.pruned:,} after;
+{results.seconds:.1f} s.</p>
 <table><tr><th></th><th>dense</th><th>pruned</th><th>change</th></tr>{"".join(lines)}</table>
 {"".join(parts)}<h2>Repeat it</h2><pre>{escape.escape(command(run))}</pre><pre>{config}</pre></html>"""

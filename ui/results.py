@@ -11,8 +11,9 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.experiments.paper import paper
-from pruning.models.geometry import LayerShape
+from pruning.measure.comparison import TaskRow
 from pruning.runs.jobs import job
+from pruning.runs.outcome import Results
 from pruning.runs.run import Run
 from ui import report, state
 
@@ -20,43 +21,37 @@ PERCENT = st.column_config.NumberColumn(format="percent")
 TWO_DIGITS, THREE_DIGITS = (st.column_config.NumberColumn(format=f"%.{digits}f") for digits in (2, 3))
 
 
-def row(run: Run) -> dict[str, Any]:
+def row(run: Run, results: Results) -> dict[str, Any]:
     """A run as a row: what it was, what it takes, and its perplexities over those of the dense model."""
-    results = run.results()
-    average = results.get("zero_shot", {}).get("average", {})
-    accuracy = average.get("acc", {})
-    perplexities = {
-        n: (v["pruned"] or math.inf) / v["dense"] if v["dense"] else None
-        for n, v in results["perplexity"].items()
-    }
+    average = results.zero_shot.average if results.zero_shot else TaskRow()
+    perplexities = {name: pair.ratio for name, pair in results.perplexity.items()}
     mean = {"mean": perplexities.pop("mean")} if "mean" in perplexities else {}
     return {
         "run": state.label(run),
-        "ratio": results["achieved_ratio"],
+        "ratio": results.achieved_ratio,
         "K": run.config.iterations,
         **mean,
-        "accuracy": accuracy.get("delta"),
-        "items": items(average) if average else None,
+        "accuracy": average.acc.delta if average.acc else None,
+        "items": items(average),
         **perplexities,
-        "parameters": results["parameters"]["pruned"],
+        "parameters": results.parameters.pruned,
         "KV cache": cache_bytes(run, results),
         "speed": measured_speed(run),
         "method": run.config.method,
     }
 
 
-def items(row: dict[str, Any]) -> str:
+def items(row: TaskRow) -> str | None:
     """How many items were asked; `first N` where a limit cut them short."""
-    return f"first {row['limit']}" if row.get("limit") else f"{row['items']}" if row.get("items") else ""
+    return f"first {row.limit}" if row.limit else f"{row.items}" if row.items else None
 
 
-def cache_bytes(run: Run, results: dict[str, Any]) -> int | None:
+def cache_bytes(run: Run, results: Results) -> int | None:
     """Of one token in the pruned model, in 16 bit."""
-    layers = results["iterations"][-1].get("layers")
+    layers = results.iterations[-1].layers
     if run.geometry is None or not layers:
         return None
-    shapes = tuple(LayerShape(**shape) for shape in layers)
-    return 2 * dataclasses.replace(run.geometry, layers=shapes).cache_values
+    return 2 * dataclasses.replace(run.geometry, layers=layers).cache_values
 
 
 def measured_speed(run: Run) -> float | None:
@@ -66,7 +61,7 @@ def measured_speed(run: Run) -> float | None:
     return medians[1] / medians[0] if len(medians) > 1 else None
 
 
-def table(runs: list[Run], rows: list[dict[str, Any]]) -> None:
+def table(runs: dict[str, tuple[Run, Results]], rows: list[dict[str, Any]]) -> None:
     """All runs below the dense model, which every figure is held against."""
     dense = dict.fromkeys(rows[0]) | {
         "run": "dense",
@@ -75,9 +70,11 @@ def table(runs: list[Run], rows: list[dict[str, Any]]) -> None:
         "accuracy": 0.0,
         "speed": 1.0,
     }
-    domains = list(dict.fromkeys(name for run in runs for name in run.results()["perplexity"]))
+    domains = list(dict.fromkeys(name for _, results in runs.values() for name in results.perplexity))
     sizes = {
-        (run.results()["parameters"]["dense"], 2 * run.geometry.cache_values) for run in runs if run.geometry
+        (results.parameters.dense, 2 * run.geometry.cache_values)
+        for run, results in runs.values()
+        if run.geometry
     }
     if len(sizes) == 1:  # one dense model for all
         dense["parameters"], dense["KV cache"] = sizes.pop()
@@ -110,34 +107,33 @@ def table(runs: list[Run], rows: list[dict[str, Any]]) -> None:
     )
 
 
-def accuracy(run: Run) -> None:
+def accuracy(run: Run, results: Results) -> None:
     """Accuracy by task with the error bars of the change, and the paper's figures beside it."""
-    if found := run.results().get("zero_shot"):
-        tasks, average = found["tasks"], found["average"]
-        metrics = [m for m in ("acc", "acc_norm") if any(m in line for line in tasks.values())]
+    if asked := results.zero_shot:
+        metrics = [m for m in ("acc", "acc_norm") if any(m in row.measures for row in asked.tasks.values())]
         metric = st.segmented_control(
             "Metric", metrics, default=metrics[0], required=True, key=f"metric-{run.id}"
         )
         st.plotly_chart(
-            viz.accuracy_figure({state.label(run): tasks}, metric),
+            viz.accuracy_figure({state.label(run): asked.tasks}, metric),
             alt="Change of accuracy by task",
             config=state.PLOT,
             key=f"accuracy-{run.id}",
         )
-        lines = {task: line for task, line in tasks.items() if metric in line}
-        lines["average of tasks"] = average
+        rows = {**asked.tasks, "average of tasks": asked.average}
         st.dataframe(
             [
                 {
                     "task": task,
-                    "items": items(line),
-                    "dense": line[metric]["dense"],
-                    "pruned": line[metric]["pruned"],
-                    "change": line[metric]["delta"],
-                    "±": _interval(line[metric]),
-                    "more than noise": line[metric]["significant"],
+                    "items": items(row),
+                    "dense": found.dense,
+                    "pruned": found.pruned,
+                    "change": found.delta,
+                    "±": found.interval if math.isfinite(found.interval) else None,
+                    "more than noise": found.significant,
                 }
-                for task, line in lines.items()
+                for task, row in rows.items()
+                if (found := row.measures.get(metric))
             ],
             hide_index=True,
             column_config=dict.fromkeys(("dense", "pruned", "change", "±"), PERCENT),
@@ -146,14 +142,14 @@ def accuracy(run: Run) -> None:
             "± is the 95% interval of the paired difference, item by item. More than noise: McNemar's exact test at 5%; "
             "for the average, a permutation test."
         )
-        if average.get("limit"):
+        if asked.average.limit:
             st.warning(
-                f"Only the first {average['limit']} items of a task were asked: a quick look, not for comparison."
+                f"Only the first {asked.average.limit} items of a task were asked: a quick look, not for comparison."
             )
     elif run.config.tasks:
-        st.info("The tasks are still being asked, or their asking broke off: the Prune page says which.")
+        st.info("The tasks are still being measured, or were interrupted: the Prune page says which.")
     else:
-        st.caption("No zero-shot tasks were asked. Switch them on for a new run on the Prune page.")
+        st.caption("No zero-shot tasks were measured. Switch them on for a new run on the Prune page.")
     st.markdown("**The paper's figures, not ours**")
     content = paper()["main"]
     st.dataframe(
@@ -166,27 +162,21 @@ def accuracy(run: Run) -> None:
     st.caption(f"{content['about']} {paper()['source']}.")
 
 
-def _interval(measure: dict[str, Any]) -> float | None:
-    error = measure.get("standard_error")
-    return None if error is None else 1.96 * error
-
-
-def perplexity(run: Run) -> None:
+def perplexity(run: Run, results: Results) -> None:
     """Perplexity and bits per byte by domain."""
-    found = run.results()
-    bits, tokens = found.get("bits_per_byte", {}), found.get("tokens", {})
+    bits = results.bits_per_byte
     st.dataframe(
         [
             {
                 "domain": domain,
-                "dense": value["dense"],
-                "pruned": value["pruned"] or math.inf,  # it overflowed
-                "x": (value["pruned"] or math.inf) / value["dense"] if value["dense"] else None,
-                "bits per byte, dense": bits.get(domain, {}).get("dense"),
-                "bits per byte, pruned": bits.get(domain, {}).get("pruned"),
-                "tokens": tokens.get(domain),
+                "dense": pair.dense,
+                "pruned": pair.pruned,
+                "x": pair.ratio,
+                "bits per byte, dense": bits[domain].dense if domain in bits else None,
+                "bits per byte, pruned": bits[domain].pruned if domain in bits else None,
+                "tokens": results.tokens.get(domain),
             }
-            for domain, value in found["perplexity"].items()
+            for domain, pair in results.perplexity.items()
         ],
         hide_index=True,
         column_config={
@@ -204,14 +194,14 @@ def lineage(run: Run, runs: dict[str, Run]) -> list[dict[str, Any]]:
         chain.append(runs[parent])
     rows: list[dict[str, Any]] = []
     for older, newer in zip([None, *chain[::-1]], chain[::-1], strict=False):
-        perplexity = newer.results().get("perplexity", {}).get("mean", {})
+        results = newer.results()
         rows.append(
             {
                 "run": state.label(newer),
                 "changed": changes(
                     older.config if older else RunConfig.create(method=newer.config.method), newer.config
                 ),
-                "mean perplexity": perplexity.get("pruned"),
+                "mean perplexity": results.mean.pruned if results and results.mean else None,
             }
         )
     return rows

@@ -11,7 +11,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import METHODS, RunConfig, choices
-from pruning.models.geometry import Site
+from pruning.models.geometry import Kind, Site
 from pruning.runs.run import Run
 from ui import state
 from ui.navigation import remember
@@ -130,14 +130,14 @@ def _details(page: str) -> None:
     with st.expander("How it is cut", icon=":material/tune:", expanded=page == "Masks"):
         st.selectbox(
             "Allocation",
-            [state.AS_METHOD, *choices("allocation")],
+            [state.AS_METHOD, *(choices("allocation") or ())],
             key="allocation",
             bind="query-params",
             help=fields["allocation"].description,
         )
         st.selectbox(
             "Unit of attention",
-            choices("attention_unit"),
+            (choices("attention_unit") or ()),
             key="unit",
             bind="query-params",
             help=fields["attention_unit"].description,
@@ -177,7 +177,7 @@ def _place(run: Run) -> None:
             bind="query-params",
             help="Its statistics, and the mask after it. The arrow keys walk.",
         )
-    kind = st.radio("Site", ["mlp", "attn"], horizontal=True, key="site", bind="query-params")
+    kind: Kind = st.radio("Site", ("mlp", "attn"), horizontal=True, key="site", bind="query-params")
     left, right = st.columns([2, 3])
     layer = left.number_input("Layer", 0, len(shape.layers) - 1, key="layer", bind="query-params")
     # one limit for both sites: a widget whose limits change forgets its value
@@ -207,7 +207,11 @@ def _reset(names: list[str]) -> None:
     chosen.locked = chosen.held = []
     _equal(names)
     chosen.ratio, chosen.method = 50, "iterative"
-    chosen.allocation, chosen.unit, chosen.round_to = state.AS_METHOD, choices("attention_unit")[0], 1
+    chosen.allocation, chosen.unit, chosen.round_to = (
+        state.AS_METHOD,
+        RunConfig.model_fields["attention_unit"].default,
+        1,
+    )
     chosen.keep, chosen.remove = [], []
     chosen.site, chosen.layer, chosen.channel = "mlp", 0, 0
     if "iteration" in chosen:

@@ -19,7 +19,7 @@ def show(run: Run) -> None:
     def live() -> None:
         _status(run)
         iterations = run.iterations()
-        if iterations and iterations[0].metrics["perplexity"]:
+        if iterations and iterations[0].metrics.perplexity:
             st.plotly_chart(
                 viz.perplexity_figure(viz.perplexity_data(iterations)),
                 alt="Perplexity by iteration so far",
@@ -38,16 +38,16 @@ def show(run: Run) -> None:
 
 def _status(run: Run) -> None:
     status = run.status()
-    what = status["state"]
+    what = status.state
     if what == "queued":
-        st.info(f"Waiting: {status.get('ahead', 0)} run(s) before it on this device.")
+        st.info(f"Waiting: {status.ahead} run(s) before it on this device.")
     elif what in ("starting", "running", "cancelling", "stalled"):
-        number = status.get("current", 0)
-        where = f"iteration {number} of {status.get('iterations', '?')}" if number else "the dense model"
-        text = f"{what}: {where}, {status.get('stage', 'loading')} {status.get('detail', '')}"
-        st.progress(min(1.0, status.get("done", 0) / max(status.get("total", 1), 1)), text=text)
-        eta, rate = status.get("eta"), status.get("per_second")
-        words = [f"{rate:,.0f} {status.get('unit', 'tokens')} a second." if rate else ""]
+        number = status.current
+        where = f"iteration {number} of {status.iterations or '?'}" if number else "the dense model"
+        text = f"{what}: {where}, {status.stage} {status.detail}"
+        st.progress(min(1.0, status.done / max(status.total, 1)), text=text)
+        eta, rate = status.eta, status.per_second
+        words = [f"{rate:,.0f} {status.unit} a second." if rate else ""]
         words += [f"About {eta:.0f} s left." if eta else ""]
         st.caption(" ".join(filter(None, words)))
         if what == "stalled":
@@ -62,7 +62,7 @@ def _status(run: Run) -> None:
     elif what == "cancelled":
         st.warning("Cancelled. It goes on after its last complete iteration.")
     else:
-        st.error(f"It {'died' if what == 'dead' else 'failed'}. {status.get('message', '')}")
+        st.error(f"It {'died' if what == 'dead' else 'failed'}. {status.message}")
 
 
 def _buttons(run: Run, going: bool) -> None:

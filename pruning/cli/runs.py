@@ -18,21 +18,22 @@ from pruning.words import number
 
 def _run_row(run: Run) -> dict[str, Any]:
     status, results = run.status(), run.results()
-    mean = results.get("perplexity", {}).get("mean", {})
+    pairs = results.perplexity if results else {}
+    mean = pairs.get("mean")
     return {
         "run_id": run.id,
-        "state": status["state"],
+        "state": status.state,
         "model": run.config.model,
         "method": run.config.method,
-        "ratio": results.get("achieved_ratio", run.config.ratio),
+        "ratio": results.achieved_ratio if results else run.config.ratio,
         "iterations": run.config.iterations,
         "mixture": run.config.mixture,
         "seed": run.config.seed,
-        "parameters": results.get("parameters", {}),
-        "perplexity": {name: v["pruned"] for name, v in results.get("perplexity", {}).items()},
-        "dense_mean": mean.get("dense"),
-        "seconds": results.get("seconds"),
-        "message": status.get("message", ""),
+        "parameters": results.parameters.model_dump() if results else {},
+        "perplexity": {name: pair.pruned for name, pair in pairs.items()},
+        "dense_mean": mean.dense if mean else None,
+        "seconds": results.seconds if results else None,
+        "message": status.message,
     }
 
 
@@ -65,8 +66,8 @@ def runs_show(args: argparse.Namespace) -> int:
     if args.json:
         content = {
             "config": run.config.model_dump(mode="json"),
-            "status": run.status(),
-            "results": run.results(),
+            "status": run.status().model_dump(),
+            "results": results.model_dump() if (results := run.results()) else {},
         }
         print_json({"run_id": run.id, **content})
         return 0
@@ -75,7 +76,7 @@ def runs_show(args: argparse.Namespace) -> int:
     if results := run.results():
         out.print(results_table(results))
     status = run.status()
-    out.print(f"{status['state']}  {status.get('message', '')}", markup=False)
+    out.print(f"{status.state}  {status.message}", markup=False)
     return 0
 
 
@@ -83,12 +84,12 @@ def runs_cancel(args: argparse.Namespace) -> int:
     """Stop a run; it can be resumed."""
     run = RunStore(args.runs).get(args.run_id)
     if not run.active:
-        raise ConfigError(f"run {run.id!r} is not at work: it is {run.status()['state']}.")
+        raise ConfigError(f"run {run.id!r} is not at work: it is {run.status().state}.")
     run.cancel()
     deadline = time.monotonic() + 15
     while run.active and time.monotonic() < deadline:
         time.sleep(0.2)
-    return _say(args, run, run.status()["state"])
+    return _say(args, run, run.status().state)
 
 
 def runs_resume(args: argparse.Namespace) -> int:
@@ -101,7 +102,7 @@ def runs_resume(args: argparse.Namespace) -> int:
     with bar.bar:
         result = execute(run, bar)
     if args.json:
-        print_json(result.summary)
+        print_json(result.summary.model_dump())
     else:
         console().print(results_table(result.summary))
     return 0

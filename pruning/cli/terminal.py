@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pruning.files import finite
-from pruning.runs.results import accuracy_of
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
 
     from pruning.engine.events import Event
+    from pruning.measure.comparison import Accuracy
+    from pruning.runs.outcome import Results
 from pruning.words import items_text, number
 
 
@@ -72,44 +73,37 @@ class ProgressBar:
             )
 
 
-def results_table(summary: dict[str, Any]) -> Any:
+def results_table(results: Results) -> Any:
     """Dense against pruned, as a rich table."""
     from rich.table import Table
 
-    table = Table(title=f"run {summary['run_id']}", title_justify="left")
+    table = Table(title=f"run {results.run_id}", title_justify="left")
     for column in ("", "dense", "pruned", "change"):
         table.add_column(column, justify="left" if not column else "right")
-    dense, pruned = summary["parameters"]["dense"], summary["parameters"]["pruned"]
+    dense, pruned = results.parameters.dense, results.parameters.pruned
     table.add_row(
         "parameters", f"{dense:,}", f"{pruned:,}", f"{100 * (pruned / dense - 1):+.1f}%", end_section=True
     )
-    for name, values in summary["perplexity"].items():
-        # an overflowed perplexity is null in JSON
-        before, after = (float("inf") if v is None else v for v in (values["dense"], values["pruned"]))
-        change = f"x {after / before:.2f}" if math.isfinite(before) and math.isfinite(after) else "-"
-        table.add_row(f"perplexity {name}", number(before), number(after), change)
-    if accuracies := summary.get("zero_shot"):
+    for name, pair in results.perplexity.items():
+        change = f"x {pair.ratio:.2f}" if math.isfinite(pair.ratio) else "-"
+        table.add_row(f"perplexity {name}", number(pair.dense), number(pair.pruned), change)
+    if asked := results.zero_shot:
         table.rows[-1].end_section = True
-        for name, row in accuracies["tasks"].items():
-            metric, found = accuracy_of(row)
+        for name, row in asked.tasks.items():
+            metric, found = row.measure()
             title = name if metric == "acc" else f"{name}, {metric}"
-            table.add_row(f"{title} ({items_text(row['items'], row['limit'])})", *_accuracy(found))
-        average = accuracies["average"]
-        first = f" ({items_text(average['items'], average['limit'])})" if average.get("limit") else ""
-        table.add_row(f"average of tasks{first}", *_accuracy(accuracy_of(average)[1]))
+            table.add_row(f"{title} ({items_text(row.items, row.limit)})", *_accuracy(found))
+        average = asked.average
+        first = f" ({items_text(average.items, average.limit)})" if average.limit else ""
+        table.add_row(f"average of tasks{first}", *_accuracy(average.measure()[1]))
     return table
 
 
-def _accuracy(row: dict[str, Any]) -> tuple[str, str, str]:
+def _accuracy(row: Accuracy) -> tuple[str, str, str]:
     """Dense, pruned and the paired difference in points; a tilde where it may be noise."""
-    noise = "" if row["significant"] else " ~"
-    error = row["standard_error"]  # null in JSON where one item was asked
-    spread = "unknown" if error is None or math.isinf(error) else f"{196 * error:.1f}"
-    return (
-        f"{100 * row['dense']:.1f}%",
-        f"{100 * row['pruned']:.1f}%",
-        f"{100 * row['delta']:+.1f} ± {spread}{noise}",
-    )
+    noise = "" if row.significant else " ~"
+    spread = "unknown" if math.isinf(row.interval) else f"{100 * row.interval:.1f}"
+    return f"{100 * row.dense:.1f}%", f"{100 * row.pruned:.1f}%", f"{100 * row.delta:+.1f} ± {spread}{noise}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Any:

@@ -27,14 +27,14 @@ def prune(args: argparse.Namespace) -> int:
     with bar.bar:
         result = prune(config, args.runs, bar)
     if args.json:
-        print_json({**result.summary, "path": str(result.run.path)})
+        print_json({**result.summary.model_dump(), "path": str(result.run.path)})
         return 0
     out = console()
     out.print(results_table(result.summary))
-    ratio = result.summary["achieved_ratio"]
+    ratio = result.summary.achieved_ratio
     out.print(
         f"{100 * ratio:.2f}% of the decoder layers' linear parameters removed in "
-        f"{config.iterations} iteration{'s' * (config.iterations > 1)}, {result.summary['seconds']:.1f} s."
+        f"{config.iterations} iteration{'s' * (config.iterations > 1)}, {result.summary.seconds:.1f} s."
     )
     out.print(f"The run is in {result.run.path}", highlight=False, soft_wrap=True)
     return 0
@@ -135,7 +135,8 @@ def evaluate(args: argparse.Namespace) -> int:
     """Perplexity of a model by domain, and accuracy by task."""
     from pruning.engine.blocks import evaluation_blocks
     from pruning.engine.loop import state_of
-    from pruning.measure.perplexity import mean_perplexity, perplexity_cached
+    from pruning.measure.comparison import mean_perplexity
+    from pruning.measure.perplexity import perplexity_cached
     from pruning.measure.tasks import check_tasks
     from pruning.measure.zeroshot import METRICS, zero_shot
     from pruning.models.loading import load

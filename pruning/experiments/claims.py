@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pruning.experiments.grid import Experiment
 from pruning.experiments.paper import paper
+from pruning.measure.significance import interval
 from pruning.runs.results import rise
 
 if TYPE_CHECKING:
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
 
 
 AGREES, DIFFERS, NOISE = "agrees", "**differs**", "within noise"
-
-
-# 95% of Student's t by degrees of freedom: with three seeds a side, 1.96 errors would be too few
-T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45}
 
 
 class Claim(NamedTuple):
@@ -56,7 +53,7 @@ def higher(low: pd.DataFrame, high: pd.DataFrame, sign: int = 1) -> str:
     margin = sign * (high["value"].mean() - low["value"].mean())
     seeds = math.hypot(*(_seed_error(rows) for rows in (low, high)))
     items = math.hypot(*(_item_error(rows) for rows in (low, high)))
-    if not abs(margin) > math.hypot(T_95.get(len(low) + len(high) - 2, 1.96) * seeds, 1.96 * items):
+    if not abs(margin) > math.hypot(seeds and interval(seeds, len(low) + len(high) - 2), interval(items)):
         return NOISE
     return AGREES if margin > 0 else DIFFERS
 

@@ -146,7 +146,7 @@ def existing(store: RunStore, configs: list[RunConfig]) -> dict[str, Run]:
 def is_done(run: Run) -> bool:
     """Whether a run has measured all that it was told to."""
     results = run.results()
-    return bool(results) and (not run.config.tasks or "zero_shot" in results)
+    return results is not None and (not run.config.tasks or results.zero_shot is not None)
 
 
 def carry_out(

@@ -12,6 +12,7 @@ from pruning.experiments.claims import claims
 from pruning.experiments.grid import Experiment, command, read
 from pruning.experiments.paper import paper
 from pruning.files import writing
+from pruning.measure.significance import interval
 from pruning.runs.results import item_limits, retained
 from pruning.visualization import experiment_figure
 
@@ -202,7 +203,7 @@ def changes(experiment: Experiment, frame: pd.DataFrame) -> str:
 
     def cell(group: pd.DataFrame, name: str) -> str:
         found = group[group["name"] == name]
-        error = 196 * found["standard_error"].mean()
+        error = 100 * interval(found["standard_error"].mean())
         spread = f" ± {error:.1f}" if np.isfinite(error) else " ± unknown"
         noise = "" if found["significant"].fillna(False).all() else ", within noise"
         return f"{100 * found['delta'].mean():+.1f}{spread}{noise}"

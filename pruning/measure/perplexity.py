@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,11 +50,6 @@ class Perplexity:
     def to_dict(self) -> dict[str, Any]:
         """A JSON object."""
         return {**asdict(self), "value": self.value, "bits_per_byte": self.bits_per_byte}
-
-
-def mean_perplexity(values: Mapping[str, float]) -> float:
-    """The geometric mean over domains: every domain counts alike, however long its text."""
-    return math.exp(math.fsum(math.log(value) for value in values.values()) / len(values))
 
 
 @torch.no_grad()

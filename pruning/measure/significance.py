@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
-LEVEL = 0.05
+LEVEL = 0.05  # of every test and interval: 95% confidence
 FLIPS = 9999  # of the permutation test: p values down to 1 in 10,000
 
 
 @dataclass(frozen=True)
-class Delta:
+class Difference:
     """Pruned minus dense on the same items.
 
     Attributes:
@@ -29,8 +30,27 @@ class Delta:
 
     @property
     def significant(self) -> bool:
-        """Whether it is more than noise, at 5%."""
+        """Whether it is more than noise, at `LEVEL`."""
         return self.p_value < LEVEL
+
+
+def interval(standard_error: float, degrees: float = math.inf) -> float:
+    """Half the width of a confidence interval: a quantile times the standard error.
+
+    Args:
+        standard_error: of a difference.
+        degrees: of freedom, where the error was estimated from few samples (Student's t).
+    """
+    return quantile(degrees) * standard_error
+
+
+def quantile(degrees: float = math.inf) -> float:
+    """How many standard errors a two-sided confidence interval reaches: 1.96 for many samples at 95%."""
+    if math.isinf(degrees):
+        return NormalDist().inv_cdf(1 - LEVEL / 2)
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 1 - LEVEL / 2))
 
 
 def standard_error(values: Sequence[float]) -> float:
@@ -39,7 +59,7 @@ def standard_error(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
 
 
-def paired_delta(dense: Sequence[float], pruned: Sequence[float]) -> Delta:
+def paired_delta(dense: Sequence[float], pruned: Sequence[float]) -> Difference:
     """Compare two models on one task.
 
     Right or wrong answers are compared by McNemar's exact test, probabilities by a permutation test.
@@ -55,10 +75,10 @@ def paired_delta(dense: Sequence[float], pruned: Sequence[float]) -> Delta:
         p_value = _mcnemar(int((differences < 0).sum()), int((differences > 0).sum()))
     else:
         p_value = _permutation([differences])
-    return Delta(float(differences.mean()), standard_error(differences.tolist()), p_value)
+    return Difference(float(differences.mean()), standard_error(differences.tolist()), p_value)
 
 
-def average_delta(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Delta:
+def average_delta(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Difference:
     """Compare two models on the plain mean over tasks: every task counts alike, however many items it has.
 
     Args:
@@ -69,7 +89,7 @@ def average_delta(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> D
     """
     differences = [_differences(dense, pruned) for dense, pruned in pairs]
     errors = [standard_error(d.tolist()) for d in differences]
-    return Delta(
+    return Difference(
         float(np.mean([d.mean() for d in differences])),
         math.sqrt(sum(error**2 for error in errors)) / len(errors),
         _permutation(differences),

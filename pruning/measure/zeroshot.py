@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ConfigError
 from pruning.files import read_cached, write_cached
-from pruning.measure.significance import Delta, average_delta, paired_delta, standard_error
+from pruning.measure.comparison import Accuracy, TaskRow, ZeroShot
+from pruning.measure.significance import average_delta, paired_delta, standard_error
 from pruning.measure.tasks import (
     DEMO_TASKS,
     LOCAL_TASKS,
@@ -181,50 +182,52 @@ def _key(state: str, task: str, data: object, include: object, limit: int | None
 
 
 # --- comparing -------------------------------------------------------------------------------------------
-def compare(dense: dict[str, TaskResult], pruned: dict[str, TaskResult]) -> dict[str, Any]:
-    """Dense against pruned by task, with paired error bars, and plain averages over tasks as in the paper.
-
-    Returns:
-        A JSON object: `tasks` by name with items, limit, and by metric `dense`, `pruned`, `delta`, its
-        `standard_error`, `p_value` and `significant`; `average` by metric with the same, and with the items
-        of all tasks and the limit of any. A task enters the average of a metric it does not have with the
-        metric it has.
-    """
-    tasks: dict[str, Any] = {}
+def compare(dense: dict[str, TaskResult], pruned: dict[str, TaskResult]) -> ZeroShot:
+    """Dense against pruned by task, with paired error bars, and plain averages over tasks as in the paper."""
+    tasks = {}
     for name, before in dense.items():
         after = pruned[name]
-        row: dict[str, Any] = {"items": before.items, "limit": before.limit, "version": before.version}
-        for metric, value in before.accuracy.items():
-            row[metric] = {
-                "dense": value,
-                "dense_stderr": before.standard_error(metric),
-                "pruned": after.accuracy[metric],
-                "pruned_stderr": after.standard_error(metric),
-                **_change(paired_delta(before.correct[metric], after.correct[metric])),
-            }
-        tasks[name] = row
-    average: dict[str, Any] = {
+        measures = {metric: _accuracy(before, after, metric) for metric in before.accuracy}
+        counts = {"items": before.items, "limit": before.limit, "version": before.version}
+        tasks[name] = TaskRow.model_validate(counts | measures)
+    averages = {metric: _average(dense, pruned, metric) for metric in METRICS}
+    counts = {
         "items": sum(result.items for result in dense.values()),
         "limit": max((result.limit or 0 for result in dense.values()), default=0) or None,
     }
-    for metric in METRICS:
-        chosen = {
-            name: metric if metric in result.accuracy else next(iter(result.accuracy))
-            for name, result in dense.items()
-        }
-        sides = {
-            side: math.fsum(results[name].accuracy[m] for name, m in chosen.items()) / len(chosen)
-            for side, results in (("dense", dense), ("pruned", pruned))
-        }
-        pairs = [(dense[name].correct[m], pruned[name].correct[m]) for name, m in chosen.items()]
-        average[metric] = {**sides, **_change(average_delta(pairs))}
-    return {"tasks": tasks, "average": average}
+    average = TaskRow.model_validate(counts | averages)
+    return ZeroShot(tasks=tasks, average=average)
 
 
-def _change(delta: Delta) -> dict[str, Any]:
-    return {
-        "delta": delta.value,
-        "standard_error": delta.standard_error,
-        "p_value": delta.p_value,
-        "significant": delta.significant,
+def _accuracy(before: TaskResult, after: TaskResult, metric: str) -> Accuracy:
+    change = paired_delta(before.correct[metric], after.correct[metric])
+    return Accuracy(
+        dense=before.accuracy[metric],
+        dense_stderr=before.standard_error(metric),
+        pruned=after.accuracy[metric],
+        pruned_stderr=after.standard_error(metric),
+        delta=change.value,
+        standard_error=change.standard_error,
+        p_value=change.p_value,
+        significant=change.significant,
+    )
+
+
+def _average(dense: dict[str, TaskResult], pruned: dict[str, TaskResult], metric: str) -> Accuracy:
+    chosen = {
+        name: metric if metric in result.accuracy else next(iter(result.accuracy))
+        for name, result in dense.items()
     }
+    sides = [
+        math.fsum(results[name].accuracy[m] for name, m in chosen.items()) / len(chosen)
+        for results in (dense, pruned)
+    ]
+    change = average_delta([(dense[n].correct[m], pruned[n].correct[m]) for n, m in chosen.items()])
+    return Accuracy(
+        dense=sides[0],
+        pruned=sides[1],
+        delta=change.value,
+        standard_error=change.standard_error,
+        p_value=change.p_value,
+        significant=change.significant,
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -17,6 +16,7 @@ from pruning.method.statistics import read_statistic
 from pruning.models.delta import Delta, read_mask
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
+from pruning.runs.outcome import Metrics
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class StoredIteration:
     Attributes:
         number: 0 for the dense model.
         path: its folder.
-        metrics: target and achieved ratio, parameters, perplexity by domain, seconds.
+        metrics: its numbers.
         geometry: of the dense model.
     """
 
     number: int
     path: Path
-    metrics: dict[str, Any]
+    metrics: Metrics
     geometry: Geometry
 
     @cached_property

@@ -76,8 +76,8 @@ def needs(config: RunConfig, store: RunStore, known: list[Run] | None = None) ->
     for run in known if known is not None else store.all():
         results = run.results()
         tokens = run.config.samples * run.config.seq_len * len(run.config.mixture)
-        if run.config.model == config.model and results.get("iterations"):
-            mean = sum(it["seconds"] for it in results["iterations"]) / len(results["iterations"])
+        if run.config.model == config.model and results and results.iterations:
+            mean = sum(it.seconds for it in results.iterations) / len(results.iterations)
             mine = config.samples * config.seq_len * len(config.mixture)
             seconds = config.iterations * mean * mine / tokens
             basis = f"{mean:.1f} s an iteration over {tokens:,} tokens in {run.id}"

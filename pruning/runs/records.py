@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safetensors.numpy import save_file
 
 from pruning.engine.budget import dense_scales
 from pruning.files import whole, write_json, writing
+from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
 from pruning.method.statistics import write_statistic
 from pruning.runs.iterations import StoredIteration
+from pruning.runs.outcome import Metrics, Results, Sizes, TextMeasure
 from pruning.runs.run import Run
 
 if TYPE_CHECKING:
@@ -34,20 +35,20 @@ def write_iteration(run: Run, iteration: Iteration) -> None:
             save_file(norms, temporary / "norms.safetensors")
             for domain, moments in iteration.statistics.moments.items():
                 write_statistic(temporary / f"moments-{domain}.safetensors", moments)
-        write_json(temporary / "metrics.json", metrics(iteration))
+        write_json(temporary / "metrics.json", metrics(iteration).model_dump())
 
 
-def metrics(iteration: Iteration) -> dict[str, Any]:
-    """The numbers of an iteration as JSON."""
-    return {
-        "number": iteration.number,
-        "target_ratio": iteration.target,
-        "ratio": iteration.delta.mask.ratio,
-        "parameters": iteration.parameters,
-        "perplexity": {name: p.to_dict() for name, p in iteration.perplexity.items()},
-        "layers": [asdict(shape) for shape in iteration.delta.mask.pruned.layers],
-        "seconds": iteration.seconds,
-    }
+def metrics(iteration: Iteration) -> Metrics:
+    """The numbers of an iteration."""
+    return Metrics(
+        number=iteration.number,
+        target_ratio=iteration.target,
+        ratio=iteration.mask.ratio,
+        parameters=iteration.parameters,
+        perplexity={name: TextMeasure(**p.to_dict()) for name, p in iteration.perplexity.items()},
+        layers=iteration.mask.pruned.layers,
+        seconds=iteration.seconds,
+    )
 
 
 def stored_state(run: Run) -> State | None:
@@ -65,33 +66,26 @@ def stored_state(run: Run) -> State | None:
     return State(last.number, last.delta(), scales)
 
 
-def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> dict[str, Any]:
-    """The content of `results.json`: dense against pruned."""
-    from pruning.measure.perplexity import mean_perplexity
-
+def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Results:
+    """Dense against pruned."""
     dense, last = iterations[0].metrics, iterations[-1].metrics
-    values = {
-        name: {"dense": p["value"], "pruned": last["perplexity"][name]["value"]}
-        for name, p in dense["perplexity"].items()
-    }
-    bits = {
-        name: {"dense": p["bits_per_byte"], "pruned": last["perplexity"][name]["bits_per_byte"]}
-        for name, p in dense["perplexity"].items()
-    }
+    texts = {name: (p, last.perplexity[name]) for name, p in dense.perplexity.items()}
+    values = {name: Pair(dense=p.value, pruned=q.value) for name, (p, q) in texts.items()}
     if values:
-        sides = {
-            side: {name: v[side] or float("inf") for name, v in values.items()}
-            for side in ("dense", "pruned")
-        }
-        values["mean"] = {side: mean_perplexity(side_values) for side, side_values in sides.items()}
-    return {
-        "run_id": run.id,
-        "config": run.config.model_dump(mode="json"),
-        "achieved_ratio": last["ratio"],
-        "parameters": {"dense": dense["parameters"], "pruned": last["parameters"]},
-        "perplexity": values,
-        "bits_per_byte": bits,
-        "tokens": {name: p["tokens"] for name, p in dense["perplexity"].items()},
-        "iterations": [iteration.metrics for iteration in iterations[1:]],
-        "seconds": seconds,
-    }
+        values["mean"] = Pair(
+            dense=mean_perplexity({name: pair.dense for name, pair in values.items()}),
+            pruned=mean_perplexity({name: pair.pruned for name, pair in values.items()}),
+        )
+    return Results(
+        run_id=run.id,
+        config=run.config.model_dump(mode="json"),
+        achieved_ratio=last.ratio,
+        parameters=Sizes(dense=dense.parameters, pruned=last.parameters),
+        perplexity=values,
+        bits_per_byte={
+            name: KnownPair(dense=p.bits_per_byte, pruned=q.bits_per_byte) for name, (p, q) in texts.items()
+        },
+        tokens={name: p.tokens for name, p in dense.perplexity.items()},
+        iterations=tuple(iteration.metrics for iteration in iterations[1:]),
+        seconds=seconds,
+    )

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pruning.files import finite
+from pruning.measure.comparison import Accuracy, Pair, TaskRow
+from pruning.measure.significance import quantile
+from pruning.runs.outcome import Results
 from pruning.runs.run import Run
 from pruning.text.sources import EMBEDDED_DOMAINS
 
@@ -58,46 +62,44 @@ def capability(name: str) -> str:
     return next((group for group, names in CAPABILITIES.items() if name in names), name)
 
 
-def accuracy_of(row: Mapping[str, Any], metric: str = "acc") -> tuple[str, dict[str, Any]]:
-    """A measure of a task or of the average, or the one that it has instead, and which it is."""
-    name = metric if metric in row else next(m for m in ("acc", "acc_norm") if m in row)
-    return name, row[name]
+def retention(results: Results) -> list[Retained]:
+    """What is left of each capability after a run."""
+    tasks = results.zero_shot.tasks if results.zero_shot else {}
+    return retention_of(results.perplexity, tasks)
 
 
-def retention(results: Mapping[str, Any]) -> list[Retained]:
-    """What is left of each capability, from the content of a run's `results.json`."""
+def retention_of(perplexity: Mapping[str, Pair], answers: Mapping[str, TaskRow]) -> list[Retained]:
+    """What is left of each capability, from perplexities by domain and answers by task."""
     texts: dict[str, dict[str, float]] = {}
-    for name, value in results.get("perplexity", {}).items():
-        if name != "mean" and value["dense"] and value["pruned"]:
-            texts.setdefault(capability(name), {})[name] = value["dense"] / value["pruned"]
-    tasks: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, row in results.get("zero_shot", {}).get("tasks", {}).items():
-        found = accuracy_of(row)[1]
-        if found["dense"]:
-            tasks.setdefault(capability(name), {})[name] = {**found, "limit": row["limit"]}
+    for name, pair in perplexity.items():
+        if name != "mean" and math.isfinite(pair.ratio):
+            texts.setdefault(capability(name), {})[name] = 1 / pair.ratio
+    tasks: dict[str, dict[str, tuple[TaskRow, Accuracy]]] = {}
+    for name, row in answers.items():
+        if (found := row.measure()[1]).dense:
+            tasks.setdefault(capability(name), {})[name] = row, found
     kept = []
     for group in dict.fromkeys([*CAPABILITIES, *texts, *tasks]):
         if values := texts.get(group):
             mean = math.exp(math.fsum(math.log(v) for v in values.values()) / len(values))
             kept.append(Retained(group, "text", mean, None, tuple(values)))
         if rows := tasks.get(group):
-            mean = math.fsum(r["pruned"] / r["dense"] for r in rows.values()) / len(rows)
-            errors = [_ratio_error(r) for r in rows.values()]
+            mean = math.fsum(found.pruned / found.dense for _, found in rows.values()) / len(rows)
+            errors = [_ratio_error(found) for _, found in rows.values()]
             known = [error for error in errors if error is not None]
             error = math.hypot(*known) / len(rows) if len(known) == len(rows) else None
-            limit = max((r["limit"] or 0 for r in rows.values()), default=0) or None
+            limit = max((row.limit or 0 for row, _ in rows.values()), default=0) or None
             kept.append(Retained(group, "tasks", mean, error, tuple(rows), limit))
     return kept
 
 
-def _ratio_error(row: Mapping[str, Any]) -> float | None:
+def _ratio_error(row: Accuracy) -> float | None:
     """Standard error of pruned over dense accuracy; both are of the same items, so they vary together."""
-    errors = [row.get(key) for key in ("dense_stderr", "pruned_stderr", "standard_error")]
-    if any(error is None for error in errors):
+    if row.dense_stderr is None or row.pruned_stderr is None or math.isinf(row.standard_error):
         return None
-    dense, pruned, change = (float(error or 0) ** 2 for error in errors)
-    ratio, covariance = row["pruned"] / row["dense"], (dense + pruned - change) / 2
-    return math.sqrt(max(pruned + ratio**2 * dense - 2 * ratio * covariance, 0.0)) / row["dense"]
+    dense, pruned, change = row.dense_stderr**2, row.pruned_stderr**2, row.standard_error**2
+    ratio, covariance = row.pruned / row.dense, (dense + pruned - change) / 2
+    return math.sqrt(max(pruned + ratio**2 * dense - 2 * ratio * covariance, 0.0)) / row.dense
 
 
 # --- the tidy table --------------------------------------------------------------------------------------
@@ -109,28 +111,27 @@ def tidy(run: Run, options: Sequence[str] = ()) -> list[dict[str, Any]]:
         options: of its config that the rows tell beside those in `OPTIONS`.
     """
     results, config = run.results(), run.config
+    assert results is not None
     named = dict.fromkeys((*OPTIONS, *options))
     common = {
         "run_id": run.id,
         **{name: _plain(getattr(config, name)) for name in named},
         "mixture": mixture_label(config.mixture, config.measured_domains),
         **{f"share_{name}": config.mixture.get(name, 0.0) for name in config.measured_domains},
-        "achieved_ratio": results["achieved_ratio"],
-        "seconds": results["seconds"],
+        "achieved_ratio": results.achieved_ratio,
+        "seconds": results.seconds,
     }
-    rows = []
-    for metric in ("perplexity", "bits_per_byte"):
-        for name, value in results.get(metric, {}).items():
-            rows.append({**common, "metric": metric, "name": name, **value})
-    accuracies = results.get("zero_shot", {"tasks": {}})
-    measured = [*accuracies["tasks"].items()]
-    measured += [("average", accuracies["average"])] if "average" in accuracies else []
-    for name, row in measured:
-        for metric in ("acc", "acc_norm"):
-            if metric in row:
-                value = {key: row[metric].get(key) for key in MEASURED[1:7]}
-                extra = {"items": row.get("items"), "limit": row.get("limit")}
-                rows.append({**common, "metric": metric, "name": name, **value, **extra})
+    rows: list[dict[str, Any]] = []
+    for metric, pairs in (("perplexity", results.perplexity), ("bits_per_byte", results.bits_per_byte)):
+        rows += [
+            {**common, "metric": metric, "name": name, **finite(p.model_dump())} for name, p in pairs.items()
+        ]
+    asked = results.zero_shot
+    for name, row in {**asked.tasks, "average": asked.average}.items() if asked else ():
+        for metric, found in row.measures.items():
+            value = finite(found.model_dump(include=set(MEASURED)))
+            counts = {"items": row.items, "limit": row.limit}
+            rows.append({**common, "metric": metric, "name": name, **value, **counts})
     return rows
 
 
@@ -167,7 +168,7 @@ def completed(frame: pd.DataFrame) -> pd.DataFrame:
     frame[sides] = frame[sides].astype(float)
     is_text = frame["metric"] == "perplexity"
     frame.loc[is_text, sides] = frame.loc[is_text, sides].fillna(np.inf)
-    judged = (frame["delta"].astype(float).abs() > 1.96 * frame["standard_error"].astype(float)).astype(
+    judged = (frame["delta"].astype(float).abs() > quantile() * frame["standard_error"].astype(float)).astype(
         "boolean"
     )
     judged = judged.mask(frame["delta"].isna())
@@ -189,15 +190,18 @@ def retained(frame: pd.DataFrame) -> pd.DataFrame:
     found = []
     for _, rows in frame.groupby("run_id", sort=False):
         single = rows[~rows["name"].isin(["mean", "average"])]
-        texts = single[single["metric"] == "perplexity"].set_index("name")[["dense", "pruned"]]
-        tasks: dict[str, dict[str, Any]] = {}
+        texts = single[single["metric"] == "perplexity"].to_dict("records")
+        pairs = {row["name"]: Pair(dense=row["dense"], pruned=row["pruned"]) for row in texts}
+        measures: dict[str, dict[str, Accuracy]] = {}
         for row in single[single["metric"].str.startswith("acc")].to_dict("records"):
-            tasks.setdefault(row["name"], {"limit": None})[row["metric"]] = row
-        results = {"perplexity": texts.to_dict("index"), "zero_shot": {"tasks": tasks}}
+            measures.setdefault(row["name"], {})[row["metric"]] = Accuracy(
+                dense=row["dense"], pruned=row["pruned"], delta=row["delta"], standard_error=math.inf
+            )
+        tasks = {name: TaskRow.model_validate(found) for name, found in measures.items()}
         common = rows.iloc[0][decided].to_dict()
         found += [
             {**common, "capability": kept.capability, "source": kept.source, "value": kept.value}
-            for kept in retention(results)
+            for kept in retention_of(pairs, tasks)
         ]
     return pd.DataFrame(found)
 

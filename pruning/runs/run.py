@@ -23,9 +23,10 @@ from typing import Any
 
 from pruning.config import RunConfig
 from pruning.errors import RunError
-from pruning.files import read_json, write_json, writing
+from pruning.files import read_json, read_record, write_json, writing
 from pruning.models.geometry import Geometry
 from pruning.runs.iterations import StoredIteration
+from pruning.runs.outcome import Metrics, Results, Status
 from pruning.runs.processes import process_lives, start
 
 ITERATION = re.compile(r"iteration-(\d{2,3})")
@@ -56,41 +57,38 @@ class Run:
         path = self.path / "config.json"
         return _read_config(path, path.stat().st_mtime_ns if path.exists() else 0)
 
-    def status(self) -> dict[str, Any]:
-        """`status.json`, with the state corrected where its process is gone or silent.
+    def _stored_status(self) -> Status:
+        file = self.path / "status.json"
+        why = "its status.json is broken" if file.exists() else "it has no status"
+        return read_record(file, Status) or Status(state="failed", message=f"{why}: resume it or delete it.")
 
-        States: queued, starting, running, cancelling, cancelled, failed, finished; `dead` where the process
-        ended without a word, `stalled` where it has been silent for half a minute.
-        """
-        status = read_json(self.path / "status.json") or {
-            "state": "failed",
-            "message": "the run has no status.",
-        }
-        if status["state"] in ACTIVE:
-            if not process_lives(status.get("pid"), status.get("pid_created")):
-                if status.get("pid") or time.time() - status.get("heartbeat", 0) > STALL_SECONDS:
-                    status["state"], status["message"] = (
-                        "dead",
-                        self.last_words() or "its process ended without a word.",
-                    )
-            elif time.time() - status.get("heartbeat", 0) > STALL_SECONDS:
-                status["state"] = "stalled"
+    def status(self) -> Status:
+        """`status.json`, with the state corrected where its process is gone or silent."""
+        status = self._stored_status()
+        if status.state not in ACTIVE:
+            return status
+        silent = time.time() - status.heartbeat > STALL_SECONDS
+        if process_lives(status.pid, status.pid_created):
+            return status.model_copy(update={"state": "stalled"}) if silent else status
+        if status.pid or silent:
+            words = self.last_words() or "its process ended without a word."
+            return status.model_copy(update={"state": "dead", "message": words})
         return status
 
-    def device(self, status: dict[str, Any]) -> str:
+    def device(self, status: Status) -> str:
         """Where it computes: what its worker found `auto` to be, or what it was told."""
-        return str(status.get("device") or self.config.device)
+        return status.device or self.config.device
 
     @property
     def active(self) -> bool:
         """Whether a process is, or is about to be, at work on it."""
-        return self.status()["state"] in (*ACTIVE, "stalled")
+        return self.status().state in (*ACTIVE, "stalled")
 
     @property
     def worked_on(self) -> bool:
         """Whether a process has it in hand."""
-        status = read_json(self.path / "status.json")
-        return status.get("state") in ACTIVE and process_lives(status.get("pid"), status.get("pid_created"))
+        status = self._stored_status()
+        return status.state in ACTIVE and process_lives(status.pid, status.pid_created)
 
     def last_words(self, characters: int = 2000) -> str:
         """The end of what the worker printed."""
@@ -100,9 +98,9 @@ class Run:
             return ""
         return text[-characters:].strip()
 
-    def results(self) -> dict[str, Any]:
-        """`results.json`; empty until the run is finished."""
-        return read_json(self.path / "results.json")
+    def results(self) -> Results | None:
+        """`results.json`; None until the run is finished."""
+        return read_record(self.path / "results.json", Results)
 
     @property
     def checkpoint(self) -> Path:
@@ -138,7 +136,7 @@ class Run:
         found = []
         for folder in self.path.iterdir():
             if (match := ITERATION.fullmatch(folder.name)) and (
-                metrics := read_json(folder / "metrics.json")
+                metrics := read_record(folder / "metrics.json", Metrics)
             ):
                 found.append(StoredIteration(int(match[1]), folder, metrics, shape))
         return sorted(found, key=lambda iteration: iteration.number)
@@ -156,7 +154,7 @@ class Run:
             RunError: a process is at work on it already, or it has finished.
         """
         status = self.status()
-        if status["state"] == "finished":
+        if status.state == "finished":
             raise RunError(f"run {self.id!r} has finished: start another from its config.")
         if self.worked_on:
             raise RunError(f"run {self.id!r} is being worked on: cancel it first, or wait.")
@@ -170,7 +168,7 @@ class Run:
         """
         self.check_startable()
         now = time.time()
-        known = {key: value for key, value in self.status().items() if key == "device"}
+        known = {"device": self.status().device}
         write_json(self.path / "status.json", {"state": "queued", "heartbeat": now, "created": now, **known})
         with writing(self.path), (self.path / "log.txt").open("ab") as log:
             start(["pruning.runs.worker", str(self.path.resolve())], log, log)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CANCEL_GRACE_SECONDS = 8.0
 
 
-class Status:
+class Reporter:
     """`status.json`, kept current by a thread, so that its heartbeat goes on while torch is busy."""
 
     def __init__(self, run: Run, exits: bool) -> None:
@@ -36,7 +36,7 @@ class Status:
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
-    def __enter__(self) -> Status:
+    def __enter__(self) -> Reporter:
         self.write()
         self._thread.start()
         return self
@@ -77,7 +77,7 @@ class Status:
 class Meter:
     """Turns the engine's progress into fields of the status."""
 
-    def __init__(self, run: Run, status: Status, iteration: int) -> None:
+    def __init__(self, run: Run, status: Reporter, iteration: int) -> None:
         self.run, self.status, self.iteration = run, status, iteration
         self.layers, self.stage, self.began = 1, "", time.monotonic()
 
@@ -111,7 +111,7 @@ class Meter:
 
 def _eta(run: Run, complete: int, share: float, stage: str) -> float | None:
     """Seconds left, from the mean of the iterations that are done; None before the first."""
-    seconds = [it.metrics["seconds"] for it in run.iterations() if it.number > 0]
+    seconds = [it.metrics.seconds for it in run.iterations() if it.number > 0]
     if not seconds:
         return None
     mean = sum(seconds) / len(seconds)

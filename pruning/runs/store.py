@@ -97,13 +97,13 @@ class RunStore:
     def ahead_of(self, run: Run) -> list[Run]:
         """Runs on the same device that come first: those at work, and those that have waited longer."""
         mine = run.status()
-        turn = mine.get("created", 0), run.id
+        turn = mine.created, run.id
         ahead = []
         for other in self.all():
             status = other.status()
             if other.id == run.id or other.device(status) != run.device(mine):
                 continue
-            waiting = status["state"] == "queued" and (status.get("created", 0), other.id) < turn
-            if status["state"] in ("starting", "running", "cancelling", "stalled") or waiting:
+            waiting = status.state == "queued" and (status.created, other.id) < turn
+            if status.state in ("starting", "running", "cancelling", "stalled") or waiting:
                 ahead.append(other)
         return ahead

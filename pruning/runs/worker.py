@@ -20,15 +20,17 @@ from filelock import FileLock, Timeout
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError, RunError
-from pruning.files import write_json, writing
+from pruning.files import finite, write_json, writing
+from pruning.measure.comparison import Pair
 from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
 from pruning.models.mask import Mask
 from pruning.progress import drain
 from pruning.runs.create import create
+from pruning.runs.outcome import Results
 from pruning.runs.records import metrics, stored_state, summarise, write_iteration
 from pruning.runs.run import Run
-from pruning.runs.status import Meter, Status
+from pruning.runs.status import Meter, Reporter
 from pruning.runs.store import RunStore
 
 if TYPE_CHECKING:
@@ -50,13 +52,13 @@ class Result:
         run: its folder.
         loaded: the pruned model and its tokenizer.
         delta: what separates it from the dense model.
-        summary: the content of `results.json`.
+        summary: what came of it.
     """
 
     run: Run
     loaded: LoadedModel
     delta: Delta
-    summary: dict[str, Any]
+    summary: Results
 
     @property
     def mask(self) -> Mask:
@@ -64,9 +66,9 @@ class Result:
         return self.delta.mask
 
     @property
-    def perplexity(self) -> dict[str, dict[str, float]]:
+    def perplexity(self) -> dict[str, Pair]:
         """By domain and `mean`, each with `dense` and `pruned`."""
-        return self.summary["perplexity"]
+        return self.summary.perplexity
 
 
 def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bool = False) -> Result:
@@ -81,7 +83,7 @@ def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bo
         Cancelled: it was asked to stop; it can be resumed.
         PruningError: what a person can put right; the run is marked as failed with the same sentence.
     """
-    with Status(run, exits) as status:
+    with Reporter(run, exits) as status:
         try:
             with _device(run, status):
                 return _drive(run, status, on_event)
@@ -120,7 +122,7 @@ def _device_name(config: RunConfig) -> str:
 
 
 @contextlib.contextmanager
-def _device(run: Run, status: Status) -> Iterator[None]:
+def _device(run: Run, status: Reporter) -> Iterator[None]:
     """One run at a time on a device: wait for those ahead, then hold the device's lock."""
     store = RunStore(run.path.parent)
     device = _device_name(run.config)
@@ -143,7 +145,7 @@ def _device(run: Run, status: Status) -> Iterator[None]:
         lock.release()
 
 
-def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -> Result:
+def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None) -> Result:
     from pruning.engine.events import Finished, Iteration, Started
     from pruning.engine.loop import prune_loaded
     from pruning.measure.zeroshot import compare
@@ -153,7 +155,7 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
     began = time.monotonic()
     config = run.config
     state = stored_state(run)
-    earlier = sum(iteration.metrics["seconds"] for iteration in run.iterations())
+    earlier = sum(iteration.metrics.seconds for iteration in run.iterations())
     _log(run, "started", resumed_after=state.number if state else None)
     meter = Meter(run, status, state.number if state else -1)
 
@@ -180,7 +182,7 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
                 write_json(run.path / "sources.json", event.sources)
             elif isinstance(event, Iteration):
                 write_iteration(run, event)
-                _log(run, "iteration", **{k: v for k, v in metrics(event).items() if k != "layers"})
+                _log(run, "iteration", **metrics(event).model_dump(exclude={"layers"}))
                 status.write(iteration=event.number)
             elif isinstance(event, Finished):
                 finished = event
@@ -201,17 +203,19 @@ def _drive(run: Run, status: Status, on_event: Callable[[Event], None] | None) -
             finished.loaded.model, finished.loaded.tokenizer, run.path / "model", record, finished.delta.mask
         )
 
-    def summary() -> dict[str, Any]:
+    def summary() -> Results:
         return summarise(run, run.iterations(), earlier + time.monotonic() - began)
 
     found = summary()
-    write_json(run.path / "results.json", found)  # should the tasks fail, the perplexities are there
+    write_json(
+        run.path / "results.json", found.model_dump()
+    )  # should the tasks fail, the perplexities are there
     if config.tasks:
         answers = compare(dense, _answers(finished.loaded, finished.delta, config, show))
-        found = summary() | {"zero_shot": answers}
-        write_json(run.path / "results.json", found)
-    status.write(state="finished", finished=time.time(), seconds=found["seconds"], eta=0)
-    _log(run, "finished", seconds=found["seconds"])
+        found = summary().model_copy(update={"zero_shot": answers})
+        write_json(run.path / "results.json", found.model_dump())
+    status.write(state="finished", finished=time.time(), seconds=found.seconds, eta=0)
+    _log(run, "finished", seconds=found.seconds)
     return Result(run, finished.loaded, finished.delta, found)
 
 
@@ -230,7 +234,7 @@ def _answers(
 
 def _log(run: Run, event: str, **fields: Any) -> None:
     with writing(run.path), (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"event": event, "time": time.time(), **fields}) + "\n")
+        file.write(json.dumps(finite({"event": event, "time": time.time(), **fields})) + "\n")
 
 
 def prune(

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.runs.results import Retained, accuracy_of, axis_title, item_limits, rise
+from pruning.measure.comparison import Pair, TaskRow
+from pruning.measure.significance import interval
+from pruning.runs.results import Retained, axis_title, item_limits, rise
 from pruning.visualization.style import COLOURS, GREY, Array, graph, level, style
 
 if TYPE_CHECKING:
@@ -19,13 +21,7 @@ if TYPE_CHECKING:
 def perplexity_data(iterations: Sequence[StoredIteration]) -> dict[str, tuple[Array, Array]]:
     """Iteration numbers and perplexities by domain, with their geometric mean as `mean`."""
     numbers = np.array([iteration.number for iteration in iterations])
-    values = [
-        {
-            name: p["value"] if p["value"] is not None else np.inf
-            for name, p in it.metrics["perplexity"].items()
-        }
-        for it in iterations
-    ]
+    values = [{name: p.value for name, p in it.metrics.perplexity.items()} for it in iterations]
     names = list(values[0]) if values else []
     found = {name: (numbers, np.array([v[name] for v in values])) for name in names}
     if len(names) > 1:  # geometric, as everywhere
@@ -86,9 +82,7 @@ def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 34
     return style(figure, "Smaller costs more: the best runs lie lower left", height)
 
 
-def domain_cost_figure(
-    runs: Mapping[str, Mapping[str, Mapping[str, float | None]]], height: int = 340
-) -> Figure:
+def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340) -> Figure:
     """Perplexity over that of the dense model, by domain and run.
 
     Args:
@@ -100,7 +94,7 @@ def domain_cost_figure(
         figure.add_bar(
             name=label,
             x=list(values),
-            y=[v["pruned"] / v["dense"] if v["pruned"] and v["dense"] else None for v in values.values()],
+            y=[pair.ratio if np.isfinite(pair.ratio) else None for pair in values.values()],
             hovertemplate="%{x}: x %{y:.2f}<extra>" + label + "</extra>",
         )
     level(figure, 1, "dense")
@@ -109,7 +103,7 @@ def domain_cost_figure(
 
 
 def accuracy_figure(
-    runs: Mapping[str, Mapping[str, Mapping[str, Any]]], metric: str = "acc", height: int = 340
+    runs: Mapping[str, Mapping[str, TaskRow]], metric: str = "acc", height: int = 340
 ) -> Figure:
     """Change of zero-shot accuracy by task with the paired 95% interval; hollow where it may be noise.
 
@@ -122,26 +116,24 @@ def accuracy_figure(
     for number, (label, tasks) in enumerate(runs.items()):
         rows = []
         for name, task in tasks.items():
-            measure, row = accuracy_of(task, metric)
-            notes = [measure] * (measure != metric) + (
-                [f"first {task['limit']}"] if task.get("limit") else []
-            )
-            rows.append((row["delta"], f"{name} ({', '.join(notes)})" if notes else name, row))
+            measure, row = task.measure(metric)
+            notes = [measure] * (measure != metric) + ([f"first {task.limit}"] if task.limit else [])
+            rows.append((row.delta, f"{name} ({', '.join(notes)})" if notes else name, row))
         rows.sort(key=lambda row: row[:2])
         figure.add_scatter(
             x=[100 * delta for delta, _, _ in rows],
             y=[name for _, name, _ in rows],
             name=label,
             # no error is known where one item was asked
-            error_x={"array": [196 * (row["standard_error"] or 0) for _, _, row in rows], "thickness": 1.5},
+            error_x={"array": [_bar(row.interval) for _, _, row in rows], "thickness": 1.5},
             mode="markers",
             marker={
                 "size": 11,
                 "color": COLOURS[number % len(COLOURS)],
-                "symbol": ["circle" if row["significant"] else "circle-open" for _, _, row in rows],
+                "symbol": ["circle" if row.significant else "circle-open" for _, _, row in rows],
             },
             offsetgroup=str(number),
-            customdata=[[100 * row["dense"], 100 * row["pruned"]] for _, _, row in rows],
+            customdata=[[100 * row.dense, 100 * row.pruned] for _, _, row in rows],
             hovertemplate=(
                 "%{y}: %{customdata[0]:.1f}% to %{customdata[1]:.1f}%, %{x:+.1f} points<extra></extra>"
             ),
@@ -150,6 +142,11 @@ def accuracy_figure(
     figure.update_layout(scattermode="group")
     figure.update_xaxes(title=f"change of {metric} in points, 95% interval; hollow: may be noise")
     return style(figure, "What the model can no longer do", height)
+
+
+def _bar(interval: float) -> float:
+    """An error bar in points; none where the error is not known."""
+    return 100 * interval if np.isfinite(interval) else 0.0
 
 
 def experiment_figure(
@@ -243,7 +240,7 @@ def retention_figure(runs: Mapping[str, Sequence[Retained]], height: int = 340) 
                 x=[row.capability for row in rows],
                 y=[row.value for row in rows],
                 error_y={
-                    "array": [1.96 * (row.standard_error or 0) for row in rows],
+                    "array": [interval(row.standard_error or 0) for row in rows],
                     "visible": source == "tasks",
                 },
                 name=f"{label}: {source}" if len(runs) > 1 else f"{source} ({kept})",

@@ -62,7 +62,7 @@ def pipeline_data(run: Run, iterations: Sequence[StoredIteration]) -> Pipeline:
         np.clip((_thumbnail(scores) - low) / max(high - low, 1e-9), 0, 1),
         _thumbnail(kept),
         last.number,
-        (iterations[0].metrics["parameters"], last.metrics["parameters"]),
+        (iterations[0].metrics.parameters, last.metrics.parameters),
         means[-1] if means else np.empty(0),  # the mean over domains stands last
     )
 

@@ -160,7 +160,7 @@ def test_the_demo_prunes_in_three_lines():
     from pruning import RunConfig, prune
 
     result = prune(RunConfig(samples=4, iterations=2, eval_blocks=4))
-    assert result.perplexity["mean"]["pruned"] > result.perplexity["mean"]["dense"]
+    assert result.perplexity["mean"].pruned > result.perplexity["mean"].dense
 
 
 def test_export_writes_into_the_run_or_where_it_is_told(capsys, options, tmp_path):

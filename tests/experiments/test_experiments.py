@@ -12,7 +12,9 @@ from pruning.experiments.claims import AGREES, DIFFERS, NOISE, claims
 from pruning.experiments.grid import Experiment, carry_out, existing, folder, read
 from pruning.experiments.paper import paper
 from pruning.experiments.report import REPORT_FILE, markdown, report
-from pruning.runs.results import completed, mixture_label, retained, retention, rise, table
+from pruning.measure.comparison import TaskRow
+from pruning.runs.outcome import Results
+from pruning.runs.results import completed, mixture_label, retained, retention, retention_of, rise, table
 from pruning.runs.store import RunStore
 from pruning.visualization import experiment_figure, retention_figure
 
@@ -64,7 +66,7 @@ def test_an_experiment_runs_what_is_missing_and_no_more(spec, tmp_path):
 
     _, frame = read(folder(store, "cuts"))
     assert set(frame["run_id"]) == {r.id for r in again}
-    wanted = again[0].results()["perplexity"]["words"]["pruned"]
+    wanted = again[0].results().perplexity["words"].pruned
     row = frame[
         (frame["run_id"] == again[0].id) & (frame["metric"] == "perplexity") & (frame["name"] == "words")
     ]
@@ -282,8 +284,13 @@ def test_rise_is_that_of_the_mean_log_perplexity():
     assert rise(frame)["value"].tolist() == pytest.approx([1.0])
 
 
-ERRORS = {"dense_stderr": 0.07, "pruned_stderr": 0.06, "standard_error": 0.05}
+ERRORS = {"delta": -0.1, "dense_stderr": 0.07, "pruned_stderr": 0.06, "standard_error": 0.05}
 RESULTS = {
+    "run_id": "r",
+    "config": {},
+    "achieved_ratio": 0.5,
+    "parameters": {"dense": 2, "pruned": 1},
+    "seconds": 1.0,
     "perplexity": {
         "wiki": {"dense": 10.0, "pruned": 20.0},
         "web": {"dense": 10.0, "pruned": 80.0},
@@ -295,13 +302,14 @@ RESULTS = {
         "tasks": {
             "hellaswag": {"limit": 50, "items": 50, "acc_norm": {"dense": 0.5, "pruned": 0.4, **ERRORS}},
             "piqa": {"limit": 50, "items": 50, "acc": {"dense": 0.8, "pruned": 0.4, **ERRORS}},
-        }
+        },
+        "average": {},
     },
 }
 
 
 def test_retention_is_pruned_over_dense_by_capability():
-    found = {(row.capability, row.source): row for row in retention(RESULTS)}
+    found = {(row.capability, row.source): row for row in retention(Results.model_validate(RESULTS))}
     assert set(found) == {("prose", "text"), ("code", "text"), ("common sense", "tasks")}
     assert found["prose", "text"].value == pytest.approx((0.5 * 0.125) ** 0.5)
     assert found["code", "text"].value == 1.0
@@ -322,13 +330,17 @@ def test_the_error_of_retention_is_that_of_the_ratio():
         key: values.std(ddof=1) / 20
         for key, values in (("dense_stderr", dense), ("pruned_stderr", pruned), ("standard_error", delta))
     }
-    row = {"limit": None, "items": 400, "acc": {"dense": dense.mean(), "pruned": pruned.mean(), **errors}}
-    (kept,) = retention({"zero_shot": {"tasks": {"piqa": row}}})
+    row = {
+        "limit": None,
+        "items": 400,
+        "acc": {"dense": dense.mean(), "pruned": pruned.mean(), "delta": delta.mean(), **errors},
+    }
+    (kept,) = retention_of({}, {"piqa": TaskRow.model_validate(row)})
     draws = rng.integers(400, size=(4000, 400))
     wanted = (pruned[draws].mean(axis=1) / dense[draws].mean(axis=1)).std()
     assert kept.standard_error == pytest.approx(wanted, rel=0.05)
     row["acc"]["standard_error"] = None  # one item
-    assert retention({"zero_shot": {"tasks": {"piqa": row}}})[0].standard_error is None
+    assert retention_of({}, {"piqa": TaskRow.model_validate(row)})[0].standard_error is None
 
 
 def test_mixtures_have_short_names():

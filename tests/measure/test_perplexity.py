@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from pruning.measure import perplexity as evaluation
-from pruning.measure.perplexity import Perplexity, mean_perplexity, perplexity, perplexity_cached
+from pruning.measure.comparison import mean_perplexity
+from pruning.measure.perplexity import Perplexity, perplexity, perplexity_cached
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks, heldout_blocks
 from pruning.text.sources import DomainText

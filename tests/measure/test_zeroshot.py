@@ -12,6 +12,8 @@ from huggingface_hub.utils._hf_uris import parse_hf_uri
 from scipy import stats
 
 from pruning.errors import ConfigError
+from pruning.files import finite
+from pruning.measure.comparison import ZeroShot
 from pruning.measure.significance import average_delta, paired_delta, standard_error
 from pruning.measure.tasks import LOCAL_TASKS, _harness, expand, leaves, load_task, local_file, task_manager
 from pruning.measure.zeroshot import TaskResult, compare, zero_shot
@@ -203,10 +205,10 @@ def test_a_task_with_another_accuracy_alone_is_compared(task_folder):
     assert set(found["mine"].accuracy) == {"acc_norm"}
     assert found["mine"].limit is None and found["prunescope_code"].limit == 8  # eight is all that it has
     both = compare(found, found)
-    assert both["tasks"]["mine"].keys() == {"items", "limit", "version", "acc_norm"}
+    assert both.tasks["mine"].measures.keys() == {"acc_norm"}
     wanted = (found["mine"].accuracy["acc_norm"] + found["prunescope_code"].accuracy["acc"]) / 2
-    assert both["average"]["acc"]["dense"] == pytest.approx(wanted)
-    assert (both["average"]["items"], both["average"]["limit"]) == (16, 8)
+    assert both.average.acc.dense == pytest.approx(wanted)
+    assert (both.average.items, both.average.limit) == (16, 8)
 
 
 @needs_demo
@@ -365,9 +367,9 @@ def test_the_average_is_the_plain_mean_over_tasks():
         {"a": result("a", 5, 10), "b": result("b", 40, 100, norm=False)},
     )
     for metric in ("acc", "acc_norm"):
-        assert found["average"][metric]["dense"] == pytest.approx(0.65)
-        assert found["average"][metric]["delta"] == pytest.approx(-0.2)
-    json.dumps(found)
+        assert found.average.measures[metric].dense == pytest.approx(0.65)
+        assert found.average.measures[metric].delta == pytest.approx(-0.2)
+    assert ZeroShot.model_validate_json(json.dumps(finite(found.model_dump()))) == found
 
 
 @needs_demo
@@ -402,7 +404,7 @@ def test_a_limit_is_said_beside_every_number():
     from rich.console import Console
 
     from pruning.cli.terminal import results_table
-    from pruning.files import finite
+    from pruning.runs.outcome import Results
     from pruning.visualization import accuracy_figure
 
     def result(name, metric, items):
@@ -410,9 +412,17 @@ def test_a_limit_is_said_beside_every_number():
 
     dense = {"a": result("a", "acc", [1.0]), "b": result("b", "acc_norm", [1.0, 0.0])}
     pruned = {"a": result("a", "acc", [0.0]), "b": result("b", "acc_norm", [1.0, 1.0])}
-    answers = finite(compare(dense, pruned))  # as results.json holds it
-    summary = {"run_id": "r", "parameters": {"dense": 10, "pruned": 5}, "zero_shot": answers}
-    summary["perplexity"] = {"wiki": {"dense": 10.0, "pruned": None}}
+    answers = compare(dense, pruned)
+    content = {
+        "run_id": "r",
+        "config": {},
+        "achieved_ratio": 0.5,
+        "parameters": {"dense": 10, "pruned": 5},
+        "perplexity": {"wiki": {"dense": 10.0, "pruned": None}},
+        "seconds": 1.0,
+        "zero_shot": finite(answers.model_dump()),
+    }
+    summary = Results.model_validate_json(json.dumps(content))  # as results.json holds it
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(results_table(summary))
     lines = console.export_text().splitlines()
@@ -423,7 +433,7 @@ def test_a_limit_is_said_beside_every_number():
     assert "b, acc_norm (2 items, first 2)" in row["b, acc"] and "+50.0 ± 98.0 ~" in row["b, acc"]
     assert "average of tasks (3 items, first 2)" in row["average"] and "± unknown ~" in row["average"]
     assert "infinite" in row["wiki"]
-    assert set(accuracy_figure({"a run": answers["tasks"]}).data[0].y) == {
+    assert set(accuracy_figure({"a run": answers.tasks}).data[0].y) == {
         "a (first 1)",
         "b (acc_norm, first 2)",
     }

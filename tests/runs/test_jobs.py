@@ -75,7 +75,7 @@ def test_needs_are_reckoned_from_the_shape_and_from_runs_before(tiny_folder, tex
     written = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
     assert 0.3 * written < before.disk < 3 * written
     after = needs(config.replace(iterations=6), store)
-    mean = sum(it["seconds"] for it in run.results()["iterations"]) / 2
+    mean = sum(it.seconds for it in run.results().iterations) / 2
     assert after.seconds == pytest.approx(6 * mean) and run.id in after.basis
 
 

@@ -32,7 +32,7 @@ def options(tiny_folder, text_file):
 
 def wait(run: Run, *states: str, seconds: float = 120) -> str:
     deadline = time.monotonic() + seconds
-    while (state := run.status()["state"]) not in states and time.monotonic() < deadline:
+    while (state := run.status().state) not in states and time.monotonic() < deadline:
         time.sleep(0.1)
     assert state in states, (state, run.last_words())
     return state
@@ -48,23 +48,14 @@ def same_masks(a: Run, b: Run) -> bool:
 def test_prune_leaves_a_whole_run(options):
     result = prune(RunConfig.create(**options))
     run = RunStore().get(result.run.id)
-    assert run.status()["state"] == "finished"
+    assert run.status().state == "finished"
     assert [i.number for i in run.iterations()] == [0, 1, 2, 3]
     summary = run.results()
-    assert set(summary) == {
-        "run_id",
-        "config",
-        "achieved_ratio",
-        "parameters",
-        "perplexity",
-        "bits_per_byte",
-        "tokens",
-        "iterations",
-        "seconds",
-    }
-    assert summary["achieved_ratio"] == pytest.approx(0.4, abs=0.03)
-    assert summary["parameters"]["pruned"] == sum(p.numel() for p in result.loaded.model.parameters())
-    assert set(summary["perplexity"]) == {"words", "mean"}
+    assert summary.config == run.config.model_dump(mode="json") and summary.zero_shot is None
+    assert [it.number for it in summary.iterations] == [1, 2, 3] and summary.tokens["words"] == 3 * 23
+    assert summary.achieved_ratio == pytest.approx(0.4, abs=0.03)
+    assert summary.parameters.pruned == sum(p.numel() for p in result.loaded.model.parameters())
+    assert set(summary.perplexity) == {"words", "mean"}
     assert RunConfig.read(run.path / "config.json") == run.config
     assert json.loads((run.path / "config.json").read_text())["versions"]["torch"]
     assert [e["event"] for e in run.events()] == ["started", *["iteration"] * 4, "finished"]
@@ -110,12 +101,12 @@ def test_a_cancelled_worker_ends_and_resumes_to_the_same_masks(options):
 
     with pytest.raises(Stop):
         execute(run, on_event=stop)
-    assert run.status()["state"] == "failed"
+    assert run.status().state == "failed"
     assert [i.number for i in run.iterations()] == [0, 1]
     run.launch()
     wait(run, "finished")
     assert same_masks(whole, run)
-    assert run.results()["perplexity"] == whole.results()["perplexity"]
+    assert run.results().perplexity == whole.results().perplexity
 
 
 def test_cancel_ends_a_worker_that_can_be_resumed(options):
@@ -139,14 +130,14 @@ def test_a_cancel_in_this_process_is_seen(options):
     run = RunStore().create(RunConfig.create(**{**options, "samples": 64, "iterations": 50}))
     with pytest.raises(Cancelled):
         execute(run, on_event=lambda _: run.cancel())
-    assert run.status()["state"] == "cancelled"
+    assert run.status().state == "cancelled"
 
 
 def test_a_killed_worker_is_seen_as_dead_and_resumes(options):
     run = RunStore().create(RunConfig.create(**{**options, "iterations": 40, "samples": 64}))
     run.launch()
     wait(run, "running")
-    os.kill(run.status()["pid"], signal.SIGKILL)
+    os.kill(run.status().pid, signal.SIGKILL)
     wait(run, "dead")
     assert not run.active
     run.launch()
@@ -163,13 +154,13 @@ def test_the_second_run_waits_for_the_first(options):
     second = store.create(RunConfig.create(**options))
     second.launch()
     deadline = time.monotonic() + 60
-    while not second.status().get("ahead") and time.monotonic() < deadline:
+    while not second.status().ahead and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert second.status()["state"] == "queued"
+    assert second.status().state == "queued"
     assert [run.id for run in store.ahead_of(second)] == [first.id]
     first.cancel()
     wait(second, "finished")
-    assert first.status()["finished"] <= second.status()["started"]
+    assert first.status().finished <= second.status().started
 
 
 def test_a_worker_that_fails_says_why(options, tiny_folder):
@@ -177,7 +168,7 @@ def test_a_worker_that_fails_says_why(options, tiny_folder):
     (tiny_folder / "model.safetensors").unlink()
     run.launch()
     wait(run, "failed")
-    assert "holds no weights" in run.status()["message"]
+    assert "holds no weights" in run.status().message
 
 
 def test_the_run_list_knows_only_runs(tmp_path, options):
@@ -221,7 +212,7 @@ def test_speed_is_in_tokens_through_the_whole_model(options, monkeypatch):
     run = RunStore().create(RunConfig.create(**options))
     clock = iter([0.0, 0.0, 10.0, 20.0, 30.0])
     monkeypatch.setattr(worker.time, "monotonic", lambda: next(clock))
-    status = worker.Status(run, exits=False)
+    status = worker.Reporter(run, exits=False)
     meter = worker.Meter(run, status, -1)
     meter(Started(tiny_geometry(3), 1, "", {}))
     meter(Progress("calibrate", 300, 600, "layer 2 of 3"))
@@ -242,7 +233,7 @@ def test_progress_is_written_whole(options):
     from pruning.runs import worker
 
     run = RunStore().create(RunConfig.create(**options))
-    status = worker.Status(run, exits=False)
+    status = worker.Reporter(run, exits=False)
     seen = []
 
     class Watched(dict):
@@ -278,9 +269,9 @@ def test_runs_named_auto_and_cpu_take_turns(options):
         run.launch()
         wait(run, "queued")
         time.sleep(3)
-        assert run.status()["state"] == "queued"
+        assert run.status().state == "queued"
     wait(run, "finished")
-    assert run.status()["device"] == "cpu"
+    assert run.status().device == "cpu"
 
 
 def test_the_seconds_of_a_resumed_run_include_the_first_part(options):
@@ -297,7 +288,7 @@ def test_the_seconds_of_a_resumed_run_include_the_first_part(options):
     metrics = [run.path / f"iteration-{n:02d}" / "metrics.json" for n in (0, 1, 2)]
     for file in metrics:
         runs.write_json(file, {**runs.read_json(file), "seconds": 100.0})
-    assert execute(run).summary["seconds"] > 300
+    assert execute(run).summary.seconds > 300
 
 
 def test_a_lack_of_memory_is_one_sentence(options, capsys, monkeypatch):
@@ -322,7 +313,7 @@ def test_a_cancelled_run_is_one_sentence(options, capsys, monkeypatch):
     monkeypatch.setattr(Run, "check_startable", lambda run: (run.path / "cancel").touch())
     assert main(["runs", "resume", run.id[:-2]]) == 130
     assert "runs resume ID" in capsys.readouterr().err
-    assert run.status()["state"] == "cancelled"
+    assert run.status().state == "cancelled"
 
 
 # --- zero-shot tasks of a run
@@ -362,10 +353,10 @@ def test_the_dense_model_answers_before_it_is_cut_and_is_read_once(options, monk
     assert len(loads) == 1
     assert stages.index("zero-shot") < stages.index("Started") and stages[-1] == "zero-shot"
     found = result.run.results()
-    assert found["zero_shot"]["tasks"]["prunescope_agreement"]["items"] == 3
-    assert found["zero_shot"]["average"]["limit"] == 3
+    assert found.zero_shot.tasks["prunescope_agreement"].items == 3
+    assert found.zero_shot.average.limit == 3
     again = prune(config).run.results()
-    assert again["zero_shot"] == found["zero_shot"]
+    assert again.zero_shot == found.zero_shot
 
 
 def test_perplexities_are_kept_where_the_tasks_fail(options, monkeypatch):
@@ -384,9 +375,9 @@ def test_perplexities_are_kept_where_the_tasks_fail(options, monkeypatch):
     run = RunStore().create(RunConfig.create(**options, tasks=("prunescope_agreement",), task_limit=3))
     with pytest.raises(ConfigError):
         execute(run)
-    assert run.results()["perplexity"]["words"]["pruned"] and not is_done(run)
+    assert run.results().perplexity["words"].pruned and not is_done(run)
     execute(run)
-    assert is_done(run) and run.status()["state"] == "finished"
+    assert is_done(run) and run.status().state == "finished"
 
 
 # --- bad input leaves nothing behind
@@ -447,11 +438,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_files(options, monkeypatch
         worker.execute(run)
     assert [i.number for i in run.iterations()] == [0]
     assert not list(run.path.glob(".iteration*"))
-    assert run.status()["state"] == "failed"
+    assert run.status().state == "failed"
     monkeypatch.undo()
     monkeypatch.setenv("PRUNESCOPE_CACHE", str(run.path.parent / "cache"))
     execute(run)
-    assert run.status()["state"] == "finished"
+    assert run.status().state == "finished"
 
 
 def test_status_files_are_replaced_whole(tmp_path):

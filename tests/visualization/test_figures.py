@@ -5,6 +5,7 @@ import pytest
 
 from pruning import RunConfig, prune
 from pruning import visualization as viz
+from pruning.measure.comparison import Accuracy, TaskRow
 from pruning.models.geometry import Geometry, LayerShape, Site
 from pruning.models.mask import Mask
 
@@ -80,9 +81,9 @@ def test_mask_map_and_shares(run):
 
 def test_perplexity_by_iteration_is_what_the_run_measured(run):
     data = viz.perplexity_data(run.iterations())
-    results = run.results()["perplexity"]
-    assert data["a"][1][0] == results["a"]["dense"]
-    assert data["mean"][1][-1] == pytest.approx(results["mean"]["pruned"])
+    results = run.results().perplexity
+    assert data["a"][1][0] == results["a"].dense
+    assert data["mean"][1][-1] == pytest.approx(results["mean"].pruned)
     assert data["mean"][0].tolist() == [0, 1, 2]
 
 
@@ -130,8 +131,8 @@ def test_the_pipeline_is_one_picture_with_the_runs_numbers():
     run = Run(ASSETS / "demo-run")
     data = viz.pipeline_data(run, run.iterations())
     results = run.results()
-    assert data.parameters == (results["parameters"]["dense"], results["parameters"]["pruned"])
-    assert data.perplexity[[0, -1]] == pytest.approx([*results["perplexity"]["mean"].values()], rel=1e-6)
+    assert data.parameters == (results.parameters.dense, results.parameters.pruned)
+    assert data.perplexity[[0, -1]] == pytest.approx([results.mean.dense, results.mean.pruned], rel=1e-6)
     assert data.channels == 6 * (256 + 1024) and data.tokens == 4 * 32 * 256
     assert data.retained.mean() == pytest.approx(
         np.mean([run.iterations()[-1].mask.retained[Site(n, "mlp")].mean() for n in range(6)]), abs=0.02
@@ -146,11 +147,17 @@ def test_the_pipeline_is_one_picture_with_the_runs_numbers():
 
 def test_accuracies_of_several_runs_are_told_apart_by_colour():
     def task(delta, significant):
-        return {
-            "acc": {"dense": 0.5, "pruned": 0.5 + delta, "delta": delta, "standard_error": 0.01} | significant
-        }
+        return TaskRow(
+            acc=Accuracy(
+                dense=0.5,
+                pruned=0.5 + delta,
+                delta=delta,
+                standard_error=0.01,
+                significant=significant,
+            )
+        )
 
-    sure, noise = {"significant": True}, {"significant": False}
+    sure, noise = True, False
     figure = viz.accuracy_figure({"one": {"a": task(-0.2, sure)}, "two": {"a": task(-0.01, noise)}})
     assert [trace.marker.symbol[0] for trace in figure.data] == ["circle", "circle-open"]
     assert figure.data[0].marker.color != figure.data[1].marker.color
