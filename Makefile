@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run install test check browser screenshots clean
+.PHONY: run install test check wheel browser screenshots clean
 
 run: install
 	$(BIN)/streamlit run app.py
@@ -18,6 +18,9 @@ check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: .venv/.installed-dev
+	$(BIN)/python tools/check_wheel.py
 
 browser: .venv/.installed-dev
 	@$(BIN)/python tools/install_browser.py

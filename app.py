@@ -5,9 +5,10 @@ streamlit run app.py
 
 import streamlit as st
 
+from pruning.paths import ASSETS
 from ui import navigation, sidebar
 
 page = navigation.pages()
-st.logo("assets/logo.svg", size="large")
+st.logo(str(ASSETS / "logo.svg"), size="large")
 sidebar.draw(page.title)
 page.run()

@@ -13,8 +13,8 @@ from common import RESULTS, machine, table
 
 from pruning import RunConfig
 from pruning.engine.blocks import evaluation_blocks
-from pruning.export.llamacpp import greedy, logits, open_gguf
-from pruning.export.write import export
+from pruning.formats.llamacpp import greedy, logits, open_gguf
+from pruning.formats.write import export
 from pruning.runs.worker import prune
 
 TOKENS, PROMPT, NEW = 256, 32, 32

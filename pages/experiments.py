@@ -1,17 +1,16 @@
-from pathlib import Path
-
 import streamlit as st
 
 from pruning import visualization as viz
 from pruning.errors import ConfigError
 from pruning.experiments.grid import SPEC_FILE, command, read
 from pruning.experiments.report import REPORT_FILE, markdown
+from pruning.paths import PROJECT
 from pruning.runs.results import OPTIONS
 from ui import state
 from ui.glossary import popover
 from ui.navigation import ensure_frame
 
-SHIPPED = Path(__file__).resolve().parent.parent / "experiments" / "reports"
+SHIPPED = PROJECT / "experiments" / "reports"
 ensure_frame()
 st.title("What do many runs say together?")
 folders = [

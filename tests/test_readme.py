@@ -9,7 +9,7 @@ import pytest
 
 from pruning import RunConfig
 from pruning.engine.loop import prune_loaded
-from pruning.export.write import export
+from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.loading import load
 from tests.conftest import needs_demo

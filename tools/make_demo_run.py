@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from pruning import RunConfig, prune
-from pruning.export.write import export
+from pruning.formats.write import export
 
 OUT = Path(__file__).resolve().parent.parent / "assets" / "demo-run"
 KEPT = ("config.json", "geometry.json", "sources.json", "results.json", "events.jsonl", "status.json")

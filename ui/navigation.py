@@ -5,11 +5,13 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from pruning.paths import ASSETS
+
 
 def pages() -> StreamlitPage:
     """Declare the pages; gives the one that the address names."""
     # first of all, and an image file: without it the browser fetches a page's icon from Google as its tab's
-    st.set_page_config(page_title="Prunescope", page_icon="assets/icon.png", layout="wide")
+    st.set_page_config(page_title="Prunescope", page_icon=str(ASSETS / "icon.png"), layout="wide")
     return st.navigation(
         {
             "Start": [st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True)],

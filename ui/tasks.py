@@ -11,8 +11,8 @@ from typing import Any
 import streamlit as st
 
 from pruning.errors import PruningError
-from pruning.export.formats import FORMATS, forms
-from pruning.export.traits import Traits
+from pruning.formats.format import FORMATS, forms
+from pruning.formats.traits import Traits
 from pruning.runs.jobs import Job, job
 from pruning.runs.run import Run
 from pruning.words import sentence, size_text

@@ -1,4 +1,4 @@
-"""The command line. `python -m pruning prune` and no more prunes the demo model by the paper's method.
+"""The command line: `prunescope`, or `python -m pruning`.
 
 Tables are for people; `--json` prints one JSON object for machines. A person's mistake is answered by one
 sentence on standard error and exit code 2.
@@ -10,21 +10,28 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from pruning import __version__
 from pruning.cli import models, work
 from pruning.cli import runs as stored_runs
+from pruning.cli.app import app as start_app
 from pruning.cli.arguments import Parser, add_run_options, count, counts
 from pruning.config import choices
 from pruning.errors import PruningError
-from pruning.export.formats import FORMATS
+from pruning.formats.format import FORMATS
 from pruning.runs.worker import Cancelled, out_of_memory
 from pruning.words import sentence
+
+DESCRIPTION = "Prune a language model, and read what it cost. 'prune' alone prunes the demo model."
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = Parser(prog="python -m pruning", description=__doc__.splitlines()[0] if __doc__ else None)
+    installed = Path(sys.argv[0]).name == "prunescope"
+    top = Parser(prog="prunescope" if installed else "python -m pruning", description=DESCRIPTION)
+    top.add_argument("--version", action="version", version=f"prunescope {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(run: Callable[[argparse.Namespace], int], name: str = "", within: Any = commands) -> Parser:
@@ -100,6 +107,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "delete":
             sub.add_argument("--yes", action="store_true", help="do not ask")
         sub.add_argument("--runs", **store)
+    sub = command(start_app, "app")
+    sub.add_argument("--port", type=count, metavar="N", help="default: 8501, or the next that is free")
+    sub.add_argument("--headless", action="store_true", help="do not open a browser")
     sub = command(stored_runs.compare)
     sub.add_argument("run_ids", nargs="*", metavar="ID", help="runs to compare (default: all)")
     sub.add_argument("--runs", **store)

@@ -17,7 +17,7 @@ from pruning.words import size_text
 
 def export_model(args: argparse.Namespace) -> int:
     """Write a pruned model so that other programs load it."""
-    from pruning.export.write import export
+    from pruning.formats.write import export
     from pruning.models.folder import locate
 
     source = locate(named_model(args.source, args.runs))

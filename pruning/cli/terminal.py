@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from pruning.engine.events import Event
-    from pruning.measure.comparison import Accuracy
     from pruning.runs.outcome import Results
-from pruning.words import items_text, number
 
 
 def console() -> Console:
@@ -80,30 +77,9 @@ def results_table(results: Results) -> Any:
     table = Table(title=f"run {results.run_id}", title_justify="left")
     for column in ("", "dense", "pruned", "change"):
         table.add_column(column, justify="left" if not column else "right")
-    dense, pruned = results.parameters.dense, results.parameters.pruned
-    table.add_row(
-        "parameters", f"{dense:,}", f"{pruned:,}", f"{100 * (pruned / dense - 1):+.1f}%", end_section=True
-    )
-    for name, pair in results.perplexity.items():
-        change = f"x {pair.ratio:.2f}" if math.isfinite(pair.ratio) else "-"
-        table.add_row(f"perplexity {name}", number(pair.dense), number(pair.pruned), change)
-    if asked := results.zero_shot:
-        table.rows[-1].end_section = True
-        for name, row in asked.tasks.items():
-            metric, found = row.measure()
-            title = name if metric == "acc" else f"{name}, {metric}"
-            table.add_row(f"{title} ({items_text(row.items, row.limit)})", *_accuracy(found))
-        average = asked.average
-        first = f" ({items_text(average.items, average.limit)})" if average.limit else ""
-        table.add_row(f"average of tasks{first}", *_accuracy(average.measure()[1]))
+    for row in results.rows():
+        table.add_row(*row, end_section=row[0] in ("parameters", "perplexity mean"))
     return table
-
-
-def _accuracy(row: Accuracy) -> tuple[str, str, str]:
-    """Dense, pruned and the paired difference in points; a tilde where it may be noise."""
-    noise = "" if row.significant else " ~"
-    spread = "unknown" if math.isinf(row.interval) else f"{100 * row.interval:.1f}"
-    return f"{100 * row.dense:.1f}%", f"{100 * row.pruned:.1f}%", f"{100 * row.delta:+.1f} ± {spread}{noise}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Any:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pruning.config import RunConfig
 from pruning.errors import ConfigError, PruningError
 from pruning.files import write_json, writing
-from pruning.paths import ASSETS
+from pruning.paths import PROJECT
 from pruning.runs.results import OPTIONS, completed, table
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
@@ -121,7 +121,7 @@ def command(experiment: Experiment, target: Path = Path()) -> str:
         target: the folder of its results, whose `experiment.json` is as good as the file that it came from.
     """
     try:
-        shipped = Experiment.read(ASSETS.parent / "experiments" / f"{experiment.name}.yaml") == experiment
+        shipped = Experiment.read(PROJECT / "experiments" / f"{experiment.name}.yaml") == experiment
     except ConfigError:
         shipped = False
     file = f"experiments/{experiment.name}.yaml" if shipped else target / SPEC_FILE

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import ConfigDict
 
-from pruning.measure.comparison import KnownPair, Number, Pair, Record, ZeroShot
+from pruning.measure.comparison import KnownPair, Number, Pair, Record, TaskRow, ZeroShot
 from pruning.models.geometry import LayerShape
+from pruning.words import items_text, number
 
 
 class TextMeasure(Record):
@@ -74,10 +76,35 @@ class Results(Record):
     seconds: float
     zero_shot: ZeroShot | None = None
 
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Every measure in words: its name, dense, pruned, and the change."""
+        size = self.parameters
+        found = [
+            ("parameters", f"{size.dense:,}", f"{size.pruned:,}", f"{size.pruned / size.dense - 1:+.1%}")
+        ]
+        for name, pair in self.perplexity.items():
+            change = f"x {pair.ratio:.2f}" if math.isfinite(pair.ratio) else "-"
+            found.append((f"perplexity {name}", number(pair.dense), number(pair.pruned), change))
+        if asked := self.zero_shot:
+            for name, row in {**asked.tasks, "average of tasks": asked.average}.items():
+                found.append(_accuracy_row(name, row))
+        return found
+
     @property
     def mean(self) -> Pair | None:
         """The geometric mean of the perplexities; None where none was measured."""
         return self.perplexity.get("mean")
+
+
+def _accuracy_row(name: str, row: TaskRow) -> tuple[str, str, str, str]:
+    """Accuracies and the paired difference in points; a tilde where it may be noise."""
+    metric, found = row.measure()
+    named = name if metric == "acc" else f"{name}, {metric}"
+    if row.limit or not name.startswith("average"):
+        named += f" ({items_text(row.items, row.limit)})"
+    spread = "unknown" if math.isinf(found.interval) else f"{100 * found.interval:.1f}"
+    change = f"{100 * found.delta:+.1f} ± {spread}{'' if found.significant else ' ~'}"
+    return named, f"{100 * found.dense:.1f}%", f"{100 * found.pruned:.1f}%", change
 
 
 class Status(Record):

@@ -12,7 +12,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +20,13 @@ from filelock import FileLock, Timeout
 from pruning.config import RunConfig
 from pruning.errors import PruningError, RunError
 from pruning.files import finite, write_json, writing
-from pruning.measure.comparison import Pair
 from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
-from pruning.models.mask import Mask
 from pruning.progress import drain
 from pruning.runs.create import create
 from pruning.runs.outcome import Results
 from pruning.runs.records import metrics, stored_state, summarise, write_iteration
+from pruning.runs.result import Result
 from pruning.runs.run import Run
 from pruning.runs.status import Meter, Reporter
 from pruning.runs.store import RunStore
@@ -42,33 +40,6 @@ if TYPE_CHECKING:
 
 class Cancelled(Exception):
     """The run was asked to stop."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run, with the pruned model in memory.
-
-    Attributes:
-        run: its folder.
-        loaded: the pruned model and its tokenizer.
-        delta: what separates it from the dense model.
-        summary: what came of it.
-    """
-
-    run: Run
-    loaded: LoadedModel
-    delta: Delta
-    summary: Results
-
-    @property
-    def mask(self) -> Mask:
-        """What is retained of the dense model."""
-        return self.delta.mask
-
-    @property
-    def perplexity(self) -> dict[str, Pair]:
-        """By domain and `mean`, each with `dense` and `pruned`."""
-        return self.summary.perplexity
 
 
 def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bool = False) -> Result:

@@ -1,10 +1,10 @@
 """The figures. Each has a function that gathers numpy arrays, `*_data`, and one that draws them, `*_figure`.
 
-No torch is needed: everything is read from a run on disk or computed from its stored statistics.
+No torch is needed: everything is read from a run on disk or computed from its stored statistics. In a
+notebook one call is enough:
 
-    from pruning import visualization as viz
-    run = RunStore().all()[0]
-    viz.importance_figure(viz.importance_data(run.iterations()[1].scores, "mlp")).show()
+from pruning import RunStore, visualization
+visualization.importance(RunStore().all()[0]).show()
 """
 
 from pruning.visualization.channels import channel_domains_figure, channel_rank_figure, layer_figure
@@ -36,6 +36,7 @@ from pruning.visualization.masks import (
     retained_share_data,
     retained_share_figure,
 )
+from pruning.visualization.notebook import importance, mask_map, perplexity
 from pruning.visualization.outcomes import (
     accuracy_figure,
     domain_cost_figure,
@@ -62,6 +63,9 @@ from pruning.visualization.style import (
 )
 
 __all__ = [
+    "importance",
+    "mask_map",
+    "perplexity",
     "Aggregate",
     "COLOURS",
     "DIVERGING",

@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, SeedOssConfig
 
 from pruning.cli.main import main
 from pruning.errors import ExportError, ModelError, RunError
-from pruning.export import huggingface
-from pruning.export.formats import forms
-from pruning.export.gguf import interleave
-from pruning.export.llamacpp import greedy, logits, open_gguf
-from pruning.export.traits import Traits
-from pruning.export.write import export
+from pruning.formats import huggingface
+from pruning.formats.format import forms
+from pruning.formats.gguf import interleave
+from pruning.formats.llamacpp import greedy, logits, open_gguf
+from pruning.formats.traits import Traits
+from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
 from pruning.models.loading import load

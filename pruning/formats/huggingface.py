@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruning.export.formats import DTYPES, FORMATS, Form, Format, Source
-from pruning.export.traits import Traits
-from pruning.export.verify import judged, logits
 from pruning.files import PRUNING_FILE, write_json
+from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
+from pruning.formats.traits import Traits
+from pruning.formats.verify import judged, logits
 from pruning.models.architectures import ARCHITECTURES, layer_views
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Geometry, LayerShape

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ExportError
-from pruning.export.traits import Traits
+from pruning.formats.traits import Traits
 from pruning.models.folder import LoadedModel
 from pruning.registry import Registry
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruning.export.formats import FORMATS, Form, Format, Source
-from pruning.export.traits import Traits
-from pruning.export.verify import judged, logits
 from pruning.files import PRUNING_FILE, write_json
+from pruning.formats.format import FORMATS, Form, Format, Source
+from pruning.formats.traits import Traits
+from pruning.formats.verify import judged, logits
 from pruning.models.delta import Delta, read_mask
 from pruning.models.folder import describe, locate, read_record, weights_digest
 

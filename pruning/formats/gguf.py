@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning.errors import ExportError
-from pruning.export import llamacpp
-from pruning.export.formats import FORMATS, Form, Format, Source
-from pruning.export.gguf_vocabulary import PRE_TOKENIZERS, add_tokenizer, pre_tokenizer, vocabulary
-from pruning.export.traits import Traits
-from pruning.export.verify import judged, probe
+from pruning.formats import llamacpp
+from pruning.formats.format import FORMATS, Form, Format, Source
+from pruning.formats.gguf_vocabulary import PRE_TOKENIZERS, add_tokenizer, pre_tokenizer, vocabulary
+from pruning.formats.traits import Traits
+from pruning.formats.verify import judged, probe
 from pruning.models.architectures import CausalLM, geometry, layer_views
 
 if TYPE_CHECKING:

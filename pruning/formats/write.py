@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ExportError
-from pruning.export.formats import DTYPES, Form, Source, chosen
-from pruning.export.traits import Traits
-from pruning.export.verify import logits
 from pruning.files import EXPORT_FILE, PRUNING_FILE, read_json, replacing, write_json
+from pruning.formats.format import DTYPES, Form, Source, chosen
+from pruning.formats.traits import Traits
+from pruning.formats.verify import logits
 from pruning.models.folder import read_record
 from pruning.models.loading import load
 from pruning.versions import versions
