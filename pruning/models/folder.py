@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
-from pruning.files import PRUNING_FILE
+from pruning.files import PRUNING_FILE, read_cached, write_cached
 from pruning.models import hub
 from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
 from pruning.models.geometry import Geometry
-from pruning.paths import ASSETS
+from pruning.paths import ASSETS, cache_folder
 
 DEMO = ASSETS / "demo-model"
 WEIGHTS = "model*.safetensors"
@@ -101,18 +101,31 @@ def locate(name: str) -> Path:
 
 
 def fingerprint(path: Path) -> str:
-    """A name for the weights in a folder: changes when the config or a weight file does.
+    """A name for the model in a folder, from its config and every number of its weights.
 
-    Weight files enter with their header, size and time of change, not with their gigabytes.
+    Reading gigabytes takes a while, so the digest is kept by what the file system says of the files; a file
+    cannot be changed without a new time of change there.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for file in sorted([*path.glob("config.json"), *path.glob("*.safetensors")]):
-        stat = file.stat()
-        with file.open("rb") as stream:
-            head = stream.read(1 << 20)
-        stamp = stat.st_mtime_ns if file.suffix == ".safetensors" else 0
-        digest.update(f"{file.name} {stat.st_size} {stamp}".encode() + head)
-    return digest.hexdigest()
+    files = sorted([*path.glob("config.json"), *path.glob("*.safetensors")])
+    stats = [(str(file.resolve()), file.stat()) for file in files]
+    stamp = repr([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats])
+    kept = cache_folder() / "digests" / f"{hashlib.blake2b(stamp.encode(), digest_size=16).hexdigest()}.json"
+    if found := read_cached(kept, Digest):
+        return found.value
+    digest = hashlib.blake2b(weights_digest(path).encode(), digest_size=16)
+    digest.update(str(read_record(path).get("base_digest", "")).encode())
+    for file in path.glob("config.json"):
+        digest.update(file.read_bytes())
+    value = digest.hexdigest()
+    write_cached(kept, Digest(value))
+    return value
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A kept `fingerprint`."""
+
+    value: str
 
 
 def read_config(path: Path) -> dict[str, Any]:

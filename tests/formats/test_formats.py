@@ -273,6 +273,32 @@ def test_what_cannot_be_is_refused_with_the_form_that_would_do(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"hidden_act": "relu"}, "the activation 'relu'"),
+        ({"hidden_act": "gelu_pytorch_tanh"}, "the activation 'gelu_pytorch_tanh'"),
+    ],
+)
+def test_what_a_format_does_not_compute_is_refused_by_name(change, words, checkpoint, tmp_path):
+    """llama.cpp's deci computes SiLU whatever the config says; transformers does what it says."""
+    folder, _ = checkpoint("llama_mha", change)
+    with pytest.raises(ExportError, match=f"llama.cpp's deci does not compute {words}: use --format hf"):
+        export(folder, "gguf", tmp_path / "out")
+    assert export(folder, "padded", tmp_path / "padded").difference < 1e-5
+    assert export(folder, "hf", tmp_path / "hf").difference == 0
+
+
+def test_an_export_to_gguf_says_whether_it_was_compared_by_logits(checkpoint, tmp_path, capsys):
+    folder, _ = checkpoint("qwen2")
+    assert main(["export", str(folder), "--format", "gguf", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    if importlib.util.find_spec("llama_cpp"):
+        assert "largest difference of a logit" in said
+    else:
+        assert "Not compared by logits: llama-cpp-python is not installed" in said
+
+
 def test_types_and_places_that_make_no_sense_are_refused(checkpoint, tmp_path):
     folder, _ = checkpoint("qwen2")
     with pytest.raises(ExportError, match="q8_0"):

@@ -1,0 +1,178 @@
+"""The recipes of CONTRIBUTING.md, followed: what is registered once is an option everywhere."""
+
+import json
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pytest
+import torch
+from transformers import CONFIG_MAPPING
+
+from pruning import RunConfig, prune
+from pruning.cli.main import main, parser
+from pruning.config import choices
+from pruning.engine.calibration import calibrate
+from pruning.errors import ConfigError
+from pruning.method.allocation import ALLOCATIONS
+from pruning.method.compensation import COMPENSATIONS, Repair
+from pruning.method.normalise import NORMALISERS
+from pruning.method.schedules import SCHEDULES
+from pruning.method.scores import SCORES
+from pruning.method.statistics import STATISTICS, Statistic, read_statistic, write_statistic
+from pruning.models.architectures import ARCHITECTURES, NEUTRAL, geometry, layer_views
+from pruning.models.geometry import Site
+from pruning.models.mask import Mask
+from pruning.progress import drain
+from pruning.registry import Registry
+from pruning.text.blocks import TokenBlocks
+from tests.conftest import tiny_model
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Registers for one test."""
+
+    def add(registry, entry, name=""):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        return registry.add(entry, name)
+
+    return add
+
+
+@pytest.fixture
+def quick(tiny_folder, text_file):
+    return {
+        "model": str(tiny_folder),
+        "mixture": {"text": 1},
+        "domains": {"text": str(text_file)},
+        "samples": 4,
+        "seq_len": 24,
+        "eval_blocks": 2,
+        "iterations": 2,
+    }
+
+
+def test_a_score_that_is_registered_is_an_option_of_everything(registered, quick, capsys):
+    def energy(site):
+        """Mean square times norm."""
+        return site.mean_square * site.norm**2
+
+    registered(SCORES, energy)
+    result = prune(RunConfig.create(**quick, score="energy"))
+    first = result.run.iterations()[1]
+    fused = first.statistics.fuse({"text": 1.0}, "within")
+    site = Site(0, "mlp")
+    np.testing.assert_allclose(first.scores[site], fused[site].mean_square * first.norms[site][0] ** 2)
+    assert "energy" in choices("score")
+    with pytest.raises(SystemExit):
+        parser().parse_args(["prune", "--help"])
+    assert "energy" in capsys.readouterr().out
+    arguments = ["score", "--model", quick["model"], "--mixture", "text", "--seq-len", "24", "--samples", "2"]
+    domain = ["--domain", f"text={quick['domains']['text']}"]
+    assert main([*arguments, *domain, "--score", "energy", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["score"] == "energy"
+
+
+def test_an_unknown_score_names_those_that_are_there():
+    with pytest.raises(ConfigError, match="unknown score 'energy': choose one of fluctuation, wanda_sp"):
+        RunConfig.create(score="energy")
+
+
+def test_normalisers_schedules_allocations_and_compensations_are_registered_alike(registered, quick):
+    def ranks(scores, first):
+        return np.where(np.isnan(scores), np.nan, np.argsort(np.argsort(scores)) / len(scores))
+
+    def late(t, ratio):
+        return ratio * t**2
+
+    def nothing_of_heads(units, mask, ratio):
+        chosen = ALLOCATIONS["global"](units[1::2], mask, ratio)
+        return [part for unit, mlp in zip(units[::2], chosen, strict=True) for part in (unit.forced, mlp)]
+
+    def doubled(weight, fused, removed):
+        found = COMPENSATIONS["bias"](weight, fused, removed)
+        return Repair(found.bias, weight.float() * 0.5)
+
+    registered(NORMALISERS, ranks)
+    registered(SCHEDULES, late)
+    registered(ALLOCATIONS, nothing_of_heads)
+    registered(COMPENSATIONS, doubled)
+    options = {"normalise": "ranks", "schedule": "late", "allocation": "nothing_of_heads"}
+    result = prune(RunConfig.create(**quick, **options, compensation="doubled", ratio=0.3))
+    assert all(result.mask.retained[Site(layer, "attn")].all() for layer in range(3))
+    assert result.run.iterations()[1].metrics.target_ratio == pytest.approx(0.075)
+    # weights that compensation changed are part of what is kept, and of the model's name
+    assert result.delta.weights.keys() == {f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(3)}
+    stored = result.run.iterations()[-1].delta()
+    assert all(torch.equal(stored.weights[name], t) for name, t in result.delta.weights.items())
+    assert stored.digest("x") == result.delta.digest("x")
+
+
+def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path):
+    @dataclass(frozen=True, slots=True)
+    class SecondMoments(Statistic):
+        """The sum of outer products of a site's inputs."""
+
+        outer: object
+
+        @classmethod
+        def observe(cls, seen):
+            x = seen.inputs.flatten(0, -2).double()
+            return cls(len(x), x.T @ x)
+
+        def merge(self, other):
+            return type(self)(self.count + other.count, self.outer + other.outer)
+
+        def in_dense_indices(self, retained):
+            full = np.full((len(retained),) * 2, np.nan)
+            full[np.ix_(retained, retained)] = self.outer.numpy()
+            return type(self)(self.count, full)
+
+    registered(STATISTICS, SecondMoments, "second")
+    model = tiny_model("qwen2")
+    ids = np.random.default_rng(0).integers(0, 256, (5, 24))
+    blocks = [TokenBlocks("a", ids[:3], {}), TokenBlocks("b", ids[3:], {})]
+    mask = Mask.full(geometry(model))
+    found = drain(calibrate(model, blocks, mask, ("moments", "second")), lambda _: None)
+    seen = []
+    view = layer_views(model)[1]
+    hook = view.down.register_forward_pre_hook(lambda _, args: seen.append(args[0].double().flatten(0, 1)))
+    with torch.no_grad():
+        model(torch.from_numpy(ids[:3]))
+    hook.remove()
+    site = Site(1, "mlp")
+    second = found["second"]["a"][site]
+    np.testing.assert_allclose(second.outer, (seen[0].T @ seen[0]).numpy(), rtol=1e-5, atol=1e-8)
+    moments = found["moments"]["a"][site]
+    np.testing.assert_allclose(np.diag(second.outer), moments.m2 + 72 * moments.mean**2, rtol=1e-5)
+    write_statistic(tmp_path / "second.safetensors", found["second"]["a"])
+    back = read_statistic(tmp_path / "second.safetensors", SecondMoments)
+    np.testing.assert_array_equal(back[site].outer, second.outer)
+    assert back[site].count == 72
+
+
+def test_a_name_is_registered_once():
+    registry = Registry("thing")
+    registry.add(1, "one")
+    with pytest.raises(ValueError, match="there is a thing 'one' already"):
+        registry.add(2, "one")
+
+
+# Fields of a config that change nothing in what a layer computes beside what `Architecture` tells of it.
+PLAIN = {
+    "architectures", "attention_bias", "attention_dropout", "attention_out_bias", "bos_token_id",
+    "chunk_size_feed_forward", "dtype", "eos_token_id", "head_dim", "hidden_act", "hidden_size", "id2label",
+    "initializer_range", "intermediate_size", "is_encoder_decoder", "label2id", "layer_types",
+    "max_position_embeddings", "max_window_layers", "mlp_bias", "num_attention_heads", "num_hidden_layers",
+    "num_key_value_heads", "num_labels", "output_attentions", "output_hidden_states", "pad_token_id",
+    "per_layer_config", "pretraining_tp", "problem_type", "residual_dropout", "return_dict", "rms_norm_eps",
+    "rope_parameters", "sliding_window", "tie_word_embeddings", "transformers_version", "unk_token_id",
+    "use_cache", "use_sliding_window", "vocab_size",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", list(ARCHITECTURES))
+def test_an_architecture_has_no_setting_that_exports_do_not_know(model_type):
+    """An allow-list: whoever adds one whose config scales, caps or leaves out something has to say so."""
+    declared = {field.name for field in fields(CONFIG_MAPPING[model_type])}
+    assert declared - PLAIN <= NEUTRAL.keys(), sorted(declared - PLAIN)
