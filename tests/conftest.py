@@ -25,6 +25,7 @@ from pruning import RunConfig
 from pruning.engine.events import Finished
 from pruning.engine.loop import prune_loaded
 from pruning.models.folder import DEMO, LoadedModel
+from pruning.models.loading import load
 
 torch.set_num_threads(2)
 
@@ -104,6 +105,14 @@ def text_file(tmp_path: Path) -> Path:
     path = tmp_path / "words.txt"
     path.write_text("\n".join(f"line {i}: {i * i} {chr(97 + i % 26) * (i % 7)}" for i in range(600)))
     return path
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """A real language model, unpacked once a session; tests that change it copy it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRUNESCOPE_CACHE", str(tmp_path_factory.getbasetemp().parent / "smollm2"))
+        return load("smollm2", "cpu")
 
 
 needs_demo = pytest.mark.skipif(

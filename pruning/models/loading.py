@@ -45,7 +45,7 @@ def load(name: str, device: str = "auto", dtype: Dtype | Literal["stored"] = "au
     """Load a dense model or a pruned checkpoint.
 
     Args:
-        name: `demo`, a folder, or a hub id.
+        name: `demo`, `smollm2`, a folder or a GGUF file, or a hub id.
         device: `auto`, or as torch names it.
         dtype: `auto` is float32 on a CPU and the checkpoint's own elsewhere, `stored` that everywhere.
 
