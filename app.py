@@ -1,4 +1,4 @@
-"""Prunescope: see which channels of a model matter, tune whose text decides, prune, read what it cost.
+"""Prunescope: see which channels of a model matter, tune the domain mixture, prune, read what it cost.
 
 streamlit run app.py
 """

@@ -144,7 +144,7 @@ def browser_times(root):
             began = time.perf_counter()
             page.get_by_role("link", name=name).click()
             page.get_by_role(
-                "heading", name={"Masks": "What would be cut?", "Importance": "Which channels matter?"}[name]
+                "heading", name={"Masks": "Masks", "Importance": "Channel importance"}[name], exact=True
             ).wait_for()
             page.wait_for_function(heatmap, timeout=60_000)
             found[f"to the {name} page and its heatmap"] = time.perf_counter() - began

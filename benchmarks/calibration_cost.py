@@ -18,12 +18,12 @@ from common import RESULTS, machine
 
 from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
-from pruning.engine.calibration import calibrate, layer_inputs
-from pruning.models.architectures import geometry, layer_views
+from pruning.engine.calibration import calibrate
+from pruning.models.architectures import geometry
+from pruning.models.layers import Layers, forward
 from pruning.models.loading import load
 from pruning.models.mask import Mask
 from pruning.progress import drain
-from pruning.text.blocks import BATCH_TOKENS, DEFAULT_BATCH_TOKENS
 
 
 @torch.no_grad()
@@ -40,11 +40,11 @@ def main() -> None:
     blocks = calibration_blocks(
         RunConfig.create(model=args.model, samples=args.samples), loaded.tokenizer, model
     )
-    tokens = BATCH_TOKENS.get(device.type, DEFAULT_BATCH_TOKENS)
+    layers = Layers(model)
     batches = [
         ids.to(device)
         for domain in blocks
-        for ids in torch.from_numpy(domain.ids).split(max(1, tokens // domain.ids.shape[1]))
+        for ids in torch.from_numpy(domain.ids).split(max(1, layers.batch_tokens // domain.ids.shape[1]))
     ]
 
     def whole() -> None:
@@ -52,10 +52,8 @@ def main() -> None:
             model.base_model(input_ids=ids, use_cache=False)
 
     def layerwise() -> None:
-        states = [layer_inputs(model, ids) for ids in batches]
-        hidden = [state for state, _ in states]
-        for number, view in enumerate(layer_views(model)):
-            hidden = [view.layer(h, **states[i][1][number]) for i, h in enumerate(hidden)]
+        for _ in forward(layers, batches):
+            pass
 
     def statistics_pass() -> None:
         drain(calibrate(model, blocks, mask), lambda _: None)

@@ -1,16 +1,19 @@
-"""All methods on the demo model, and the choices that METHOD leaves open: perplexity at 25% and 50%.
+"""Methods and their open choices on two models, the demo model and SmolLM2-135M: perplexity at 25% and 50%.
 
-    python benchmarks/methods.py run        # about half an hour on 4 cores; goes on where it stopped
-    python benchmarks/methods.py report     # tables and figure from what has been run
+    python benchmarks/methods.py run                              # the demo model
+    python benchmarks/methods.py run --model smollm2 --data DATA  # needs `make smollm2`; DATA/corpora/*/heldout.jsonl.gz
+    python benchmarks/methods.py report                           # tables and figure from what has been run
 
-Every row is one pruned model, measured on the same held-out blocks. `rise` is the rise of the mean
-log-perplexity over the dense model, so exp(rise) is the factor on the geometric mean over the domains.
+It goes on where it stopped. Every row is one pruned model, measured on the same held-out blocks. `rise` is the
+rise of the mean log-perplexity over the dense model, so exp(rise) is the factor on the geometric mean over the
+domains. Calibration text is the embedded one for both; SmolLM2 is measured on other text, from DATA.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import gzip
 import json
 import math
 import statistics
@@ -18,6 +21,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from common import RESULTS, machine, table
@@ -30,20 +34,20 @@ from pruning.measure.perplexity import perplexity
 from pruning.models.folder import LoadedModel
 from pruning.models.loading import load
 from pruning.progress import drain
-from pruning.text.sources import EMBEDDED_DOMAINS
+from pruning.text.blocks import TokenBlocks, heldout_blocks
+from pruning.text.sources import EMBEDDED_DOMAINS, DomainText
 
 FILE = RESULTS / "methods.jsonl"
 SEEDS = (0, 1, 2)
 RATIOS = (0.25, 0.5)
+DENSE = {"demo": "dense", "smollm2": "dense smollm2"}  # the rows of the dense models
+TITLES = {"demo": "demo model", "smollm2": "SmolLM2-135M"}
 MIXED = dict.fromkeys(EMBEDDED_DOMAINS, 1.0)
 
-# Changes of one choice at a time, from the paper's method as it stands in the presets.
+NORMALISERS = ("soft_share", "robust_share", "share", "zscore", "zscore_zero", "zscore_first", "none")
+# Changes of one choice at a time, from `share` with five iterations.
 CHOICES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "normalise=zscore": {"normalise": "zscore"},
-    "normalise=zscore_zero": {"normalise": "zscore_zero"},
-    "normalise=zscore_first": {"normalise": "zscore_first"},
-    "normalise=none": {"normalise": "none"},
+    "share": {},
     "unit_score=mean": {"unit_score": "mean"},
     "square_attention": {"square_attention": True},
     "fusion=total": {"fusion": "total"},
@@ -57,37 +61,81 @@ CHOICES: dict[str, dict[str, Any]] = {
 }
 
 
-def grid() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """(section, label, options) of every run."""
+def grid(model: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(section, label, options) of every run of a model."""
+    if model == "smollm2":
+        yield from smollm2_grid()
+        return
     for ratio in RATIOS:
         base = {"ratio": ratio}
         for seed in SEEDS:
             same = {**base, "seed": seed}
+            share = {**same, "normalise": "share", "token_weights": "equal"}
             for method in ("iterative", "flap", "wanda_sp", "magnitude", "random"):
                 yield "methods", method, {**same, "method": method}
+            yield "methods", "iterative, share", share
             yield "methods", "flap, mixed", {**same, "method": "flap", "mixture": MIXED}
             yield "methods", "wanda_sp, mixed", {**same, "method": "wanda_sp", "mixture": MIXED}
+            for rule in NORMALISERS:
+                plain = {} if rule == "soft_share" else {"token_weights": "equal"}
+                label = f"{rule}, K=5" + (", equal tokens" if plain else "")
+                yield "normalisers", label, {**same, "normalise": rule, **plain}
+            yield "normalisers", "soft_share, K=5, equal tokens", {**same, "token_weights": "equal"}
+            yield "normalisers", "none, K=5", {**same, "normalise": "none"}
             for name in EMBEDDED_DOMAINS:
-                yield "domains", f"iterative, {name} only", {**same, "mixture": {name: 1.0}}
+                yield "domains", f"share, {name} only", {**share, "mixture": {name: 1.0}}
                 yield "domains", f"flap, {name} only", {**same, "method": "flap", "mixture": {name: 1.0}}
-            yield "domains", "iterative, mixed", same
+            yield "domains", "share, mixed", share
             yield "domains", "flap, mixed", {**same, "method": "flap", "mixture": MIXED}
             for label, change in CHOICES.items():
-                yield "choices", label, {**same, **change}
+                yield "choices", label, {**share, **change}
     for seed in SEEDS:
         same = {"ratio": 0.5, "seed": seed}
         for rule in ("share", "zscore"):
             for k in range(1, 9):
-                yield "iterations", f"{rule}, K={k}", {**same, "iterations": k, "normalise": rule}
+                options = {**same, "iterations": k, "normalise": rule, "token_weights": "equal"}
+                yield "iterations", f"{rule}, K={k}", options
         for samples in (8, 16, 32, 64, 128):
-            yield "samples", f"iterative, {samples}", {**same, "samples": samples}
+            plain = {"normalise": "share", "token_weights": "equal"}
+            yield "samples", f"share, {samples}", {**same, "samples": samples, **plain}
             for mixture in ("wiki", "mixed"):
                 weights = MIXED if mixture == "mixed" else {"wiki": 1.0}
                 options = {**same, "method": "flap", "mixture": weights, "samples": samples}
                 yield "samples", f"flap {mixture}, {samples}", options
 
 
-def measure(dense: LoadedModel, options: dict[str, Any]) -> dict[str, Any]:
+def smollm2_grid() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """8 blocks a domain; what decides first, the methods with three seeds as far as they have been run."""
+    base: dict[str, Any] = {"model": "smollm2", "samples": 8}
+    plain = {"token_weights": "equal"}
+    for seed in SEEDS:
+        for ratio in RATIOS:
+            same = {**base, "ratio": ratio, "seed": seed}
+            yield "methods", "flap, mixed", {**same, "method": "flap", "mixture": MIXED}
+            yield "methods", "iterative", same
+            if seed:
+                continue
+            yield "methods", "iterative, share", {**same, **plain, "normalise": "share"}
+            yield "normalisers", "soft_share, K=5", same
+            yield "normalisers", "share, K=5, equal tokens", {**same, **plain, "normalise": "share"}
+            yield (
+                "normalisers",
+                "robust_share, K=5, equal tokens",
+                {**same, **plain, "normalise": "robust_share"},
+            )
+    for ratio in RATIOS:
+        same = {**base, "ratio": ratio, "seed": 0}
+        yield "choices", "soft_share, K=1", {**same, "iterations": 1}
+        yield "choices", "soft_share, K=3", {**same, "iterations": 3}
+        yield (
+            "choices",
+            "soft_share, K=3, query heads",
+            {**same, "iterations": 3, "attention_unit": "query_head"},
+        )
+        yield "methods", "wanda_sp, mixed", {**same, "method": "wanda_sp", "mixture": MIXED}
+
+
+def measure(dense: LoadedModel, options: dict[str, Any], blocks: list[TokenBlocks]) -> dict[str, Any]:
     """Prune a copy of the dense model and measure it."""
     config = RunConfig.create(**options, eval_blocks=0)
     loaded = LoadedModel(
@@ -96,47 +144,55 @@ def measure(dense: LoadedModel, options: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     *_, finished = prune_loaded(loaded, config)
     seconds = time.perf_counter() - began
-    ratio = finished.mask.ratio
-    return {"ratio": ratio, "perplexity": heldout(loaded), "seconds": round(seconds, 2)}
+    return {"ratio": finished.mask.ratio, "perplexity": values(loaded, blocks), "seconds": round(seconds, 2)}
 
 
-def heldout(loaded: LoadedModel) -> dict[str, float]:
-    """Perplexity on all embedded held-out text."""
-    blocks = evaluation_blocks(RunConfig.create(eval_blocks=None), loaded.tokenizer, loaded.model)
+def heldout(loaded: LoadedModel, data: Path | None) -> list[TokenBlocks]:
+    """All embedded held-out text, or 12 blocks a domain of other held-out text."""
+    if data is None:
+        return evaluation_blocks(RunConfig.create(eval_blocks=None), loaded.tokenizer, loaded.model)
+    found = []
+    for name in EMBEDDED_DOMAINS:
+        with gzip.open(data / "corpora" / name / "heldout.jsonl.gz", "rt", encoding="utf-8") as file:
+            text = DomainText([json.loads(line)["text"] for line in file], {})
+        found.append(heldout_blocks(name, text, loaded.tokenizer, 256, 12))
+    return found
+
+
+def values(loaded: LoadedModel, blocks: list[TokenBlocks]) -> dict[str, float]:
     return {name: p.value for name, p in drain(perplexity(loaded.model, blocks), lambda _: None).items()}
 
 
 def key(options: dict[str, Any]) -> str:
-    return json.dumps(RunConfig.create(**options).model_dump(mode="json"), sort_keys=True)
+    content = RunConfig.create(**options).model_dump(mode="json")
+    if content["token_weights"] == "equal":  # as all tokens were before there was a choice
+        del content["token_weights"]
+    return json.dumps(content, sort_keys=True)
 
 
-def run() -> None:
+def run(model: str, data: Path | None) -> None:
+    if model == "smollm2" and data is None:
+        raise SystemExit("SmolLM2 is measured on held-out text of its own: give --data.")
     RESULTS.mkdir(exist_ok=True)
-    dense = load("demo")
+    dense = load(model)
+    blocks = heldout(dense, data)
     rows = read()
-    if rows and rows[0]["fingerprint"] != dense.fingerprint:
-        raise SystemExit(f"{FILE} is of another demo model: remove it to measure this one.")
+    known = next((row for row in rows if row["key"] == DENSE[model]), None)
     done = {row["key"] for row in rows}
-    todo = {key(options): options for _, _, options in grid()}
+    todo = {key(options): options for _, _, options in grid(model)}
     with FILE.open("a", encoding="utf-8") as file:
-        if not rows:
-            file.write(
-                json.dumps(
-                    {
-                        "key": "dense",
-                        "fingerprint": dense.fingerprint,
-                        "machine": machine(),
-                        "perplexity": heldout(dense),
-                    }
-                )
-                + "\n"
-            )
+
+        def write(row: dict[str, Any]) -> None:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+        if known is None:
+            write({"key": DENSE[model], "machine": machine(), "perplexity": values(dense, blocks)})
         for number, (name, options) in enumerate(todo.items(), 1):
             if name in done:
                 continue
-            row = {"key": name, **measure(dense, options)}
-            file.write(json.dumps(row) + "\n")
-            file.flush()
+            row = {"key": name, **measure(dense, options, blocks)}
+            write(row)
             print(f"{number}/{len(todo)} {options} {mean_perplexity(row['perplexity']):.2f}", file=sys.stderr)
 
 
@@ -144,62 +200,90 @@ def read() -> list[dict[str, Any]]:
     return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
 
 
+def spread(values: list[float], digits: int = 2) -> str:
+    mean = statistics.fmean(values)
+    error = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean:.{digits}f}{error}"
+
+
+def rise(row: dict[str, Any], dense: dict[str, float]) -> float:
+    return math.log(mean_perplexity(row["perplexity"]) / mean_perplexity(dense))
+
+
 def report() -> None:
-    rows = read()
-    dense = rows[0]["perplexity"]
-    found = {row["key"]: row for row in rows}
-    cells: dict[tuple[str, str, float], list[dict[str, Any]]] = defaultdict(list)
-    for section, label, options in grid():
-        if key(options) in found:
-            cells[section, label, options["ratio"]].append(found[key(options)])
-
-    def rise(row: dict[str, Any]) -> float:
-        return math.log(mean_perplexity(row["perplexity"]) / mean_perplexity(dense))
-
-    def spread(values: list[float], digits: int = 2) -> str:
-        mean = statistics.fmean(values)
-        return (
-            f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"
-            if len(values) > 1
-            else f"{mean:.{digits}f}"
-        )
-
-    titles = {
-        "methods": "Methods (presets: `flap` calibrates on wiki, `wanda_sp` on web)",
-        "domains": "One domain against all",
-        "iterations": "One cut against several, 50%",
-        "samples": "Calibration blocks of each domain, 50%",
-        "choices": "The method's open choices, one changed at a time",
-    }
-    header = ["", "ratio", *dense, "mean", "rise"]
+    found = {row["key"]: row for row in read()}
+    cells: dict[tuple[str, str, str, float], list[dict[str, Any]]] = defaultdict(list)
+    for model in DENSE:
+        for section, label, options in grid(model):
+            row = found.get(key(options))
+            if row and row not in cells[model, section, label, options["ratio"]]:
+                cells[model, section, label, options["ratio"]].append(row)
     text = [
-        "# Methods on the demo model",
-        "Made by `python benchmarks/methods.py run` and `... report`. Perplexity on all embedded held-out text "
-        "in blocks of 256 tokens, mean and standard deviation over seeds "
-        f"{', '.join(map(str, SEEDS))}; `mean` is the geometric mean over the domains, `rise` the rise of the mean "
-        "log-perplexity over the dense model.",
-        f"Machine: {rows[0]['machine']}.",
-        table(
-            ["dense", *dense, "mean"],
-            [["", *(f"{v:.2f}" for v in dense.values()), f"{mean_perplexity(dense):.2f}"]],
-        ),
+        "# Methods on two models",
+        "Made by `python benchmarks/methods.py run`, `... run --model smollm2 --data DATA` and `... report`. "
+        "Perplexity in blocks of 256 tokens: of the demo model on all embedded held-out text with 32 calibration "
+        "blocks a domain, of SmolLM2-135M-Instruct on 12 blocks a domain of other held-out text with 8. Mean and "
+        "standard deviation over seeds where there are several; `mean` is the geometric mean over the domains, "
+        "`rise` the rise of the mean log-perplexity over the dense model.",
+        "## Both models side by side",
+        side_by_side(cells, found),
     ]
-    for section, title in titles.items():
-        lines = [
-            [
-                label,
-                f"{100 * ratio:.0f}%",
-                *(spread([row["perplexity"][name] for row in group], 1) for name in dense),
-                spread([mean_perplexity(row["perplexity"]) for row in group], 1),
-                spread([rise(row) for row in group], 3),
-            ]
-            for (s, label, ratio), group in cells.items()
-            if s == section
+    titles = {
+        "methods": "methods (presets: `flap` calibrates on wiki, `wanda_sp` on web)",
+        "normalisers": "normalisers of the iterative method",
+        "domains": "one domain against all",
+        "iterations": "one cut against several, 50%",
+        "samples": "calibration blocks of each domain, 50%",
+        "choices": "the method's open choices, one changed at a time",
+    }
+    for model, dense_key in DENSE.items():
+        if dense_key not in found:
+            continue
+        dense = found[dense_key]["perplexity"]
+        text += [
+            f"## {TITLES[model]}",
+            f"Machine: {found[dense_key]['machine']}.",
+            table(
+                ["dense", *dense, "mean"],
+                [["", *(f"{v:.2f}" for v in dense.values()), f"{mean_perplexity(dense):.2f}"]],
+            ),
         ]
-        lines.sort(key=lambda line: line[1])
-        text += [f"## {title}", table(header, lines)]
+        for section, title in titles.items():
+            lines = [
+                [
+                    label,
+                    f"{100 * ratio:.0f}%",
+                    *(spread([row["perplexity"][name] for row in group], 1) for name in dense),
+                    spread([mean_perplexity(row["perplexity"]) for row in group], 1),
+                    spread([rise(row, dense) for row in group], 3),
+                ]
+                for (m, s, label, ratio), group in cells.items()
+                if (m, s) == (model, section) and group
+            ]
+            lines.sort(key=lambda line: line[1])
+            if lines:
+                text += [f"### {TITLES[model]}: {title}"]
+                text += [table(["", "ratio", *dense, "mean", "rise"], lines)]
     (RESULTS / "methods.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    figure({name: [rise(row) for row in group] for name, group in cells.items()})
+    dense = found["dense"]["perplexity"]
+    demo = {cell[1:]: group for cell, group in cells.items() if cell[0] == "demo"}
+    figure({name: [rise(row, dense) for row in group] for name, group in demo.items()})
+
+
+def side_by_side(cells: dict, found: dict) -> str:
+    """Rise by method on each model; a row for what both have been measured with."""
+    columns = [(model, ratio) for model in DENSE for ratio in RATIOS]
+    rows: dict[str, dict[tuple[str, float], str]] = defaultdict(dict)
+    for (model, section, label, ratio), group in cells.items():
+        if section in ("methods", "normalisers") and group:
+            dense = found[DENSE[model]]["perplexity"]
+            rows[label][model, ratio] = spread([rise(row, dense) for row in group], 3)
+    lines = [
+        [label, *(row.get(column, "") for column in columns)]
+        for label, row in rows.items()
+        if {model for model, _ in row} == set(DENSE)
+    ]
+    return table(["rise", *(f"{TITLES[model]}, {100 * ratio:.0f}%" for model, ratio in columns)], lines)
 
 
 def figure(rises: dict[tuple[str, str, float], list[float]]) -> None:
@@ -210,8 +294,8 @@ def figure(rises: dict[tuple[str, str, float], list[float]]) -> None:
         cols=2,
         shared_yaxes=True,
         subplot_titles=(
-            "Several small cuts beat one, if scores keep a fixed scale",
-            "Fewer samples hurt FLAP more",
+            "Rise by number of iterations, demo model",
+            "Rise by calibration blocks, demo model",
         ),
     )
     series: dict[tuple[str, str], list[tuple[int, float]]] = defaultdict(list)
@@ -246,4 +330,10 @@ def figure(rises: dict[tuple[str, str, float], list[float]]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=("run", "report"))
-    {"run": run, "report": report}[parser.parse_args().what]()
+    parser.add_argument("--model", choices=tuple(DENSE), default="demo")
+    parser.add_argument("--data", type=Path, help="folder with corpora/DOMAIN/heldout.jsonl.gz")
+    args = parser.parse_args()
+    if args.what == "run":
+        run(args.model, args.data)
+    else:
+        report()

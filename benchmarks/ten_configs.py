@@ -72,8 +72,17 @@ CONFIGS: dict[str, list[str]] = {
 }
 
 
+def common(checkout: Path) -> list[str]:
+    """What later versions have to be told, to do what earlier ones did."""
+    command = [sys.executable, "-m", "pruning", "prune", "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    said = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return ["--token-weights", "equal"] if "--token-weights" in said.stdout else []
+
+
 def measure(checkout: Path) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
+    more = common(checkout)
     for name, options in CONFIGS.items():
         with tempfile.TemporaryDirectory() as folder:
             environment = {**os.environ, "PYTHONPATH": str(checkout), "PRUNESCOPE_CACHE": f"{folder}/cache"}
@@ -86,6 +95,7 @@ def measure(checkout: Path) -> dict[str, dict[str, object]]:
                 "--runs",
                 f"{folder}/runs",
                 *options,
+                *more,
             ]
             done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
             if done.returncode:

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
-from pruning.engine.calibration import calibrate, layer_inputs
+from pruning.engine.calibration import calibrate
 from pruning.models.architectures import geometry, layer_views
 from pruning.models.geometry import KINDS
+from pruning.models.layers import Layers
 from pruning.models.loading import load
 from pruning.models.mask import Mask
 from pruning.progress import drain
@@ -47,7 +48,7 @@ class Running:
 
 @torch.no_grad()
 def reference(model: torch.nn.Module, ids: Tensor) -> None:
-    inputs = [layer_inputs(model, row[None]) for row in ids]
+    inputs = [Layers(model).inputs(row[None]) for row in ids]
     states = [state for state, _ in inputs]
     for number, view in enumerate(layer_views(model)):
         running = {kind: Running(view.projection(kind).in_features) for kind in KINDS}

@@ -11,39 +11,44 @@ from ui.glossary import popover
 
 chosen = state.choice()
 run = chosen.run
-st.title("Which text decides?")
+st.title("Calibration")
 st.caption(
-    "Weights change the fused mean and variance of every channel. No forward pass is needed: statistics are kept by domain."
+    "Statistics of every channel are stored by domain and fused with the weights of the domain mixture. A change of the "
+    "weights needs no forward pass."
 )
 
 shown = state.statistics_iteration(chosen)
 if shown is not None:
     st.plotly_chart(viz.mixture_figure(chosen.mixture), alt="Normalised mixture weights", config=state.PLOT)
-    st.subheader("Do the domains agree?")
+    st.subheader("Agreement between domains")
     if len(state.domain_names(run)) > 1:
         kind: Kind = st.segmented_control(
-            "Site", ("mlp", "attn"), default="mlp", required=True, key="agree", bind="query-params"
+            "Module", ("mlp", "attn"), default="mlp", required=True, key="agree", bind="query-params"
         )
         try:
             agreement = calibration.agreement(state.iteration(run, 1), chosen, kind)
             left, right = st.columns([2, 3])
             left.plotly_chart(
-                viz.agreement_figure(agreement), alt="Rank correlation of domains", config=state.PLOT
+                viz.agreement_figure(agreement),
+                alt="Rank correlation of channel scores between domains",
+                config=state.PLOT,
             )
             right.plotly_chart(
-                viz.overlap_figure(agreement), alt="Overlap of masks by layer", config=state.PLOT
+                viz.overlap_figure(agreement),
+                alt="Overlap of single-domain masks by layer",
+                config=state.PLOT,
             )
         except PruningError as error:
             state.explain(error)
     else:
-        st.info("This run has one domain. Take statistics of more below to compare them.")
+        st.info("This run has one domain. Collect statistics of several domains below to compare them.")
 
-st.subheader("Read what is read")
+st.subheader("Calibration text")
 names = state.domain_names(run)
 for name, tab in zip(names, st.tabs(names), strict=True):
     source = run.config.domains.get(name, "embedded")
     if source.startswith("hub:"):
-        tab.caption(f"{source}: the run's log names the revision.")
+        tab.caption(f"{source}: the run's log states the revision.")
         continue
     try:
         texts = load_text(name, source, "calibration").texts
@@ -52,36 +57,42 @@ for name, tab in zip(names, st.tabs(names), strict=True):
     except PruningError as error:
         tab.warning(str(error))
 
-st.subheader("Take statistics of a model")
+st.subheader("New calibration statistics")
 left, right = st.columns(2)
-models = dict.fromkeys(["demo", *(other.config.model for other in state.all_runs())])
+known = {
+    "demo": "demo: 7 M parameters, ships with the app",
+    "smollm2": "smollm2: SmolLM2-135M-Instruct, 135 M parameters, a 98 MB GGUF file",
+    **{name: f"{name} (Hugging Face Hub)" for name in ("HuggingFaceTB/SmolLM2-135M", "Qwen/Qwen2.5-0.5B")},
+}
+models = dict.fromkeys([*known, *(other.config.model for other in state.all_runs())])
 model = left.selectbox(
     "Model",
     list(models),
     key="model",
     accept_new_options=True,
+    format_func=lambda name: known.get(name, name),
     persist_state="session",
-    help="demo, a folder on this machine, or a hub id such as Qwen/Qwen2.5-0.5B",
+    help="A name from the list, a folder or GGUF file on this machine, or a Hugging Face Hub id",
 )
 summary = None
 try:
     summary = describe(model or "demo")
     shape = summary.geometry.layers[0]
     left.markdown(
-        f"**{summary.model_type}**, {len(summary.geometry.layers)} layers, width {summary.geometry.hidden_size:,}, "
-        f"{shape.heads} query and {shape.kv_heads} key-value heads, MLP {shape.channels:,}, context {summary.context:,}, "
+        f"**{summary.model_type}**, {len(summary.geometry.layers)} layers, hidden size {summary.geometry.hidden_size:,}, "
+        f"{shape.heads} query and {shape.kv_heads} key-value heads, MLP width {shape.channels:,}, context length {summary.context:,}, "
         f"{summary.parameters / 1e6:,.1f} M parameters in {summary.dtype}"
     )
 except PruningError as error:
     left.warning(str(error))
-samples = right.number_input("Blocks of each domain", 1, 4096, 32)
-seq_len = right.number_input("Tokens of a block", 16, 8192, 256)
+samples = right.number_input("Blocks per domain", 1, 4096, 32)
+seq_len = right.number_input("Tokens per block", 16, 8192, 256)
 
 calibration.upload()
 own: dict[str, str] = st.session_state.get("uploads", {})
 st.session_state.setdefault("domains", list(EMBEDDED_DOMAINS))
 domains = st.multiselect("Domains", [*EMBEDDED_DOMAINS, *own], key="domains", persist_state="session")
-if st.button("Take statistics", type="primary", disabled=summary is None):
+if st.button("Collect statistics", type="primary", disabled=summary is None):
     try:
         config = RunConfig.create(
             model=model or "demo",
@@ -91,9 +102,10 @@ if st.button("Take statistics", type="primary", disabled=summary is None):
             seq_len=seq_len,
             mixture=dict.fromkeys(domains, 1.0),
             domains={name: own[name] for name in domains if name in own},
+            eval_blocks=0,  # statistics only: the first heatmap waits for nothing else
             save_model=False,
         )
         state.begin(config)
     except PruningError as error:
         state.explain(error)
-popover("calibration", "domain", "mixture weights", "variance")
+popover("calibration", "domain", "domain mixture", "variance")

@@ -12,7 +12,7 @@ from ui.navigation import ensure_frame
 
 SHIPPED = PROJECT / "experiments" / "reports"
 ensure_frame()
-st.title("What do many runs say together?")
+st.title("Experiments")
 folders = [
     *sorted((state.store().root / "experiments").glob(f"*/{SPEC_FILE}")),
     *sorted(SHIPPED.glob(f"*/{SPEC_FILE}")),
@@ -23,7 +23,7 @@ for file in folders:
     found[f"{file.parent.name}, {origin}"] = file.parent
 if not found:
     st.info(
-        "No experiment has been carried out. `python -m pruning experiment experiments/demo_iterations.yaml` makes one."
+        "There are no experiment results. Create some with `python -m pruning experiment experiments/demo_iterations.yaml`."
     )
     st.stop()
 name = st.selectbox("Experiment", list(found), key="experiment", bind="query-params")
@@ -45,7 +45,7 @@ varied = [
     name for name in dict.fromkeys(known) if name in frame and name != "seed" and frame[name].nunique() > 1
 ]
 parts = st.columns(4)
-metric = parts[0].selectbox("Measure", metrics, key="measure", bind="query-params")
+metric = parts[0].selectbox("Metric", metrics, key="measure", bind="query-params")
 names = [
     name
     for name in dict.fromkeys(frame[frame["metric"] == metric]["name"])
@@ -53,15 +53,15 @@ names = [
 ]
 whose = ["mean", "each", *names] if len(names) > 1 else ["mean"]
 wanted = experiment.of if experiment.of in whose else "mean"
-of = parts[1].selectbox("Of", whose, whose.index(wanted), key=f"of-{experiment.name}-{metric}")
+of = parts[1].selectbox("Domain or task", whose, whose.index(wanted), key=f"of-{experiment.name}-{metric}")
 default = experiment.x or experiment.series[0]
 axes = [default, *(column for column in varied if column != default)]
-x = parts[2].selectbox("Along", axes, key=f"along-{experiment.name}")
+x = parts[2].selectbox("Horizontal axis", axes, key=f"along-{experiment.name}")
 options = [column for column in varied if column != x and not column.startswith("share_")]
 
 
 def averaged(apart: list[str]) -> list[str]:
-    """Options that one point of a line would be a mean over, were only these told apart."""
+    """Options over which a point of a line would be averaged if the runs were grouped by `apart` only."""
     groups = frame.groupby([*dict.fromkeys((x, *apart, "ratio"))])
     return [
         column for column in options if column not in (*apart, "ratio") and groups[column].nunique().max() > 1
@@ -71,12 +71,12 @@ def averaged(apart: list[str]) -> list[str]:
 chosen = [column for column in experiment.series if column in options]
 while more := averaged(chosen):
     chosen.append(more[0])
-series = parts[3].multiselect("Told apart by", options, chosen, key=f"series-{experiment.name}-{x}")
-figure = viz.experiment_figure(frame, experiment.title, x, [*series], metric, of)
-st.plotly_chart(figure, alt=f"{metric} ({of}) against {x}, every seed a point", config=state.PLOT)
+series = parts[3].multiselect("Grouped by", options, chosen, key=f"series-{experiment.name}-{x}")
+figure = viz.experiment_figure(frame, f"{metric} ({of}) by {x}", x, [*series], metric, of)
+st.plotly_chart(figure, alt=f"{metric} ({of}) by {x}, one point per run", config=state.PLOT)
 over = ", ".join(("seeds", *averaged(series)))
-st.caption(f"Lines and bars are means over {over}; every run is a point.")
-with st.expander("The report: tables, and the paper's figures beside ours"):
+st.caption(f"Lines and bars are means over {over}; each point is one run.")
+with st.expander("Report: tables, with the figures reported in the paper for comparison"):
     st.markdown(
         "\n".join(
             line for line in markdown(experiment, frame).splitlines() if not line.startswith(("# ", "<!--"))
@@ -96,4 +96,4 @@ if report.exists():
         on_click="ignore",
     )
 st.code(command(experiment, found[name]), language="bash")
-popover("iteration", "perplexity", "zero-shot", "mixture weights")
+popover("iteration", "perplexity", "zero-shot accuracy", "domain mixture")

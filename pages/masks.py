@@ -1,25 +1,26 @@
 import streamlit as st
 
 from pruning import visualization as viz
+from pruning.engine import floors
 from pruning.errors import PruningError
 from pruning.models.geometry import KINDS, Site
 from pruning.models.mask import chance_jaccard, jaccard
-from pruning.words import size_text
+from pruning.words import sentence, size_text
 from ui import masks, mixtures, state
 from ui.glossary import popover
 
 chosen = state.choice()
 run = chosen.run
-st.title("What would be cut?")
+st.title("Masks")
 state.follow(run)
 shape = run.geometry
 if shape is None or state.statistics_iteration(chosen) is None:
-    st.info("This run has no statistics yet. They appear here as soon as its first iteration is done.")
+    st.info("This run has no statistics yet. They are available after its first iteration.")
     st.stop()
-dense = state.iteration(run, 1)  # statistics of the dense model: a preview is one cut of it
+dense = state.iteration(run, 1)  # statistics of the dense model: the preview prunes it in one shot
 last = max(it.number for it in run.iterations())
 
-PREVIEW, STORED = "one cut, with these choices", "the run's, after the iteration on view"
+PREVIEW, STORED = "preview with current settings", "this run, after the selected iteration"
 view = st.segmented_control(
     "Mask",
     [PREVIEW, STORED],
@@ -31,7 +32,9 @@ view = st.segmented_control(
 )
 live = view == PREVIEW
 with st.expander(
-    "Keep or cut by hand", icon=":material/push_pin:", expanded=bool(chosen.keep or chosen.remove)
+    "Keep or remove heads and channels",
+    icon=":material/push_pin:",
+    expanded=bool(chosen.keep or chosen.remove),
 ):
     masks.pins(chosen)
 
@@ -49,7 +52,7 @@ except PruningError as error:
 pruned = mask.pruned
 total = run.iterations()[0].metrics.parameters
 cells = st.columns(4)
-asked = f"asked for {chosen.ratio:.0%}" if live else f"after iteration {min(chosen.iteration, last)}"
+asked = f"target {chosen.ratio:.0%}" if live else f"after iteration {min(chosen.iteration, last)}"
 cells[0].metric(
     "Pruning ratio", f"{mask.ratio:.2%}", asked, delta_color="off", delta_arrow="off", border=True
 )
@@ -63,11 +66,11 @@ cells[1].metric(
 )
 kv = [2 * g.cache_values for g in (shape, pruned)]
 cells[2].metric(
-    "KV cache a token (16 bit)", f"{kv[1]:,} B", f"{kv[1] - kv[0]:,} B", delta_color="inverse", border=True
+    "KV cache per token (16 bit)", f"{kv[1]:,} B", f"{kv[1] - kv[0]:,} B", delta_color="inverse", border=True
 )
 flops = [2 * g.linear_parameters for g in (shape, pruned)]
 cells[3].metric(
-    "Layer FLOPs a token",
+    "Layer FLOPs per token",
     f"{flops[1] / 1e6:,.1f} M",
     f"{flops[1] / flops[0] - 1:.0%}",
     delta_color="inverse",
@@ -75,13 +78,16 @@ cells[3].metric(
 )
 if live:
     st.caption(
-        "A preview: one cut with the dense model's statistics. A run in several iterations recalibrates in between and "
-        "ends with another mask."
+        "Preview: one-shot pruning with the dense model's statistics. A run with several iterations collects new statistics "
+        "in each iteration, so its final mask can differ."
     )
 
-play = last > 1 and not live and st.toggle("Play the iterations", key="play_masks", bind="query-params")
+for warning in floors.warnings(mask, dense.scores, config):
+    st.warning(sentence(warning))
+
+play = last > 1 and not live and st.toggle("Animate the iterations", key="play_masks", bind="query-params")
 for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
-    title = f"What stays: {viz.KIND_NAMES[kind]}"
+    title = {"attn": "Retained query heads", "mlp": "Retained MLP channels"}[kind]
     if play:
         bins = viz.animation_bins(len(shape.layers), last, 256)
         frames = {
@@ -95,22 +101,22 @@ for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
             unit = chosen.channel // shape.head_dim if kind == "attn" else chosen.channel
             mark = (chosen.site.layer, unit)
         figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256), title, chosen=mark)
-    column.plotly_chart(figure, alt=f"Retained {kind} units by layer", config=state.PLOT)
+    column.plotly_chart(figure, alt=f"{title} by layer", config=state.PLOT)
 shares, sizes = st.columns([3, 2])
 shares.plotly_chart(
     viz.retained_share_figure(viz.retained_share_data(mask), 1 - mask.ratio),
-    alt="Share retained by layer and site",
+    alt="Share retained by layer and module",
     config=state.PLOT,
 )
 sizes.plotly_chart(
     viz.parameters_figure(viz.parameters_data(shape, mask), height=320),
-    alt="Parameters by component",
+    alt="Linear parameters of the decoder layers by module",
     config=state.PLOT,
 )
 
-st.subheader("Compare with another choice")
+st.subheader("Comparison with another mask")
 other_name = st.selectbox(
-    "The other mask", masks.names(chosen), key="other", bind="query-params", persist_state="session"
+    "Other mask", masks.names(chosen), key="other", bind="query-params", persist_state="session"
 )
 if other_name == mixtures.WRITTEN:
     mixtures.write(chosen)
@@ -120,26 +126,27 @@ except PruningError as error:
     state.explain(error)
     st.stop()
 
-counts = dict.fromkeys(("both", "only this", "only the other", "neither"), 0)
+counts = dict.fromkeys(("both masks", "this mask only", "the other only", "neither mask"), 0)
 for site in shape.sites:
     x, y = mask.channels(site), other.channels(site)
     for name, both in zip(counts, (x & y, x & ~y, ~x & y, ~x & ~y), strict=True):
         counts[name] += int(both.sum())
 for column, (name, count) in zip(st.columns(4), counts.items(), strict=True):
     share = f"{count / sum(counts.values()):.0%}"
-    column.metric(f"Channels kept by {name}", f"{count:,}", share, delta_color="off", delta_arrow="off")
+    column.metric(f"Channels in {name}", f"{count:,}", share, delta_color="off", delta_arrow="off")
 for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
     data = viz.comparison_data(mask, other, kind, 256)
     column.plotly_chart(
         viz.comparison_figure(data, other_name),
-        alt=f"Which of two masks keeps what: {kind}",
+        alt=f"{kind} units retained by this mask, the other mask, both or neither",
         config=state.PLOT,
     )
 sites = [Site(layer, "mlp") for layer in range(len(shape.layers))]
 overlap = [jaccard(mask, other, site) for site in sites]
 chance = [chance_jaccard(mask, other, site) for site in sites]
 st.caption(
-    f"Where a column holds several channels it shows what most of them are. Overlap (Jaccard) of the MLP layers: "
-    f"{min(overlap):.2f} to {max(overlap):.2f}; chance would give {min(chance):.2f} to {max(chance):.2f}."
+    f"A column of several channels shows their most frequent category. Overlap of the two masks in the MLP layers "
+    f"(Jaccard index): {min(overlap):.2f} to {max(overlap):.2f}; expected for random masks of the same sizes: "
+    f"{min(chance):.2f} to {max(chance):.2f}."
 )
-popover("mask", "pruning ratio", "retained share", "kv_group", "mixture weights")
+popover("mask", "pruning ratio", "retained share", "attention unit", "domain mixture")

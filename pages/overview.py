@@ -7,15 +7,17 @@ from ui.glossary import popover
 
 chosen = state.choice()
 run = chosen.run
-st.title("Which channels of a language model matter?")
+st.title("Iterative structured pruning")
 st.markdown(
-    "Text of several **domains** goes through a model; every **channel** is scored by how much it fluctuates and "
-    "how strongly it is read; the least go, and it looks again. Move a slider on the left: whose text decides?"
+    "Calibration text of several **domains** is passed through the model. Every **channel** gets a **fluctuation score**: "
+    "the variance of its activation times the squared norm of its output weights. Each **iteration** removes the heads and "
+    "channels with the lowest scores and then collects new statistics. The sliders on the left set the **domain mixture**, "
+    "the weight of each domain in the scores."
 )
 state.follow(run)
 iterations = run.iterations()
 if not iterations:
-    st.info("This run has nothing to show yet. The Prune page tells how far it is.")
+    st.info("This run has no results yet. The Prune page shows its progress.")
     st.stop()
 
 if len(iterations) > 1:
@@ -27,34 +29,32 @@ with left:
         values = state.scores(shown, run.config, chosen.mixture)
         st.plotly_chart(
             viz.importance_figure(
-                viz.importance_data(values, "mlp", bins=256), "Bright channels decide, dark ones can go"
+                viz.importance_data(values, "mlp", what=f"{run.config.score} score", bins=256),
+                f"MLP channels by layer: {run.config.score} score, iteration {shown.number}",
             ),
-            alt="Fluctuation score of MLP channels by layer, with the mixture on the left",
+            alt="Scores of the MLP channels by layer, with the domain mixture on the left",
             config=state.PLOT,
         )
 with right:
-    st.subheader("Prune it yourself")
+    st.subheader("New run")
     st.write(
-        f"Removes {chosen.ratio:.0%} of the demo model with the mixture on the left, in about half a minute. "
-        "It goes on if you close this page."
+        f"Prunes the demo model with a pruning ratio of {chosen.ratio:.0%} and the domain mixture on the left, in about "
+        "half a minute. The run continues if you close this page."
     )
     if st.button("Prune the demo model", type="primary", icon=":material/content_cut:"):
         try:
             state.begin(chosen.for_demo().config())
         except PruningError as error:
             state.explain(error)
-    st.page_link("pages/importance.py", label="See which channels matter", icon=":material/grid_on:")
-    st.page_link("pages/masks.py", label="See what would be cut", icon=":material/filter_alt:")
+    st.page_link("pages/importance.py", label="Channel scores in detail", icon=":material/grid_on:")
+    st.page_link("pages/masks.py", label="Mask preview", icon=":material/filter_alt:")
     popover("channel", "domain", "fluctuation score", "iteration", "pruning ratio", "perplexity")
 if means := viz.perplexity_data(iterations):
-    title = f"{run.config.ratio:.0%} removed in {run.config.iterations} cuts: what each cost"
-    st.plotly_chart(
-        viz.perplexity_figure(means, title), alt="Perplexity by iteration and domain", config=state.PLOT
-    )
+    st.plotly_chart(viz.perplexity_figure(means), alt="Perplexity by iteration and domain", config=state.PLOT)
 
 st.subheader("Recent runs")
 if broken := state.store().unreadable():
-    st.caption(f"Not shown, for their config cannot be read: {', '.join(broken)}.")
+    st.caption(f"Runs not listed because their config cannot be read: {', '.join(broken)}.")
 rows = []
 for item in state.all_runs(experiments=False)[:5]:
     found = results.mean if (results := item.results()) else None

@@ -5,11 +5,11 @@ from ui import run_form, state, watch
 from ui.glossary import popover
 
 chosen = state.choice()
-st.title("Do it")
+st.title("Prune")
 
 left, right = st.columns([2, 3])
 with left:
-    st.subheader("A new run")
+    st.subheader("New run")
     try:
         config = run_form.config(chosen)
         enough = run_form.needs_words(config)
@@ -17,7 +17,7 @@ with left:
             state.begin(config)
     except PruningError as error:
         state.explain(error)
-    popover("iteration", "compensation", "zero-shot", "perplexity")
+    popover("iteration", "compensation", "zero-shot accuracy", "perplexity")
 
 with right:
     runs = {run.id: run for run in state.store().all()}
@@ -29,7 +29,10 @@ with right:
     if watched not in runs:  # never chosen, or deleted since
         watched = (active or list(runs))[0]
     watched = st.selectbox(
-        "Watch", list(runs), list(runs).index(watched), format_func=lambda name: state.label(runs[name])
+        "Run to monitor",
+        list(runs),
+        list(runs).index(watched),
+        format_func=lambda name: state.label(runs[name]),
     )
     st.session_state.watched = watched
     watch.show(runs[watched])

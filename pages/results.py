@@ -14,13 +14,13 @@ from ui.glossary import popover
 from ui.navigation import ensure_frame
 
 ensure_frame()
-st.title("What did it cost, what did it bring?")
-grids = st.toggle("Show the runs of experiments too", key="grids", bind="query-params")
+st.title("Results")
+grids = st.toggle("Include runs of experiments", key="grids", bind="query-params")
 every = {run.id: run for run in state.all_runs()}
 shown = [run for run in every.values() if run.config.ratio and (grids or run.config.experiment is None)]
 runs = {run.id: (run, found) for run in shown if (found := run.results())}
 if not runs:
-    st.info("No run has finished yet. The Prune page makes one in half a minute.")
+    st.info("No run has finished yet. Start one on the Prune page; the demo model takes about half a minute.")
     st.stop()
 
 rows = [results.row(run, found) for run, found in runs.values()]
@@ -32,11 +32,11 @@ if len(runs) > 1:
         if found.mean and math.isfinite(found.mean.ratio):
             spots[state.label(run)] = found.parameters.pruned, found.mean.ratio, run.config.method
     st.plotly_chart(
-        viz.tradeoff_figure(spots), alt="Runs by parameters left and perplexity over dense", config=state.PLOT
+        viz.tradeoff_figure(spots), alt="Runs by parameters and perplexity over dense", config=state.PLOT
     )
 
 chosen = st.multiselect(
-    "Side by side",
+    "Runs to compare",
     list(runs),
     default=[next(iter(runs))],
     format_func=lambda name: state.label(runs[name][0]),
@@ -51,7 +51,7 @@ figure = viz.domain_cost_figure({state.label(run): found.perplexity for run, fou
 left.plotly_chart(figure, alt="Perplexity over dense by domain and run", config=state.PLOT)
 right.plotly_chart(
     viz.retention_figure({state.label(run): retention(found) for run, found in beside}),
-    alt="What is left of each capability, pruned over dense",
+    alt="Retained performance by capability, pruned over dense",
     config=state.PLOT,
 )
 
@@ -59,7 +59,7 @@ answers = {state.label(run): found.zero_shot.tasks for run, found in beside if f
 if len(answers) > 1:
     st.plotly_chart(
         viz.accuracy_figure(answers),
-        alt="Change of accuracy by task and run",
+        alt="Change of zero-shot accuracy by task and run",
         config=state.PLOT,
         key="tasks-of-all",
     )
@@ -70,11 +70,9 @@ for name in chosen:
         before, after = found.parameters.dense, found.parameters.pruned
         columns = st.columns(3)
         columns[0].metric("Parameters", f"{after:,}", f"{after - before:,}", delta_color="inverse")
-        columns[1].metric("Of the layers' linear parameters", f"{found.achieved_ratio:.2%} removed")
-        columns[2].metric("Seconds", f"{found.seconds:.1f}")
-        tabs = st.tabs(
-            ["Accuracy", "Perplexity", "Continue a prompt", "Export", "Speed", "Where it came from"]
-        )
+        columns[1].metric("Pruning ratio", f"{found.achieved_ratio:.2%}")
+        columns[2].metric("Run time", f"{found.seconds:.1f} s")
+        tabs = st.tabs(["Accuracy", "Perplexity", "Text generation", "Export", "Speed", "Lineage"])
         with tabs[0]:
             results.accuracy(run, found)
         with tabs[1]:
@@ -103,7 +101,7 @@ for name in chosen:
                 key=f"{end}-{name}",
                 on_click="ignore",
             )
-        if run.path != state.DEMO_RUN:
+        if run.path not in state.SHIPPED:
             with buttons[2]:
                 state.delete_button(run, name)
 
@@ -112,4 +110,4 @@ writer = csv.DictWriter(sheet, dict.fromkeys(key for row in rows for key in row)
 writer.writeheader()
 writer.writerows(rows)
 st.download_button("All runs (CSV)", sheet.getvalue(), "prunescope-runs.csv", "text/csv", on_click="ignore")
-popover("perplexity", "zero-shot", "dense", "pruning ratio")
+popover("perplexity", "zero-shot accuracy", "dense model", "pruning ratio")

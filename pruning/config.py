@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pruning.errors import ConfigError
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.compensation import COMPENSATIONS
-from pruning.method.moments import Fusion
+from pruning.method.moments import Fusion, TokenWeights
 from pruning.method.normalise import NORMALISERS
 from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
@@ -33,6 +33,7 @@ METHODS.add({}, "iterative")
 METHODS.add(
     {
         "iterations": 1,
+        "token_weights": "equal",
         "normalise": "zscore",
         "square_attention": True,
         "unit_score": "mean",
@@ -44,6 +45,7 @@ METHODS.add(
 METHODS.add(
     {
         "iterations": 1,
+        "token_weights": "equal",
         "score": "wanda_sp",
         "allocation": "uniform",
         "compensation": "none",
@@ -60,74 +62,109 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
-    model: str = Field("demo", description="demo, a folder, or a Hugging Face hub id")
-    method: Annotated[str, METHODS] = Field("iterative", description="a preset of the options below")
+    model: str = Field("demo", description="the model: demo, a local folder, or a Hugging Face Hub id")
+    method: Annotated[str, METHODS] = Field("iterative", description="preset of the options below")
     ratio: float = Field(
-        0.5, ge=0, lt=1, description="share of the decoder layers' linear parameters to remove"
+        0.5, ge=0, lt=1, description="pruning ratio: share of the decoder layers' linear parameters to remove"
     )
 
-    # Whose text decides
+    # Calibration text
     mixture: dict[str, float] = Field(
-        default=dict.fromkeys(EMBEDDED_DOMAINS, 1.0), description="weight of each domain, normalised to 1"
+        default=dict.fromkeys(EMBEDDED_DOMAINS, 1.0),
+        description="domain mixture: weight of each domain, normalised to a sum of 1",
     )
     domains: dict[str, str] = Field(
-        default={}, description="where a domain's text comes from: embedded, a path, or hub:NAME"
+        default={}, description="source of a domain's text: embedded, a path, or hub:NAME"
     )
-    samples: int = Field(32, ge=1, description="calibration blocks of each domain")
-    seq_len: int = Field(256, ge=2, description="tokens of a block")
-    fusion: Fusion = Field("within", description="variance within the domains, or total (between them too)")
+    samples: int = Field(32, ge=1, description="calibration blocks per domain")
+    seq_len: int = Field(256, ge=2, description="tokens per block")
+    token_weights: TokenWeights = Field(
+        "residual",
+        description="weight of a token in the statistics: equal, or the inverse mean square of the residual "
+        "stream that the module's output is added to",
+    )
+    fusion: Fusion = Field(
+        "within",
+        description="variance of the mixture: the mean of the domains' variances (within), or that plus the "
+        "variance of their means (total)",
+    )
 
     # What is cut
-    score: Annotated[str, SCORES] = Field("fluctuation", description="how much a channel matters")
-    square_attention: bool = Field(False, description="square attention scores first, as FLAP's code does")
+    score: Annotated[str, SCORES] = Field("fluctuation", description="score that ranks the channels")
+    square_attention: bool = Field(
+        False, description="square the scores of attention channels before normalisation, as FLAP's code does"
+    )
     normalise: Annotated[str, NORMALISERS] = Field(
-        "share", description="how scores of different sites become comparable"
+        "soft_share", description="how scores are made comparable across layers and modules"
     )
     unit_score: UnitScore = Field(
-        "per_parameter", description="from channels to a unit: damage per parameter, or mean"
+        "per_parameter",
+        description="score of a unit: the sum over its channels per parameter (per_parameter), or the mean "
+        "over its channels (mean)",
     )
     allocation: Annotated[str, ALLOCATIONS] = Field(
         "global",
-        description="one ranking of all units; or equal widths in all layers, the same ratio for heads and "
-        "channels (uniform) or the split that loses least (equal)",
+        description="how pruning is distributed over layers: one ranking of all units (global), the same "
+        "ratio in every layer and module (uniform), or equal widths in all layers, with the split between "
+        "attention and MLP that removes the lowest total score (equal)",
     )
     attention_unit: AttentionUnit = Field(
-        "kv_group", description="a key-value head with its query heads, or a query head of each"
+        "kv_group",
+        description="what is removed together in attention: a key-value head with all its query heads "
+        "(kv_group), or one query head of every key-value head (query_head)",
     )
     keep: tuple[str, ...] = Field(
-        (), description="never cut: LAYER[.attn|.mlp[.FIRST-LAST]], such as 3.attn.0-1"
+        (),
+        description="heads and channels never to remove: LAYER[.attn|.mlp[.FIRST-LAST]], such as 3.attn.0-1",
     )
-    remove: tuple[str, ...] = Field((), description="cut first, in the same notation")
-    round_to: int = Field(1, ge=1, description="retained MLP channels of a layer are a multiple of this")
-    min_attention_units: int = Field(1, ge=1, description="attention units that survive in every layer")
+    remove: tuple[str, ...] = Field(
+        (), description="heads and channels to remove first, in the same notation"
+    )
+    round_to: int = Field(1, ge=1, description="multiple to which MLP widths are rounded")
+    min_attention_units: int = Field(
+        1, ge=1, description="minimum number of attention units retained in every layer"
+    )
     min_mlp_share: float = Field(
-        0.02, gt=0, le=1, description="share of MLP channels that survives in every layer"
+        0.02, gt=0, le=1, description="minimum share of MLP channels retained in every layer"
     )
 
     # How
-    iterations: int = Field(5, ge=1, le=100, description="cuts, with fresh statistics before each")
+    iterations: int = Field(
+        5, ge=1, le=100, description="pruning iterations, each with newly collected statistics"
+    )
     schedule: Annotated[str, SCHEDULES] = Field(
-        "linear", description="how the ratio grows over the iterations"
+        "linear", description="growth of the pruning ratio over the iterations"
     )
     compensation: Annotated[str, COMPENSATIONS] = Field(
-        "bias", description="put the mean of what goes into a bias, or not"
+        "bias", description="add the mean output of removed channels to a bias (bias), or not (none)"
     )
 
     eval_blocks: int | None = Field(
-        64, ge=0, description="held-out blocks of each domain for perplexity; none for all, 0 to skip"
+        64,
+        ge=0,
+        description="held-out blocks per domain for perplexity: 0 skips it, all (null in a file) uses every "
+        "block",
     )
     tasks: tuple[str, ...] = Field(
-        (), description="zero-shot tasks to measure: demo, paper, or names of lm-eval"
+        (), description="zero-shot tasks to evaluate, separated by commas: demo, paper, or lm-eval task names"
     )
-    task_data: str | None = Field(None, description="folder with local copies of the tasks' data")
-    task_folder: str | None = Field(None, description="folder with more tasks, as YAML of lm-eval")
-    task_limit: int | None = Field(None, ge=1, description="only the first so many items of each task")
-    save_model: bool = Field(True, description="keep the pruned checkpoint in the run")
-    seed: int = Field(0, ge=0, lt=2**63, description="of the sampling of text, and of the random score")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    dtype: Dtype = Field("auto", description="float32 on a CPU, the checkpoint's own elsewhere")
-    parent: str | None = Field(None, description="the run that this one was made from")
-    experiment: str | None = Field(None, description="the experiment that this run belongs to")
+    task_data: str | None = Field(None, description="folder with local copies of the task data")
+    task_folder: str | None = Field(
+        None, description="folder with additional lm-eval task definitions (YAML)"
+    )
+    task_limit: int | None = Field(
+        None, ge=1, description="maximum number of items evaluated per task, the first ones"
+    )
+    save_model: bool = Field(True, description="store the pruned checkpoint in the run folder")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="random seed of the text sampling and of the random score"
+    )
+    device: str = Field("auto", description="compute device: auto, cpu, cuda, cuda:1 or mps")
+    dtype: Dtype = Field(
+        "auto", description="precision of the weights; auto: float32 on a CPU, the checkpoint's own elsewhere"
+    )
+    parent: str | None = Field(None, description="id of the run that this run was derived from")
+    experiment: str | None = Field(None, description="name of the experiment that this run belongs to")
 
     @model_validator(mode="before")
     @classmethod

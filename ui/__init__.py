@@ -1,1 +1,1 @@
-"""What the pages share. Nothing here imports torch; the engine runs in worker processes."""
+"""Code shared by the pages. Nothing here imports torch; the engine runs in worker processes."""

@@ -1,4 +1,4 @@
-"""What the Calibration page needs beside figures: the domains' agreement, kept, and a domain of one's own."""
+"""Helpers of the Calibration page: cached agreement between domains, and the upload of a custom domain."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ UPLOAD_BYTES = 5_000_000
 
 
 def agreement(it: StoredIteration, chosen: state.Choice, kind: Kind) -> viz.Agreement:
-    """How far the domains agree; the mixture has no part in it, so that a slider need not wait for it.
+    """Agreement between single-domain scores and masks; independent of the domain mixture, so it is cached.
 
     Raises:
-        ConfigError: the ratio cannot be reached.
+        ConfigError: the pruning ratio cannot be reached.
     """
     domains = state.domain_names(chosen.run)
     config = chosen.config().replace(mixture=dict.fromkeys(domains, 1.0), parent=None)
@@ -42,26 +42,31 @@ def _agreement(
 
 
 def upload() -> None:
-    """A form that makes a domain of a file."""
+    """A form that turns an uploaded file into a custom domain."""
     with st.form("upload", border=True):
         file = st.file_uploader(
-            f"Your own domain: a text or JSON Lines file of at most {UPLOAD_BYTES // 10**6} MB",
+            f"Custom domain: a text or JSON Lines file of at most {UPLOAD_BYTES // 10**6} MB",
             type=["txt", "jsonl"],
             max_upload_size=UPLOAD_BYTES // 10**6,
         )
         left, right = st.columns([4, 1], vertical_alignment="bottom")
-        name = left.text_input("Name of your domain", max_chars=24, placeholder="letters and digits")
-        pressed = right.form_submit_button("Add it", width="stretch")
+        name = left.text_input("Domain name", max_chars=24, placeholder="letters, digits and underscores")
+        pressed = right.form_submit_button("Add domain", width="stretch")
     if not pressed:
         return
     if file is None:
-        st.error("There is no file yet: choose one, then press Add it.")
+        st.error("No file is selected: choose one, then press Add domain.")
     elif file.size > UPLOAD_BYTES:
         limit = UPLOAD_BYTES / 1e6
-        st.error(f"The file has {file.size / 1e6:.1f} MB, the limit is {limit:.0f} MB: upload a part of it.")
+        st.error(
+            f"The file has {file.size / 1e6:.1f} MB, the limit is {limit:.0f} MB: upload a shorter file."
+        )
     elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in EMBEDDED_DOMAINS:
         taken = ", ".join(EMBEDDED_DOMAINS)
-        st.error(f"{name!r} cannot be a name: take letters and digits, and none of {taken}.")
+        st.error(
+            f"{name!r} is not a valid domain name: start with a letter, use only letters, digits and underscores, "
+            f"and none of the names {taken}."
+        )
     else:
         folder = state.store().root / "uploads"
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,4 +75,4 @@ def upload() -> None:
         st.session_state.setdefault("uploads", {})[name] = str(path.resolve())
         chosen = st.session_state.get("domains", list(EMBEDDED_DOMAINS))
         st.session_state.domains = list(dict.fromkeys([*chosen, name]))
-        st.success(f"{name} is a domain now: take statistics below, and it gets a slider.")
+        st.success(f"Domain {name} added. Collect statistics below to include it in the domain mixture.")

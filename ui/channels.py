@@ -1,4 +1,4 @@
-"""What the Importance page shows of channels: quantities, comparisons, and the card of one channel."""
+"""Helpers of the Importance page: channel quantities, comparisons, and the details of one channel."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ QUANTITIES: dict[str, Callable[[StoredIteration, RunConfig, Mapping[str, float]]
     "input variance": lambda it, c, w: {s: f.variance for s, f in _fused(it, c, w).items()},
     "root mean square": lambda it, c, w: {s: np.sqrt(f.mean_square) for s, f in _fused(it, c, w).items()},
     "weight norm": lambda it, c, w: {site: norm for site, (norm, _) in it.norms.items()},
-    "the run's own score": lambda it, c, w: state.scores(it, c, w),
+    "pruning score of this run": lambda it, c, w: state.scores(it, c, w),
 }
 
 
 def values(it: StoredIteration, quantity: str, config: RunConfig, weights: Mapping[str, float]) -> Values:
-    """A quantity of every channel, (C,) by site, NaN where removed."""
+    """A quantity of every channel, (C,) by site, NaN for removed channels."""
     return QUANTITIES[quantity](it, config, weights)
 
 
 def compared(
     run: Run, it: StoredIteration, what: str, quantity: str, config: RunConfig, weights: Mapping[str, float]
 ) -> Values | None:
-    """What to subtract, by one of `comparisons`; None for nothing."""
+    """The values to subtract for one of `comparisons`; None for `nothing`."""
     if what == "nothing":
         return None
     if what.startswith("iteration "):
@@ -53,7 +53,7 @@ def compared(
 
 
 def comparisons(run: Run) -> list[str]:
-    """Everything a quantity can be compared with."""
+    """Names of everything a quantity can be compared with."""
     numbers = [it.number for it in run.iterations() if it.number > 0]
     others = [f"iteration {number}" for number in numbers] if len(numbers) > 1 else []
     return ["nothing", *others, *mixtures.names(run)]
@@ -63,14 +63,14 @@ def comparisons(run: Run) -> list[str]:
 def limits(
     path: str, stamp: int, quantity: str, scale: str, aggregate: str
 ) -> dict[Kind, tuple[float, float]]:
-    """One colour scale a site for the first and the last iteration with all domains alike.
+    """One colour scale per site, computed from the first and the last iteration with equal domain weights.
 
-    So that colours mean the same in all iterations, and while a slider moves.
+    A fixed scale makes colours comparable across iterations and while a slider moves.
 
     Args:
-        path: of the run.
-        stamp: the number of iterations it has.
-        quantity, scale, aggregate: what is drawn.
+        path: folder of the run.
+        stamp: number of iterations of the run, a part of the cache key.
+        quantity, scale, aggregate: what the heatmap shows.
     """
     run = Run(Path(path))
     numbers = [it.number for it in run.iterations() if it.number > 0]
@@ -86,7 +86,7 @@ def limits(
 
 
 def columns(layers: tuple[int, int]) -> int:
-    """Columns of a heatmap: all channels of a single layer, more of a few layers than of all."""
+    """Maximum number of heatmap columns: the fewer layers are shown, the more columns."""
     shown = layers[1] - layers[0] + 1
     if shown == 1:
         return 1 << 16
@@ -94,12 +94,12 @@ def columns(layers: tuple[int, int]) -> int:
 
 
 def zoom(run: Run) -> tuple[tuple[int, int], dict[Kind, tuple[int, int]]]:
-    """Controls for ranges of layers and channels: plotly forgets its own zoom when data change."""
+    """Controls for ranges of layers and channels; plotly resets its own zoom when the data change."""
     shape = run.geometry
     assert shape is not None
     depth = len(shape.layers)
     widths = {kind: max(shape.channels(s) for s in shape.sites if s.kind == kind) for kind in KINDS}
-    with st.expander("Look closer: ranges of layers and channels", icon=":material/zoom_in:"):
+    with st.expander("Zoom: ranges of layers and channels", icon=":material/zoom_in:"):
         parts = st.columns(3)
         layers = (0, 0)
         if depth > 1:
@@ -118,14 +118,14 @@ def zoom(run: Run) -> tuple[tuple[int, int], dict[Kind, tuple[int, int]]]:
             for kind, column in zip(KINDS, parts[1:], strict=True)
         }
         st.caption(
-            "A single layer shows every channel, up to four layers 4,096 columns, more "
-            f"{BINS} columns of neighbouring channels."
+            "One layer: one column per channel. Two to four layers: at most 4,096 columns of neighbouring channels. "
+            f"More layers: at most {BINS} columns."
         )
     return layers, ranges
 
 
 def choose(kind: Kind, key: str) -> None:
-    """What a click on a cell does: its layer and channel come on view on all pages."""
+    """Callback of a click on a heatmap cell: selects its layer and channel on all pages."""
     points = st.session_state[key].selection.points
     if points:
         st.session_state.site = kind
@@ -133,11 +133,11 @@ def choose(kind: Kind, key: str) -> None:
         st.session_state.channel = int(points[0]["x"])  # the middle of a column, or the channel itself
 
 
-# --- the card of one channel -------------------------------------------------------------------------------
+# --- details of one channel ---------------------------------------------------------------------------------
 
 
 def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
-    """All that is known of the channel on view, with the formula and its live numbers."""
+    """Details of the selected channel: the score formula with its numbers, domains and ranks."""
     site, channel, config = chosen.site, chosen.channel, run.config
     moments = {name: parts[site] for name, parts in it.statistics.moments.items()}
     removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
@@ -146,25 +146,28 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
     fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,))[site]
     score = score_sites("fluctuation", {site: fused}, {site: it.norms[site]}, config.seed)[site]
     if np.isnan(score[channel]):
-        st.info(f"It was removed in iteration {removed}. Go back to an earlier iteration to see its numbers.")
+        st.info(
+            f"This channel was removed in iteration {removed}. Select an earlier iteration to see its statistics."
+        )
     else:
         norm = it.norms[site][0][channel]
         there = ~np.isnan(score)
         rank = int((score[there] > score[channel]).sum()) + 1
-        fate = f"Removed in iteration **{removed}**." if removed else "**Retained** to the end of this run."
+        last = run.iterations()[-1].number
+        fate = f"Removed in iteration **{removed}**." if removed else f"Retained after iteration **{last}**."
         left, right = st.columns([3, 2], vertical_alignment="center")
         left.latex(
             rf"S = \mathrm{{var}} \cdot \lVert W_{{:,{channel}}} \rVert^2 = "
             rf"{fused.variance[channel]:.3g} \cdot {norm:.3g}^2 = {fused.variance[channel] * norm**2:.3g}"
         )
-        right.markdown(f"Rank **{rank:,}** of {int(there.sum()):,} still in this layer. {fate}")
+        right.markdown(f"Rank **{rank:,}** of {int(there.sum()):,} channels left in this layer. {fate}")
         left, right = st.columns(2)
         left.plotly_chart(
             viz.channel_domains_figure(
                 {name: float(part.variance[channel]) for name, part in moments.items()},
                 {name: float(part.mean[channel]) for name, part in moments.items()},
             ),
-            alt="Variance and mean of this channel's input by domain",
+            alt="Variance and mean of this channel's activation by domain",
             config=state.PLOT,
         )
         right.plotly_chart(
@@ -172,7 +175,7 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
             alt="Rank of this channel by iteration",
             config=state.PLOT,
         )
-        with st.expander("The numbers"):
+        with st.expander("Statistics by domain"):
             st.dataframe(
                 [
                     {
@@ -193,7 +196,7 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
 
 
 def ranks(run: Run, site: Site, channel: int, weights: Mapping[str, float]) -> dict[int, tuple[int, int]]:
-    """Place of a channel in its layer by iteration, and how many were still there; to the one that cut it."""
+    """By iteration, until the channel is removed: its rank in its layer, and the number of channels left there."""
     found = {}
     for it in run.iterations():
         if it.number == 0:

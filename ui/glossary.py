@@ -1,4 +1,4 @@
-"""Terms and what they mean, one click away."""
+"""The glossary: terms and their definitions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pruning.paths import ASSETS
 
 @functools.cache
 def terms() -> dict[str, str]:
-    """All terms."""
+    """Definitions by term."""
     return yaml.safe_load((ASSETS / "glossary.yaml").read_text(encoding="utf-8"))
 
 
 def popover(*names: str) -> None:
-    """A small button that explains the terms of a page."""
-    with st.popover("What do the words mean?", icon=":material/menu_book:"):
+    """A button that shows the definitions of a page's terms."""
+    with st.popover("Glossary", icon=":material/menu_book:"):
         for name in names:
             st.markdown(f"**{name}**: {terms()[name]}")

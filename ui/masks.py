@@ -1,4 +1,4 @@
-"""What the Masks page compares: masks by name, and pins made by hand."""
+"""Helpers of the Masks page: masks to compare with, and heads and channels pinned by the user."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pruning.models.mask import Mask
 from pruning.runs.iterations import StoredIteration
 from ui import mixtures, state
 
-WITHOUT_PINS = "nothing kept or cut by hand"
+WITHOUT_PINS = "without manual keep and remove"
 
 
 def names(chosen: state.Choice) -> list[str]:
-    """Masks that the one on view can be compared with, the most telling first."""
+    """Names of the masks that the displayed one can be compared with."""
     run = chosen.run
     found = [WITHOUT_PINS] if chosen.keep or chosen.remove else []
     found += mixtures.names(run)
-    found += [f"method {name}, same text" for name in METHODS if name != chosen.method]
+    found += [f"method {name}, same calibration text" for name in METHODS if name != chosen.method]
     found += [f"after iteration {it.number} of this run" for it in run.iterations() if it.number > 0]
     for other in state.all_runs(experiments=False):
         same = other.geometry is not None and other.geometry == run.geometry
@@ -31,10 +31,10 @@ def names(chosen: state.Choice) -> list[str]:
 
 
 def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geometry) -> Mask:
-    """A mask by one of `names`.
+    """The mask for one of `names`.
 
     Raises:
-        ConfigError: it cannot be had at this ratio.
+        ConfigError: no mask reaches this pruning ratio.
     """
     if name.startswith("after iteration "):
         return state.iteration(chosen.run, int(name.split()[2])).mask
@@ -44,7 +44,7 @@ def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geomet
     if name == WITHOUT_PINS:
         changed = dataclasses.replace(chosen, keep=(), remove=())
     elif name.startswith("method "):
-        method = name.removeprefix("method ").removesuffix(", same text")
+        method = name.removeprefix("method ").removesuffix(", same calibration text")
         changed = dataclasses.replace(chosen, method=method, allocation=state.AS_METHOD)
     else:
         changed = dataclasses.replace(chosen, mixture=mixtures.named(name, chosen.run))
@@ -52,11 +52,11 @@ def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geomet
 
 
 def pins(chosen: state.Choice) -> None:
-    """Keep or cut by hand: layers, heads, ranges of channels, beginning with what is on view."""
+    """Controls to pin layers, heads and channel ranges as kept or removed, preset to the selected channel."""
     shape = chosen.run.geometry
     assert shape is not None
     on_view = (chosen.site, chosen.channel)
-    # the controls follow the channel on view, and forget themselves on other pages
+    # the controls follow the selected channel, and lose their state on other pages
     if st.session_state.get("pin_from") != on_view or "pin_layers" not in st.session_state:
         st.session_state.pin_from = on_view
         unit = chosen.channel // shape.head_dim if chosen.site.kind == "attn" else chosen.channel
@@ -65,18 +65,18 @@ def pins(chosen: state.Choice) -> None:
         st.session_state[f"pin_span_{what}"] = (unit, unit)
     parts = st.columns([3, 3, 3, 2, 2, 2], vertical_alignment="bottom")
     layers = parts[0].multiselect("Layers", range(len(shape.layers)), key="pin_layers")
-    what = parts[1].selectbox("What", ["heads", "MLP channels", "everything"], key="pin_what")
+    what = parts[1].selectbox("Units", ["heads", "MLP channels", "whole layer"], key="pin_what")
     part = ""
-    if what != "everything":
+    if what != "whole layer":
         first = shape.layers[0]
         limit = (first.heads if what == "heads" else first.channels) - 1
         st.session_state.setdefault(f"pin_span_{what}", (0, 0))
-        span: Any = parts[2].slider("From, to", 0, limit, key=f"pin_span_{what}")
+        span: Any = parts[2].slider("Range", 0, limit, key=f"pin_span_{what}")
         part = f".{'attn' if what == 'heads' else 'mlp'}.{span[0]}-{span[1]}"
     selectors = [f"{layer}{part}" for layer in layers]
     for column, title, key, other in (
         (parts[3], "Keep", "keep", "remove"),
-        (parts[4], "Cut", "remove", "keep"),
+        (parts[4], "Remove", "remove", "keep"),
     ):
         column.button(
             title,
@@ -86,8 +86,8 @@ def pins(chosen: state.Choice) -> None:
             width="stretch",
             disabled=not selectors,
         )
-    parts[5].button("Forget all", on_click=_forget, width="stretch")
-    for pinned, words in ((chosen.keep, "Kept, whatever the score"), (chosen.remove, "Cut first")):
+    parts[5].button("Clear all", on_click=_forget, width="stretch")
+    for pinned, words in ((chosen.keep, "Always kept"), (chosen.remove, "Removed first")):
         if pinned:
             st.markdown(f"{words}: " + " ".join(f"`{name}`" for name in pinned))
 

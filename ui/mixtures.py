@@ -1,4 +1,4 @@
-"""Other mixtures to hold against the one of the sliders: a domain alone, the run's own, one that was written down."""
+"""Domain mixtures to compare with that of the sliders: a single domain, the run's mixture, or a custom one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pruning.errors import PruningError
 from pruning.runs.run import Run
 from ui import state
 
-EQUAL, OWN, WRITTEN = "equal weights", "the run's own mixture", "a mixture of my own"
+EQUAL, OWN, WRITTEN = "equal weights", "mixture of this run", "custom mixture"
 
 
 def names(run: Run) -> list[str]:
-    """Every other mixture of a run's domains."""
+    """Names of the mixtures that a run can be compared with."""
     domains = state.domain_names(run)
     if len(domains) < 2:
         return [OWN]
@@ -21,7 +21,7 @@ def names(run: Run) -> list[str]:
 
 
 def named(name: str, run: Run) -> dict[str, float]:
-    """Shares by one of `names`."""
+    """Weights by domain for one of `names`."""
     domains = state.domain_names(run)
     if name == EQUAL:
         return {domain: 1 / len(domains) for domain in domains}
@@ -33,7 +33,7 @@ def named(name: str, run: Run) -> dict[str, float]:
 
 
 def _written(run: Run) -> dict[str, float]:
-    """What stands in the control that `write` draws; equal shares where it says nothing that can be used."""
+    """The mixture entered in the control of `write`; equal weights if the entry is not valid."""
     text = st.session_state.get("written", "")
     known = state.domain_names(run)
     try:
@@ -44,21 +44,21 @@ def _written(run: Run) -> dict[str, float]:
 
 
 def write(chosen: state.Choice) -> None:
-    """The control for a mixture of one's own: written, or taken from the sliders to be compared with later."""
+    """The control for a custom mixture: typed in, or copied from the sliders."""
     known = state.domain_names(chosen.run)
     left, right = st.columns([4, 2], vertical_alignment="bottom")
     text = left.text_input(
-        "The other mixture",
+        "Custom mixture",
         key="written",
         bind="query-params",
         persist_state="session",
         placeholder=", ".join(f"{name}=1" for name in known),
     )
-    right.button("Take the sliders' mixture", on_click=_take, args=(chosen.mixture,), width="stretch")
+    right.button("Copy from the sliders", on_click=_take, args=(chosen.mixture,), width="stretch")
     try:
         if text and (unknown := set(parse_mixture(text)) - set(known)):
             st.error(
-                f"There is no domain {', '.join(sorted(unknown))} in this run: it has {', '.join(known)}."
+                f"This run has no domain {', '.join(sorted(unknown))}: its domains are {', '.join(known)}."
             )
     except PruningError as error:
         state.explain(error)

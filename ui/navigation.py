@@ -9,13 +9,13 @@ from pruning.paths import ASSETS
 
 
 def pages() -> StreamlitPage:
-    """Declare the pages; gives the one that the address names."""
+    """Declare the pages; returns the page of the current URL."""
     # first of all, and an image file: without it the browser fetches a page's icon from Google as its tab's
     st.set_page_config(page_title="Prunescope", page_icon=str(ASSETS / "icon.png"), layout="wide")
     return st.navigation(
         {
             "Start": [st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True)],
-            "Understand": [
+            "Analysis": [
                 st.Page("pages/calibration.py", title="Calibration", icon=":material/library_books:"),
                 st.Page("pages/importance.py", title="Importance", icon=":material/grid_on:"),
                 st.Page("pages/masks.py", title="Masks", icon=":material/filter_alt:"),
@@ -30,10 +30,10 @@ def pages() -> StreamlitPage:
 
 
 def ensure_frame() -> None:
-    """Begin again with `app.py` where a page was run without it.
+    """Restart with `app.py` if a page was run without it.
 
-    A folder called `pages` makes Streamlit run a page's file by itself, until `st.navigation` was called once
-    in the server: the first visitor who comes by a link to a page meets that.
+    With a folder called `pages`, Streamlit runs a page's file directly until `st.navigation` has been called once
+    in the server. This happens to the first visitor who opens a link to a page.
     """
     if "run" not in st.session_state:
         pages()
@@ -41,17 +41,17 @@ def ensure_frame() -> None:
 
 
 def go(page: str) -> None:
-    """Another page with all choices.
+    """Switch to another page and keep all settings.
 
-    `st.switch_page` refuses to drop parameters that are bound to widgets, unless it is told which to have; then
-    the address forgets them all, and `remember` writes them again.
+    `st.switch_page` must be told which query parameters to keep when some are bound to widgets. It is told none,
+    which clears the URL; `remember` writes the parameters back.
     """
     st.session_state.address = [*st.query_params]
     st.switch_page(page, query_params={})
 
 
 def remember() -> None:
-    """Write the choices into the address again after `go`: a value that is set is one that the browser is told."""
+    """Write the settings back into the URL after `go`: assigning a value makes Streamlit send it to the browser."""
     for key in st.session_state.pop("address", []):
         if key in st.session_state:
             st.session_state[key] = st.session_state[key]

@@ -1,4 +1,4 @@
-"""What a run comes to: a row of the table, and a report as one HTML file or as Markdown."""
+"""Reports of a finished run, as one HTML file or as Markdown."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pruning.words import number
 
 
 def command(run: Run) -> str:
-    """The command line that repeats a run."""
+    """The command line that reproduces a run."""
     return f"python -m pruning prune --config {run.path / 'config.json'}"
 
 
 def _rows(results: Results) -> list[tuple[str, str, str, str]]:
-    """Every measure as name, dense, pruned, change."""
+    """Rows of all metrics: name, dense, pruned, change."""
     rows = []
     for name, pair in results.perplexity.items():
         times = f"x {pair.ratio:.2f}" if math.isfinite(pair.ratio) else ""
@@ -39,30 +39,30 @@ def _accuracy_row(name: str, task: TaskRow, metric: str) -> tuple[str, str, str,
     found = task.measures[metric]
     asked = f"first {task.limit}" if task.limit else task.items or ""
     spread = f" ± {100 * found.interval:.1f}" if math.isfinite(found.interval) else ""
-    change = f"{100 * found.delta:+.1f}{spread} points"
-    change += "" if found.significant else ", may be noise"
+    change = f"{100 * found.delta:+.1f}{spread} percentage points"
+    change += "" if found.significant else ", not significant"
     title = f"{name}, {metric}" + (f", {asked} items" if asked else "")
     return title, f"{100 * found.dense:.1f}%", f"{100 * found.pruned:.1f}%", change
 
 
 def markdown(run: Run) -> str:
-    """A report as text."""
+    """The report as Markdown."""
     results = run.results()
     assert results is not None
     parameters = results.parameters
     lines = [
-        f"# {run.config.model}, {results.achieved_ratio:.1%} removed by {run.config.method}",
-        f"{parameters.dense:,} parameters before, {parameters.pruned:,} after; {results.seconds:.1f} s.",
+        f"# {run.config.model}, pruning ratio {results.achieved_ratio:.1%}, method {run.config.method}",
+        f"{parameters.dense:,} parameters dense, {parameters.pruned:,} pruned; run time {results.seconds:.1f} s.",
         "| | dense | pruned | change |\n|---|---:|---:|---:|\n"
         + "\n".join("| " + " | ".join(row) + " |" for row in _rows(results)),
-        f"Repeat it with `{command(run)}`, or with this config:",
+        f"Reproduce the run with `{command(run)}`, or with this config:",
         f"```json\n{json.dumps(results.config, indent=1)}\n```",
     ]
     return "\n\n".join(lines) + "\n"
 
 
 def html(run: Run) -> str:
-    """A report with its figures in it, readable anywhere without a network."""
+    """The report as one HTML file with embedded figures; it needs no network."""
     results, iterations = run.results(), run.iterations()
     assert results is not None
     mask = iterations[-1].mask
@@ -86,8 +86,8 @@ def html(run: Run) -> str:
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape.escape(run.id)}</title>
 <style>body{{font:16px system-ui;max-width:1000px;margin:2em auto;padding:0 1em}}td,th{{padding:.2em .8em;text-align:right}}
 td:first-child{{text-align:left}}pre{{background:#f3f5f8;padding:1em;overflow:auto}}</style>
-<h1>{escape.escape(run.config.model)}, {results.achieved_ratio:.1%} removed by {escape.escape(run.config.method)}</h1>
-<p>{results.parameters.dense:,} parameters before, {results.parameters.pruned:,} after;
-{results.seconds:.1f} s.</p>
+<h1>{escape.escape(run.config.model)}, pruning ratio {results.achieved_ratio:.1%}, method {escape.escape(run.config.method)}</h1>
+<p>{results.parameters.dense:,} parameters dense, {results.parameters.pruned:,} pruned;
+run time {results.seconds:.1f} s.</p>
 <table><tr><th></th><th>dense</th><th>pruned</th><th>change</th></tr>{"".join(lines)}</table>
-{"".join(parts)}<h2>Repeat it</h2><pre>{escape.escape(command(run))}</pre><pre>{config}</pre></html>"""
+{"".join(parts)}<h2>Reproduction</h2><pre>{escape.escape(command(run))}</pre><pre>{config}</pre></html>"""

@@ -1,4 +1,4 @@
-"""What the Results page says of finished runs: the table of all, one run's measures, and where it came from."""
+"""Helpers of the Results page: the table of all finished runs, and the metrics and lineage of one run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ TWO_DIGITS, THREE_DIGITS = (st.column_config.NumberColumn(format=f"%.{digits}f")
 
 
 def row(run: Run, results: Results) -> dict[str, Any]:
-    """A run as a row: what it was, what it takes, and its perplexities over those of the dense model."""
+    """A table row of a run: settings, sizes, and perplexities relative to the dense model."""
     average = results.zero_shot.average if results.zero_shot else TaskRow()
     perplexities = {name: pair.ratio for name, pair in results.perplexity.items()}
     mean = {"mean": perplexities.pop("mean")} if "mean" in perplexities else {}
     return {
         "run": state.label(run),
         "ratio": results.achieved_ratio,
-        "K": run.config.iterations,
+        "iterations": run.config.iterations,
         **mean,
         "accuracy": average.acc.delta if average.acc else None,
         "items": items(average),
@@ -42,12 +42,12 @@ def row(run: Run, results: Results) -> dict[str, Any]:
 
 
 def items(row: TaskRow) -> str | None:
-    """How many items were asked; `first N` where a limit cut them short."""
+    """The number of evaluated items; `first N` if a limit was set."""
     return f"first {row.limit}" if row.limit else f"{row.items}" if row.items else None
 
 
 def cache_bytes(run: Run, results: Results) -> int | None:
-    """Of one token in the pruned model, in 16 bit."""
+    """KV cache bytes per token of the pruned model in 16 bit."""
     layers = results.iterations[-1].layers
     if run.geometry is None or not layers:
         return None
@@ -55,14 +55,14 @@ def cache_bytes(run: Run, results: Results) -> int | None:
 
 
 def measured_speed(run: Run) -> float | None:
-    """Decoded tokens per second over the dense model's, where the Speed tab was used."""
+    """Decoding speed relative to the dense model; None if it was not measured on the Speed tab."""
     cells = job(state.store(), f"bench-{run.id}").output.get("speed", [])
     medians = [cell["decode"]["median"] for cell in cells if cell["batch"] == 1]
     return medians[1] / medians[0] if len(medians) > 1 else None
 
 
 def table(runs: dict[str, tuple[Run, Results]], rows: list[dict[str, Any]]) -> None:
-    """All runs below the dense model, which every figure is held against."""
+    """The table of all runs; the first row is the dense model."""
     dense = dict.fromkeys(rows[0]) | {
         "run": "dense",
         "method": "",
@@ -86,29 +86,31 @@ def table(runs: dict[str, tuple[Run, Results]], rows: list[dict[str, Any]]) -> N
             "run": st.column_config.TextColumn(width="medium", pinned=True),
             "ratio": PERCENT,
             "parameters": st.column_config.NumberColumn(format="localized"),
-            "KV cache": st.column_config.NumberColumn(format="localized", help="bytes a token in 16 bit"),
+            "KV cache": st.column_config.NumberColumn(format="localized", help="bytes per token in 16 bit"),
             "accuracy": st.column_config.NumberColumn(
-                format="percent", help="change of the average zero-shot accuracy"
+                format="percent", help="change of the average zero-shot accuracy against the dense model"
             ),
             "speed": st.column_config.NumberColumn(
                 "speed x",
                 format="%.2f",
-                help="decoded tokens per second over dense, from the Speed tab below",
+                help="decoding speed over dense, measured on the Speed tab below",
             ),
             **{
-                name: st.column_config.NumberColumn(f"{name} x", format="%.2f", help="perplexity over dense")
+                name: st.column_config.NumberColumn(
+                    f"{name} ppl x", format="%.2f", help="perplexity over dense"
+                )
                 for name in domains
             },
         },
     )
     st.caption(
-        "Columns marked x: over that of the dense model, so perplexity 1.00 would be no loss. Accuracy is the change of "
-        "the average over tasks. Click a head to sort."
+        "Columns marked x are relative to the dense model (1.00: no change); ppl is perplexity on held-out text. "
+        "Accuracy is the change of the average zero-shot accuracy over tasks. Click a column header to sort."
     )
 
 
 def accuracy(run: Run, results: Results) -> None:
-    """Accuracy by task with the error bars of the change, and the paper's figures beside it."""
+    """Zero-shot accuracy by task with confidence intervals of the change, and the paper's reported figures."""
     if asked := results.zero_shot:
         metrics = [m for m in ("acc", "acc_norm") if any(m in row.measures for row in asked.tasks.values())]
         metric = st.segmented_control(
@@ -116,7 +118,7 @@ def accuracy(run: Run, results: Results) -> None:
         )
         st.plotly_chart(
             viz.accuracy_figure({state.label(run): asked.tasks}, metric),
-            alt="Change of accuracy by task",
+            alt="Change of zero-shot accuracy by task",
             config=state.PLOT,
             key=f"accuracy-{run.id}",
         )
@@ -130,7 +132,7 @@ def accuracy(run: Run, results: Results) -> None:
                     "pruned": found.pruned,
                     "change": found.delta,
                     "±": found.interval if math.isfinite(found.interval) else None,
-                    "more than noise": found.significant,
+                    "significant": found.significant,
                 }
                 for task, row in rows.items()
                 if (found := row.measures.get(metric))
@@ -139,22 +141,24 @@ def accuracy(run: Run, results: Results) -> None:
             column_config=dict.fromkeys(("dense", "pruned", "change", "±"), PERCENT),
         )
         st.caption(
-            "± is the 95% interval of the paired difference, item by item. More than noise: McNemar's exact test at 5%; "
-            "for the average, a permutation test."
+            "± is half the width of the 95% confidence interval of the paired difference over items. Significant: "
+            "McNemar's exact test at the 5% level; for the average, a permutation test."
         )
         if asked.average.limit:
             st.warning(
-                f"Only the first {asked.average.limit} items of a task were asked: a quick look, not for comparison."
+                f"Only the first {asked.average.limit} items of each task were evaluated: not comparable with full evaluations."
             )
     elif run.config.tasks:
-        st.info("The tasks are still being measured, or were interrupted: the Prune page says which.")
+        st.info(
+            "The zero-shot evaluation is not complete: the Prune page shows whether it is running or was interrupted."
+        )
     else:
-        st.caption("No zero-shot tasks were measured. Switch them on for a new run on the Prune page.")
-    st.markdown("**The paper's figures, not ours**")
+        st.caption("No zero-shot tasks were evaluated. Enable them for a new run on the Prune page.")
+    st.markdown("**Figures reported in the paper (not measured here)**")
     content = paper()["main"]
     st.dataframe(
         [
-            {"the paper's": key, **dict(zip(content["columns"], values, strict=True))}
+            {"method": key, **dict(zip(content["columns"], values, strict=True))}
             for key, values in content["rows"].items()
         ],
         hide_index=True,
@@ -171,7 +175,7 @@ def perplexity(run: Run, results: Results) -> None:
                 "domain": domain,
                 "dense": pair.dense,
                 "pruned": pair.pruned,
-                "x": pair.ratio,
+                "pruned over dense": pair.ratio,
                 "bits per byte, dense": bits[domain].dense if domain in bits else None,
                 "bits per byte, pruned": bits[domain].pruned if domain in bits else None,
                 "tokens": results.tokens.get(domain),
@@ -180,15 +184,17 @@ def perplexity(run: Run, results: Results) -> None:
         ],
         hide_index=True,
         column_config={
-            **dict.fromkeys(("dense", "pruned", "x"), TWO_DIGITS),
+            **dict.fromkeys(("dense", "pruned", "pruned over dense"), TWO_DIGITS),
             **dict.fromkeys(("bits per byte, dense", "bits per byte, pruned"), THREE_DIGITS),
         },
     )
-    st.caption(f"Held-out text in blocks of {run.config.seq_len} tokens. Bits per byte compare tokenizers.")
+    st.caption(
+        f"Held-out text in blocks of {run.config.seq_len} tokens. Bits per byte are comparable across tokenizers."
+    )
 
 
 def lineage(run: Run, runs: dict[str, Run]) -> list[dict[str, Any]]:
-    """The chain of runs that this one was made from, the first one first, and what was changed each time."""
+    """The chain of parent runs, oldest first, with the options changed in each."""
     chain = [run]
     while (parent := chain[-1].config.parent) in runs and runs[parent] not in chain:
         chain.append(runs[parent])
@@ -208,13 +214,13 @@ def lineage(run: Run, runs: dict[str, Run]) -> list[dict[str, Any]]:
 
 
 def origin(run: Run, runs: dict[str, Run]) -> None:
-    """The chain of runs that led to this one, and the command that repeats it."""
+    """The chain of parent runs, and the command that reproduces this run."""
     st.dataframe(lineage(run, runs), hide_index=True, column_config={"mean perplexity": TWO_DIGITS})
     st.code(report.command(run), language="bash")
 
 
 def changes(before: RunConfig, after: RunConfig) -> str:
-    """What differs between two configs, in words; what a changed method brings with it is left out."""
+    """The options that differ between two configs, without those set by a changed method's preset."""
     found = [f"method {after.method}"] if before.method != after.method else []
     preset = RunConfig.create(method=after.method)
     for name in RunConfig.model_fields:
@@ -227,4 +233,4 @@ def changes(before: RunConfig, after: RunConfig) -> str:
                 f"{key} {value:.0%}" if isinstance(value, float) else key for key, value in new.items()
             )
         found.append(f"{name} {new:.0%}" if name == "ratio" else f"{name} {new}")
-    return ", ".join(found) or "nothing but the defaults"
+    return ", ".join(found) or "no option changed"

@@ -1,4 +1,4 @@
-"""What the Prune page asks before a run: iterations, tasks, and what it will take."""
+"""The form of the Prune page: iterations, zero-shot tasks, and the resources that the run needs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from ui import state
 
 
 def config(chosen: state.Choice) -> RunConfig:
-    """The run that the choices and the controls drawn here mean.
+    """The config of the new run, from the sidebar settings and the controls drawn here.
 
     Raises:
-        ConfigError: they contradict each other.
+        ConfigError: the settings contradict each other.
     """
     meant = chosen.config()
     iterations = st.number_input(
         "Iterations", 1, 100, meant.iterations, key=f"k_{meant.method}", persist_state="session"
     )
     meant = meant.replace(iterations=int(iterations))
-    st.markdown(f"**{meant.method}**, {meant.ratio:.0%} of {meant.model} in {meant.iterations} iterations")
-    st.caption(" · ".join(f"{name} {share:.0%}" for name, share in meant.mixture.items()))
+    st.markdown(
+        f"Method **{meant.method}**, model {meant.model}, pruning ratio {meant.ratio:.0%}, iterations {meant.iterations}"
+    )
+    st.caption(
+        "Domain mixture: " + " · ".join(f"{name} {share:.0%}" for name, share in meant.mixture.items())
+    )
     preset = RunConfig.create(method=meant.method)
     said = ("method", "ratio", "mixture", "parent")
     changed = [
@@ -31,32 +35,32 @@ def config(chosen: state.Choice) -> RunConfig:
         if name not in said and value != getattr(preset, name)
     ]
     if changed:
-        st.caption(f"Other than the preset: {', '.join(changed)}")
+        st.caption(f"Options that differ from the method's preset: {', '.join(changed)}")
     return meant.replace(**_tasks())
 
 
 def _tasks() -> dict[str, object]:
     tasks = (
         ["demo"]
-        if st.toggle("Ask the demo tasks as well (zero-shot)", key="ask", bind="query-params")
+        if st.toggle("Evaluate zero-shot accuracy on the demo tasks", key="ask", bind="query-params")
         else []
     )
-    with st.expander("Other tasks"):
+    with st.expander("Other zero-shot tasks"):
         named = st.text_input(
             "Tasks",
             key="tasks",
             bind="query-params",
             persist_state="session",
-            placeholder="paper, or names of lm-evaluation-harness, with commas",
+            placeholder="paper, or lm-evaluation-harness task names, separated by commas",
         )
         data = st.text_input(
-            "Folder with local copies of their data", key="task_data", persist_state="session"
+            "Folder with local copies of the task data", key="task_data", persist_state="session"
         )
         folder = st.text_input(
-            "Folder with tasks of your own, as YAML", key="task_folder", persist_state="session"
+            "Folder with custom task definitions (YAML)", key="task_folder", persist_state="session"
         )
         limit = st.number_input(
-            "Only the first so many items of each; 0 for all",
+            "Maximum number of items per task; 0 for all",
             0,
             100_000,
             0,
@@ -75,19 +79,19 @@ def _tasks() -> dict[str, object]:
 
 
 def needs_words(meant: RunConfig) -> bool:
-    """Say what the run takes; gives whether there is enough to start it.
+    """Show the resources that the run needs; returns whether they suffice to start it.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: the model does not exist.
     """
     need = needs(meant, state.store(), state.all_runs())
     time = (
-        f"About {need.seconds:.0f} s (from {need.basis})."
+        f"Estimated run time: about {need.seconds:.0f} s (from {need.basis})."
         if need.seconds
-        else "No run of this model has finished yet: how long it takes shows after the first iteration."
+        else "No finished run of this model to estimate the run time from; an estimate appears after the first iteration."
     )
     st.caption(
-        f"{time} Takes {size_text(need.disk)} of disk ({size_text(need.disk_free)} free) and about "
+        f"{time} Needs {size_text(need.disk)} of disk space ({size_text(need.disk_free)} free) and about "
         f"{size_text(need.memory)} of memory ({size_text(need.memory_free)} free)."
     )
     if need.warning:

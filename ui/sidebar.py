@@ -1,6 +1,6 @@
-"""The frame of the app: what is chosen, always on the screen and in the URL.
+"""The sidebar: the settings shared by all pages, kept in the URL.
 
-`app.py` draws it on every run of the script, so that widgets keep their values on all pages.
+`app.py` draws it on every run of the script, so that the widgets keep their values on all pages.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ PINS = "LAYER, LAYER.attn, LAYER.mlp.FIRST-LAST"
 
 
 def draw(page: str) -> None:
-    """Draw the choices.
+    """Draw the sidebar.
 
     Args:
-        page: title of the page that is shown.
+        page: title of the current page.
     """
     remember()
     with st.sidebar:
@@ -34,14 +34,22 @@ def draw(page: str) -> None:
         names = state.domain_names(run)
         _weights(names)
         left, right = st.columns(2)
-        left.button("Equal", on_click=_equal, args=(names,), width="stretch", help="The same weight for all")
-        right.button("Reset", on_click=_reset, args=(names,), width="stretch", help="All as it began")
+        left.button(
+            "Equal", on_click=_equal, args=(names,), width="stretch", help="Give all domains the same weight"
+        )
+        right.button(
+            "Reset",
+            on_click=_reset,
+            args=(names,),
+            width="stretch",
+            help="Reset all settings to their defaults",
+        )
         st.button(
-            "As in the run on view",
+            "Copy settings of this run",
             on_click=_as_in,
             args=(run, names),
             width="stretch",
-            help="Ratio, method, mixture and the rest as that run had them",
+            help="Set pruning ratio, method, domain mixture and pruning options to those of the displayed run",
         )
         _details(page)
         _place(run)
@@ -59,29 +67,29 @@ def _run_on_view() -> Run:
         if run.config.experiment is None or run.id in named or state.label(run) in named
     }
     if not runs:
-        st.error("There is no run to show. `python -m pruning prune` makes one.")
+        st.error("There is no run to show. Create one with `python -m pruning prune`.")
         st.stop()
-    # the demo run first: what a link leaves out must mean the same tomorrow, whatever is newest then
-    names = sorted(runs, key=lambda name: name != state.DEMO_RUN.name)
+    # the demo run first: the default of a link without a run must not depend on which run is the newest
+    names = sorted(runs, key=lambda name: name != state.shipped()[0].id)
     if asked in runs:
         st.session_state.run = asked
     st.selectbox(
-        "Run on view",
+        "Displayed run",
         names,
         format_func=lambda name: state.label(runs[name]),
         key="run",
         bind="query-params",
-        help="Its statistics are what the pages show.",
+        help="The pages show the statistics of this run.",
     )
     run = runs[st.session_state.run]
     shape = run.geometry
-    words = f"{len(shape.layers)} layers, width {shape.hidden_size:,}" if shape else "not loaded yet"
+    words = f"{len(shape.layers)} layers, hidden size {shape.hidden_size:,}" if shape else "not loaded yet"
     st.caption(f"Model: {Path(run.config.model).name}, {words}")
     return run
 
 
 def _weights(names: list[str]) -> None:
-    st.markdown("**Whose text decides**")
+    st.markdown("**Domain mixture**")
     rows = st.container()
     held = _locks(names)
     words = {}
@@ -103,31 +111,31 @@ def _weights(names: list[str]) -> None:
         lock = ":material/lock: " if name in held else ""
         place.markdown(f"{lock}{name} **{shares.get(name, 0):.0%}**")
     if not shares:
-        st.warning("All weights are zero: every domain counts alike until one is raised.")
+        st.warning("All weights are zero: all domains get equal weights until one is raised.")
 
 
 def _locks(names: list[str]) -> list[str]:
-    """The control that locks shares; gives the domains that are locked."""
+    """The control that locks domain shares; returns the locked domains."""
     if len(names) < 2:
         return []
     held = st.pills(
-        "Lock the share of",
+        "Lock domain shares",
         names,
         selection_mode="multi",
         key="locked",
         bind="query-params",
         on_change=_rebase,
         args=(names,),
-        help="It stays what it is; the others divide the rest.",
+        help="A locked share stays fixed; the other domains divide the remainder.",
     )
     st.session_state["held"] = held
     return held
 
 
 def _details(page: str) -> None:
-    """How it is cut: drawn on every page, or the URL would forget it; open where it is the subject."""
+    """Pruning options: drawn on every page so that the URL keeps them, expanded on the Masks page."""
     fields = RunConfig.model_fields
-    with st.expander("How it is cut", icon=":material/tune:", expanded=page == "Masks"):
+    with st.expander("Pruning options", icon=":material/tune:", expanded=page == "Masks"):
         st.selectbox(
             "Allocation",
             [state.AS_METHOD, *(choices("allocation") or ())],
@@ -136,7 +144,7 @@ def _details(page: str) -> None:
             help=fields["allocation"].description,
         )
         st.selectbox(
-            "Unit of attention",
+            "Attention unit",
             (choices("attention_unit") or ()),
             key="unit",
             bind="query-params",
@@ -147,26 +155,27 @@ def _details(page: str) -> None:
             ROUNDINGS,
             key="round_to",
             bind="query-params",
-            help="Retained channels of a layer are a multiple of this: kernels like 64 or 128.",
+            help="The retained MLP channels of every layer are a multiple of this. Matrix kernels often run faster at "
+            "multiples of 64 or 128.",
         )
-        for key, title in (("keep", "Kept, whatever the score"), ("remove", "Cut first")):
+        for key, title in (("keep", "Always keep"), ("remove", "Remove first")):
             st.multiselect(
                 title,
                 st.session_state.get(key, []),
                 key=key,
                 accept_new_options=True,
-                placeholder="by hand",
+                placeholder="none",
                 bind="query-params",
-                help=f"Written as {PINS}; the Masks page writes it for you.",
+                help=f"Format: {PINS}. It can also be set on the Masks page.",
             )
 
 
 def _place(run: Run) -> None:
-    """Iteration and channel on view: the same on all pages."""
+    """The selected iteration and channel, the same on all pages."""
     shape = run.geometry
     if shape is None:
         return
-    st.markdown("**On view**")
+    st.markdown("**Selected iteration and channel**")
     if run.config.iterations > 1:
         st.slider(
             "Iteration",
@@ -175,23 +184,24 @@ def _place(run: Run) -> None:
             1,
             key="iteration",
             bind="query-params",
-            help="Its statistics, and the mask after it. The arrow keys walk.",
+            help="The pages show the statistics collected in this iteration and the mask after it. Use the arrow keys to "
+            "step.",
         )
-    kind: Kind = st.radio("Site", ("mlp", "attn"), horizontal=True, key="site", bind="query-params")
+    kind: Kind = st.radio("Module", ("mlp", "attn"), horizontal=True, key="site", bind="query-params")
     left, right = st.columns([2, 3])
     layer = left.number_input("Layer", 0, len(shape.layers) - 1, key="layer", bind="query-params")
-    # one limit for both sites: a widget whose limits change forgets its value
+    # one limit for both sites: Streamlit resets a widget whose limits change
     widest = max(shape.channels(site) for site in shape.sites)
     right.number_input("Channel", 0, widest - 1, key="channel", bind="query-params")
     width = shape.channels(Site(int(layer), kind))
     st.caption(f"{width:,} {viz.KIND_NAMES[kind]} channels in this layer")
 
 
-# --- what buttons do -------------------------------------------------------------------------------------
+# --- button callbacks ------------------------------------------------------------------------------------
 
 
 def _rebase(names: list[str]) -> None:
-    """Weights become the shares they meant before a lock was set or lifted, so that nothing jumps."""
+    """Set the weights to the current shares before a lock is set or lifted, so that no share changes."""
     for name, share in state.mixture(names).items():
         st.session_state[f"w_{name}"] = round(100 * share)
 

@@ -1,7 +1,7 @@
-"""The one state of the app: what is chosen in the sidebar, the run on view, and its statistics.
+"""State of the app: the settings of the sidebar, the displayed run, and its statistics.
 
-Choices live in widgets bound to the URL (`ui.sidebar` draws them), so a link shows a colleague the same view and
-nobody sees another's. Pages ask `choice()`.
+Settings are stored in widgets bound to the URL (drawn by `ui.sidebar`): a link reproduces the view, and sessions do
+not share settings. Pages read them with `choice()`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,17 @@ from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.words import sentence
 from ui.navigation import ensure_frame, go
 
+# Finished runs that ship with the project; the app opens on the first one that is there.
+SHIPPED = {
+    ASSETS / "smollm2-run": "SmolLM2-135M 50% (ships with the app)",
+    ASSETS / "demo-run": "demo run (ships with the app)",
+}
 DEMO_RUN = ASSETS / "demo-run"
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}  # of every figure
-AS_METHOD = "as the method"  # an allocation that is the preset's own
-# What a next run takes over from the run on view whatever its method.
+AS_METHOD = "method default"  # the allocation of the method's preset
+# Options that a new run takes over from the displayed run, whatever its method.
 KEPT = ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "eval_blocks")
-# What belongs to one run only, or is chosen anew for each.
+# Options that belong to one run only, or are chosen for each run.
 DROPPED = (
     "allocation",
     "parent",
@@ -52,15 +57,15 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen now.
+    """The current settings.
 
     Attributes:
-        run: the run on view, whose statistics the pages look at.
-        ratio, method, allocation, attention_unit, round_to: of the mask previewed and of the next run.
-        mixture: weights of the run's domains, normalised.
-        iteration: whose statistics and mask are shown.
-        site, channel: the channel on view.
-        keep, remove: what was pinned and cut by hand, as selectors.
+        run: the displayed run, whose statistics the pages show.
+        ratio, method, allocation, attention_unit, round_to: options of the previewed mask and of the next run.
+        mixture: normalised weights of the run's domains.
+        iteration: the iteration whose statistics and mask are shown.
+        site, channel: the selected channel.
+        keep, remove: selectors of what the user pinned as kept and as removed.
     """
 
     run: Run
@@ -77,15 +82,15 @@ class Choice:
     remove: tuple[str, ...]
 
     def config(self) -> RunConfig:
-        """The run that these choices mean: the run on view with them put in.
+        """The config of a run with these settings; other options are those of the displayed run.
 
         Raises:
-            ConfigError: they contradict each other.
+            ConfigError: the settings contradict each other.
         """
         base, dropped = self.run.config, set(DROPPED)
-        if self.run.path == DEMO_RUN:  # measured on all its text, which takes longer than one likes to wait
+        if self.run.path in SHIPPED:  # measured longer than one likes to wait
             dropped.add("eval_blocks")
-        if base.ratio == 0:  # it only took statistics, in one look
+        if base.ratio == 0:  # a run that only collected statistics
             dropped.add("iterations")
         kept = None if base.method == self.method else set(KEPT)
         options: dict[str, Any] = base.model_dump(include=kept, exclude=dropped)
@@ -93,11 +98,11 @@ class Choice:
         if self.allocation != AS_METHOD:
             options["allocation"] = self.allocation
         options |= {"attention_unit": self.attention_unit, "round_to": self.round_to}
-        options["parent"] = None if self.run.path == DEMO_RUN else self.run.id
+        options["parent"] = None if self.run.path in SHIPPED else self.run.id
         return RunConfig.create(**options | {"keep": self.keep, "remove": self.remove})
 
     def for_demo(self) -> Choice:
-        """The same for the demo model where another is on view: without what only that one has."""
+        """The same settings for the demo model, without those that only the displayed model has."""
         if self.run.config.model == "demo":
             return self
         shares = {name: share for name, share in self.mixture.items() if name in EMBEDDED_DOMAINS}
@@ -109,7 +114,7 @@ class Choice:
 
 
 def store() -> RunStore:
-    """Where this server keeps its runs."""
+    """The run store of this server."""
     return RunStore()
 
 
@@ -119,15 +124,20 @@ def demo_run() -> Run:
 
 
 def all_runs(experiments: bool = True) -> list[Run]:
-    """The store's runs, the newest first, and the demo run; those of experiments can be left out."""
+    """The store's runs, newest first, and those that ship; runs of experiments can be left out."""
     runs = [run for run in store().all() if experiments or run.config.experiment is None]
-    return [*runs, *([demo_run()] if DEMO_RUN.is_dir() else [])]
+    return [*runs, *shipped()]
+
+
+def shipped() -> list[Run]:
+    """The finished runs that ship with the project."""
+    return [Run(path) for path in SHIPPED if (path / "config.json").exists()]
 
 
 def label(run: Run) -> str:
-    """A run in one line, like no other's: links name runs by it."""
-    if run.path == DEMO_RUN:
-        return "demo run (ships with the app)"
+    """A unique one-line label of a run, used in links."""
+    if run.path in SHIPPED:
+        return SHIPPED[run.path]
     config = run.config
     what = f"{config.method} {config.ratio:.0%}" if config.ratio else "statistics"
     when = time.strftime("%d %b %H:%M", time.strptime(run.id[:15], "%Y%m%d-%H%M%S"))
@@ -135,10 +145,10 @@ def label(run: Run) -> str:
 
 
 def begin(config: RunConfig) -> None:
-    """Start a run, put it on view and go to where it is watched.
+    """Start a run, display it, and go to the Prune page.
 
     Raises:
-        PruningError: it cannot be carried out; nothing is left behind.
+        PruningError: the run cannot be started; nothing is stored.
     """
     run = create(config, store())
     run.launch()
@@ -148,18 +158,18 @@ def begin(config: RunConfig) -> None:
 
 
 def look_at(run: Run) -> None:
-    """Put a run on view from the next drawing on; a widget's value cannot be set once it is drawn."""
+    """Display a run from the next script run on; a widget's value cannot be set after it is drawn."""
     st.session_state.next_run = run.id
 
 
 def delete_button(run: Run, key: str) -> None:
-    """A button that deletes a run when it is confirmed."""
+    """A button that deletes a run after a confirmation."""
     if st.button("Delete", key=f"delete-{key}", icon=":material/delete:"):
         st.session_state.doomed = run.id
     if st.session_state.get("doomed") != run.id:
         return
     st.warning("This cannot be undone.")
-    if st.button("Yes, delete it", key=f"yes-{key}"):
+    if st.button("Confirm deletion", key=f"yes-{key}"):
         del st.session_state.doomed
         try:
             store().delete(run.id)
@@ -169,11 +179,11 @@ def delete_button(run: Run, key: str) -> None:
             st.rerun()
 
 
-# --- choices ---------------------------------------------------------------------------------------------
+# --- settings --------------------------------------------------------------------------------------------
 
 
 def domain_names(run: Run) -> list[str]:
-    """Domains that the run on view has statistics of."""
+    """Domains for which a run has statistics."""
     iterations = run.iterations()
     if len(iterations) > 1:
         files = iterations[1].path.glob("moments-*.safetensors")
@@ -183,26 +193,26 @@ def domain_names(run: Run) -> list[str]:
 
 
 def mixture(names: list[str]) -> dict[str, float]:
-    """Shares of the domains, summing to 1; empty when all weights are zero.
+    """Shares of the domains with a sum of 1; empty if all weights are zero.
 
-    The weight of a locked domain is its share in percent; the others divide the rest by theirs.
+    The weight of a locked domain is its share in percent; the others divide the remainder by their weights.
     """
     held = st.session_state.get("held", [])
     weights = {name: float(st.session_state.get(f"w_{name}", 50)) for name in names}
     fixed = {name: weight / 100 for name, weight in weights.items() if name in held}
     free = {name: weight for name, weight in weights.items() if name not in held}
     rest, total = 1 - sum(fixed.values()), sum(free.values())
-    if rest <= 0 or not total:  # nothing to divide, or nobody to divide it
+    if rest <= 0 or not total:  # no remainder, or no domain to give it to
         fixed, free, rest, total = {}, weights, 1.0, sum(weights.values())
     shares = fixed | {name: rest * weight / total for name, weight in free.items()} if total else {}
     return {name: shares[name] for name in names if shares}
 
 
 def choice() -> Choice:
-    """What is chosen now."""
+    """The current settings."""
     ensure_frame()
     chosen = st.session_state
-    run = next((run for run in all_runs() if run.id == chosen.run), demo_run())
+    run = next((run for run in all_runs() if run.id == chosen.run), shipped()[0])
     names = domain_names(run)
     last = max((it.number for it in run.iterations()), default=0)
     site = Site(int(chosen.get("layer") or 0), chosen.get("site") or "mlp")
@@ -224,12 +234,12 @@ def choice() -> Choice:
     )
 
 
-# --- statistics of the run on view -----------------------------------------------------------------------
+# --- statistics of the displayed run ---------------------------------------------------------------------
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)
 def _stored(path: str, stamp: int) -> StoredIteration:
-    """An iteration whose arrays stay in memory once read; shared by all sessions and never written to.
+    """An iteration whose arrays stay in memory once read; shared by all sessions, read-only.
 
     Three of a 32B model with four domains are 0.6 GB.
     """
@@ -244,26 +254,26 @@ def iteration(run: Run, number: int) -> StoredIteration:
 
 
 def stamp(it: StoredIteration) -> int:
-    """Changes when an iteration is written anew; for the keys of caches."""
+    """Modification time of an iteration, used in cache keys."""
     return (it.path / "metrics.json").stat().st_mtime_ns
 
 
 def statistics_iteration(chosen: Choice) -> StoredIteration | None:
-    """The iteration whose statistics are shown; None where the run has none yet."""
+    """The iteration whose statistics are shown; None if the run has none yet."""
     numbers = [it.number for it in chosen.run.iterations() if it.number > 0]
     return iteration(chosen.run, min(max(chosen.iteration, 1), max(numbers))) if numbers else None
 
 
 def scores(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Array]:
-    """Scores of every channel for a mixture, from the stored statistics: no model is touched."""
+    """Scores of every channel for a mixture, from the stored statistics; needs no model."""
     return score_sites(config.score, it.statistics.fuse(weights, config.fusion), it.norms, config.seed)
 
 
 def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:
-    """The mask that one cut with these statistics would give; the last few are remembered.
+    """The mask of one-shot pruning with these statistics; recent ones are cached.
 
     Raises:
-        ConfigError: the ratio cannot be reached, or pins contradict each other.
+        ConfigError: the pruning ratio cannot be reached, or keep and remove contradict each other.
     """
     return _preview(str(it.path), stamp(it), config.model_dump_json(), it, config, geometry)
 
@@ -276,7 +286,7 @@ def _preview(
 
 
 def follow(run: Run) -> None:
-    """Draw the page anew when a run at work has another iteration."""
+    """Redraw the page when an active run completes an iteration."""
     if not run.active:
         return
     known = len(run.iterations())
@@ -286,11 +296,11 @@ def follow(run: Run) -> None:
         if len(run.iterations()) != known or not run.active:
             st.rerun()
         done = f"{known - 1} of {run.config.iterations}" if known else "none"
-        st.caption(f"This run is at work, iterations so far: {done}. The page follows it.")
+        st.caption(f"This run is active. Completed iterations: {done}. This page updates automatically.")
 
     watch()
 
 
 def explain(error: PruningError) -> None:
-    """A person's mistake, in one sentence."""
+    """Show an error as one sentence."""
     st.error(sentence(str(error)))

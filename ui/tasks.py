@@ -1,4 +1,4 @@
-"""Tasks beside a finished run, by workers: the same prompt continued by two models, exports, and timing."""
+"""Tasks on a finished run, executed by worker processes: text generation, export, and speed measurement."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pruning.runs.run import Run
 from pruning.words import sentence, size_text
 from ui import state
 
-STORED = "default"  # as stored, or the format's own default
-DOWNLOAD_BYTES = 200_000_000  # larger ones stay on disk: a download passes through the server's memory
+STORED = "default"  # as stored, or the default of the format
+DOWNLOAD_BYTES = 200_000_000  # larger files stay on disk: a download passes through the server's memory
 
 
 def working(task: Job, what: str, show: Callable[[dict[str, Any]], None]) -> None:
-    """A task's progress and its answer, polled while it runs."""
+    """Progress and result of a task, polled while it runs."""
 
     @st.fragment(run_every=1.0 if task.state == "running" else None)
     def body(was: str) -> None:
         now = task.state
         if now == "running":
             left, right = st.columns([4, 1], vertical_alignment="center")
-            left.info(f"{what}: {task.seconds:.0f} s so far. It goes on if you leave this page.")
+            left.info(f"{what}: {task.seconds:.0f} s elapsed. The task continues if you leave this page.")
             if right.button("Cancel", key=f"cancel-{task.path.name}"):
                 task.cancel()
                 st.rerun()
@@ -45,7 +45,7 @@ def working(task: Job, what: str, show: Callable[[dict[str, Any]], None]) -> Non
 
 
 def start(task: Job, arguments: Sequence[str]) -> None:
-    """Start a task and draw the page anew."""
+    """Start a task and redraw the page."""
     try:
         task.start(arguments)
     except PruningError as error:
@@ -55,20 +55,20 @@ def start(task: Job, arguments: Sequence[str]) -> None:
 
 
 def place(run: Run) -> list[str]:
-    """How the command line is told where the runs are."""
+    """The command-line arguments that name the run store."""
     return ["--runs", str(run.path.parent)]
 
 
 def continuation(run: Run, checkpoint: Path) -> None:
-    """The same prompt continued by the dense and the pruned model, by a worker."""
+    """Text generated from one prompt by the dense and the pruned model, in a worker process."""
     task = job(state.store(), f"generate-{run.id}")
     with st.form(f"prompt-{run.id}", border=False):
         left, middle, right = st.columns([6, 2, 2], vertical_alignment="bottom")
         prompt = left.text_input("Prompt", "The river rises in", max_chars=2000)
         temperature = middle.number_input(
-            "Temperature", 0.0, 2.0, 0.7, 0.1, help="0 takes the likeliest token"
+            "Temperature", 0.0, 2.0, 0.7, 0.1, help="0: always the most likely token (greedy decoding)"
         )
-        pressed = right.form_submit_button("Continue it", width="stretch", disabled=task.state == "running")
+        pressed = right.form_submit_button("Generate", width="stretch", disabled=task.state == "running")
     if pressed:
         arguments = ["generate", prompt, "--models", run.config.model, str(checkpoint)]
         start(task, [*arguments, "--temperature", str(temperature), "--device", run.config.device])
@@ -81,11 +81,11 @@ def continuation(run: Run, checkpoint: Path) -> None:
             column.code(output["prompt"] + found["text"], language=None, wrap_lines=True)
             column.caption(f"{found['tokens']} tokens in {found['seconds']:.1f} s")
 
-    working(task, "Two models are being loaded and asked", show)
+    working(task, "Loading both models and generating text", show)
 
 
 def exports(run: Run, checkpoint: Path) -> None:
-    """What the run can be exported to, what loads it, and a button for each format."""
+    """Export formats of the run, what loads each of them, and the export controls."""
     traits = Traits.read(checkpoint)
     found = {form.format: form for form in forms(traits)}
     st.dataframe(
@@ -96,7 +96,7 @@ def exports(run: Run, checkpoint: Path) -> None:
                 "available": not form.refusal,
                 "note": sentence(form.refusal or form.drawback),
                 "loads in": form.loads_in,
-                "written as": form.architecture,
+                "architecture": form.architecture,
             }
             for form in found.values()
         ],
@@ -104,8 +104,8 @@ def exports(run: Run, checkpoint: Path) -> None:
     )
     if not traits.equal_widths:
         st.caption(
-            "The layers of this run have different widths. With the allocation `equal` (How it is cut, on the left) all get the "
-            "same, and stock transformers loads them without any code; it costs quality."
+            "The layers of this run differ in width. With the allocation `equal` (Pruning options in the sidebar) all layers get "
+            "the same width and stock transformers loads the export without custom code, at some cost in quality."
         )
     left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
     offered = [name for name, form in found.items() if not form.refusal]
@@ -113,9 +113,9 @@ def exports(run: Run, checkpoint: Path) -> None:
     st.caption(f"Loads in {found[name].loads_in}. {sentence(found[name].drawback)}")
     kinds = FORMATS[name].kinds
     kind = middle.selectbox(
-        "Weights", [STORED, *kinds], key=f"kind-{run.id}-{'-'.join(kinds)}", disabled=not kinds
+        "Weight type", [STORED, *kinds], key=f"kind-{run.id}-{'-'.join(kinds)}", disabled=not kinds
     )
-    root = state.store().root / "exports" / run.id if run.path == state.DEMO_RUN else run.path / "exports"
+    root = state.store().root / "exports" / run.id if run.path in state.SHIPPED else run.path / "exports"
     task = job(state.store(), f"export-{run.id}-{name}")
     if right.button("Export", key=f"write-{run.id}", width="stretch", disabled=task.state == "running"):
         out = (root / name).resolve()
@@ -123,9 +123,9 @@ def exports(run: Run, checkpoint: Path) -> None:
         start(task, arguments + ([] if kind == STORED else ["--type", str(kind)]))
 
     def show(output: dict[str, Any]) -> None:
-        text = f"Written: {size_text(output['bytes'])} in `{output['path']}`."
+        text = f"Exported {size_text(output['bytes'])} to `{output['path']}`."
         if output["difference"] is not None:
-            text += f" Loaded again and compared: the largest difference of a logit is {output['difference']:.2g}."
+            text += f" Reloaded for verification: the largest logit difference is {output['difference']:.2g}."
         st.success(text)
         st.code(output["snippet"], language="python")
         path = Path(output["path"])
@@ -135,27 +135,27 @@ def exports(run: Run, checkpoint: Path) -> None:
                 "Download", lambda: packed(path), file, key=f"file-{run.id}", on_click="ignore"
             )
 
-    working(task, f"Writing {name}, and loading it again", show)
+    working(task, f"Exporting and verifying {name}", show)
 
 
 def speed(run: Run, checkpoint: Path) -> None:
-    """Dense and pruned timed turn by turn on this machine, by a worker."""
+    """Speed of the dense and the pruned model, measured alternately on this machine in a worker process."""
     task = job(state.store(), f"bench-{run.id}")
     busy = any(other.active for other in state.store().all())
     pressed = st.button(
         "Measure on this machine",
         key=f"measure-{run.id}",
         disabled=busy or task.state == "running",
-        help="Dense and pruned turn by turn in one process."
+        help="Times the dense and the pruned model alternately in one process."
         if not busy
-        else "A run is at work: it would disturb.",
+        else "Not available while a run is active: it would distort the timings.",
     )
     if pressed:
         arguments = ["bench", run.config.model, str(checkpoint), "--device", run.config.device]
         start(task, [*arguments, "--batch", "1,8", "--repeats", "5"])
 
     def show(output: dict[str, Any]) -> None:
-        names = ("dense", "pruned")  # in this order of the command's arguments
+        names = ("dense", "pruned")  # in the order of the command's arguments
         cells: dict[tuple[int, int], list[dict[str, Any]]] = {}
         for cell in output["speed"]:
             cells.setdefault((cell["batch"], cell["length"]), []).append(cell)
@@ -163,7 +163,7 @@ def speed(run: Run, checkpoint: Path) -> None:
             {"model": name, "batch": batch, "prompt": length}
             | {f"{what} tokens/s": _spread(cell[what]) for what in ("prefill", "decode")}
             | {
-                f"{what} x dense": cell[what]["median"] / pair[0][what]["median"]
+                f"{what} over dense": cell[what]["median"] / pair[0][what]["median"]
                 for what in ("prefill", "decode")
             }
             for (batch, length), pair in cells.items()
@@ -171,21 +171,23 @@ def speed(run: Run, checkpoint: Path) -> None:
         ]
         number = st.column_config.NumberColumn(format="%.2f")
         st.dataframe(
-            rows, hide_index=True, column_config={f"{w} x dense": number for w in ("prefill", "decode")}
+            rows, hide_index=True, column_config={f"{w} over dense": number for w in ("prefill", "decode")}
         )
         sizes = [
             {
                 "model": name,
                 "parameters": m["parameters"],
                 "memory": size_text(m["memory_bytes"]),
-                "KV cache of a token": size_text(m["cache_bytes"]),
+                "KV cache per token": size_text(m["cache_bytes"]),
             }
             for name, m in zip(names, output["models"], strict=True)
         ]
         st.dataframe(sizes, hide_index=True)
-        st.caption(f"On {output['device']} in {output['dtype']}: median and range of the turns.")
+        st.caption(
+            f"On {output['device']} in {output['dtype']}: median over the repeats, with the range in parentheses."
+        )
 
-    working(task, "Dense and pruned are being timed", show)
+    working(task, "Timing the dense and the pruned model", show)
 
 
 def _spread(speed: dict[str, float]) -> str:
@@ -193,7 +195,7 @@ def _spread(speed: dict[str, float]) -> str:
 
 
 def packed(path: Path) -> bytes:
-    """A file's content, or a folder as a zip; weights hardly shrink, so they are only stored."""
+    """The content of a file, or a folder as an uncompressed zip archive: weights hardly compress."""
     if path.is_file():
         return path.read_bytes()
     buffer = io.BytesIO()

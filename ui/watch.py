@@ -1,4 +1,4 @@
-"""A run at work as the Prune page shows it: how far it is, what it costs so far, and what can be done with it."""
+"""The monitor of the Prune page: progress and perplexity of a run, its buttons and its log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ui.navigation import go
 
 
 def show(run: Run) -> None:
-    """Progress that keeps itself current while the run is at work, then its buttons and its log."""
+    """Progress of a run, updated while it is active, then its buttons and its log."""
     going, known = run.active, len(run.iterations())
 
     @st.fragment(run_every=1.0 if going else None)
@@ -22,17 +22,17 @@ def show(run: Run) -> None:
         if iterations and iterations[0].metrics.perplexity:
             st.plotly_chart(
                 viz.perplexity_figure(viz.perplexity_data(iterations)),
-                alt="Perplexity by iteration so far",
+                alt="Perplexity by iteration",
                 config=state.PLOT,
                 key=f"ppl-{len(iterations)}",
             )
         if going and (not run.active or len(iterations) != known):
-            st.rerun()  # the sidebar knows the run by its iterations
+            st.rerun()  # the sidebar depends on the run's iterations
 
     live()
     _buttons(run, going)
     with st.expander("Log"):
-        st.code(run.last_words() or "Nothing was printed.", language=None)
+        st.code(run.last_words() or "No log output.", language=None)
     st.code(report.command(run), language="bash")
 
 
@@ -40,29 +40,33 @@ def _status(run: Run) -> None:
     status = run.status()
     what = status.state
     if what == "queued":
-        st.info(f"Waiting: {status.ahead} run(s) before it on this device.")
+        st.info(f"Queued: {status.ahead} run(s) ahead of it on this device.")
     elif what in ("starting", "running", "cancelling", "stalled"):
         number = status.current
         where = f"iteration {number} of {status.iterations or '?'}" if number else "the dense model"
         text = f"{what}: {where}, {status.stage} {status.detail}"
         st.progress(min(1.0, status.done / max(status.total, 1)), text=text)
         eta, rate = status.eta, status.per_second
-        words = [f"{rate:,.0f} {status.unit} a second." if rate else ""]
+        words = [f"{rate:,.0f} {status.unit} per second." if rate else ""]
         words += [f"About {eta:.0f} s left." if eta else ""]
         st.caption(" ".join(filter(None, words)))
         if what == "stalled":
             st.warning(
-                "No sign of life for half a minute. It may be swapping; cancel it if it does not come back."
+                "No status update for 30 seconds. The machine may be out of memory and swapping; cancel the run if it "
+                "does not recover."
             )
     elif what == "finished":
         if run.config.ratio:
             st.success("Finished. The Results page compares it with the dense model.")
         else:
-            st.success("Finished. Its statistics are on view: move the sliders, and look at its channels.")
+            st.success(
+                "Finished. Its statistics are displayed: set the domain mixture in the sidebar and inspect the channels on the Importance page."
+            )
     elif what == "cancelled":
-        st.warning("Cancelled. It goes on after its last complete iteration.")
+        st.warning("Cancelled. Resume continues after the last completed iteration.")
     else:
-        st.error(f"It {'died' if what == 'dead' else 'failed'}. {status.message}")
+        problem = "The worker process ended unexpectedly." if what == "dead" else "The run failed."
+        st.error(f"{problem} {status.message}")
 
 
 def _buttons(run: Run, going: bool) -> None:
@@ -73,7 +77,7 @@ def _buttons(run: Run, going: bool) -> None:
             st.rerun()
         return
     if run.results() and run.config.ratio:
-        if columns[0].button("What it cost", icon=":material/bar_chart:", width="stretch"):
+        if columns[0].button("Show results", icon=":material/bar_chart:", width="stretch"):
             st.session_state.side = [run.id]
             go("pages/results.py")
     elif not run.results() and columns[0].button("Resume", icon=":material/play_arrow:", width="stretch"):
@@ -84,7 +88,7 @@ def _buttons(run: Run, going: bool) -> None:
         else:
             st.rerun()
     looked = len(run.iterations()) > 1
-    if looked and columns[1].button("Its channels", icon=":material/grid_on:", width="stretch"):
+    if looked and columns[1].button("Show channels", icon=":material/grid_on:", width="stretch"):
         state.look_at(run)
         go("pages/importance.py")
     with columns[2]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def prune(args: argparse.Namespace) -> int:
     """Prune a model and say what it cost."""
+    from pruning.engine.floors import warnings
     from pruning.runs.worker import prune
 
     config = run_config(args)
@@ -37,6 +38,9 @@ def prune(args: argparse.Namespace) -> int:
         f"{config.iterations} iteration{'s' * (config.iterations > 1)}, {result.summary.seconds:.1f} s."
     )
     out.print(f"The run is in {result.run.path}", highlight=False, soft_wrap=True)
+    first = result.run.iterations()[1:2]
+    for warning in warnings(result.mask, first[0].scores, config) if first else ():
+        print(f"Warning: {warning}", file=sys.stderr)
     return 0
 
 
@@ -59,7 +63,9 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     began = time.monotonic()
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
-        statistics = drain(calibrate_cached(loaded.model, blocks, mask, state_of(loaded)), bar)
+        statistics = drain(
+            calibrate_cached(loaded.model, blocks, mask, state_of(loaded), config.token_weights), bar
+        )
     seconds = time.monotonic() - began
     sources = {b.domain: {"blocks": len(b.ids), "tokens": int(b.ids.size), **b.source} for b in blocks}
     return config, statistics, (mask, column_norms(loaded.model, mask)), sources, seconds

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from pruning.config import RunConfig
+from pruning.engine.floors import floor
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.normalise import NORMALISERS, Scale
 from pruning.method.units import select, site_units
@@ -50,7 +50,7 @@ def next_mask(
                 geometry,
                 keep=keep[site],
                 remove=remove[site],
-                floor=_floor(site, geometry, config),
+                floor=floor(site, geometry, config),
                 unit=config.attention_unit,
                 unit_score=config.unit_score,
                 width=config.round_to if site.kind == "mlp" else 1,
@@ -87,12 +87,3 @@ def dense_scales(scores: Mapping[Site, Array], square_attention: bool) -> dict[S
         site: Scale.of(values**2 if square_attention and site.kind == "attn" else values)
         for site, values in scores.items()
     }
-
-
-def _floor(site: Site, geometry: Geometry, config: RunConfig) -> int:
-    shape = geometry.layers[site.layer]
-    if site.kind == "mlp":
-        return max(1, math.ceil(config.min_mlp_share * shape.channels))
-    whole_groups = config.attention_unit == "kv_group" or shape.group == 1
-    size = shape.group if whole_groups else shape.kv_heads
-    return min(config.min_attention_units * size, shape.heads)

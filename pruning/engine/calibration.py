@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pruning.errors import CalibrationError
 from pruning.files import quietly
-from pruning.method.moments import Moments, Statistics
+from pruning.method.moments import KINDS_OF, Moments, Statistics, TokenWeights
 from pruning.method.statistics import (
     STATISTICS,
     Observation,
@@ -133,24 +133,29 @@ def _settle(found: Observed, layer: int, mask: Mask) -> None:
 
 
 def calibrate_cached(
-    model: CausalLM, blocks: Sequence[TokenBlocks], mask: Mask, state: str
+    model: CausalLM,
+    blocks: Sequence[TokenBlocks],
+    mask: Mask,
+    state: str,
+    token_weights: TokenWeights = "equal",
 ) -> Generator[Progress, None, Statistics]:
     """The moments of every domain, kept on disk by what they depend on.
 
     Args:
         model, blocks, mask: see `calibrate`.
         state: names the model's weights and what has been cut from them.
+        token_weights: how much each token counts.
     """
-    weight = next(model.parameters())
-    keys = {b.domain: cache_key(state, b, str(weight.dtype), weight.device.type) for b in blocks}
+    weight, kind = next(model.parameters()), KINDS_OF[token_weights]
+    keys = {b.domain: cache_key(f"{kind} {state}", b, str(weight.dtype), weight.device.type) for b in blocks}
     files = {domain: cache_folder() / "moments" / f"{key}.safetensors" for domain, key in keys.items()}
     found: dict[str, Mapping[Site, Moments]] = {}
     for domain, file in files.items():
         if file.exists() and (stored := read_statistic(file, Moments)) is not None:
             found[domain] = stored
     if missing := [b for b in blocks if b.domain not in found]:
-        fresh = yield from calibrate(model, missing, mask)
-        for domain, sites in fresh["moments"].items():
+        fresh = yield from calibrate(model, missing, mask, (kind,))
+        for domain, sites in fresh[kind].items():
             found[domain] = {site: m for site, m in sites.items() if isinstance(m, Moments)}
             _keep(files[domain], found[domain])
     return Statistics({b.domain: found[b.domain] for b in blocks})

@@ -1,8 +1,8 @@
 """The method: calibrate the model as it is, score, cut a little, compensate, and begin again.
 
 `prune_events` is the whole of it, a generator of typed events; `runs.worker` drives it and writes them down.
-One iteration with one domain and `zscore` is FLAP (arXiv 2312.11983); several with all domains is the method
-of arXiv 2601.02674.
+One iteration with one domain, `zscore` and equal token weights is FLAP (arXiv 2312.11983); several with all
+domains are the method of arXiv 2601.02674.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def prune_loaded(
 
     for number in range(state.number + 1 if state else 1, config.iterations + 1):
         began, before = time.monotonic(), delta.mask
-        statistics = yield from calibrate_cached(model, blocks, before, delta.digest(loaded.fingerprint))
+        state_name = delta.digest(loaded.fingerprint)
+        statistics = yield from calibrate_cached(model, blocks, before, state_name, config.token_weights)
         fused = statistics.fuse(config.mixture, config.fusion)
         norms = column_norms(model, before)
         scores = score_sites(config.score, fused, norms, config.seed)

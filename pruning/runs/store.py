@@ -16,7 +16,7 @@ from pruning.paths import default_root
 from pruning.runs.run import Run
 from pruning.versions import versions
 
-RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z_]+-[0-9a-f]{4}")
+RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+-[0-9a-f]{4}")
 
 
 class RunStore:

@@ -1,4 +1,4 @@
-"""Whose text decides: where a domain's text comes from, and how it becomes blocks of tokens.
+"""Domains: where their text comes from.
 
 A source is `embedded` (the project's own text), a path (text, JSON Lines, Parquet; a folder of these), or
 `hub:NAME` with NAME a preset or `ID[:CONFIG[:COLUMN]]` of a Hugging Face data set.

@@ -20,7 +20,7 @@ def channel_domains_figure(
     figure = graph().Figure()
     for name, values, symbol, colour in (
         ("variance", variances, "circle", COLOURS[0]),
-        ("size of the mean", {k: abs(v) for k, v in means.items()}, "diamond-open", COLOURS[1]),
+        ("absolute mean", {k: abs(v) for k, v in means.items()}, "diamond-open", COLOURS[1]),
     ):
         figure.add_scatter(
             x=list(values.values()),
@@ -30,9 +30,9 @@ def channel_domains_figure(
             marker={"size": 12, "symbol": symbol, "color": colour},
             hovertemplate=f"%{{y}}: {name} %{{x:.4g}}<extra></extra>",
         )
-    figure.update_xaxes(type="log", title="of the channel's input")
+    figure.update_xaxes(type="log", title="value over the calibration tokens (log)")
     figure.update_yaxes(autorange="reversed")
-    return style(figure, "Which domain makes it fluctuate", height)
+    return style(figure, "Variance and mean of the channel by domain", height)
 
 
 def channel_rank_figure(
@@ -54,7 +54,7 @@ def channel_rank_figure(
         line={"color": GREY, "shape": "hv"},
         fill="tozeroy",
         fillcolor="rgba(128,128,128,0.12)",
-        name="channels still there",
+        name="channels in the layer",
         hoverinfo="skip",
     )
     figure.add_scatter(
@@ -67,8 +67,8 @@ def channel_rank_figure(
     )
     figure.update_xaxes(title="iteration", dtick=1)
     figure.update_yaxes(title="rank in the layer", autorange="reversed")
-    title = f"It went in iteration {removed}" if removed else "It stayed to the end"
-    return style(figure, title, height)
+    state = f"removed in iteration {removed}" if removed else "not removed"
+    return style(figure, f"Rank of the channel by iteration ({state})", height)
 
 
 def layer_figure(row: Array, kept: Array, quantity: str, chosen: float) -> Figure:
@@ -84,18 +84,21 @@ def layer_figure(row: Array, kept: Array, quantity: str, chosen: float) -> Figur
     logs = np.log10(row[there])
     edges = np.histogram_bin_edges(logs, bins=60) if len(logs) else np.zeros(2)
     figure = graph().Figure()
-    for name, part, colour in (("kept", kept[there], COLOURS[0]), ("cut", ~kept[there], GREY)):
+    for name, part, colour in (
+        ("retained after this iteration", kept[there], COLOURS[0]),
+        ("removed in this iteration", ~kept[there], GREY),
+    ):
         counts = np.histogram(logs[part], bins=edges)[0]
         figure.add_bar(
             x=((edges[:-1] + edges[1:]) / 2).astype(np.float32),
             y=counts.astype(np.float32),
-            name=f"{name} after this iteration",
+            name=name,
             marker_color=colour,
-            hovertemplate="near 10^%{x:.2f}: %{y:,} channels " + name + "<extra></extra>",
+            hovertemplate="near 10^%{x:.2f}: %{y:,} channels, " + name + "<extra></extra>",
         )
     figure.update_layout(bargap=0, barmode="stack")
     if chosen > 0:
-        figure.add_vline(x=float(np.log10(chosen)), line_color=MARK, annotation_text="this channel")
+        figure.add_vline(x=float(np.log10(chosen)), line_color=MARK, annotation_text="selected channel")
     figure.update_xaxes(title=f"log10 {quantity}")
-    figure.update_yaxes(title="channels")
-    return style(figure, "Most channels matter little: the long tail on the left is cut first", 300)
+    figure.update_yaxes(title="number of channels")
+    return style(figure, f"Distribution over the channels of the layer: {quantity}", 300)

@@ -94,7 +94,7 @@ def agreement_figure(data: Agreement, title: str = "", height: int = 360) -> Fig
         )
     )
     figure.update_yaxes(autorange="reversed")
-    return style(figure, title or "Do the domains rank channels alike?", height)
+    return style(figure, title or "Rank correlation of channel scores", height)
 
 
 def overlap_figure(data: Agreement, title: str = "", height: int = 360) -> Figure:
@@ -115,14 +115,14 @@ def overlap_figure(data: Agreement, title: str = "", height: int = 360) -> Figur
     figure.add_scatter(
         x=np.arange(len(chance)),
         y=chance,
-        name="chance",
+        name="random masks",
         mode="lines",
         line={"color": "grey", "dash": "dot", "width": 3},
-        hovertemplate="masks at random, layer %{x}: %{y:.2f}<extra></extra>",
+        hovertemplate="random masks of the same sizes, layer %{x}: %{y:.2f}<extra></extra>",
     )
     figure.update_xaxes(title="layer", dtick=1 if len(next(iter(data.overlap.values()), [])) < 24 else None)
-    figure.update_yaxes(title="overlap (Jaccard)", range=[0, 1.02])
-    return style(figure, title or "Where they disagree, the mixture matters", height)
+    figure.update_yaxes(title="overlap (Jaccard index)", range=[0, 1.02])
+    return style(figure, title or "Overlap of single-domain masks by layer", height)
 
 
 def mixture_figure(shares: Mapping[str, float], height: int = 130) -> Figure:
@@ -141,7 +141,7 @@ def mixture_figure(shares: Mapping[str, float], height: int = 130) -> Figure:
             hovertemplate=f"{name}: {share:.1%}<extra></extra>",
         )
     figure.update_layout(barmode="stack", showlegend=False)
-    style(figure, "Whose text decides, and by how much", height)
+    style(figure, "Domain mixture", height)
     figure.update_xaxes(range=[0, 1], tickformat=".0%", dtick=0.25)
     figure.update_yaxes(visible=False)
     return figure.update_layout(margin={"l": 14, "r": 20, "t": 40, "b": 28})

@@ -78,7 +78,7 @@ def importance_figure(
         range=[data.rows[-1] + 0.5, data.rows[0] - 0.5], title="layer", dtick=max(1, len(data.values) // 12)
     )
     figure.update_xaxes(
-        title=data.unit + (f", {data.last[0] - data.first[0] + 1} a column" if data.binned else "")
+        title=data.unit + (f", {data.last[0] - data.first[0] + 1} per column" if data.binned else "")
     )
     return style(figure, title or f"{sentence(data.what)}: {KIND_NAMES[data.kind]}", height)
 

@@ -53,8 +53,8 @@ class Heatmap:
     def unit(self) -> str:
         """What a column counts."""
         if self.ordered:
-            return "place in the layer"
-        return "head channel" if self.kind == "attn" else "MLP channel"
+            return "sorted position"
+        return "attention channel" if self.kind == "attn" else "MLP channel"
 
     @property
     def binned(self) -> bool:
@@ -151,7 +151,7 @@ def importance_data(
     rank = None if sorted_rows is None or against is not None else _places(cells, sorted_rows)
     if kept is not None:
         kept = binned(kept[:, start:stop], bins, "mean")[0]
-    name = {"log": f"log10 {what}", "standardised": f"{what}, standard deviations", "linear": what}[scale]
+    name = {"log": f"log10 {what}", "standardised": f"{what} (z-score)", "linear": what}[scale]
     name = f"difference of {name}" if against is not None else name
     return Heatmap(
         cells,

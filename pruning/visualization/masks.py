@@ -39,7 +39,7 @@ def mask_map_figure(
     data: Heatmap, title: str = "", height: int = 360, chosen: tuple[int, int] | None = None
 ) -> Figure:
     """What a mask keeps, layers by heads or channels; `chosen` marks a layer and a head or channel."""
-    title = title or f"What stays: {KIND_NAMES[data.kind]}"
+    title = title or ("Retained query heads" if data.kind == "attn" else "Retained MLP channels")
     figure = importance_figure(data, title, (0.0, 1.0), height, chosen=chosen)
     unit = "query head" if data.kind == "attn" else "MLP channel"
     figure.update_traces(
@@ -51,7 +51,12 @@ def mask_map_figure(
     return figure
 
 
-CATEGORIES = ("kept by neither", "kept only there", "kept only here", "kept by both")
+CATEGORIES = (
+    "retained by neither mask",
+    "retained by the other mask only",
+    "retained by this mask only",
+    "retained by both masks",
+)
 CATEGORY_COLOURS = ("#d9dde3", "#e07b39", "#5d6bb0", "#2f6f8f")
 
 
@@ -65,7 +70,7 @@ def comparison_data(here: Mask, there: Mask, kind: Kind, bins: int = MAX_BINS) -
     counts = [binned((matrix == number).astype(np.float64), bins, "mean") for number in range(4)]
     cells = np.stack([found for found, _, _ in counts]).argmax(axis=0).astype(np.float32)
     _, first, last = counts[0]
-    return Heatmap(cells, first, last, kind, "kept by")
+    return Heatmap(cells, first, last, kind, "retained by")
 
 
 def comparison_figure(data: Heatmap, other: str, title: str = "", height: int = 320) -> Figure:
@@ -78,17 +83,22 @@ def comparison_figure(data: Heatmap, other: str, title: str = "", height: int = 
         height: in pixels.
     """
     figure = importance_figure(
-        data, title or f"Where the two differ: {KIND_NAMES[data.kind]}", (-0.5, 3.5), height
+        data, title or f"Comparison of the two masks: {KIND_NAMES[data.kind]}", (-0.5, 3.5), height
     )
     stops = [(i + edge) / 4 for i in range(4) for edge in (0, 1)]
     colours = [colour for colour in CATEGORY_COLOURS for _ in (0, 1)]
     unit = "query head" if data.kind == "attn" else "MLP channel"
-    names = ["neither", f"only {other}", "only this", "both"]
+    names = ["neither mask", f"the other mask only ({other})", "this mask only", "both masks"]
     figure.update_traces(
         colorscale=list(zip(stops, colours, strict=True)),
-        colorbar={"tickvals": [0, 1, 2, 3], "ticktext": names, "title": {"text": "kept by"}, "thickness": 12},
+        colorbar={
+            "tickvals": [0, 1, 2, 3],
+            "ticktext": ["neither", "other only", "this only", "both"],
+            "title": {"text": "retained by"},
+            "thickness": 12,
+        },
         xgap=1 if len(data.first) <= 128 else 0,
-        hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}: %{{customdata}}<extra></extra>",
+        hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>retained by %{{customdata}}<extra></extra>",
         customdata=np.asarray(names, dtype=object)[data.values.astype(int)]
         if data.values.size <= MAX_POINTS
         else None,
@@ -127,10 +137,10 @@ def retained_share_figure(
             marker_color=KIND_COLOURS[kind],
             hovertemplate=f"layer %{{x}}, {KIND_NAMES[kind]}: %{{y:.1%}} retained<extra></extra>",
         )
-    level(figure, uniform, "if all layers gave alike")
+    level(figure, uniform, "uniform pruning")
     figure.update_xaxes(title="layer", dtick=max(1, len(next(iter(data.values()))) // 16))
     figure.update_yaxes(title="share retained", range=[0, 1.02], tickformat=".0%")
-    return style(figure, title or "Some layers give more than others", height)
+    return style(figure, title or "Share retained by layer", height)
 
 
 def parameters_data(geometry: Geometry, mask: Mask) -> dict[str, tuple[int, int]]:
@@ -166,4 +176,4 @@ def parameters_figure(data: Mapping[str, tuple[int, int]], title: str = "", heig
     figure.update_layout(barmode="group")
     figure.update_xaxes(title="parameters")
     figure.update_yaxes(autorange="reversed")
-    return style(figure, title or "Where the parameters go", height)
+    return style(figure, title or "Linear parameters of the decoder layers", height)

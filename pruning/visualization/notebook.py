@@ -33,7 +33,8 @@ def importance(run: Run, kind: Kind = "mlp", iteration: int = 1) -> Figure:
     if iteration not in found or kind not in KINDS:
         known = ", ".join(map(str, found)) or "none"
         raise RunError(f"there is no iteration {iteration} of {kind!r} in run {run.id!r}: it has {known}.")
-    data = importance_data(found[iteration].scores, kind, mask=found[iteration].mask)
+    what = f"{run.config.score} score"
+    data = importance_data(found[iteration].scores, kind, what=what, mask=found[iteration].mask)
     return importance_figure(data, f"{run.config.model}, iteration {iteration}: {KIND_NAMES[kind]}")
 
 

@@ -45,7 +45,7 @@ def perplexity_figure(data: Mapping[str, tuple[Array, Array]], title: str = "", 
         )
     figure.update_xaxes(title="iteration (0 is the dense model)", dtick=1)
     figure.update_yaxes(title="perplexity on held-out text (log)", type="log", dtick="D2")
-    return style(figure, title or "What each cut costs, by domain", height)
+    return style(figure, title or "Perplexity by iteration and domain", height)
 
 
 def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 340) -> Figure:
@@ -63,7 +63,7 @@ def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 34
         x=[x for x, _ in front],
         y=[y for _, y in front],
         mode="lines",
-        name="not beaten",
+        name="Pareto front",
         line={"color": GREY, "dash": "dot"},
     )
     for number, method in enumerate(methods):
@@ -77,9 +77,9 @@ def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 34
             customdata=[[label] for label, _, _ in rows],
             hovertemplate="%{customdata[0]}<br>%{x:,} parameters, perplexity x %{y:.2f}<extra></extra>",
         )
-    figure.update_xaxes(title="parameters left")
+    figure.update_xaxes(title="parameters")
     figure.update_yaxes(title="mean perplexity over dense", type="log", dtick="D2")
-    return style(figure, "Smaller costs more: the best runs lie lower left", height)
+    return style(figure, "Parameters against perplexity", height)
 
 
 def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340) -> Figure:
@@ -99,7 +99,7 @@ def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340
         )
     level(figure, 1, "dense")
     figure.update_yaxes(title="perplexity over dense")
-    return style(figure, "Which domain pays", height)
+    return style(figure, "Perplexity over dense by domain", height)
 
 
 def accuracy_figure(
@@ -135,13 +135,16 @@ def accuracy_figure(
             offsetgroup=str(number),
             customdata=[[100 * row.dense, 100 * row.pruned] for _, _, row in rows],
             hovertemplate=(
-                "%{y}: %{customdata[0]:.1f}% to %{customdata[1]:.1f}%, %{x:+.1f} points<extra></extra>"
+                "%{y}: %{customdata[0]:.1f}% dense, %{customdata[1]:.1f}% pruned, "
+                "change %{x:+.1f} percentage points<extra></extra>"
             ),
         )
     figure.add_vline(x=0, line_color="grey", line_dash="dot")
     figure.update_layout(scattermode="group")
-    figure.update_xaxes(title=f"change of {metric} in points, 95% interval; hollow: may be noise")
-    return style(figure, "What the model can no longer do", height)
+    figure.update_xaxes(
+        title=f"change of {metric} in percentage points, 95% interval; hollow: not significant"
+    )
+    return style(figure, "Change of zero-shot accuracy", height)
 
 
 def _bar(interval: float) -> float:
@@ -211,7 +214,7 @@ def experiment_figure(
     figure.update_xaxes(title=x)
     if lines and x == "samples":
         figure.update_xaxes(type="log", tickvals=sorted(set(rows[x])))
-    missing = f"; {infinite} infinite, not drawn" if infinite else ""
+    missing = f"; {infinite} infinite values not drawn" if infinite else ""
     figure.update_yaxes(title=axis_title(metric, of, item_limits(measured)) + missing)
     return style(figure, title, 420)
 
@@ -219,7 +222,7 @@ def experiment_figure(
 def _cell(name: str, value: Any) -> str:
     if name == "ratio" or name.startswith("share_"):
         return f"{value:.0%}"
-    return f"K = {value}" if name == "iterations" else str(value)
+    return f"iterations = {value}" if name == "iterations" else str(value)
 
 
 def retention_figure(runs: Mapping[str, Sequence[Retained]], height: int = 340) -> Figure:
@@ -252,4 +255,4 @@ def retention_figure(runs: Mapping[str, Sequence[Retained]], height: int = 340) 
             )
     level(figure, 1, "dense")
     figure.update_yaxes(title="pruned over dense", tickformat=".0%")
-    return style(figure, "What the mixture bought, and what it cost", height)
+    return style(figure, "Retained performance by capability", height)

@@ -80,12 +80,16 @@ def _steps(data: Pipeline) -> list[tuple[str, str, str]]:
     size = f"{removed / 1e9:,.2f} G" if removed >= 1e9 else f"{removed / 1e6:,.2f} M"
     count = len(data.mixture)
     return [
-        ("Read", f"{data.tokens:,}", f"tokens of {count} domains" if count > 1 else "tokens of one domain"),
-        ("Score", f"{data.channels:,}", "channels; bright ones fluctuate"),
-        ("Cut the least", f"{1 - left / dense:.0%}", f"of all parameters, {size}"),
         (
-            "Measure",
-            f"{series[0]:.1f} → {series[-1]:.1f}" if len(series) else "nothing yet",
+            "Calibrate",
+            f"{data.tokens:,}",
+            f"tokens of {count} domains" if count > 1 else "tokens of one domain",
+        ),
+        ("Score", f"{data.channels:,}", "channels; bright: high score"),
+        ("Prune", f"{1 - left / dense:.0%}", f"of all parameters, {size}"),
+        (
+            "Evaluate",
+            f"{series[0]:.1f} → {series[-1]:.1f}" if len(series) else "not measured",
             "mean perplexity",
         ),
     ]
@@ -94,7 +98,7 @@ def _steps(data: Pipeline) -> list[tuple[str, str, str]]:
 def pipeline_words(data: Pipeline) -> str:
     """The picture for those who cannot see it."""
     steps = "; ".join(f"{title}: {number} {what}" for title, number, what in _steps(data))
-    return f"{steps}; {data.iterations} cuts"
+    return f"{steps}; {data.iterations} iteration{'s' if data.iterations > 1 else ''}"
 
 
 def pipeline_svg(data: Pipeline) -> str:
@@ -113,7 +117,7 @@ def pipeline_svg(data: Pipeline) -> str:
     if data.iterations > 1:
         parts.append(_arrow("M632 172v20h-260v-14m-6 7l6 -7l6 7"))
         parts.append(
-            f'<text x="502" y="209" text-anchor="middle">again: {data.iterations} cuts in all</text>'
+            f'<text x="502" y="209" text-anchor="middle">repeated, {data.iterations} iterations in all</text>'
         )
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1004 216" width="1004" height="216" '

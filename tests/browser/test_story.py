@@ -42,7 +42,7 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         page.on("request", lambda r: foreign.append(r.url) if r.url.startswith("http") else None)
         page.on("console", lambda message: errors.append(message) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(error))
-        page.goto(address)
+        page.goto(f"{address}/?run=demo+run+%28ships+with+the+app%29")
         page.locator(".heatmaplayer image").first.wait_for()  # the first page has a heatmap on it
         settle(page)
         assert page.get_by_alt_text("32,768 tokens of 4 domains").count() == 1
@@ -66,14 +66,14 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
 
         page.get_by_role("link", name="Masks").click()
         settle(page)
-        page.get_by_text("What stays: MLP").wait_for()
+        page.get_by_text("Retained MLP channels").wait_for()
         assert "layer=3" in page.url and "w_code=44" in page.url
         slider = page.get_by_role("slider", name="Pruning ratio")
         for _ in range(5):
             slider.press("ArrowLeft")
         settle(page)
         assert share(metric(page, "Pruning ratio")) == pytest.approx(45, abs=0.1)
-        page.get_by_text("Keep or cut by hand").click()
+        page.get_by_text("Keep or remove heads and channels").click()
         page.get_by_role("button", name="Keep", exact=True).click()
         settle(page)
         assert "keep=3.mlp" in page.url
@@ -94,21 +94,21 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         page.get_by_text("Finished. The Results page").wait_for(timeout=240_000)
         assert "run=iterative" in page.url
 
-        page.get_by_role("button", name="What it cost").click()
+        page.get_by_role("button", name="Show results").click()
         settle(page)
-        page.get_by_role("heading", name="What did it cost").wait_for()
+        page.get_by_role("heading", name="Results", exact=True).wait_for()
         assert "w_code=44" in page.url and "keep=3.mlp" in page.url
-        assert share(metric(page, "Of the layers' linear parameters")) == pytest.approx(45, abs=0.1)
+        assert share(metric(page, "Pruning ratio")) == pytest.approx(45, abs=0.1)
         assert int(metric(page, "Parameters").replace(",", "")) < 6_953_216
         page.get_by_role("tab", name="Perplexity").first.click()
-        page.get_by_text("Bits per byte compare tokenizers").first.wait_for()
+        page.get_by_text("Bits per byte are comparable across tokenizers").first.wait_for()
         with page.expect_download() as download:
             page.get_by_role("button", name="Report (HTML)").first.click()
         report = Path(download.value.path()).read_text(encoding="utf-8")
         assert "perplexity, code" in report and "x 1." in report
         assert "plotly" in report
-        page.get_by_role("tab", name="Continue a prompt").first.click()
-        page.get_by_role("button", name="Continue it").first.click()
+        page.get_by_role("tab", name="Text generation").first.click()
+        page.get_by_role("button", name="Generate").first.click()
         page.get_by_text("60 tokens in").first.wait_for(timeout=180_000)
 
         page.get_by_role("link", name="Importance").click()  # what was pruned is on view everywhere

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning import RunConfig
-from pruning.engine.budget import check_reachable, dense_scales, next_mask
+from pruning.engine.budget import check_reachable, dense_scales, first_mask, next_mask
+from pruning.engine.floors import warnings
 from pruning.errors import ConfigError
 from pruning.method import allocation as allocations
 from pruning.method import units
@@ -164,7 +165,7 @@ def test_a_unit_ranks_by_its_damage_per_parameter():
     """With two query heads a group costs 6 head_dim d, as much as 8 channels: they compare as sums."""
     geometry = Geometry(hidden_size=32, head_dim=4, layers=(LayerShape(2, 2, 24),))
     scores = {Site(0, "attn"): np.full(16, 1.0), Site(0, "mlp"): np.full(24, 0.9)}
-    scales = dict.fromkeys(scores, Scale(0, 1, 1, 1, 1))
+    scales = dict.fromkeys(scores, Scale(0, 1, 1, 1, 1, 1))
     config = RunConfig.create(normalise="none")
     mask = next_mask(scores, Mask.full(geometry), 0.2, config, scales)
     assert mask.retained[Site(0, "attn")].all()  # 8 channels at 1.0 for the cost of 8 channels at 0.9
@@ -191,7 +192,9 @@ def test_costs_of_the_papers_models():
 
 def test_share_is_the_part_of_the_dense_total():
     scores = np.array([1.0, 3.0, np.nan])
-    np.testing.assert_allclose(NORMALISERS["share"](scores, Scale(0, 1, 8.0, 2.0, 3))[:2], [1 / 8, 3 / 8])
+    np.testing.assert_allclose(
+        NORMALISERS["share"](scores, Scale(0, 1, 8.0, 2.0, 2.0, 3))[:2], [1 / 8, 3 / 8]
+    )
 
 
 def test_zscores():
@@ -322,3 +325,38 @@ def test_the_last_of_a_layer_are_its_highest(ranks, floor, width):
     ranking = np.argsort(rank, kind="stable")[::-1]
     expected = ranking[: int(np.searchsorted(np.cumsum(size[ranking]), floor)) + 1]
     assert units._highest(rank, size, floor).tolist() == expected.tolist()
+
+
+# --- warnings
+
+
+def test_a_site_that_falls_to_its_floor_beside_others_is_said():
+    """One channel a million times the others, as in trained models: it takes its layer's whole share."""
+    rng = np.random.default_rng(0)
+    geometry = Geometry(32, 4, (LayerShape(4, 2, 200),) * 6)
+    scores = {site: rng.lognormal(size=geometry.channels(site)) for site in geometry.sites}
+    scores[Site(2, "mlp")][17] = 1e6
+    found = {}
+    for rule in ("share", "robust_share", "soft_share"):
+        config = RunConfig.create(normalise=rule, ratio=0.25, keep=("0-5.attn",))
+        mask = first_mask(scores, geometry, config)
+        found[rule] = warnings(mask, scores, config)
+        assert mask.retained[Site(2, "mlp")][17]
+    assert found["robust_share"] == found["soft_share"] == []
+    (warning,) = found["share"]
+    assert warning.startswith("layer 2 mlp keeps 2%: one channel carries 100.0% of its fluctuation")
+    config = RunConfig.create(normalise="share", ratio=0.25, remove=("2.mlp.0-150",), keep=("0-5.attn",))
+    assert warnings(Mask.full(geometry), scores, config) == []
+
+
+def test_robust_share_is_share_where_no_channel_stands_out():
+    scores = np.full(50, 3.0)
+    scale = Scale.of(scores)
+    rules = [NORMALISERS[rule](scores, scale) for rule in ("share", "robust_share")]
+    np.testing.assert_allclose(*rules)
+    dense = np.arange(1.0, 52.0)
+    wild = dense.copy()
+    wild[-1] = 1e9
+    calm = NORMALISERS["robust_share"](dense, Scale.of(dense))
+    np.testing.assert_allclose(NORMALISERS["robust_share"](wild, Scale.of(wild))[:-1], calm[:-1])
+    assert np.isfinite(NORMALISERS["robust_share"](np.zeros(4), Scale.of(np.zeros(4)))).all()

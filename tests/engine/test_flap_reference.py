@@ -90,6 +90,7 @@ def test_one_iteration_with_one_domain_and_zscore_is_flap(text_file):
             method="iterative",
             iterations=1,
             normalise="zscore",
+            token_weights="equal",
             square_attention=True,
             unit_score="mean",
             **options,

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning.method.moments import Moments, fuse
-from pruning.method.statistics import read_statistic, write_statistic
+from pruning.method.moments import Moments, RelativeMoments, fuse
+from pruning.method.statistics import Observation, read_statistic, write_statistic
 from pruning.models.geometry import Site
 
 
@@ -123,3 +123,52 @@ def test_a_file_that_is_not_whole_is_none(tmp_path):
     write_statistic(path, {Site(0, "mlp"): Moments(7, np.ones(50), np.ones(50))})
     path.write_bytes(path.read_bytes()[:-9])
     assert read_statistic(path, Moments) is None
+
+
+# --- weighted tokens
+
+
+def weighted_truth(x, w):
+    """Two passes in float64."""
+    mean = (w[:, None] * x).sum(0) / w.sum()
+    return mean, (w[:, None] * (x - mean) ** 2).sum(0)
+
+
+def test_weighted_moments_merge_to_the_two_pass_result(tmp_path):
+    rng = np.random.default_rng(3)
+    x, w = rng.normal(5, 2, (60, 7)), rng.uniform(1e-4, 3, 60)
+    parts = [
+        Moments.of(torch.from_numpy(x[a:b]), torch.from_numpy(w[a:b])) for a, b in ((0, 1), (1, 20), (20, 60))
+    ]
+    merged = parts[0].merge(parts[1]).merge(parts[2])
+    mean, m2 = weighted_truth(x, w)
+    np.testing.assert_allclose(merged.mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(merged.m2, m2, rtol=1e-4)
+    np.testing.assert_allclose(merged.mean_square, (w[:, None] * x**2).mean(0), rtol=1e-4)
+    assert merged.count == 60 and merged.weight == pytest.approx(w.sum(), rel=1e-5)
+    stored = merged.in_dense_indices(np.ones(7, bool))
+    write_statistic(tmp_path / "w.safetensors", {Site(0, "mlp"): stored})
+    back = read_statistic(tmp_path / "w.safetensors", Moments)[Site(0, "mlp")]
+    assert back.weight == merged.weight and back.total == merged.total
+    np.testing.assert_array_equal(back.m2, stored.m2)
+
+
+def test_equal_weights_are_no_weights():
+    x = torch.randn(30, 5, generator=torch.manual_seed(0))
+    plain, ones = Moments.of(x), Moments.of(x, torch.ones(30))
+    np.testing.assert_allclose(ones.mean, plain.mean)
+    np.testing.assert_allclose(ones.variance, plain.variance)
+    np.testing.assert_allclose(ones.mean_square, plain.mean_square)
+
+
+def test_a_token_with_a_massive_activation_decides_nothing():
+    """One whose residual stream is a thousand times the others', with a channel a thousand times as large."""
+    generator = torch.manual_seed(1)
+    x, residual = torch.randn(2, 50, 6, generator=generator), torch.randn(2, 50, 8, generator=generator)
+    calm = RelativeMoments.observe(Observation(x, residual)).variance
+    x[0, 0, 3] *= 1e3
+    residual[0, 0] *= 1e3
+    relative = RelativeMoments.observe(Observation(x, residual)).variance
+    plain = Moments.observe(Observation(x, residual)).variance
+    assert plain[3] / plain.median() > 1000
+    assert (relative / calm - 1).abs().max() < 0.5

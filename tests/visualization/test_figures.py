@@ -140,7 +140,7 @@ def test_the_pipeline_is_one_picture_with_the_runs_numbers():
     drawn = viz.pipeline_svg(data)
     root = ElementTree.fromstring(drawn)
     words = " ".join(root.itertext())
-    for said in ("32,768", "7,680", "42%", "15.0 → 23.3", "5 cuts in all"):
+    for said in ("32,768", "7,680", "42%", "15.0 → 23.3", "5 iterations in all"):
         assert said in words and said.split(" in all")[0] in viz.pipeline_words(data)
     assert len(drawn) < 100_000
 
@@ -179,4 +179,4 @@ def test_the_hover_tells_rank_and_what_is_kept_by_position_and_sorted(ordered):
     np.testing.assert_array_equal(value, expected)
     np.testing.assert_array_equal(rank, [1, 2, 3, 4, np.nan] if ordered else [3, 4, 1, np.nan, 2])
     np.testing.assert_array_equal(kept, [1, 1, 1, 0, 0] if ordered else [1, 0, 1, 0, 1])
-    assert ("place in the layer" in hover.hovertemplate) == ordered
+    assert ("sorted position" in hover.hovertemplate) == ordered

@@ -1,0 +1,53 @@
+"""What survives in every layer, and a warning where a mask leaves a site nothing more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from pruning.config import RunConfig
+from pruning.models.geometry import KINDS, Geometry, Site
+from pruning.models.mask import Array, Mask
+
+MOST = 0.5  # other layers' median retained share above which a site at its floor stands out
+NAMES = {"attn": "attention", "mlp": "mlp"}
+
+
+def floor(site: Site, geometry: Geometry, config: RunConfig) -> int:
+    """Heads or channels that survive at a site at least."""
+    shape = geometry.layers[site.layer]
+    if site.kind == "mlp":
+        return max(1, math.ceil(config.min_mlp_share * shape.channels))
+    whole_groups = config.attention_unit == "kv_group" or shape.group == 1
+    size = shape.group if whole_groups else shape.kv_heads
+    return min(config.min_attention_units * size, shape.heads)
+
+
+def warnings(mask: Mask, scores: Mapping[Site, Array], config: RunConfig) -> list[str]:
+    """A sentence for each site that fell to its floor while others of its kind keep most.
+
+    Args:
+        mask: over the dense model.
+        scores: by site (C,) of the dense model.
+        config: of the run.
+    """
+    found = []
+    for kind in KINDS:
+        sites = [site for site in mask.geometry.sites if site.kind == kind]
+        shares = {site: float(mask.retained[site].mean()) for site in sites}
+        if np.median(list(shares.values())) <= MOST:
+            continue
+        for site, share in shares.items():
+            lowest = floor(site, mask.geometry, config)
+            width = config.round_to if kind == "mlp" else 1
+            if int(mask.retained[site].sum()) < lowest + width and share < MOST:
+                values = np.nan_to_num(scores[site])
+                top = float(values.max() / (values.sum() or 1.0))
+                score = config.score.replace("_", " ")
+                found.append(
+                    f"layer {site.layer} {NAMES[kind]} keeps {share:.0%}: one channel carries {top:.1%} of "
+                    f"its {score}; try --normalise soft_share, or pin it with --keep {site}."
+                )
+    return found
