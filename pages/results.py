@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.errors import RunError
+from pruning.errors import PruningError
 from pruning.runs.results import retention
 from ui import report, results, state, tasks
 from ui.glossary import popover
@@ -82,7 +82,7 @@ for name in chosen:
             for tab, show in zip(tabs[2:5], (tasks.continuation, tasks.exports, tasks.speed), strict=True):
                 with tab:
                     show(run, checkpoint)
-        except RunError as error:
+        except PruningError as error:
             for tab in tabs[2:5]:
                 with tab:
                     state.explain(error)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pruning.models.architectures import ARCHITECTURES
 from pruning.models.delta import MASK_FILE
-from pruning.models.folder import describe, locate, read_config, read_record
+from pruning.models.folder import describe, outline, read_record
 from pruning.models.geometry import Geometry, LayerShape
 
 
@@ -50,8 +50,7 @@ class Traits:
             ModelError: it is none.
         """
         record, summary = read_record(folder), describe(str(folder))
-        dense = locate(record["base"]) if "base" in record else folder
-        config = read_config(dense)
+        config, dense = outline(record["base"] if "base" in record else str(folder))
         architecture = ARCHITECTURES[summary.model_type]
         role = {"attn": "output", "mlp": "down"}
         sizes = {"float32": 4, "float64": 8}
@@ -68,7 +67,7 @@ class Traits:
             itemsize=sizes.get(summary.dtype, 2),
             base=record.get("config", {}).get("model"),
             mask=(folder / MASK_FILE).is_file(),
-            tokenizer=_tokenizer_file(dense),
+            tokenizer=_tokenizer_file(dense) if dense else None,
         )
 
     def beyond(self, allowed: Collection[str]) -> str:

@@ -232,6 +232,21 @@ def describe(name: str) -> Summary:
     return summary
 
 
+def outline(name: str) -> tuple[dict[str, Any], Path | None]:
+    """The config of a dense model, and its folder if it is there: of a GGUF file nothing is unpacked for it.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    if file := gguf_input.find(place(name)):
+        folder = gguf_input.place(file)
+        if not (folder / "config.json").exists():
+            return gguf_input.header(file).config, None
+        return read_config(folder), folder
+    path = locate(name)
+    return read_config(path), path
+
+
 def _summary(config: dict[str, Any], file: Path, parameters: int, dtype: str = "") -> Summary:
     model_type = dense_type(config)
     try:

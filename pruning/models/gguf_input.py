@@ -110,15 +110,19 @@ def _read_header(file: Path) -> Header:
     return Header(config, sum(math.prod(shape) for shape in shapes.values()), quantised, digest)
 
 
+def place(file: Path) -> Path:
+    """Where a file is, or will be, unpacked."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem)[:60]
+    return cache_folder() / "models" / f"{stem}-{header(file).digest[:12]}"
+
+
 def plain_folder(file: Path) -> Path:
     """The model of a GGUF file as transformers lays it out, made in the cache the first time.
 
     Raises:
         ModelError: the file is broken, or holds what is not known here; one sentence says what.
     """
-    said = header(file)
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem)[:60]
-    folder = cache_folder() / "models" / f"{stem}-{said.digest[:12]}"
+    said, folder = header(file), place(file)
     if not (folder / "config.json").exists():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)

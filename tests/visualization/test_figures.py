@@ -140,7 +140,7 @@ def test_the_pipeline_is_one_picture_with_the_runs_numbers():
     drawn = viz.pipeline_svg(data)
     root = ElementTree.fromstring(drawn)
     words = " ".join(root.itertext())
-    for said in ("32,768", "7,680", "42%", "15.0 → 23.3", "5 iterations in all"):
+    for said in ("32,768", "7,680", "42%", "15.0 → 20.8", "5 iterations in all"):
         assert said in words and said.split(" in all")[0] in viz.pipeline_words(data)
     assert len(drawn) < 100_000
 
