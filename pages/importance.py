@@ -21,7 +21,7 @@ if shown is None:
 
 top = st.columns(5)
 quantity = top[0].selectbox("Quantity", list(channels.QUANTITIES), key="quantity", bind="query-params")
-scale = top[1].selectbox("Scale", ["log", "standardised", "linear"], key="scale", bind="query-params")
+scale = top[1].selectbox("Scale", viz.SCALINGS, key="scale", bind="query-params")
 order = top[2].selectbox("Channel order", ["by position", "largest first"], key="order", bind="query-params")
 compare = top[3].selectbox(
     "Compare with", channels.comparisons(run), key="against", bind="query-params", persist_state="session"

@@ -17,7 +17,9 @@ from pruning.visualization.domains import (
 )
 from pruning.visualization.heatmap_figures import animation_figure, importance_figure
 from pruning.visualization.heatmaps import (
+    SCALINGS,
     Heatmap,
+    Scaling,
     animation_bins,
     binned,
     colour_limits,
@@ -63,6 +65,8 @@ from pruning.visualization.style import (
 )
 
 __all__ = [
+    "SCALINGS",
+    "Scaling",
     "importance",
     "mask_map",
     "perplexity",

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-from pruning.visualization.heatmaps import Heatmap, colour_limits
+from pruning.visualization.heatmaps import Heatmap, colour_limits, height_of
 
 
 def importance_figure(
     data: Heatmap,
     title: str = "",
     limits: tuple[float, float] | None = None,
-    height: int = 360,
+    height: int | None = None,
     choosable: bool = False,
     chosen: tuple[int, int] | None = None,
 ) -> Figure:
@@ -41,7 +41,7 @@ def importance_figure(
         title: says what to see.
         limits: ends of the colour scale, to be the same over iterations; by default the 1st and 99th
             percentile of these values.
-        height: in pixels.
+        height: in pixels; by the number of layers when left out.
         choosable: lays an invisible marker on every cell, because cells of a heatmap cannot be selected; it
             tells the rank and what is kept as well.
         chosen: layer and channel to mark.
@@ -80,7 +80,11 @@ def importance_figure(
     figure.update_xaxes(
         title=data.unit + (f", {data.last[0] - data.first[0] + 1} per column" if data.binned else "")
     )
-    return style(figure, title or f"{sentence(data.what)}: {KIND_NAMES[data.kind]}", height)
+    return style(
+        figure,
+        title or f"{sentence(data.what)}: {KIND_NAMES[data.kind]}",
+        height or height_of(len(data.values)),
+    )
 
 
 def _markers(data: Heatmap) -> Any:
@@ -117,7 +121,10 @@ def _markers(data: Heatmap) -> Any:
 
 
 def animation_figure(
-    frames: Mapping[str, Heatmap], title: str, limits: tuple[float, float] | None = None, height: int = 430
+    frames: Mapping[str, Heatmap],
+    title: str,
+    limits: tuple[float, float] | None = None,
+    height: int | None = None,
 ) -> Figure:
     """Heatmaps of several iterations in one figure with a play button; colours mean the same in all.
 
@@ -125,11 +132,12 @@ def animation_figure(
         frames: by name, in order; all of the same shape, together of at most `MAX_FRAMES` cells.
         title: says what to see.
         limits: ends of the colour scale; from all frames by default.
-        height: in pixels.
+        height: in pixels; by the number of layers when left out.
     """
     go = graph()
     limits = limits or colour_limits(list(frames.values()))
-    figure = importance_figure(next(iter(frames.values())), title, limits, height)
+    first = next(iter(frames.values()))
+    figure = importance_figure(first, title, limits, height or height_of(len(first.values), 430))
     figure.frames = [
         go.Frame(name=name, data=[go.Heatmap(z=data.values)], traces=[0]) for name, data in frames.items()
     ]

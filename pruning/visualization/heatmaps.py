@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -20,6 +20,15 @@ from pruning.visualization.style import (
 
 if TYPE_CHECKING:
     pass
+
+
+Scaling = Literal["log", "log per layer", "standardised", "linear"]
+SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
+
+
+def height_of(layers: int, least: int = 360) -> int:
+    """Pixels for a figure of so many rows: all layers can be told apart, and it fits a screen."""
+    return min(max(least, 140 + 12 * layers), 760)
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ def importance_data(
     kind: Kind,
     *,
     what: str = "fluctuation score",
-    scale: Literal["log", "standardised", "linear"] = "log",
+    scale: Scaling = "log",
     ordered: bool = False,
     against: Mapping[Site, Array] | None = None,
     aggregate: Aggregate = "max",
@@ -121,7 +130,7 @@ def importance_data(
         values: by site (C,) with NaN for removed channels.
         kind: which site.
         what: name of the values.
-        scale: log10, standard deviations from the layer's mean, or the values themselves.
+        scale: log10, log10 over the layer's median so that no layer hides the others, standard deviations from the layer's mean, or the values themselves.
         ordered: each layer sorted by value, the largest first, rather than by position.
         against: values of another iteration, domain or mixture to subtract, on the same scale.
         aggregate: what a bin of channels shows.
@@ -151,7 +160,12 @@ def importance_data(
     rank = None if sorted_rows is None or against is not None else _places(cells, sorted_rows)
     if kept is not None:
         kept = binned(kept[:, start:stop], bins, "mean")[0]
-    name = {"log": f"log10 {what}", "standardised": f"{what} (z-score)", "linear": what}[scale]
+    name = {
+        "log": f"log10 {what}",
+        "log per layer": f"log10 {what} over layer median",
+        "standardised": f"{what} (z-score)",
+        "linear": what,
+    }[scale]
     name = f"difference of {name}" if against is not None else name
     return Heatmap(
         cells,
@@ -181,6 +195,9 @@ def _places(cells: Array, ordered: Array) -> Array:
 def _scaled(matrix: Array, scale: str) -> Array:
     if scale == "log":
         return np.log10(np.where(matrix > 0, matrix, np.nan))
+    if scale == "log per layer":
+        median = np.nanmedian(np.where(matrix > 0, matrix, np.nan), axis=1, keepdims=True)
+        return np.log10(np.where(matrix > 0, matrix / median, np.nan))
     if scale == "standardised":
         mean, deviation = np.nanmean(matrix, axis=1, keepdims=True), np.nanstd(matrix, axis=1, keepdims=True)
         return (matrix - mean) / np.where(deviation > 0, deviation, 1.0)

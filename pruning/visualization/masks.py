@@ -36,7 +36,7 @@ def mask_map_data(mask: Mask, kind: Kind, bins: int = MAX_BINS) -> Heatmap:
 
 
 def mask_map_figure(
-    data: Heatmap, title: str = "", height: int = 360, chosen: tuple[int, int] | None = None
+    data: Heatmap, title: str = "", height: int | None = None, chosen: tuple[int, int] | None = None
 ) -> Figure:
     """What a mask keeps, layers by heads or channels; `chosen` marks a layer and a head or channel."""
     title = title or ("Retained query heads" if data.kind == "attn" else "Retained MLP channels")
@@ -73,7 +73,7 @@ def comparison_data(here: Mask, there: Mask, kind: Kind, bins: int = MAX_BINS) -
     return Heatmap(cells, first, last, kind, "retained by")
 
 
-def comparison_figure(data: Heatmap, other: str, title: str = "", height: int = 320) -> Figure:
+def comparison_figure(data: Heatmap, other: str, title: str = "", height: int | None = None) -> Figure:
     """The map of two masks in four colours.
 
     Args:

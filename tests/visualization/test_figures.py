@@ -145,6 +145,17 @@ def test_the_pipeline_is_one_picture_with_the_runs_numbers():
     assert len(drawn) < 100_000
 
 
+def test_no_layer_hides_the_others_on_the_scale_by_layer():
+    rng = np.random.default_rng(0)
+    values = {Site(layer, "mlp"): rng.lognormal(size=40) * 1e6**layer for layer in range(3)}
+    data = viz.importance_data(values, "mlp", scale="log per layer")
+    np.testing.assert_allclose(np.median(data.values, axis=1), 0, atol=0.05)
+    low, high = viz.colour_limits([data])
+    assert -3 < low < 0 < high < 3
+    plain = viz.importance_data(values, "mlp")
+    assert np.ptp(np.median(plain.values, axis=1)) > 10
+
+
 def test_accuracies_of_several_runs_are_told_apart_by_colour():
     def task(delta, significant):
         return TaskRow(
