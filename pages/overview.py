@@ -29,7 +29,9 @@ with left:
         values = state.scores(shown, run.config, chosen.mixture)
         st.plotly_chart(
             viz.importance_figure(
-                viz.importance_data(values, "mlp", what=f"{run.config.score} score", bins=256),
+                viz.importance_data(
+                    values, "mlp", what=f"{run.config.score} score", bins=256, scale="log per layer"
+                ),
                 f"MLP channels by layer: {run.config.score} score, iteration {shown.number}",
             ),
             alt="Scores of the MLP channels by layer, with the domain mixture on the left",

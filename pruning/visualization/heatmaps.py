@@ -130,7 +130,8 @@ def importance_data(
         values: by site (C,) with NaN for removed channels.
         kind: which site.
         what: name of the values.
-        scale: log10, log10 over the layer's median so that no layer hides the others, standard deviations from the layer's mean, or the values themselves.
+        scale: log10; log10 over the layer's median, so that no layer hides the others; standard deviations
+            from the layer's mean; or the values themselves.
         ordered: each layer sorted by value, the largest first, rather than by position.
         against: values of another iteration, domain or mixture to subtract, on the same scale.
         aggregate: what a bin of channels shows.
