@@ -33,7 +33,7 @@ from ui.navigation import ensure_frame, go
 
 # Finished runs that ship with the project; the app opens on the first one that is there.
 SHIPPED = {
-    ASSETS / "smollm2-run": "SmolLM2-135M 50% (ships with the app)",
+    ASSETS / "smollm2-run": "SmolLM2 run (ships with the app)",
     ASSETS / "demo-run": "demo run (ships with the app)",
 }
 DEMO_RUN = ASSETS / "demo-run"
