@@ -62,7 +62,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
-    model: str = Field("demo", description="the model: demo, a local folder, or a Hugging Face Hub id")
+    model: str = Field("demo", description="the model: demo, smollm2, a folder or GGUF file, or a Hub id")
     method: Annotated[str, METHODS] = Field("iterative", description="preset of the options below")
     ratio: float = Field(
         0.5, ge=0, lt=1, description="pruning ratio: share of the decoder layers' linear parameters to remove"
@@ -234,7 +234,8 @@ class RunConfig(BaseModel):
         except (yaml.YAMLError, UnicodeDecodeError):
             raise ConfigError(f"the config {str(path)!r} is neither JSON nor YAML.") from None
         if isinstance(data, dict) and isinstance(data.get("config"), dict):  # a run's own config.json
-            data = data["config"]
+            # a run of version 0.1, which had no choice of it
+            data = {"token_weights": "equal", **data["config"]}
         if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
             raise ConfigError(f"the config {str(path)!r} holds no options.")
         return cls.create(**data)

@@ -100,6 +100,15 @@ def test_config_files(tmp_path):
     assert RunConfig.read(tmp_path / "run.json") == config == RunConfig.read(tmp_path / "plain.yaml")
 
 
+def test_a_run_of_version_0_1_weights_all_tokens_alike(tmp_path):
+    content = RunConfig.create(normalise="share").model_dump(mode="json")
+    del content["token_weights"]  # which it did not know
+    (tmp_path / "run.json").write_text(json.dumps({"config": content, "versions": {}}))
+    assert RunConfig.read(tmp_path / "run.json").token_weights == "equal"
+    (tmp_path / "own.yaml").write_text("ratio: 0.3")
+    assert RunConfig.read(tmp_path / "own.yaml").token_weights == "residual"
+
+
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", "3: 4", None])
 def test_a_broken_config_file_is_refused(tmp_path, content):
     path = tmp_path / "config.yaml"

@@ -10,7 +10,8 @@ from pruning.formats.format import FORMATS, Form, Format, Source
 from pruning.formats.traits import Traits
 from pruning.formats.verify import judged, logits
 from pruning.models.delta import Delta, read_mask
-from pruning.models.folder import describe, locate, read_record, weights_digest
+from pruning.models.folder import describe, locate, read_record
+from pruning.models.tensors import weights_digest
 
 if TYPE_CHECKING:
     from torch import Tensor

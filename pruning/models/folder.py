@@ -9,7 +9,6 @@ import hashlib
 import importlib.util
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from pruning.files import PRUNING_FILE, read_cached, write_cached
 from pruning.models import gguf_input, hub
 from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
 from pruning.models.geometry import Geometry
+from pruning.models.tensors import WEIGHTS, stored_tensors, weights_digest
 from pruning.paths import ASSETS, cache_folder
 
 DEMO = ASSETS / "demo-model"
-WEIGHTS = "model*.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 
 
@@ -225,7 +224,7 @@ def describe(name: str) -> Summary:
             dense, pruned = describe(base), Geometry.from_dict(read_record(path)["geometry"])
             gone = dense.geometry.linear_parameters - pruned.linear_parameters
             return replace(dense, geometry=pruned, parameters=dense.parameters - gone)
-        parameters = sum(math.prod(tensor["shape"]) for *_, tensor in _stored_tensors(path))
+        parameters = sum(math.prod(tensor["shape"]) for *_, tensor in stored_tensors(path))
     summary = _summary(read_config(path), path / "config.json", parameters)
     if record := read_record(path):
         return replace(summary, geometry=Geometry.from_dict(record["geometry"]))
@@ -263,44 +262,3 @@ def _summary(config: dict[str, Any], file: Path, parameters: int, dtype: str = "
         parameters=parameters,
         dtype=dtype or str(config.get("dtype") or config.get("torch_dtype") or "float32"),
     )
-
-
-def _stored_tensors(path: Path, pattern: str = WEIGHTS) -> Iterator[tuple[str, Path, int, dict[str, Any]]]:
-    """Name, file, offset and header (`dtype`, `shape`, `data_offsets`) of every stored tensor.
-
-    Raises:
-        ModelError: a file is broken.
-    """
-    for file in sorted(path.glob(pattern)):
-        try:
-            with file.open("rb") as stream:
-                size = int.from_bytes(stream.read(8), "little")
-                if not 0 < size < file.stat().st_size:
-                    raise ValueError
-                header = json.loads(stream.read(size))
-            header.pop("__metadata__", None)
-            for tensor in header.values():
-                tensor["shape"], tensor["data_offsets"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ModelError(
-                f"{str(file)!r} is no safetensors file, or only a part of one: copy or download it again."
-            ) from None
-        for name, tensor in header.items():
-            yield name, file, 8 + size, tensor
-
-
-def weights_digest(path: Path) -> str:
-    """A name for the stored tensors of a model folder, whatever files they are spread over; reads them all.
-
-    Raises:
-        ModelError: a file is broken.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    found = list(_stored_tensors(path)) or list(_stored_tensors(path, "*.safetensors"))  # none beside masks
-    for name, file, offset, tensor in sorted(found, key=lambda entry: entry[0]):
-        digest.update(f"{name} {tensor.get('dtype')} {tensor['shape']}".encode())
-        begin, end = tensor["data_offsets"]
-        with file.open("rb") as stream:
-            stream.seek(offset + begin)
-            digest.update(stream.read(end - begin))
-    return digest.hexdigest()

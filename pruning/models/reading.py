@@ -21,17 +21,16 @@ from pruning.models.architectures import CausalLM, architecture, geometry
 from pruning.models.delta import Delta
 from pruning.models.folder import (
     OWN_KEYS,
-    WEIGHTS,
     LoadedModel,
     dense_type,
     fingerprint,
     read_config,
     read_record,
-    weights_digest,
 )
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
 from pruning.models.surgery import resize
+from pruning.models.tensors import WEIGHTS, weights_digest
 
 
 def read_dense(path: Path, dtype: Any) -> CausalLM:

@@ -241,7 +241,7 @@ def test_an_overflowed_seed_makes_its_row_infinite():
     text = markdown(Experiment(name="a", title="a", grid=[{}]), frame)
     assert "| infinite |" in text
     figure = experiment_figure(frame.assign(iterations=5), "a", "iterations", ["method"])
-    assert "1 infinite, not drawn" in figure.layout.yaxis.title.text
+    assert "1 infinite values not drawn" in figure.layout.yaxis.title.text
 
 
 def test_a_run_without_a_share_of_a_domain_is_in_the_table():
@@ -433,7 +433,7 @@ def test_the_page_averages_over_nothing_unsaid(monkeypatch):
     at = AppTest.from_file(str(ROOT.parent / "app.py"), default_timeout=60).run()
     at.switch_page("pages/experiments.py").run()
     at.selectbox(key="experiment").set_value("demo_samples, ships with the app").run()
-    along = next(box for box in at.selectbox if box.label == "Along")
+    along = next(box for box in at.selectbox if box.label == "Horizontal axis")
     along.set_value("iterations").run()
     assert not at.exception
     apart = at.multiselect[0]

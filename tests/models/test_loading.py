@@ -6,8 +6,9 @@ from safetensors.torch import load_file, save_file
 
 from pruning.errors import ModelError
 from pruning.models import hub
-from pruning.models.folder import DEMO, describe, fingerprint, locate, weights_digest
+from pruning.models.folder import DEMO, describe, fingerprint, locate
 from pruning.models.loading import load
+from pruning.models.tensors import weights_digest
 from tests.conftest import needs_demo, tiny_model
 
 
