@@ -197,7 +197,16 @@ def run(model: str, data: Path | None) -> None:
 
 
 def read() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
+    rows = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
+    return [{**row, "key": completed(row["key"])} for row in rows]
+
+
+def completed(name: str) -> str:
+    """A key as today's options write it: rows of earlier versions lack what they did not know."""
+    if name in DENSE.values():
+        return name
+    content = dict.fromkeys(("task_folder", "experiment")) | json.loads(name)
+    return json.dumps(content, sort_keys=True)
 
 
 def spread(values: list[float], digits: int = 2) -> str:
