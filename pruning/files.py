@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from pruning.errors import RunError
+from pruning.paths import cache_folder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -134,6 +136,16 @@ def read_record(path: Path, kind: type[M]) -> M | None:
 
 
 # --- results kept by what they depend on -------------------------------------------------------------------
+
+
+def kept_for(kind: str, files: Iterable[Path]) -> Path:
+    """Where what was found out about some files is kept; another place as soon as one of them changes.
+
+    A file cannot be changed without a new time of change in the file system, so its bytes need not be read.
+    """
+    stats = [(str(file.resolve()), file.stat()) for file in files]
+    stamp = repr([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats])
+    return cache_folder() / kind / f"{hashlib.blake2b(stamp.encode(), digest_size=16).hexdigest()}.json"
 
 
 def read_cached(file: Path, kind: type[T]) -> T | None:

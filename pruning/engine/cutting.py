@@ -36,11 +36,7 @@ def cut(
             for kind in KINDS:
                 site = Site(number, kind)
                 if _compensate(view, site, before, after, fused[site], compensation):
-                    names = architecture(model)
-                    module, linear = (
-                        (names.attention, names.output) if kind == "attn" else (names.mlp, names.down)
-                    )
-                    changed.add(f"{names.layers}.{number}.{module}.{linear}.weight")
+                    changed.add(architecture(model).projection_weight(number, kind))
             cut_layer(view, number, before, after)
     return changed
 

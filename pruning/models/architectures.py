@@ -63,6 +63,11 @@ class Architecture:
         said = self.biases.get(role, False)
         return bool(config.get(said)) if isinstance(said, str) else said
 
+    def projection_weight(self, layer: int, kind: Kind) -> str:
+        """The name of the weight of a site's output projection among the model's parameters."""
+        part = f"{self.attention}.{self.output}" if kind == "attn" else f"{self.mlp}.{self.down}"
+        return f"{self.layers}.{layer}.{part}.weight"
+
     def geometry(self, config: Mapping[str, Any]) -> Geometry:
         """The dense model's geometry, from the content of its `config.json`.
 

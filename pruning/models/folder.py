@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
-from pruning.files import PRUNING_FILE, read_cached, write_cached
+from pruning.files import PRUNING_FILE, kept_for, read_cached, write_cached
 from pruning.models import gguf_input, hub
 from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
 from pruning.models.geometry import Geometry
 from pruning.models.tensors import WEIGHTS, stored_tensors, weights_digest
-from pruning.paths import ASSETS, cache_folder
+from pruning.paths import ASSETS
 
 DEMO = ASSETS / "demo-model"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
@@ -129,13 +129,9 @@ def locate(name: str) -> Path:
 def fingerprint(path: Path) -> str:
     """A name for the model in a folder, from its config and every number of its weights.
 
-    Reading gigabytes takes a while, so the digest is kept by what the file system says of the files; a file
-    cannot be changed without a new time of change there.
+    Reading gigabytes takes a while, so the digest is kept for as long as the files do not change.
     """
-    files = sorted([*path.glob("config.json"), *path.glob("*.safetensors")])
-    stats = [(str(file.resolve()), file.stat()) for file in files]
-    stamp = repr([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats])
-    kept = cache_folder() / "digests" / f"{hashlib.blake2b(stamp.encode(), digest_size=16).hexdigest()}.json"
+    kept = kept_for("digests", sorted([*path.glob("config.json"), *path.glob("*.safetensors")]))
     if found := read_cached(kept, Digest):
         return found.value
     digest = hashlib.blake2b(weights_digest(path).encode(), digest_size=16)

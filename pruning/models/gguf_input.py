@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
-from pruning.files import read_cached, whole, write_cached
+from pruning.files import kept_for, read_cached, whole, write_cached
 from pruning.models.architectures import supported
 from pruning.paths import cache_folder
 
@@ -69,9 +69,7 @@ def header(file: Path) -> Header:
     Raises:
         ModelError: it is no GGUF file, or of an architecture that is not supported.
     """
-    stat = file.stat()
-    stamp = repr((str(file.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
-    kept = cache_folder() / "gguf" / f"{hashlib.blake2b(stamp.encode(), digest_size=16).hexdigest()}.json"
+    kept = kept_for("gguf", [file])
     found = read_cached(kept, Header)
     if found is None:
         found = _read_header(file)
