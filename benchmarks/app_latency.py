@@ -31,11 +31,11 @@ def make_run(root):
     from safetensors.numpy import save_file
 
     from pruning import RunConfig
-    from pruning.files import write_json
     from pruning.method.moments import Moments, write_moments
     from pruning.models.geometry import Geometry, LayerShape
     from pruning.models.mask import Mask
     from pruning.runs.store import RunStore
+    from pruning.sealed import write_json
 
     shape = Geometry(5120, 128, (LayerShape(8, 5, 27_648),) * 64, query_bias=True, key_value_bias=True)
     config = RunConfig.create(iterations=ITERATIONS)

@@ -31,6 +31,10 @@ class RunError(PruningError):
     """A run that cannot be created, found or continued."""
 
 
+class DamagedError(RunError):
+    """A file of ours that is not what was written, or is gone."""
+
+
 def too_long(seq_len: int, context: int) -> ConfigError:
     """The error for blocks longer than a model's context."""
     return ConfigError(

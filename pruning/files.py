@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
+import psutil
 from safetensors import SafetensorError
 
 from pruning.errors import RunError
-from pruning.paths import cache_folder
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-    from pydantic import BaseModel
-
-    T = TypeVar("T", bound=DataclassInstance)
 
 PRUNING_FILE = "pruning.json"  # marks a checkpoint of this project and holds its geometry
 EXPORT_FILE = "prunescope.json"  # marks an export that other programs load, and says where it comes from
@@ -32,6 +23,14 @@ _FOLDERS = {"additional_chat_templates"}
 
 
 # --- whole or not at all -----------------------------------------------------------------------------------
+
+# What `whole` leaves where its process is killed: `.NAME.PID.tmp`, half written, `.NAME.PID.old`, replaced.
+_LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.(tmp|old)")
+# Younger than this it may belong to a process on another machine or in another container.
+LEFTOVER_SECONDS = 3600.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_swept: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -44,27 +43,39 @@ def writing(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        number, said = getattr(error, "errno", None), str(error)
+        if number in _FULL or "No space left" in said or "quota exceeded" in said:
             raise RunError(
                 f"the disk that holds {str(path)!r} is full: free some space and resume."
             ) from None
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"{str(path)!r} cannot be written: {reason}.") from None
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        out = ": make it writable, or name another folder" if number in _CLOSED else ""
+        raise RunError(f"{str(path)!r} cannot be written: {reason}{out}.") from None
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, durable: bool = True) -> Iterator[Path]:
     """Gives a path beside `path` for a file or a folder; it takes that place when the block ends well.
 
     Whatever is there before is replaced; after an error it is still there, and nothing else.
 
+    Args:
+        path: what is to be written.
+        durable: whether it must outlive a power cut, which takes time: a rename may reach the disk before the
+            bytes that it names do.
+
     Raises:
         OSError: from the disk, as it comes.
     """
+    if path.parent not in _swept:
+        _swept.add(path.parent)
+        sweep(path.parent, LEFTOVER_SECONDS)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     _discard(temporary)
     try:
         yield temporary
+        if durable:
+            _sync(temporary)
         if path.is_dir():
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
             _discard(old)
@@ -73,15 +84,68 @@ def whole(path: Path) -> Iterator[Path]:
             _discard(old)
         else:
             temporary.replace(path)
+        if durable:
+            _sync(path.parent, deep=False)
     finally:
         _discard(temporary)
 
 
+def remove(path: Path) -> None:
+    """Delete a folder or a file so that a reader sees all of it or nothing.
+
+    Raises:
+        OSError: from the disk, as it comes.
+    """
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _discard(doomed)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(doomed)
+    _discard(doomed)
+
+
+def sweep(folder: Path, seconds: float = 0.0) -> None:
+    """Clear away what killed processes left half written, and put back what they were about to replace.
+
+    Args:
+        folder: where `whole` wrote.
+        seconds: leave what is younger, and what belongs to a process that lives; with 0 nothing is spared:
+            the caller knows that nobody else writes there.
+    """
+    with contextlib.suppress(OSError):
+        for path in list(folder.iterdir()):
+            if not (match := _LEFTOVER.fullmatch(path.name)):
+                continue
+            young = time.time() - path.lstat().st_mtime < seconds
+            if seconds and (young or psutil.pid_exists(int(match[2]))):
+                continue
+            if match[3] == "old" and not (folder / match[1]).exists():
+                path.rename(folder / match[1])
+            else:
+                _discard(path)
+
+
 def _discard(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _sync(path: Path, deep: bool = True) -> None:
+    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    if path.is_dir() and deep:
+        for inner in path.iterdir():
+            _sync(inner)
+    if path.is_dir() and os.name == "nt":  # knows no handle of a folder
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -89,79 +153,6 @@ def quietly() -> Iterator[None]:
     """For caches: one that cannot be written, on a full disk say, costs time and not the run."""
     with contextlib.suppress(OSError, SafetensorError):
         yield
-
-
-# --- JSON --------------------------------------------------------------------------------------------------
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replace a JSON file as a whole; infinities and NaN become null.
-
-    Raises:
-        RunError: it cannot be written.
-    """
-    with writing(path), whole(path) as temporary:
-        temporary.write_text(json.dumps(finite(content), indent=1, allow_nan=False), encoding="utf-8")
-
-
-def finite(content: Any) -> Any:
-    """JSON content with null for infinities and NaN, which JSON does not know."""
-    if isinstance(content, dict):
-        return {key: finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
-    if isinstance(content, float) and not np.isfinite(content):
-        return None
-    return content
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where the file is missing or not whole."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-M = TypeVar("M", bound="BaseModel")
-
-
-def read_record(path: Path, kind: type[M]) -> M | None:
-    """A JSON file as a pydantic model; None where it is missing or something else."""
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-# --- results kept by what they depend on -------------------------------------------------------------------
-
-
-def kept_for(kind: str, files: Iterable[Path]) -> Path:
-    """Where what was found out about some files is kept; another place as soon as one of them changes.
-
-    A file cannot be changed without a new time of change in the file system, so its bytes need not be read.
-    """
-    stats = [(str(file.resolve()), file.stat()) for file in files]
-    stamp = repr([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats])
-    return cache_folder() / kind / f"{hashlib.blake2b(stamp.encode(), digest_size=16).hexdigest()}.json"
-
-
-def read_cached(file: Path, kind: type[T]) -> T | None:
-    """What was kept in a file; None where there is nothing, or something else."""
-    try:
-        return kind(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def write_cached(file: Path, result: DataclassInstance) -> None:
-    """Keep a dataclass of plain values; a cache that cannot be written costs time, not the run."""
-    with quietly():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file) as temporary:
-            temporary.write_text(json.dumps(asdict(result)), encoding="utf-8")
 
 
 # --- folders of a person's choice --------------------------------------------------------------------------

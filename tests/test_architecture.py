@@ -17,6 +17,7 @@ ORDER = [
     "progress",
     "registry",
     "files",
+    "sealed",
     "models",
     "text",
     "method",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pruning.files import finite
+from pruning.sealed import finite
 
 if TYPE_CHECKING:
     from rich.console import Console

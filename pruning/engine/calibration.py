@@ -20,7 +20,7 @@ from pruning.method.statistics import (
     STATISTICS,
     Observation,
     Statistic,
-    read_statistic,
+    read_kept,
     scatter,
     write_statistic,
 )
@@ -151,7 +151,7 @@ def calibrate_cached(
     files = {domain: cache_folder() / "moments" / f"{key}.safetensors" for domain, key in keys.items()}
     found: dict[str, Mapping[Site, Moments]] = {}
     for domain, file in files.items():
-        if file.exists() and (stored := read_statistic(file, Moments)) is not None:
+        if file.exists() and (stored := read_kept(file, Moments)) is not None:
             found[domain] = stored
     if missing := [b for b in blocks if b.domain not in found]:
         fresh = yield from calibrate(model, missing, mask, (kind,))

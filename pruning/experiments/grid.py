@@ -18,11 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pruning.config import RunConfig
 from pruning.errors import ConfigError, PruningError
-from pruning.files import write_json, writing
+from pruning.files import writing
 from pruning.paths import PROJECT
 from pruning.runs.results import OPTIONS, completed, table
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
+from pruning.sealed import write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,8 +146,7 @@ def existing(store: RunStore, configs: list[RunConfig]) -> dict[str, Run]:
 
 def is_done(run: Run) -> bool:
     """Whether a run has measured all that it was told to."""
-    results = run.results()
-    return results is not None and (not run.config.tasks or results.zero_shot is not None)
+    return run.complete
 
 
 def carry_out(

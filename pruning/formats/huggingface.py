@@ -11,13 +11,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruning.files import PRUNING_FILE, write_json
+from pruning.files import PRUNING_FILE
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
 from pruning.formats.traits import Traits
 from pruning.formats.verify import judged, logits
 from pruning.models.architectures import ARCHITECTURES, layer_views
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Geometry, LayerShape
+from pruning.sealed import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -200,7 +201,7 @@ def _write_custom(loaded: LoadedModel, traits: Traits, folder: Path, record: dic
         # transformers' own constructors read the dense widths before the layers get theirs
         "allow_global_per_layer_attribute_access": True,
     }
-    write_json(folder / "config.json", content)
+    (folder / "config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
     code = Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8")
     code = code.replace("Qwen2", name).replace("qwen2", traits.model_type)
     (folder / CODE_FILE).write_text(code, encoding="utf-8")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pruning.files import PRUNING_FILE, write_json
+from pruning.files import PRUNING_FILE
 from pruning.formats.format import FORMATS, Form, Format, Source
 from pruning.formats.traits import Traits
 from pruning.formats.verify import judged, logits
 from pruning.models.delta import Delta, read_mask
 from pruning.models.folder import describe, locate, read_record
 from pruning.models.tensors import weights_digest
+from pruning.sealed import digests, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,7 @@ def _write(source: Source, folder: Path) -> Path:
     Delta.of(source.loaded.model, mask, record.get("changed", ())).write(folder)
     if name != "demo" and Path(name).expanduser().is_dir():
         name = str(dense.resolve())  # it is to be found from any other folder as well
-    record |= {"base": name, "base_digest": weights_digest(dense)}
+    record |= {"base": name, "base_digest": weights_digest(dense), "files": digests(folder)}
     write_json(folder / PRUNING_FILE, record)
     return folder
 

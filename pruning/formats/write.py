@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ExportError
-from pruning.files import EXPORT_FILE, PRUNING_FILE, read_json, replacing, write_json
+from pruning.files import EXPORT_FILE, PRUNING_FILE, replacing
 from pruning.formats.format import DTYPES, Form, Source, chosen
 from pruning.formats.traits import Traits
 from pruning.formats.verify import logits
 from pruning.models.folder import read_record
 from pruning.models.loading import load
+from pruning.sealed import read_json, write_json
 from pruning.versions import versions
 
 
@@ -93,8 +94,8 @@ def export(
 
 def _provenance(source: Path, traits: Traits, form: Form) -> dict[str, Any]:
     """Where an export comes from: the run's method, mixture and versions, as far as its source knows them."""
-    record = read_record(source) or read_json(source / EXPORT_FILE)
-    for key in ("biased", "mask", "base", "base_digest"):
+    record = read_record(source) or read_json(source / EXPORT_FILE) or {}
+    for key in ("biased", "mask", "base", "base_digest", "files"):
         record.pop(key, None)
     geometry = traits.geometry.to_dict()
     return {**record, "geometry": geometry, "architecture": form.architecture, "exported_with": versions()}

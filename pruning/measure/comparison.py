@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pruning.measure.significance import interval
 
@@ -31,10 +31,10 @@ Number = Annotated[float, BeforeValidator(_infinite)]
 
 
 class Pair(Record):
-    """One measure of both models, infinite where it overflowed."""
+    """One measure of both models, positive, infinite where it overflowed."""
 
-    dense: Number
-    pruned: Number
+    dense: Number = Field(gt=0)
+    pruned: Number = Field(gt=0)
 
     @property
     def ratio(self) -> float:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.files import read_cached, write_cached
 from pruning.models.architectures import CausalLM
 from pruning.models.layers import Layers, Place, forward
 from pruning.paths import cache_folder
 from pruning.progress import Progress, relay
+from pruning.sealed import read_cached, write_cached
 from pruning.text.blocks import TokenBlocks, cache_key
 
 LOGIT_TOKENS = 1024  # logits of so many tokens are held at once: at a vocabulary of 152,000 they take 0.6 GB

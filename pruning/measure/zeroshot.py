@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ConfigError
-from pruning.files import read_cached, write_cached
 from pruning.measure.comparison import Accuracy, TaskRow, ZeroShot
 from pruning.measure.significance import average_delta, paired_delta, standard_error
 from pruning.measure.tasks import (
@@ -33,6 +32,7 @@ from pruning.measure.tasks import (
 )
 from pruning.paths import ASSETS, cache_folder
 from pruning.progress import Progress
+from pruning.sealed import read_cached, write_cached
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM

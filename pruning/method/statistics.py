@@ -7,6 +7,7 @@ file format.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from safetensors.numpy import save_file
 from pruning.files import whole
 from pruning.models.geometry import Site
 from pruning.registry import Registry
+from pruning.sealed import SEAL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,8 +110,29 @@ def write_statistic(file: Path, found: Mapping[Site, Statistic]) -> None:
         f"{name}s": json.dumps({str(site): getattr(s, name, 0) for site, s in found.items()})
         for name in ("count", "weight")
     }
-    with whole(file) as temporary:
-        save_file(arrays, temporary, metadata=scalars)
+    with whole(file, durable=False) as temporary:
+        save_file(arrays, temporary, metadata=scalars | {SEAL: _checksum(arrays, scalars)})
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], scalars: Mapping[str, str]) -> str:
+    """Of arrays and what stands beside them, whatever their order in the file."""
+    digest = hashlib.blake2b(json.dumps(scalars, sort_keys=True).encode(), digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def read_kept(file: Path, kind: type[S]) -> dict[Site, S] | None:
+    """What `write_statistic` wrote, every number of it; None where the file is not what was written."""
+    try:
+        with safe_open(file, framework="numpy") as content:
+            scalars = content.metadata()
+            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError):
+        return None
+    seal = (scalars or {}).pop(SEAL, None)
+    return read_statistic(file, kind) if seal == _checksum(arrays, scalars) else None
 
 
 def read_statistic(file: Path, kind: type[S], only: Site | None = None) -> dict[Site, S] | None:

@@ -15,6 +15,7 @@ from pruning.models.delta import MASK_FILE, write_mask
 from pruning.models.layers import Layers
 from pruning.models.mask import Mask
 from pruning.models.surgery import output_biases
+from pruning.sealed import digests, write_json
 from pruning.versions import versions
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def save(
         write_dense(model, tokenizer, temporary, shard)
         if mask:
             write_mask(mask, temporary)
-        (temporary / PRUNING_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(temporary / PRUNING_FILE, content | {"files": digests(temporary)})
     return Path(folder)
 
 

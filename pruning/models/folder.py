@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pruning.errors import ModelError
-from pruning.files import PRUNING_FILE, kept_for, read_cached, write_cached
+from pruning.errors import DamagedError, ModelError, RunError
+from pruning.files import PRUNING_FILE
 from pruning.models import gguf_input, hub
 from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
 from pruning.models.geometry import Geometry
 from pruning.models.tensors import WEIGHTS, stored_tensors, weights_digest
 from pruning.paths import ASSETS
+from pruning.sealed import kept_for, read_cached, read_json, verify, write_cached
 
 DEMO = ASSETS / "demo-model"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
@@ -174,20 +175,37 @@ def read_record(path: Path) -> dict[str, Any]:
         ModelError: it is broken, or another program's.
     """
     file = path / PRUNING_FILE
-    if not file.exists():
-        return {}
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        if (record := read_json(file)) is None:
+            return {}
         Geometry.from_dict(record["geometry"])
         if not all(isinstance(value, bool) for value in record["biased"].values()):
             raise ValueError
         if not isinstance(record.get("config", {}), dict) or not isinstance(record.get("base", ""), str):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (RunError, ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(
             f"{str(file)!r} is not the record of a pruned model: export or prune the model again."
         ) from None
     return record
+
+
+def check_files(path: Path) -> None:
+    """Compare the files of a checkpoint with the checksums in its record, where it names any.
+
+    Raises:
+        ModelError: the record is broken.
+        DamagedError: one of the files is not what was written, or gone.
+    """
+    named = read_record(path).get("files", {})
+    try:
+        for name, checksum in named.items():
+            verify(path / name, checksum)
+    except DamagedError as error:
+        raise DamagedError(
+            f"{str(error).rstrip('.')}: 'runs repair' makes the checkpoint of a run anew; an export is to be "
+            f"made again. To use it all the same, take 'files' and 'checksum' out of its {PRUNING_FILE}."
+        ) from None
 
 
 def dense_type(config: dict[str, Any]) -> str:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pruning.errors import ModelError
-from pruning.files import kept_for, read_cached, whole, write_cached
+from safetensors import SafetensorError
+
+from pruning.errors import ModelError, RunError
+from pruning.files import whole
 from pruning.models.architectures import supported
 from pruning.paths import cache_folder
+from pruning.sealed import digests, kept_for, read_cached, read_json, verify, write_cached, write_json
 
 # The file's name of an architecture, and transformers' model type.
 TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+CHECKSUMS = "checksums.json"  # of the files of an unpacked model
 EXACT_PARAMETERS = 2_000_000_000  # dequantised to float32 up to here, to float16 beyond: memory and disk
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -120,18 +125,49 @@ def plain_folder(file: Path) -> Path:
     Raises:
         ModelError: the file is broken, or holds what is not known here; one sentence says what.
     """
-    said, folder = header(file), place(file)
-    if not (folder / "config.json").exists():
+    folder = place(file)
+    if folder in _elsewhere:
+        return Path(_elsewhere[folder].name) / folder.name
+    if _intact(folder):
+        return folder
+    try:
+        return _unpack(file, folder)
+    except (OSError, SafetensorError) as error:  # a cache that is full or closed costs time, not the run
+        apart = tempfile.TemporaryDirectory(prefix="prunescope-")
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with whole(folder) as temporary:
-                _convert(file, said.config["model_type"], said.parameters, temporary)
-        except OSError as error:
+            found = _unpack(file, Path(apart.name) / folder.name)
+        except (OSError, SafetensorError):
+            reason = str(getattr(error, "strerror", None) or error)
             raise ModelError(
-                f"{str(file)!r} cannot be unpacked into {str(folder.parent)!r} "
-                f"({error.strerror or error}): free some space there, or set PRUNESCOPE_CACHE."
+                f"{str(file)!r} cannot be unpacked into {str(folder.parent)!r} ({reason}): free some space "
+                "there, or set PRUNESCOPE_CACHE."
             ) from None
+        _elsewhere[folder] = apart
+        return found
+
+
+# Models of a cache that cannot be written, unpacked for as long as this process lives.
+_elsewhere: dict[Path, tempfile.TemporaryDirectory] = {}
+
+
+def _unpack(file: Path, folder: Path) -> Path:
+    said = header(file)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole(folder, durable=False) as temporary:
+        _convert(file, said.config["model_type"], said.parameters, temporary)
+        write_json(temporary / CHECKSUMS, {"files": digests(temporary)})
     return folder
+
+
+def _intact(folder: Path) -> bool:
+    """Whether an unpacked model is there, every byte of it as it was written."""
+    try:
+        record = read_json(folder / CHECKSUMS, trusting=False)
+        for name, checksum in (record or {"files": {"config.json": ""}})["files"].items():
+            verify(folder / name, checksum)
+    except RunError:
+        return False
+    return True
 
 
 def _convert(file: Path, model_type: str, parameters: int, folder: Path) -> None:

@@ -12,6 +12,7 @@ from pruning.errors import ModelError
 from pruning.models.folder import (
     TOKENIZER_FILES,
     LoadedModel,
+    check_files,
     dense_type,
     fingerprint,
     locate,
@@ -61,6 +62,7 @@ def load(name: str, device: str = "auto", dtype: Dtype | Literal["stored"] = "au
 
     logging.disable_progress_bar()  # the library's own bars would break ours
     path = locate(name)
+    check_files(path)
     record = read_record(path)
     if base := record.get("base"):
         return cut_by_masks(load(base, device, dtype), path, name)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
-from pruning.errors import RunError
+from pruning.errors import DamagedError
 from pruning.method.moments import Moments, Statistics
 from pruning.method.statistics import double, read_statistic
-from pruning.models.delta import Delta, read_mask
+from pruning.models.delta import BIASES_FILE, MASK_FILE, WEIGHTS_FILE, Delta, read_mask
 from pruning.models.geometry import Geometry, Site
-from pruning.models.mask import Mask
+from pruning.models.mask import Mask, entries
 from pruning.runs.outcome import Metrics
+from pruning.sealed import damaged, verify
+
+SCORES_FILE, NORMS_FILE = "scores.safetensors", "norms.safetensors"
 
 
 @dataclass(frozen=True)
 class StoredIteration:
-    """One finished iteration as it lies on disk; arrays are read when asked for.
+    """One finished iteration as it lies on disk; arrays are read when asked for, and verified then.
 
     Attributes:
         number: 0 for the dense model.
@@ -35,33 +41,79 @@ class StoredIteration:
     metrics: Metrics
     geometry: Geometry
 
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[Path]:
+        """One of its files, verified; what cannot be read of it in the block is one sentence.
+
+        Raises:
+            DamagedError: it is gone, or not what was written.
+        """
+        file = self.path / name
+        try:
+            if self.metrics.files:  # of an earlier version's runs no checksums are known
+                verify(file, self.metrics.files.get(name))
+            yield file
+        except FileNotFoundError:
+            raise DamagedError(f"{str(file)!r} is gone: {self._way_out}") from None
+        except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise DamagedError(f"{str(damaged(file, type(error).__name__))[:-1]}: {self._way_out}") from None
+        except DamagedError as error:
+            raise DamagedError(f"{str(error)[:-1]}: {self._way_out}") from None
+
+    @property
+    def _way_out(self) -> str:
+        return f"resume run {self.path.parent.name!r}, and iteration {self.number} is computed again."
+
+    def _expect(self, arrays: Mapping[Site, np.ndarray], sizes: Callable[[Geometry, Site], int]) -> None:
+        """Whether there is an array (size,) for every site."""
+        for site in self.geometry.sites:
+            if arrays[site].shape != (sizes(self.geometry, site),):
+                raise ValueError(f"{site} has another width")
+
     @cached_property
     def mask(self) -> Mask:
         """What is retained after this iteration."""
-        return read_mask(self.path, self.geometry) if self.number else Mask.full(self.geometry)
+        if not self.number:
+            return Mask.full(self.geometry)
+        with self._reading(MASK_FILE) as file:
+            mask = read_mask(file.parent, self.geometry)
+            self._expect(mask.retained, entries)
+            if any(array.dtype != bool for array in mask.retained.values()):
+                raise TypeError("a mask holds bools")
+            return mask
 
     def delta(self) -> Delta:
         """What separates the model after this iteration from the dense one; reading it takes torch."""
-        return Delta.read(self.path, self.geometry)
+        for name in (BIASES_FILE, *({WEIGHTS_FILE} & self.metrics.files.keys())):
+            with self._reading(name):
+                pass
+        with self._reading(MASK_FILE) as file:
+            return Delta.read(file.parent, self.geometry)
 
     @cached_property
     def scores(self) -> dict[Site, np.ndarray]:
         """(C,) by site, of the channels that were there before this iteration's cut, NaN elsewhere."""
-        arrays = load_file(self.path / "scores.safetensors")
-        return {Site.parse(name): double(array) for name, array in arrays.items()}
+        with self._reading(SCORES_FILE) as file:
+            found = {Site.parse(name): double(array) for name, array in load_file(file).items()}
+            self._expect(found, Geometry.channels)
+            return found
 
     @cached_property
     def norms(self) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
         """Norm and mean absolute value of the weight columns, (C,) each, by site."""
-        arrays = load_file(self.path / "norms.safetensors")
-        return {
-            site: (double(arrays[f"{site}.norm"]), double(arrays[f"{site}.mean_abs"]))
-            for site in self.geometry.sites
-        }
+        with self._reading(NORMS_FILE) as file:
+            arrays = load_file(file)
+            found = {
+                site: (double(arrays[f"{site}.norm"]), double(arrays[f"{site}.mean_abs"]))
+                for site in self.geometry.sites
+            }
+            for column in (0, 1):
+                self._expect({site: pair[column] for site, pair in found.items()}, Geometry.channels)
+            return found
 
     def norms_of(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
         """`norms` of one site, read without the others and not kept."""
-        with safe_open(self.path / "norms.safetensors", framework="numpy") as content:
+        with self._reading(NORMS_FILE) as file, safe_open(file, framework="numpy") as content:
             names = f"{site}.norm", f"{site}.mean_abs"
             return double(content.get_tensor(names[0])), double(content.get_tensor(names[1]))
 
@@ -73,8 +125,32 @@ class StoredIteration:
     def statistics_of(self, site: Site | None) -> Statistics:
         """`statistics` of one site, read without the others and not kept; None for all."""
         moments: dict[str, dict[Site, Moments]] = {}
-        for file in sorted(self.path.glob("moments-*.safetensors")):
-            if (found := read_statistic(file, Moments, site)) is None:
-                raise RunError(f"the statistics in {str(file)!r} are broken: delete the run or resume it.")
-            moments[file.stem.removeprefix("moments-")] = found
+        for name in self._names("moments-*.safetensors"):
+            with self._reading(name) as file:
+                if (found := read_statistic(file, Moments, site)) is None:
+                    raise ValueError("no statistics")
+                for each in self.geometry.sites if site is None else [site]:
+                    if found[each].mean.shape != (self.geometry.channels(each),):
+                        raise ValueError(f"{each} has another width")
+                moments[file.stem.removeprefix("moments-")] = found
         return Statistics(moments)
+
+    def _names(self, pattern: str) -> list[str]:
+        """Its files of a kind, as its record names them, or of an earlier version's run as they are there."""
+        if self.metrics.files:
+            return sorted(name for name in self.metrics.files if fnmatchcase(name, pattern))
+        return sorted(file.name for file in self.path.glob(pattern))
+
+    def check(self) -> None:
+        """Read all of it.
+
+        Raises:
+            DamagedError: one of its files is gone, or not what was written.
+        """
+        for name in self.metrics.files:
+            with self._reading(name):
+                pass
+        if not self.metrics.files:
+            assert self.mask and self.delta()
+            if self.number:
+                assert self.scores and self.norms and self.statistics

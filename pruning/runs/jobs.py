@@ -9,6 +9,7 @@ The app continues a prompt, exports a checkpoint or times a model in this way, a
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
@@ -19,10 +20,13 @@ from typing import Any, Literal
 
 import psutil
 
-from pruning.errors import RunError
-from pruning.files import read_json, write_json, writing
-from pruning.runs.processes import process_lives, start
+from pruning.errors import PruningError, RunError
+from pruning.files import writing
+from pruning.runs.log import log_store
+from pruning.runs.outcome import Command
+from pruning.runs.processes import process_lives, start, started_at
 from pruning.runs.store import RunStore
+from pruning.sealed import read_json, read_record, write_json
 
 JOB_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,120}")
 
@@ -34,29 +38,37 @@ class Job:
     path: Path
 
     @property
+    def _command(self) -> Command | None:
+        """What was started; None before, and where the file is damaged."""
+        with contextlib.suppress(PruningError):
+            return read_record(self.path / "command.json", Command)
+        return None
+
+    @property
     def state(self) -> Literal["none", "running", "finished", "failed"]:
         """Where it stands; `none` before it was ever started."""
-        command = read_json(self.path / "command.json")
-        if not command:
+        if (command := self._command) is None:
             return "none"
-        if process_lives(command.get("pid"), command.get("pid_created")):
+        if process_lives(command.pid, command.pid_created):
             return "running"
         return "finished" if self.output else "failed"
 
     @property
     def output(self) -> dict[str, Any]:
         """The JSON object that it printed; empty until it is finished."""
-        return read_json(self.path / "output.json")
+        with contextlib.suppress(PruningError):
+            return read_json(self.path / "output.json") or {}
+        return {}
 
     @property
     def arguments(self) -> list[str]:
         """What was asked for."""
-        return read_json(self.path / "command.json").get("arguments", [])
+        return [*self._command.arguments] if self._command else []
 
     @property
     def seconds(self) -> float:
         """Since it was started."""
-        return time.time() - read_json(self.path / "command.json").get("started", time.time())
+        return time.time() - self._command.started if self._command else 0.0
 
     @property
     def problem(self) -> str:
@@ -80,14 +92,15 @@ class Job:
             self.path.mkdir(parents=True)
             with (self.path / "output.json").open("wb") as output, (self.path / "log.txt").open("wb") as log:
                 process = start(["pruning", arguments[0], "--json", *arguments[1:]], output, log)
-        created = psutil.Process(process.pid).create_time()
-        content = {"arguments": list(arguments), "pid": process.pid, "pid_created": created}
-        write_json(self.path / "command.json", content | {"started": time.time()})
+        known = {"pid": process.pid, "pid_created": started_at(process.pid), "started": time.time()}
+        write_json(self.path / "command.json", {"arguments": list(arguments), **known})
+        log_store(self.path.parent.parent, "job", job=self.path.name, arguments=list(arguments))
 
     def cancel(self) -> None:
         """Stop it; what it was writing is left unfinished and never taken for a result."""
-        if self.state == "running":
-            psutil.Process(read_json(self.path / "command.json")["pid"]).kill()
+        command = self._command
+        if command and process_lives(command.pid, command.pid_created):
+            psutil.Process(command.pid).kill()
 
 
 def job(store: RunStore, name: str) -> Job:

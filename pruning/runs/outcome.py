@@ -1,25 +1,67 @@
-"""What a run writes down of itself: `metrics.json` of an iteration, `results.json`, `status.json`."""
+"""What a run writes down of itself, as schemas: whatever else a file holds is damage, never a traceback."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, RootModel
 
 from pruning.measure.comparison import KnownPair, Number, Pair, Record, TaskRow, ZeroShot
-from pruning.models.geometry import LayerShape
+from pruning.models.geometry import Geometry, LayerShape
 from pruning.words import items_text, number
+
+# Wider or deeper than any model; arrays are made of these sizes as soon as a page opens the run.
+WIDEST, DEEPEST = 2**24, 4096
+Width = Annotated[int, Field(ge=1, le=WIDEST)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, lt=1e12)]  # since the epoch, or of work
+
+
+class StoredConfig(Record):
+    """`config.json`: the options of a run, and the versions of what ran."""
+
+    config: dict[str, Any]
+    versions: dict[str, str] = {}
+
+
+class Sources(RootModel[dict[str, dict[str, Any]]]):
+    """`sources.json`: by domain where its calibration text came from."""
+
+
+class StoredLayer(Record):
+    """Widths of a decoder layer."""
+
+    kv_heads: Width
+    group: Width
+    channels: Width
+
+
+class StoredGeometry(Record):
+    """`geometry.json`: shapes of the dense model; see `Geometry`."""
+
+    hidden_size: Width
+    head_dim: Width
+    layers: tuple[StoredLayer, ...] = Field(min_length=1, max_length=DEEPEST)
+    query_bias: bool = False
+    key_value_bias: bool = False
+    gate_up_bias: bool = False
+
+    @property
+    def geometry(self) -> Geometry:
+        """The same as the engine has it."""
+        return Geometry.from_dict(self.model_dump())
 
 
 class TextMeasure(Record):
     """One model on the held-out text of one domain; see `perplexity.Perplexity`."""
 
     nll: Number
-    tokens: int
-    seq_len: int
-    value: Number
-    bytes: int = 0
+    tokens: Count
+    seq_len: Count
+    value: Number = Field(gt=0)
+    bytes: Count = 0
     bits_per_byte: float | None = None
 
 
@@ -33,22 +75,26 @@ class Metrics(Record):
         perplexity: by domain, of the model after it.
         layers: widths of the model after it.
         seconds: that it took.
+        files: checksums of the other files in its folder, by name; empty in runs of earlier versions.
+        weights: names the dense model's weights; empty in runs of earlier versions.
     """
 
-    number: int
-    target_ratio: float
-    ratio: float
-    parameters: int
+    number: int = Field(ge=0, le=999)
+    target_ratio: Ratio
+    ratio: Ratio
+    parameters: Count
     perplexity: dict[str, TextMeasure]
     layers: tuple[LayerShape, ...] = ()
-    seconds: float
+    seconds: Seconds
+    files: dict[Annotated[str, Field(pattern=r"^[^/\\]{1,255}$")], str] = {}
+    weights: str = ""
 
 
 class Sizes(Record):
     """Parameters of both models."""
 
-    dense: int
-    pruned: int
+    dense: int = Field(ge=1, lt=2**63)
+    pruned: Count
 
 
 class Results(Record):
@@ -67,13 +113,13 @@ class Results(Record):
 
     run_id: str
     config: dict[str, Any]
-    achieved_ratio: float
+    achieved_ratio: Ratio
     parameters: Sizes
     perplexity: dict[str, Pair]
     bits_per_byte: dict[str, KnownPair] = {}
-    tokens: dict[str, int] = {}
+    tokens: dict[str, Count] = {}
     iterations: tuple[Metrics, ...] = ()
-    seconds: float
+    seconds: Seconds
     zero_shot: ZeroShot | None = None
 
     def rows(self) -> list[tuple[str, str, str, str]]:
@@ -107,17 +153,40 @@ def _accuracy_row(name: str, row: TaskRow) -> tuple[str, str, str, str]:
     return named, f"{100 * found.dense:.1f}%", f"{100 * found.pruned:.1f}%", change
 
 
+State = Literal[
+    "queued",
+    "starting",
+    "running",
+    "cancelling",
+    "cancelled",
+    "failed",
+    "finished",
+    "dead",
+    "stalled",
+    "damaged",
+]
+
+
+class Command(Record):
+    """`command.json` of a job: what was started, and its process."""
+
+    arguments: tuple[str, ...]
+    pid: int = Field(ge=1, lt=2**31)
+    pid_created: Seconds | None = None
+    started: Seconds
+
+
 class Status(Record):
     """Where a run stands.
 
     Attributes:
-        state: queued, starting, running, cancelling, cancelled, failed, finished; as the reader finds, `dead`
-            where the process ended without a word and `stalled` where it has been silent.
+        state: as written, or as the reader finds: `dead` where the process ended without a word, `stalled`
+            where it has been silent, `damaged` where a finished run lacks what it came to.
         message: why it failed.
         pid, pid_created: of its process.
         heartbeat, created, started, finished: seconds since the epoch.
         device: where it computes.
-        ahead: runs that come first on the device.
+        ahead, waiting_for: how many runs come first on the device, and their ids.
         iteration, iterations: complete, and in all.
         stage, detail, done, total, current: what it is doing, and in which iteration.
         per_second, unit, eta: how fast, in what, and seconds left.
@@ -125,24 +194,25 @@ class Status(Record):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    state: str
+    state: State
     message: str = ""
-    pid: int | None = None
-    pid_created: float | None = None
-    heartbeat: float = 0.0
-    created: float = 0.0
-    started: float | None = None
-    finished: float | None = None
+    pid: int | None = Field(None, ge=1, lt=2**31)
+    pid_created: Seconds | None = None
+    heartbeat: Seconds = 0.0
+    created: Seconds = 0.0
+    started: Seconds | None = None
+    finished: Seconds | None = None
     device: str | None = None
-    ahead: int = 0
-    iteration: int | None = None
-    iterations: int | None = None
+    ahead: Count = 0
+    waiting_for: tuple[str, ...] = ()
+    iteration: Count | None = None
+    iterations: Count | None = None
     stage: str = "loading"
     detail: str = ""
-    done: int = 0
-    total: int = 0
-    current: int = 0
-    per_second: float | None = None
+    done: Count = 0
+    total: Count = 0
+    current: Count = 0
+    per_second: Seconds | None = None
     unit: str = "tokens"
-    eta: float | None = None
-    seconds: float | None = None
+    eta: Seconds | None = None
+    seconds: Seconds | None = None

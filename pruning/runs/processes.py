@@ -12,6 +12,7 @@ import psutil
 
 from pruning.paths import PROJECT
 
+WORKER = "pruning.runs.worker"
 _children: list[subprocess.Popen] = []
 
 
@@ -42,6 +43,14 @@ def start(arguments: Sequence[str], output: IO[bytes], log: IO[bytes]) -> subpro
     return process
 
 
+def started_at(pid: int) -> float | None:
+    """When a process was started; None where it has ended."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
 def process_lives(pid: int | None, created: float | None) -> bool:
     """Whether a process is the one that was started then, and not a zombie or another with its number."""
     if not pid:
@@ -49,5 +58,24 @@ def process_lives(pid: int | None, created: float | None) -> bool:
     try:
         process = psutil.Process(pid)
         return abs(process.create_time() - (created or 0)) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+    except (psutil.Error, ValueError, OverflowError):
         return False
+
+
+def rouse(pid: int | None, created: float | None, silent: bool) -> None:
+    """Let a process hear that it is to stop: wake it if it was suspended; if it hangs and is ours, end it.
+
+    Args:
+        pid, created: of the process.
+        silent: whether it has given no sign of life.
+    """
+    if not process_lives(pid, created):
+        return
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_STOPPED:
+            process.resume()
+        elif silent and WORKER in process.cmdline():  # a notebook or a shell is not ours to end
+            process.kill()
+    except psutil.Error:
+        return

@@ -7,19 +7,27 @@ from typing import TYPE_CHECKING
 from safetensors.numpy import save_file
 
 from pruning.engine.budget import dense_scales
-from pruning.files import whole, write_json, writing
+from pruning.files import whole, writing
 from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
 from pruning.method.statistics import write_statistic
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.iterations import NORMS_FILE, SCORES_FILE, StoredIteration
 from pruning.runs.outcome import Metrics, Results, Sizes, TextMeasure
 from pruning.runs.run import Run
+from pruning.sealed import digests, write_json
 
 if TYPE_CHECKING:
     from pruning.engine.events import Iteration, State
 
+METRICS_FILE = "metrics.json"
 
-def write_iteration(run: Run, iteration: Iteration) -> None:
+
+def write_iteration(run: Run, iteration: Iteration, weights: str = "") -> None:
     """An iteration as a folder, moved into place when it is complete.
+
+    Args:
+        run: that it belongs to.
+        iteration: what it found and did.
+        weights: names the dense model's weights.
 
     Raises:
         RunError: it cannot be written.
@@ -29,13 +37,14 @@ def write_iteration(run: Run, iteration: Iteration) -> None:
         temporary.mkdir()
         iteration.delta.write(temporary)
         if iteration.statistics is not None:
-            save_file({str(s): a for s, a in iteration.scores.items()}, temporary / "scores.safetensors")
+            save_file({str(s): a for s, a in iteration.scores.items()}, temporary / SCORES_FILE)
             norms = {f"{s}.norm": n for s, (n, _) in iteration.norms.items()}
             norms |= {f"{s}.mean_abs": m for s, (_, m) in iteration.norms.items()}
-            save_file(norms, temporary / "norms.safetensors")
+            save_file(norms, temporary / NORMS_FILE)
             for domain, moments in iteration.statistics.moments.items():
                 write_statistic(temporary / f"moments-{domain}.safetensors", moments)
-        write_json(temporary / "metrics.json", metrics(iteration).model_dump())
+        seal = {"files": digests(temporary), "weights": weights}
+        write_json(temporary / METRICS_FILE, metrics(iteration).model_dump() | seal)
 
 
 def metrics(iteration: Iteration) -> Metrics:
@@ -52,7 +61,11 @@ def metrics(iteration: Iteration) -> Metrics:
 
 
 def stored_state(run: Run) -> State | None:
-    """Where an interrupted run goes on: after its last complete iteration."""
+    """Where an interrupted run goes on: after its last complete iteration.
+
+    Raises:
+        DamagedError: what it goes on from is not what was written; see `repair`.
+    """
     from pruning.engine.events import State
 
     iterations = run.iterations()
@@ -86,6 +99,6 @@ def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Re
             name: KnownPair(dense=p.bits_per_byte, pruned=q.bits_per_byte) for name, (p, q) in texts.items()
         },
         tokens={name: p.tokens for name, p in dense.perplexity.items()},
-        iterations=tuple(iteration.metrics for iteration in iterations[1:]),
+        iterations=tuple(it.metrics.model_copy(update={"files": {}}) for it in iterations[1:]),
         seconds=seconds,
     )

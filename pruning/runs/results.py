@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pruning.files import finite
 from pruning.measure.comparison import Accuracy, Pair, TaskRow
 from pruning.measure.significance import quantile
 from pruning.runs.outcome import Results
 from pruning.runs.run import Run
+from pruning.sealed import finite
 from pruning.text.sources import EMBEDDED_DOMAINS
 
 if TYPE_CHECKING:

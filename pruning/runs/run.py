@@ -1,76 +1,48 @@
-"""Runs on disk: create, list, read, cancel, resume, delete. Readable without torch.
-
-    runs/<id>/config.json        the RunConfig and the versions of what ran
-              status.json        state, progress, heartbeat; replaced whole
-              events.jsonl       append-only
-              log.txt            what the worker process printed
-              iteration-NN/      metrics.json, mask, scores, norms, and moments by domain (.safetensors)
-              model/             the pruned checkpoint
-              results.json       what came of it
-
-Files appear whole or not at all: they are written beside and renamed.
-"""
+"""Runs and their processes: where one stands, launch, cancel, resume. Needs no torch."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
-from pruning.config import RunConfig
+from filelock import FileLock, Timeout
+
 from pruning.errors import RunError
-from pruning.files import read_json, read_record, write_json, writing
-from pruning.models.geometry import Geometry
-from pruning.runs.iterations import StoredIteration
-from pruning.runs.outcome import Metrics, Results, Status
-from pruning.runs.processes import process_lives, start
+from pruning.files import writing
+from pruning.runs import log
+from pruning.runs.outcome import Status
+from pruning.runs.processes import WORKER, process_lives, rouse, start, started_at
+from pruning.sealed import write_json
 
+RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+-[0-9a-f]{4}")
 ITERATION = re.compile(r"iteration-(\d{2,3})")
 STALL_SECONDS = 30.0
 ACTIVE = ("queued", "starting", "running", "cancelling")
-
-
-@lru_cache(maxsize=4096)
-def _read_config(path: Path, stamp: int) -> RunConfig:
-    """A run's config; kept, since pages list all runs again and again and reading one takes milliseconds."""
-    return RunConfig.read(path)
+AT_WORK = ("starting", "running", "cancelling", "stalled")
+HANDOVER_SECONDS = 15.0  # a worker waits so long for the process that starts it to let go of the run
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run's folder."""
-
-    path: Path
-
-    @property
-    def id(self) -> str:
-        """Its name in the store."""
-        return self.path.name
-
-    @cached_property
-    def config(self) -> RunConfig:
-        """What it was told to do."""
-        path = self.path / "config.json"
-        return _read_config(path, path.stat().st_mtime_ns if path.exists() else 0)
-
-    def _stored_status(self) -> Status:
-        file = self.path / "status.json"
-        why = "its status.json is broken" if file.exists() else "it has no status"
-        return read_record(file, Status) or Status(state="failed", message=f"{why}: resume it or delete it.")
+class Run(StoredRun):
+    """A run's folder, and the process that works on it."""
 
     def status(self) -> Status:
-        """`status.json`, with the state corrected where its process is gone or silent."""
-        status = self._stored_status()
+        """`status.json`, with the state corrected where its process is gone or silent, or its results are."""
+        status = self.written_status()
+        if status.state == "finished" and (why := self.lacks()):
+            return status.model_copy(update={"state": "damaged", "message": f"{why}: resume it."})
         if status.state not in ACTIVE:
             return status
-        silent = time.time() - status.heartbeat > STALL_SECONDS
+        silent = abs(time.time() - status.heartbeat) > STALL_SECONDS  # a time to come is no sign of life
         if process_lives(status.pid, status.pid_created):
             return status.model_copy(update={"state": "stalled"}) if silent else status
         if status.pid or silent:
+            if (self.path / "cancel").exists():
+                return status.model_copy(update={"state": "cancelled", "message": ""})
             words = self.last_words() or "its process ended without a word."
             return status.model_copy(update={"state": "dead", "message": words})
         return status
@@ -87,88 +59,103 @@ class Run:
     @property
     def worked_on(self) -> bool:
         """Whether a process has it in hand."""
-        status = self._stored_status()
+        status = self.written_status()
         return status.state in ACTIVE and process_lives(status.pid, status.pid_created)
 
-    def last_words(self, characters: int = 2000) -> str:
-        """The end of what the worker printed."""
-        try:
-            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-        return text[-characters:].strip()
-
-    def results(self) -> Results | None:
-        """`results.json`; None until the run is finished."""
-        return read_record(self.path / "results.json", Results)
-
     @property
-    def checkpoint(self) -> Path:
-        """The folder of its pruned model.
+    def resumable(self) -> bool:
+        """Whether there is something left to do, and nobody at it."""
+        return self.status().state not in (*ACTIVE, "stalled", "finished")
+
+    @contextlib.contextmanager
+    def held(self, seconds: float = 0.0) -> Iterator[None]:
+        """The run in the hands of this process alone.
+
+        Args:
+            seconds: how long to wait for another process to let go of it.
 
         Raises:
-            RunError: it has none.
+            RunError: another process holds it, or nothing can be written there.
         """
-        folder = self.path / "model"
-        if not folder.is_dir():
-            raise RunError(f"run {self.id!r} kept no model: it is unfinished, or was told not to save it.")
-        return folder
-
-    def events(self) -> list[dict[str, Any]]:
-        """The events so far."""
+        lock = FileLock(self.path / ".lock")
+        with writing(self.path):
+            try:
+                lock.acquire(timeout=seconds)
+            except Timeout:
+                raise RunError(f"run {self.id!r} is being worked on: cancel it first, or wait.") from None
         try:
-            lines = (self.path / "events.jsonl").read_text(encoding="utf-8").splitlines()
-        except OSError:
-            return []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+            yield
+        finally:
+            lock.release()
 
-    @property
-    def geometry(self) -> Geometry | None:
-        """Of the dense model; None until the model was loaded once."""
-        data = read_json(self.path / "geometry.json")
-        return Geometry.from_dict(data) if data else None
-
-    def iterations(self) -> list[StoredIteration]:
-        """The complete iterations in order, the dense model first."""
-        shape = self.geometry
-        if shape is None:
-            return []
+    def ahead(self) -> list[Run]:
+        """Runs on the same device that come first: those at work, and those that have waited longer."""
+        mine = self.status()
+        turn, device = (mine.created, self.id), self.device(mine)
         found = []
-        for folder in self.path.iterdir():
-            if (match := ITERATION.fullmatch(folder.name)) and (
-                metrics := read_record(folder / "metrics.json", Metrics)
-            ):
-                found.append(StoredIteration(int(match[1]), folder, metrics, shape))
-        return sorted(found, key=lambda iteration: iteration.number)
+        for other in runs_in(self.path.parent):
+            status = other.status()
+            same = {device, theirs := other.device(status)}
+            if other.id == self.id or (len(same) > 1 and "auto" not in (device, theirs)):
+                continue
+            waiting = status.state == "queued" and (status.created, other.id) < turn
+            if status.state in AT_WORK or waiting:
+                found.append(other)
+        return found
 
     def cancel(self) -> None:
-        """Ask its process to stop; it does within seconds and leaves a run that can be resumed."""
-        if self.active:
-            with writing(self.path):
-                (self.path / "cancel").touch()
+        """Ask its process to stop; it does within seconds and leaves a run that can be resumed.
+
+        A process that was suspended (Ctrl-Z, SIGSTOP) is woken to hear it; a worker that hangs is ended.
+        """
+        status = self.status()
+        if status.state not in (*ACTIVE, "stalled"):
+            return
+        with writing(self.path):
+            (self.path / "cancel").touch()
+        rouse(status.pid, status.pid_created, silent=status.state == "stalled")
 
     def check_startable(self) -> None:
         """Clear the way for a worker.
 
         Raises:
-            RunError: a process is at work on it already, or it has finished.
+            RunError: a process is at work on it already, or it has finished and all of it is whole.
         """
-        status = self.status()
-        if status.state == "finished":
-            raise RunError(f"run {self.id!r} has finished: start another from its config.")
         if self.worked_on:
             raise RunError(f"run {self.id!r} is being worked on: cancel it first, or wait.")
-        (self.path / "cancel").unlink(missing_ok=True)
+        if self.status().state == "finished" and not self.damage():
+            raise RunError(f"run {self.id!r} has finished: start another from its config.")
+        assert self.config
+        with writing(self.path):
+            (self.path / "cancel").unlink(missing_ok=True)
 
     def launch(self) -> None:
-        """Start a worker process on it; one that was interrupted goes on after its last complete iteration.
+        """Start a worker process on it; one that was interrupted goes on after its last whole iteration.
 
         Raises:
             RunError: a process is at work on it already, or it has finished.
         """
-        self.check_startable()
-        now = time.time()
-        known = {"device": self.status().device}
-        write_json(self.path / "status.json", {"state": "queued", "heartbeat": now, "created": now, **known})
-        with writing(self.path), (self.path / "log.txt").open("ab") as log:
-            start(["pruning.runs.worker", str(self.path.resolve())], log, log)
+        with self.held():
+            self.check_startable()
+            now = time.time()
+            fields = {"state": "queued", "heartbeat": now, "created": now, "device": self.status().device}
+            write_json(self.path / "status.json", fields)
+            ahead = [run.id for run in self.ahead()]
+            with writing(self.path), (self.path / "log.txt").open("ab") as output:
+                worker = start([WORKER, str(self.path.resolve())], output, output)
+            fields |= {"ahead": len(ahead), "waiting_for": ahead, "pid": worker.pid}
+            write_json(self.path / "status.json", fields | {"pid_created": started_at(worker.pid)})
+        log.log_store(self.path.parent, "launched", run=self.id, worker=worker.pid, waiting_for=ahead)
+
+
+def runs_in(root: Path) -> list[Run]:
+    """The runs of a folder that can be read, in no order."""
+    return [run for run in folders_in(root) if not run.problem]
+
+
+def folders_in(root: Path) -> list[Run]:
+    """What is named as a run in a folder, whether or not it can be read."""
+    try:
+        return [Run(path) for path in root.iterdir() if RUN_ID.fullmatch(path.name) and path.is_dir()]
+    except OSError:  # there is none yet, or it cannot be read
+        return []

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from pruning.errors import PruningError
-from pruning.files import read_json, write_json
 from pruning.runs.run import Run
-
-if TYPE_CHECKING:
-    from pruning.engine.events import Event
-
+from pruning.sealed import write_json
 
 CANCEL_GRACE_SECONDS = 8.0
 
@@ -26,8 +22,9 @@ class Reporter:
     def __init__(self, run: Run, exits: bool) -> None:
         self.run, self.exits = run, exits
         process = psutil.Process()
-        self.fields: dict[str, Any] = read_json(run.path / "status.json") | {
+        self.fields: dict[str, Any] = run.status().model_dump(exclude_defaults=True) | {
             "state": "queued",
+            "message": "",
             "pid": process.pid,
             "pid_created": process.create_time(),
         }
@@ -50,11 +47,12 @@ class Reporter:
         with self._lock:
             self.fields |= fields
 
-    def write(self, **fields: Any) -> None:
-        """Change fields and write them at once."""
+    def write(self, durable: bool = True, **fields: Any) -> None:
+        """Change fields and write them at once; a beat need not outlive a power cut."""
         with self._lock:
             self.fields |= fields
-            write_json(self.run.path / "status.json", {**self.fields, "heartbeat": time.time()})
+            now = {**self.fields, "heartbeat": time.time()}
+            write_json(self.run.path / "status.json", now, durable)
 
     def _beat(self) -> None:
         asked_at = None
@@ -66,54 +64,9 @@ class Reporter:
                     if self.fields["state"] in ("queued", "starting", "running"):
                         self.fields["state"] = "cancelling"
             try:
-                self.write()
+                self.write(durable=False)
             except PruningError:
                 continue  # a full disk stops the run where it matters
             if self.exits and asked_at and time.monotonic() - asked_at > CANCEL_GRACE_SECONDS:
                 self.write(state="cancelled", finished=time.time())
                 os._exit(0)  # complete iterations are on disk; whatever is computing cannot be asked to stop
-
-
-class Meter:
-    """Turns the engine's progress into fields of the status."""
-
-    def __init__(self, run: Run, status: Reporter, iteration: int) -> None:
-        self.run, self.status, self.iteration = run, status, iteration
-        self.layers, self.stage, self.began = 1, "", time.monotonic()
-
-    def __call__(self, event: Event) -> None:
-        """Take note of an event."""
-        from pruning.engine.events import Iteration, Started
-        from pruning.progress import Progress
-
-        if isinstance(event, Started):
-            self.layers = len(event.geometry.layers)
-        elif isinstance(event, Iteration):
-            self.iteration, self.stage = event.number, ""
-        elif isinstance(event, Progress):
-            if event.stage != self.stage:
-                self.stage, self.began = event.stage, time.monotonic()
-            elapsed = max(time.monotonic() - self.began, 1e-6)
-            asking = event.stage == "zero-shot"
-            # calibration counts every token once a layer
-            done = event.done / (self.layers if event.stage == "calibrate" else 1)
-            self.status.note(
-                stage=event.stage,
-                detail=event.detail,
-                done=event.done,
-                total=event.total,
-                current=min(self.iteration + 1, self.run.config.iterations),
-                per_second=done / elapsed,
-                unit="tasks" if asking else "tokens",
-                eta=None if asking else _eta(self.run, self.iteration, event.done / event.total, event.stage),
-            )
-
-
-def _eta(run: Run, complete: int, share: float, stage: str) -> float | None:
-    """Seconds left, from the mean of the iterations that are done; None before the first."""
-    seconds = [it.metrics.seconds for it in run.iterations() if it.number > 0]
-    if not seconds:
-        return None
-    mean = sum(seconds) / len(seconds)
-    within = share / 2 if stage == "calibrate" else 0.5 + share / 2
-    return max(0.0, mean * (run.config.iterations - complete - within))

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 import secrets
-import shutil
 import time
 from pathlib import Path
 
 from pruning.config import RunConfig
-from pruning.errors import PruningError, RunError
-from pruning.files import write_json, writing
+from pruning.errors import RunError
+from pruning.files import remove, whole, writing
 from pruning.paths import default_root
-from pruning.runs.run import Run
+from pruning.runs.log import log, log_store
+from pruning.runs.run import RUN_ID, Run, folders_in, runs_in
+from pruning.sealed import sealed, write_json
 from pruning.versions import versions
 
-RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+-[0-9a-f]{4}")
+__all__ = ["RUN_ID", "RunStore"]
 
 
 class RunStore:
@@ -32,29 +31,27 @@ class RunStore:
             RunError: the folder cannot be written.
         """
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.method}-{secrets.token_hex(2)}"
-        path = self.root / name
+        path, now = self.root / name, time.time()
+        told = {"config": config.model_dump(mode="json"), "versions": versions()}
         with writing(self.root):
-            path.mkdir(parents=True)
-        try:
-            write_json(
-                path / "config.json", {"config": config.model_dump(mode="json"), "versions": versions()}
-            )
-            write_json(
-                path / "status.json", {"state": "queued", "heartbeat": time.time(), "created": time.time()}
-            )
-        except PruningError:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
+            self.root.mkdir(parents=True, exist_ok=True)
+            with whole(path) as temporary:
+                temporary.mkdir()
+                write_json(temporary / "config.json", told)
+                log(temporary, "created", config=sealed(told))  # from which `repair` restores it
+                write_json(temporary / "status.json", {"state": "queued", "heartbeat": now, "created": now})
+        log_store(self.root, "created", run=name)
         return Run(path)
 
     def get(self, run_id: str) -> Run:
-        """A run by its id, or by a beginning that fits only one.
+        """A run by its id, or by a beginning that fits only one; one that is broken as well.
 
         Raises:
             RunError: there is none, or more than one.
         """
-        found = [run for run in self.all() if run.id == run_id] or [
-            run for run in self.all() if run_id and run.id.startswith(run_id)
+        runs = folders_in(self.root)
+        found = [run for run in runs if run.id == run_id] or [
+            run for run in runs if run_id and run.id.startswith(run_id)
         ]
         if len(found) == 1:
             return found[0]
@@ -64,46 +61,41 @@ class RunStore:
 
     def all(self) -> list[Run]:
         """All runs that can be read, the newest first."""
-        found = []
-        for path in self._folders():
-            # one that is broken must not take the others with it, and one may be deleted at this moment
-            with contextlib.suppress(PruningError, OSError):
-                run, stamp = Run(path), (path / "config.json").stat().st_mtime_ns
-                assert run.config
-                found.append((path.name[:15], stamp, run))
-        return [run for *_, run in sorted(found, key=lambda entry: entry[:2], reverse=True)]
+        return sorted(runs_in(self.root), key=_age, reverse=True)
+
+    def broken(self) -> dict[str, str]:
+        """Runs that cannot be read, and why, by id."""
+        found = ((run.id, run.problem) for run in folders_in(self.root))
+        return {name: why for name, why in sorted(found, reverse=True) if why}
 
     def unreadable(self) -> list[str]:
-        """Names of runs whose config is broken."""
-        readable = {run.id for run in self.all()}
-        return [path.name for path in self._folders() if path.name not in readable]
-
-    def _folders(self) -> list[Path]:
-        folders = self.root.iterdir() if self.root.is_dir() else ()
-        return [path for path in folders if RUN_ID.fullmatch(path.name) and (path / "config.json").exists()]
+        """Ids of runs that cannot be read."""
+        return list(self.broken())
 
     def delete(self, run_id: str) -> None:
-        """Remove a run's folder.
+        """Remove a run's folder; whoever reads it at this moment finds all of it or nothing.
 
         Raises:
             RunError: there is no such run, or a process is at work on it.
         """
         run = self.get(run_id)
-        if run.worked_on:
-            raise RunError(f"run {run.id!r} is being worked on: cancel it before deleting it.")
-        with writing(run.path):
-            shutil.rmtree(run.path)
+        if run.path.is_symlink():
+            with writing(run.path):
+                run.path.unlink()
+            return
+        with run.held(), writing(run.path):
+            if run.worked_on:
+                raise RunError(f"run {run.id!r} is being worked on: cancel it before deleting it.")
+            remove(run.path)
+        log_store(self.root, "deleted", run=run.id)
 
     def ahead_of(self, run: Run) -> list[Run]:
         """Runs on the same device that come first: those at work, and those that have waited longer."""
-        mine = run.status()
-        turn = mine.created, run.id
-        ahead = []
-        for other in self.all():
-            status = other.status()
-            if other.id == run.id or other.device(status) != run.device(mine):
-                continue
-            waiting = status.state == "queued" and (status.created, other.id) < turn
-            if status.state in ("starting", "running", "cancelling", "stalled") or waiting:
-                ahead.append(other)
-        return ahead
+        return run.ahead()
+
+
+def _age(run: Run) -> tuple[str, int]:
+    try:
+        return run.id[:15], (run.path / "config.json").stat().st_mtime_ns
+    except OSError:  # deleted at this moment
+        return run.id[:15], 0

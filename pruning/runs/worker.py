@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sys
 import time
@@ -19,17 +18,20 @@ from filelock import FileLock, Timeout
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError, RunError
-from pruning.files import finite, write_json, writing
 from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
 from pruning.progress import drain
 from pruning.runs.create import create
+from pruning.runs.log import log
+from pruning.runs.meter import Meter
 from pruning.runs.outcome import Results
 from pruning.runs.records import metrics, stored_state, summarise, write_iteration
+from pruning.runs.repair import repair
 from pruning.runs.result import Result
-from pruning.runs.run import Run
-from pruning.runs.status import Meter, Reporter
+from pruning.runs.run import HANDOVER_SECONDS, Run
+from pruning.runs.status import Reporter
 from pruning.runs.store import RunStore
+from pruning.sealed import write_json
 
 if TYPE_CHECKING:
     from pruning.engine.events import Event
@@ -54,22 +56,29 @@ def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bo
         Cancelled: it was asked to stop; it can be resumed.
         PruningError: what a person can put right; the run is marked as failed with the same sentence.
     """
-    with Reporter(run, exits) as status:
+    with run.held(HANDOVER_SECONDS), Reporter(run, exits) as status:
+
+        def ended(state: str, message: str) -> None:
+            with contextlib.suppress(PruningError):  # a full disk must not hide why
+                status.write(state=state, finished=time.time(), message=message)
+                log(run.path, state, message=message)
+
         try:
+            for words in repair(run):
+                print(f"{run.id}: {words}", file=sys.stderr)  # noqa: T201 - said, not only logged
             with _device(run, status):
                 return _drive(run, status, on_event)
         except (Cancelled, KeyboardInterrupt):
-            status.write(state="cancelled", finished=time.time(), message="")
+            ended("cancelled", "")
             raise
         except PruningError as error:
-            status.write(state="failed", finished=time.time(), message=str(error))
+            ended("failed", str(error))
             raise
         except BaseException as error:
-            if problem := out_of_memory(error):
-                status.write(state="failed", finished=time.time(), message=problem)
+            problem = out_of_memory(error)
+            ended("failed", problem or f"{type(error).__name__}: {error}")
+            if problem:
                 raise RunError(problem) from error
-            words = f"{type(error).__name__}: {error}"
-            status.write(state="failed", finished=time.time(), message=words)
             raise
 
 
@@ -95,22 +104,32 @@ def _device_name(config: RunConfig) -> str:
 @contextlib.contextmanager
 def _device(run: Run, status: Reporter) -> Iterator[None]:
     """One run at a time on a device: wait for those ahead, then hold the device's lock."""
-    store = RunStore(run.path.parent)
-    device = _device_name(run.config)
-    status.write(device=device)
-    lock = FileLock(store.root / f".{device.replace(':', '-')}.lock")
-    while not lock.is_locked:
+    said: list[str] | None = None
+    device = ""
+    lock = None
+    while lock is None or not lock.is_locked:
         if status.cancelled.is_set():
             raise Cancelled
-        ahead = store.ahead_of(run)
-        status.note(ahead=len(ahead))
+        ahead = [other.id for other in run.ahead()]
+        if ahead != said:
+            status.write(ahead=len(ahead), waiting_for=ahead)
+            if ahead:
+                words = f"{run.id} waits for {', '.join(ahead)} on the same device"
+                print(words, file=sys.stderr)  # noqa: T201 - the terminal, or the log of the worker
+                log(run.path, "waiting", waiting_for=ahead)
+            said = ahead
+        if lock is None:  # after the first word, since finding the device takes torch and seconds
+            device = _device_name(run.config)
+            status.write(device=device)
+            lock = FileLock(run.path.parent / f".{device.replace(':', '-')}.lock")
+            continue
         with contextlib.suppress(Timeout):
             if not ahead:
                 lock.acquire(timeout=0)
                 continue
         time.sleep(0.3)
     try:
-        status.write(state="starting", started=time.time(), ahead=0)
+        status.write(state="starting", started=time.time(), ahead=0, waiting_for=[])
         yield
     finally:
         lock.release()
@@ -127,7 +146,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
     config = run.config
     state = stored_state(run)
     earlier = sum(iteration.metrics.seconds for iteration in run.iterations())
-    _log(run, "started", resumed_after=state.number if state else None)
+    log(run.path, "started", resumed_after=state.number if state else None)
     meter = Meter(run, status, state.number if state else -1)
 
     def show(event: Event) -> None:
@@ -143,6 +162,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
     # the dense model answers before it is cut: it is not read again, and a mistake in the tasks shows at once
     dense = _answers(loaded, Delta.of(loaded.model), config, show) if config.tasks else {}
     finished: Finished | None = None
+    _check_weights(run, loaded.fingerprint)
     events = prune_loaded(loaded, config, state)
     try:
         for event in events:
@@ -152,8 +172,10 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
                 write_json(run.path / "geometry.json", event.geometry.to_dict())
                 write_json(run.path / "sources.json", event.sources)
             elif isinstance(event, Iteration):
-                write_iteration(run, event)
-                _log(run, "iteration", **metrics(event).model_dump(exclude={"layers"}))
+                write_iteration(run, event, loaded.fingerprint)
+                log(
+                    run.path, "iteration", **metrics(event).model_dump(exclude={"layers", "files", "weights"})
+                )
                 status.write(iteration=event.number)
             elif isinstance(event, Finished):
                 finished = event
@@ -186,7 +208,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         found = summary().model_copy(update={"zero_shot": answers})
         write_json(run.path / "results.json", found.model_dump())
     status.write(state="finished", finished=time.time(), seconds=found.seconds, eta=0)
-    _log(run, "finished", seconds=found.seconds)
+    log(run.path, "finished", seconds=found.seconds)
     return Result(run, finished.loaded, finished.delta, found)
 
 
@@ -203,9 +225,18 @@ def _answers(
     return drain(asking, show)
 
 
-def _log(run: Run, event: str, **fields: Any) -> None:
-    with writing(run.path), (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(finite({"event": event, "time": time.time(), **fields})) + "\n")
+def _check_weights(run: Run, fingerprint: str) -> None:
+    """Whether a run goes on with the weights that it began with.
+
+    Raises:
+        RunError: the model has changed since.
+    """
+    begun = {iteration.metrics.weights for iteration in run.iterations()} - {""}
+    if begun - {fingerprint}:
+        raise RunError(
+            f"the model {run.config.model!r} is no longer the one that run {run.id!r} began with: give its "
+            "weights back, or start another run."
+        )
 
 
 def prune(

@@ -320,8 +320,8 @@ def test_locking_and_lifting_a_lock_change_no_share(monkeypatch):
 
 def test_the_choices_of_a_run_can_be_taken(monkeypatch, tmp_path):
     from pruning import RunConfig
-    from pruning.files import write_json
     from pruning.runs.store import RunStore
+    from pruning.sealed import write_json
 
     options = {"method": "wanda_sp", "ratio": 0.3, "mixture": {"code": 3, "math": 1}, "round_to": 8}
     run = RunStore().create(RunConfig.create(**options, keep=("0.attn",)))
@@ -375,8 +375,8 @@ def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(mo
 
 def make_run(state, tmp=None, **status):
     from pruning import RunConfig
-    from pruning.files import write_json
     from pruning.runs.store import RunStore
+    from pruning.sealed import write_json
 
     run = RunStore().create(RunConfig.create())
     write_json(run.path / "status.json", {"state": state, "created": time.time(), **status})
@@ -525,8 +525,8 @@ def test_experiments_are_read_and_their_axes_chosen(app):
 
 def test_a_failed_run_says_why_and_can_be_resumed(monkeypatch, tmp_path):
     from pruning import RunConfig
-    from pruning.files import write_json
     from pruning.runs.store import RunStore
+    from pruning.sealed import write_json
 
     monkeypatch.chdir(ROOT)
     run = RunStore().create(RunConfig.create())
@@ -590,9 +590,9 @@ def test_a_model_that_is_not_there_is_a_sentence(app):
 def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_file):
     from pruning import RunConfig
     from pruning.engine.events import Iteration
-    from pruning.files import write_json
     from pruning.runs.store import RunStore
     from pruning.runs.worker import Cancelled, execute
+    from pruning.sealed import write_json
 
     options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
     options |= {"samples": 3, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "iterations": 4}

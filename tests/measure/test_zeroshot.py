@@ -12,7 +12,6 @@ from huggingface_hub.utils._hf_uris import parse_hf_uri
 from scipy import stats
 
 from pruning.errors import ConfigError
-from pruning.files import finite
 from pruning.measure.comparison import ZeroShot
 from pruning.measure.significance import average_delta, paired_delta, standard_error
 from pruning.measure.tasks import LOCAL_TASKS, _harness, expand, leaves, load_task, local_file, task_manager
@@ -20,6 +19,7 @@ from pruning.measure.zeroshot import TaskResult, compare, zero_shot
 from pruning.models.loading import load
 from pruning.paths import ASSETS
 from pruning.progress import drain
+from pruning.sealed import finite
 from tests.conftest import needs_demo
 
 BENCHMARKS = (

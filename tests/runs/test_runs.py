@@ -10,7 +10,7 @@ import pytest
 
 from pruning import PruningError, RunConfig, prune
 from pruning.errors import ConfigError, ModelError, RunError
-from pruning.runs import run as runs
+from pruning import sealed
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.runs.worker import Cancelled, execute
@@ -287,7 +287,7 @@ def test_the_seconds_of_a_resumed_run_include_the_first_part(options):
         execute(run, on_event=stop)
     metrics = [run.path / f"iteration-{n:02d}" / "metrics.json" for n in (0, 1, 2)]
     for file in metrics:
-        runs.write_json(file, {**runs.read_json(file), "seconds": 100.0})
+        sealed.write_json(file, {**sealed.read_json(file), "seconds": 100.0})
     assert execute(run).summary.seconds > 300
 
 
@@ -447,7 +447,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_files(options, monkeypatch
 
 def test_status_files_are_replaced_whole(tmp_path):
     path = tmp_path / "status.json"
-    runs.write_json(path, {"value": float("inf"), "list": [1, float("nan")]})
-    assert runs.read_json(path) == {"value": None, "list": [1, None]}
+    sealed.write_json(path, {"value": float("inf"), "list": [1, float("nan")]})
+    assert sealed.read_json(path) == {"value": None, "list": [1, None]}
     path.write_text("{")
-    assert runs.read_json(path) == {}
+    assert sealed.read_json(path) == {}

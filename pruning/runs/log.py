@@ -1,0 +1,64 @@
+"""Structured logs, one JSON object a line: `events.jsonl` of a run, `log.jsonl` of a store."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pruning.files import quietly, writing
+from pruning.sealed import finite
+
+RUN_LOG, STORE_LOG = "events.jsonl", "log.jsonl"
+STORE_LOG_BYTES = 5_000_000  # then it begins anew; the one before is kept
+
+
+def log(folder: Path, event: str, **fields: Any) -> None:
+    """Append an event to a run's log.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with writing(folder):
+        _append(folder / RUN_LOG, {"event": event, "time": time.time(), **fields})
+
+
+def log_store(root: Path, event: str, **fields: Any) -> None:
+    """Append an event to a store's log; a log that cannot be written stops nothing."""
+    file = root / STORE_LOG
+    with quietly():
+        if file.exists() and file.stat().st_size > STORE_LOG_BYTES:
+            file.replace(file.with_suffix(".old.jsonl"))
+        _append(file, {"event": event, "time": time.time(), "pid": os.getpid(), **fields})
+
+
+def _append(file: Path, line: dict[str, Any]) -> None:
+    with file.open("a", encoding="utf-8") as stream:
+        if stream.tell() and not _ends_whole(file):  # a killed process left half a line
+            stream.write("\n")
+        stream.write(json.dumps(finite(line)) + "\n")
+
+
+def _ends_whole(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    """The events of a log; lines that are none are left out."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            found.append(event)
+    return found

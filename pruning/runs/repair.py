@@ -1,0 +1,121 @@
+"""Back to the last whole state of a run: what is damaged is restored, or removed so that it is redone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from pruning.errors import DamagedError, ModelError, PruningError, RunError
+from pruning.files import remove, sweep, writing
+from pruning.models.folder import check_files, describe
+from pruning.runs import log
+from pruning.runs.outcome import Results, StoredConfig, StoredGeometry
+from pruning.runs.run import Run
+from pruning.sealed import damaged, read_json, read_record, unsealed, write_json
+
+
+def repair(run: Run) -> list[str]:
+    """Restore what a run has written, or remove it so that a resumed run computes it again.
+
+    The caller holds the run (`Run.held`). Files that cannot be read, say of a disk that fails, are left alone.
+
+    Returns:
+        What was found and done, in sentences; empty where all is whole.
+
+    Raises:
+        RunError: a file cannot be read or written, or the config is lost.
+    """
+    sweep(run.path)
+    done = [*_config(run), *_geometry(run), *_iterations(run), *_outcome(run)]
+    for words in done:
+        log.log(run.path, "repaired", what=words)
+    status = run.status()
+    if done and status.state == "finished" and run.damage():
+        lost = {"state": "failed", "message": "what was damaged is to be computed again: resume it."}
+        write_json(run.path / "status.json", status.model_dump() | lost)
+    return done
+
+
+def _config(run: Run) -> Iterator[str]:
+    path = run.path / "config.json"
+    try:
+        assert run.config
+    except DamagedError as error:
+        for where, content in _copies(run):
+            with contextlib.suppress(PruningError):
+                stored = StoredConfig.model_validate(content)
+                write_json(path, stored.model_dump())
+                assert Run(run.path).config
+                run.__dict__.pop("config", None)
+                yield f"config.json was damaged; it is restored from {where}."
+                return
+        raise RunError(f"{str(error).rstrip('.')}, and no copy of it is left: delete the run.") from None
+
+
+def _copies(run: Run) -> Iterator[tuple[str, dict]]:
+    """Where else the options of a run stand."""
+    for event in run.events():
+        if event["event"] == "created" and isinstance(event.get("config"), dict):
+            with contextlib.suppress(RunError):
+                yield log.RUN_LOG, unsealed(event["config"], run.path / log.RUN_LOG, trusting=False)
+    for name in ("results.json", "model/pruning.json"):
+        with contextlib.suppress(RunError):
+            content = read_json(run.path / name, trusting=False)
+            if content and isinstance(content.get("config"), dict):
+                yield name, {"config": content["config"], "versions": content.get("versions", {})}
+
+
+def _geometry(run: Run) -> Iterator[str]:
+    path = run.path / "geometry.json"
+    try:
+        if read_record(path, StoredGeometry) or not run.iteration_folders():
+            return
+    except DamagedError:
+        pass
+    write_json(path, describe(run.config.model).geometry.to_dict())
+    yield "geometry.json was damaged or gone; it is written anew from the model."
+
+
+def _iterations(run: Run) -> Iterator[str]:
+    whole = 0
+    for iteration in run.iterations():
+        try:
+            iteration.check()
+        except DamagedError as error:
+            yield str(error)
+            break
+        whole += 1
+    else:
+        if len(run.iteration_folders()) > whole:
+            yield f"Iteration {whole} is damaged or gone."
+    again = {number: folder for number, folder in run.iteration_folders().items() if number >= whole}
+    for folder in again.values():
+        with writing(folder):
+            remove(folder)
+    if again:
+        last = f"iteration {whole - 1} is the last whole one" if whole else "no iteration is whole"
+        yield f"Iterations {min(again)} to {max(again)} are to be computed again: {last}."
+
+
+def _outcome(run: Run) -> Iterator[str]:
+    """Results and checkpoint, which follow from the iterations."""
+    for name in ("results.json", "status.json", "sources.json"):
+        try:
+            if name == "results.json":
+                read_record(run.path / name, Results)
+            else:
+                read_json(run.path / name)
+        except DamagedError as error:
+            with writing(run.path):
+                remove(run.path / name)
+            yield str(error)
+    if not (model := run.path / "model").exists():
+        return
+    try:
+        if read_json(model / "pruning.json") is None:
+            raise damaged(model / "pruning.json", "it is gone")
+        check_files(model)
+    except (DamagedError, ModelError) as error:
+        with writing(model):
+            remove(model)
+        yield f"The checkpoint is to be written again: {error}"

@@ -1,0 +1,227 @@
+"""Files with checksums: the one place that writes and verifies them, so that nothing damaged is believed.
+
+A JSON record carries the checksum of its own content under `checksum`. Other files are named, with the
+checksums of their bytes, by the record that belongs to them. Statistics in the cache carry theirs among the
+metadata of the safetensors file (`method/statistics.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from pydantic import ValidationError
+
+from pruning.errors import DamagedError, RunError
+from pruning.files import quietly, whole, writing
+from pruning.paths import cache_folder
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from pydantic import BaseModel
+
+    T = TypeVar("T", bound=DataclassInstance)
+
+SEAL = "checksum"
+# The results of a run with the longest task lists take under 1 MB; a foreign file must not fill the memory.
+RECORD_BYTES = 32_000_000
+M = TypeVar("M", bound="BaseModel")
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+# --- JSON records ------------------------------------------------------------------------------------------
+
+
+def finite(content: Any) -> Any:
+    """JSON content with null for infinities and NaN, which JSON does not know."""
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    if isinstance(content, float) and not np.isfinite(content):
+        return None
+    return content
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    plain = {key: value for key, value in content.items() if key != SEAL}
+    return _hash(json.dumps(plain, sort_keys=True).encode())
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with the checksum of its content."""
+    plain = json.loads(json.dumps(content))
+    return {**plain, SEAL: _checksum(plain)}
+
+
+def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> None:
+    """Replace a JSON record as a whole.
+
+    Args:
+        path: the file.
+        content: a JSON object; infinities and NaN become null.
+        durable: see `files.whole`.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    with writing(path), whole(path, durable) as temporary:
+        temporary.write_text(json.dumps(sealed(finite(content)), indent=1), encoding="utf-8")
+
+
+def read_json(path: Path, trusting: bool = True) -> dict[str, Any] | None:
+    """The content of a JSON record; None where there is no such file.
+
+    Args:
+        path: the file.
+        trusting: whether to take a record without a checksum: an earlier version's, or a person's.
+
+    Raises:
+        DamagedError: it is no JSON object, or not the one that was written.
+        RunError: it cannot be read.
+    """
+    try:
+        # without O_NONBLOCK a pipe would hold the reader up
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+    with os.fdopen(handle, "rb") as stream:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
+            raise damaged(path, "it is no file")
+        if about.st_size > RECORD_BYTES:
+            raise damaged(path, f"it has {about.st_size:,} bytes")
+        text = stream.read(RECORD_BYTES)
+    try:
+        content = json.loads(text)
+        if b"\\u" in text:
+            json.dumps(content, ensure_ascii=False).encode()  # half a character cannot be shown
+    except (ValueError, RecursionError):
+        raise damaged(path, "it is empty" if not text.strip() else "it is not JSON") from None
+    if not isinstance(content, dict):
+        raise damaged(path, "it is no JSON object")
+    return unsealed(content, path, trusting)
+
+
+def unsealed(content: dict[str, Any], path: Path, trusting: bool = True) -> dict[str, Any]:
+    """What `sealed` was given; see `read_json`."""
+    seal = content.pop(SEAL, None)
+    if seal is None and trusting:
+        return content
+    try:
+        right = seal == _checksum(content)
+    except (ValueError, RecursionError):  # numbers of thousands of digits
+        right = False
+    if not right:
+        raise damaged(path, "its checksum does not fit")
+    return content
+
+
+def read_record(path: Path, kind: type[M]) -> M | None:
+    """A JSON record as a pydantic model; None where there is no such file.
+
+    Raises:
+        DamagedError: it is none of that kind, or not the one that was written.
+        RunError: it cannot be read.
+    """
+    content = read_json(path)
+    if content is None:
+        return None
+    try:
+        return kind.model_validate(content)
+    except (ValidationError, ArithmeticError, RecursionError) as error:
+        where = ""
+        if isinstance(error, ValidationError):
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])[:60]
+        raise damaged(path, f"{where!r} is missing or wrong" if where else "its content is wrong") from None
+
+
+def damaged(path: Path, why: str) -> DamagedError:
+    """The error for a file that is not what was written."""
+    return DamagedError(f"{str(path)!r} is damaged ({why}).")
+
+
+# --- other files -------------------------------------------------------------------------------------------
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The checksum of every file in a folder and below, by its path within it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): _digest(file) for file in files}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _seen(file: Path, _stamp: tuple[int, ...]) -> str:
+    return _digest(file)
+
+
+def verify(file: Path, expected: str | None) -> None:
+    """Compare a file with its checksum; read once in a process, for as long as it does not change.
+
+    Args:
+        file: to be compared.
+        expected: its checksum; None for a file that no record names.
+
+    Raises:
+        DamagedError: it is gone, or not what was written.
+        RunError: it cannot be read.
+    """
+    try:
+        about = file.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise damaged(file, "it is no file")
+        found = _seen(file, (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedError(f"{str(file)!r} is gone.") from None
+    except OSError as error:
+        raise RunError(f"{str(file)!r} cannot be read: {error.strerror}.") from None
+    if found != expected:
+        raise damaged(file, "its checksum does not fit")
+
+
+# --- results kept by what they depend on -------------------------------------------------------------------
+
+
+def kept_for(kind: str, files: Iterable[Path]) -> Path:
+    """Where what was found out about some files is kept; another place as soon as one of them changes.
+
+    A file cannot be changed without a new time of change in the file system, so its bytes need not be read.
+    """
+    stats = [(str(file.resolve()), file.stat()) for file in files]
+    stamp = repr([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats])
+    return cache_folder() / kind / f"{_hash(stamp.encode())}.json"
+
+
+def read_cached(file: Path, kind: type[T]) -> T | None:
+    """What was kept in a file; None where there is nothing, or what is there was not written so."""
+    try:
+        content = read_json(file, trusting=False)
+        return None if content is None else kind(**content)
+    except (RunError, TypeError):
+        return None
+
+
+def write_cached(file: Path, result: DataclassInstance) -> None:
+    """Keep a dataclass of plain values; a cache that cannot be written costs time, not the run."""
+    with quietly():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file, durable=False) as temporary:
+            temporary.write_text(json.dumps(sealed(asdict(result))), encoding="utf-8")
