@@ -181,6 +181,8 @@ def read_record(path: Path) -> dict[str, Any]:
         Geometry.from_dict(record["geometry"])
         if not all(isinstance(value, bool) for value in record["biased"].values()):
             raise ValueError
+        if not all(isinstance(value, str) for value in record.get("files", {}).values()):
+            raise ValueError
         if not isinstance(record.get("config", {}), dict) or not isinstance(record.get("base", ""), str):
             raise ValueError
     except (RunError, ValueError, KeyError, TypeError, AttributeError):
@@ -194,17 +196,15 @@ def check_files(path: Path) -> None:
     """Compare the files of a checkpoint with the checksums in its record, where it names any.
 
     Raises:
-        ModelError: the record is broken.
-        DamagedError: one of the files is not what was written, or gone.
+        ModelError: the record is broken, or one of the files is not what was written, or gone.
     """
-    named = read_record(path).get("files", {})
     try:
-        for name, checksum in named.items():
+        for name, checksum in read_record(path).get("files", {}).items():
             verify(path / name, checksum)
     except DamagedError as error:
-        raise DamagedError(
-            f"{str(error).rstrip('.')}: 'runs repair' makes the checkpoint of a run anew; an export is to be "
-            f"made again. To use it all the same, take 'files' and 'checksum' out of its {PRUNING_FILE}."
+        raise ModelError(
+            f"the checkpoint is broken, {str(error).rstrip('.')}: 'runs repair' and 'runs resume' make that "
+            f"of a run anew; or take 'files' and 'checksum' out of its {PRUNING_FILE} to use it all the same."
         ) from None
 
 

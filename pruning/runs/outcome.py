@@ -16,6 +16,7 @@ WIDEST, DEEPEST = 2**24, 4096
 Width = Annotated[int, Field(ge=1, le=WIDEST)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
+Pid = Annotated[int, Field(ge=1, lt=2**31)]
 Seconds = Annotated[float, Field(ge=0, lt=1e12)]  # since the epoch, or of work
 
 
@@ -171,7 +172,7 @@ class Command(Record):
     """`command.json` of a job: what was started, and its process."""
 
     arguments: tuple[str, ...]
-    pid: int = Field(ge=1, lt=2**31)
+    pid: Pid
     pid_created: Seconds | None = None
     started: Seconds
 
@@ -196,7 +197,7 @@ class Status(Record):
 
     state: State
     message: str = ""
-    pid: int | None = Field(None, ge=1, lt=2**31)
+    pid: Pid | None = None
     pid_created: Seconds | None = None
     heartbeat: Seconds = 0.0
     created: Seconds = 0.0

@@ -17,7 +17,7 @@ from pruning.sealed import damaged, read_json, read_record, unsealed, write_json
 def repair(run: Run) -> list[str]:
     """Restore what a run has written, or remove it so that a resumed run computes it again.
 
-    The caller holds the run (`Run.held`). Files that cannot be read, say of a disk that fails, are left alone.
+    The caller holds the run (`Run.held`). What cannot be read, say of a failing disk, is left alone.
 
     Returns:
         What was found and done, in sentences; empty where all is whole.

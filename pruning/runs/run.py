@@ -16,6 +16,7 @@ from pruning.files import writing
 from pruning.runs import log
 from pruning.runs.outcome import Status
 from pruning.runs.processes import WORKER, process_lives, rouse, start, started_at
+from pruning.runs.stored import StoredRun
 from pruning.sealed import write_json
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+-[0-9a-f]{4}")

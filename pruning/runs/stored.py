@@ -137,8 +137,10 @@ class StoredRun:
 
     def iterations(self) -> list[StoredIteration]:
         """The complete iterations in order, the dense model first, up to the first that is missing."""
-        shape, found = self.geometry, []
-        for number, folder in sorted(self.iteration_folders().items()) if shape else ():
+        found: list[StoredIteration] = []
+        if (shape := self.geometry) is None:
+            return found
+        for number, folder in sorted(self.iteration_folders().items()):
             try:
                 metrics = read_record(folder / "metrics.json", Metrics)
             except RunError:

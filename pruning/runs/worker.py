@@ -173,9 +173,8 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
                 write_json(run.path / "sources.json", event.sources)
             elif isinstance(event, Iteration):
                 write_iteration(run, event, loaded.fingerprint)
-                log(
-                    run.path, "iteration", **metrics(event).model_dump(exclude={"layers", "files", "weights"})
-                )
+                numbers = metrics(event).model_dump(exclude={"layers", "files", "weights"})
+                log(run.path, "iteration", **numbers)
                 status.write(iteration=event.number)
             elif isinstance(event, Finished):
                 finished = event

@@ -8,9 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from pruning import PruningError, RunConfig, prune
-from pruning.errors import ConfigError, ModelError, RunError
-from pruning import sealed
+from pruning import PruningError, RunConfig, prune, sealed
+from pruning.errors import ConfigError, DamagedError, ModelError, RunError
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.runs.worker import Cancelled, execute
@@ -58,7 +57,8 @@ def test_prune_leaves_a_whole_run(options):
     assert set(summary.perplexity) == {"words", "mean"}
     assert RunConfig.read(run.path / "config.json") == run.config
     assert json.loads((run.path / "config.json").read_text())["versions"]["torch"]
-    assert [e["event"] for e in run.events()] == ["started", *["iteration"] * 4, "finished"]
+    events = [e["event"] for e in run.events() if e["event"] != "stage"]
+    assert events == ["created", "started", *["iteration"] * 4, "finished"]
     assert not list(run.path.rglob("*.tmp"))
 
 
@@ -445,9 +445,25 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_files(options, monkeypatch
     assert run.status().state == "finished"
 
 
-def test_status_files_are_replaced_whole(tmp_path):
+def test_records_are_replaced_whole_and_believed_whole_only(tmp_path):
     path = tmp_path / "status.json"
+    assert sealed.read_json(path) is None
     sealed.write_json(path, {"value": float("inf"), "list": [1, float("nan")]})
     assert sealed.read_json(path) == {"value": None, "list": [1, None]}
-    path.write_text("{")
-    assert sealed.read_json(path) == {}
+    text = path.read_text()
+    for wrong in (
+        "",
+        "{",
+        "[1]",
+        text.replace("1", "2", 1),
+        "[" * 100_000,
+        '{"a": ' + "1" * 5000 + "}",
+        '{"a": "\\ud800"}',
+    ):
+        path.write_text(wrong)
+        with pytest.raises(DamagedError):
+            sealed.read_json(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DamagedError, match="it is no file"):
+        sealed.read_json(path)
