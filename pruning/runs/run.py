@@ -24,6 +24,7 @@ ITERATION = re.compile(r"iteration-(\d{2,3})")
 STALL_SECONDS = 30.0
 ACTIVE = ("queued", "starting", "running", "cancelling")
 AT_WORK = ("starting", "running", "cancelling", "stalled")
+LETTING_GO_SECONDS = 3.0  # threads of a killed process may hold its files a moment longer than it is seen
 HANDOVER_SECONDS = 15.0  # a worker waits so long for the process that starts it to let go of the run
 
 
@@ -136,8 +137,9 @@ class Run(StoredRun):
         Raises:
             RunError: a process is at work on it already, or it has finished.
         """
-        with self.held():
-            self.check_startable()
+        self.check_startable()
+        with self.held(LETTING_GO_SECONDS):
+            self.check_startable()  # again: another session may have been as quick
             now = time.time()
             fields = {"state": "queued", "heartbeat": now, "created": now, "device": self.status().device}
             write_json(self.path / "status.json", fields)
