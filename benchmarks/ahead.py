@@ -54,9 +54,10 @@ def rows() -> dict[str, dict[str, Any]]:
 def run(model: str, data: Path | None) -> None:
     dense = load(model)
     blocks = heldout(dense, data)
+    done = set(rows())
     with FILE.open("a", encoding="utf-8") as file:
         for label, ratio, options in grid(model):
-            if key(options) in rows():
+            if key(options) in done:
                 continue
             row = {"key": key(options), **measure(dense, options, blocks)}
             file.write(json.dumps(row) + "\n")

@@ -89,7 +89,7 @@ class RunConfig(BaseModel):
         "variance of their means (total)",
     )
     worst_domain: float = Field(
-        0.0, ge=0, le=1, description="variance from that of the mixture (0) to the largest of a domain (1)"
+        0.0, ge=0, le=1, description="blend of fused variance (0) and largest variance of any domain (1)"
     )
 
     # What is cut
@@ -144,7 +144,7 @@ class RunConfig(BaseModel):
         "on the retained channels (least_squares), or nothing (none)",
     )
     sequential: bool = Field(
-        False, description="choose and compensate in each layer behind the layers before it as already cut"
+        False, description="collect each layer's statistics anew once the layers before it are pruned"
     )
 
     eval_blocks: int | None = Field(

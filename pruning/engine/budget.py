@@ -48,8 +48,7 @@ def next_mask(
         units = [unit._replace(damage=_damage(unit, mask, curves[unit.site], config)) for unit in units]
     retained = {site: array.copy() for site, array in mask.retained.items()}
     for unit, chosen in zip(units, ALLOCATIONS[config.allocation](units, mask, ratio), strict=True):
-        members = unit.members[chosen].ravel()
-        retained[unit.site][members[members >= 0]] = False
+        retained[unit.site][unit.entries(chosen)] = False
     return Mask(mask.geometry, retained)
 
 

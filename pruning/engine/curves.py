@@ -96,8 +96,9 @@ def _measure(
     curves: dict[Site, Curve] = {}
     for number in range(len(layers)):
         taker.clear()
-        for _ in stream.step(number, taker.around(KINDS), advance=False):
-            yield Progress("measure damage", number, len(layers), f"layer {number + 1} of {len(layers)}")
+        progress = Progress("measure damage", number, len(layers), f"layer {number + 1} of {len(layers)}")
+        for _ in stream.step(number, taker.around(KINDS)):
+            yield progress
         with layers.layer(number) as view:
             for site in (Site(number, kind) for kind in KINDS):
                 (units,) = all_units(scores, mask, config, scales, [site])
@@ -108,13 +109,9 @@ def _measure(
                     with _without(view, site.kind, inputs, gone, config):
                         damage.append(probe.divergence(number))
                     removed.append(float(units.cost[units.order[:count]].sum()))
-                    yield Progress(
-                        "measure damage", number, len(layers), f"layer {number + 1} of {len(layers)}"
-                    )
+                    yield progress
                 by_domain = {name: np.array([each[name] for each in damage]) for name in probe.domains}
                 curves[site] = Curve(np.array(removed), by_domain)
-        for _ in stream.step(number):
-            pass
         probe.advance(number)
     stream.states.close()
     probe.close()
@@ -130,8 +127,7 @@ def _counts(units: Units) -> list[int]:
 def _channels(units: Units, count: int, mask: Mask, site: Site) -> Tensor:
     """(c,) bool over the channels that a site has: those of the first units to go."""
     entries = np.zeros(len(mask.retained[site]), bool)
-    members = units.members[units.order[:count]].ravel()
-    entries[members[members >= 0]] = True
+    entries[units.entries(units.order[:count])] = True
     head = mask.geometry.head_dim if site.kind == "attn" else 1
     return torch.as_tensor(np.repeat(entries, head)[mask.channels(site)])
 

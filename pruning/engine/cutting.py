@@ -22,7 +22,7 @@ from pruning.method.compensation import COMPENSATIONS, COVARIANCE, Inputs, Repai
 from pruning.method.moments import KINDS_OF, Fused, Moments, fuse, token_weights
 from pruning.method.scores import score_sites
 from pruning.method.second_moments import SECOND_KINDS_OF, SecondMoments, covariance
-from pruning.method.statistics import STATISTICS, Observation, Statistic, scatter
+from pruning.method.statistics import STATISTICS, Observation, Statistic, merge_into, scatter
 from pruning.models.architectures import CausalLM, LayerView, architecture
 from pruning.models.geometry import KINDS, Kind, Site
 from pruning.models.layers import Around, Layers, Place, Stream
@@ -81,10 +81,10 @@ def cut(
     for number in range(len(layers)):
         with layers.layer(number) as view:
             for site, removed in _losses(number, before, after).items():
-                alive = before.channels(site)
-                f = fused[site]
+                alive, f = before.channels(site), fused[site]
                 mean, variance, square = (
-                    torch.as_tensor(part[alive]).float() for part in (f.mean, f.variance, f.mean_square)
+                    torch.as_tensor(part[alive], dtype=torch.float32).to(layers.device)
+                    for part in (f.mean, f.variance, f.mean_square)
                 )
                 inputs = Inputs(f.count, mean, variance, square)
                 done.note(model, site, compensate(view, site.kind, inputs, removed, config))
@@ -164,7 +164,7 @@ class Taker:
                 if self.heldout[batch]:
                     self._aside[kind].setdefault(name, []).append(x)
                 else:
-                    merge(self._found[kind], name, self._kind.observe(x))
+                    merge_into(self._found[kind], name, self._kind.observe(x))
 
         return taking
 
@@ -172,11 +172,12 @@ class Taker:
         """What is known of the inputs of a site after all batches have passed."""
         mixture, found = self.config.mixture, dict(self._found[kind])
         if not self.covariances:
-            f = fuse({name: part for name, part in found.items() if isinstance(part, Moments)}, mixture)
+            moments = {name: part for name, part in found.items() if isinstance(part, Moments)}
+            f = fuse(moments, mixture, self.config.fusion, self.config.worst_domain)
             return Inputs(f.count, f.mean, f.variance, f.mean_square)
         for name, parts in self._aside[kind].items():
             for part in parts:
-                merge(found, name, self._kind.observe(part))
+                merge_into(found, name, self._kind.observe(part))
         mean, matrix = covariance(second(found), mixture)
         fitted = covariance(second(self._found[kind]), mixture, mean)[1] if self._aside[kind] else matrix
         heldout = {
@@ -193,11 +194,6 @@ class Taker:
         if self.config.token_weights == "residual":
             part = part * torch.cat([token_weights(each).flatten() for each in seen])
         return (x * part.sqrt()[:, None]).to(mean.device)
-
-
-def merge(found: dict[str, Statistic], name: str, part: Statistic) -> None:
-    """Add the statistic of another batch to those of its domain."""
-    found[name] = found[name].merge(part) if name in found else part
 
 
 def second(found: Mapping[str, Statistic]) -> dict[str, SecondMoments]:
@@ -260,7 +256,6 @@ def _same_number(
     (units,) = all_units(scores, before, config, scales, [site])
     count = int((before.retained[site] & ~after.retained[site]).sum())
     sizes = np.cumsum((units.members[units.order] >= 0).sum(axis=1))
-    chosen = units.members[first(units, int(np.searchsorted(sizes, count)) + 1)].ravel()
     kept = before.retained[site].copy()
-    kept[chosen[chosen >= 0]] = False
+    kept[units.entries(first(units, int(np.searchsorted(sizes, count)) + 1))] = False
     return kept

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pruning.method.moments import TokenWeights, token_weights
-from pruning.method.statistics import STATISTICS, Array, Observation, Statistic
+from pruning.method.statistics import STATISTICS, Array, Observation, Statistic, scatter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,11 +72,9 @@ class SecondMoments(Statistic):
 
     def in_dense_indices(self, retained: np.ndarray) -> SecondMoments:
         """As numpy arrays in the dense model's indices, NaN where a channel of either side is gone."""
-        mean = np.full(len(retained), np.nan)
-        mean[retained] = np.asarray(self.mean.cpu())
-        m2 = np.full((len(retained), len(retained)), np.nan)
-        m2[np.ix_(retained, retained)] = np.asarray(self.m2.cpu())
-        return SecondMoments(self.count, mean, m2, self.weight)
+        mean = scatter(np.asarray(self.mean.cpu()), retained)
+        rows = scatter(np.asarray(self.m2.cpu()), retained)
+        return SecondMoments(self.count, mean, scatter(rows.T, retained), self.weight)
 
 
 class RelativeSecondMoments(SecondMoments):

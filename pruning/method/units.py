@@ -85,6 +85,11 @@ class Units(NamedTuple):
         """(U,) indices of the units, the first to go first, those that must stay at the end."""
         return np.argsort(np.where(self.protected, np.inf, self.rank), kind="stable")
 
+    def entries(self, chosen: Array) -> Array:
+        """(n,) indices of the entries in the mask of some units, given by index or as (U,) bools."""
+        members = self.members[chosen].ravel()
+        return np.asarray(members[members >= 0])
+
     @property
     def rank(self) -> Array:
         """(U,) the lowest goes first: what a person named, then rests, then by score."""
