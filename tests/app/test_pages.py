@@ -39,7 +39,7 @@ def test_every_page_draws_on_the_demo_run(app, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_draws_on_the_run_of_a_real_model_that_the_app_opens_on(app, page):
     """30 layers of 1,536 channels, massive activations among them."""
-    assert any("smollm2, 30 layers" in caption.value for caption in app.sidebar.caption)
+    assert any("smollm2: 30 layers" in caption.value for caption in app.caption)
     app.switch_page(f"pages/{page}.py").run()
     assert not app.exception and not app.error
 
@@ -147,8 +147,7 @@ def test_iterations_can_be_walked(monkeypatch):
             for key, value in query.items():
                 at.query_params[key] = value
             at.run()
-            at.sidebar.slider(key="iteration").set_value(number)
-            at.run()
+            at.session_state["iteration"] = number
             at.session_state["view"] = query.get("view", "preview with current settings")
             at.switch_page(f"pages/{page}.py").run()
             assert not at.exception
@@ -330,7 +329,7 @@ def test_the_choices_of_a_run_can_be_taken(monkeypatch, tmp_path):
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     at.query_params["run"] = run.id  # a link may name it by its id
     at.run()
-    next(b for b in at.sidebar.button if b.label == "Copy settings of this run").click()
+    next(b for b in at.button if b.label == "Copy settings of this run").click()
     at.run()
     assert not at.exception
     keys = ("ratio", "method", "w_code", "w_math", "round_to", "keep", "allocation")
@@ -370,7 +369,7 @@ def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(mo
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     assert not at.exception
     assert any(broken.id in caption.value for caption in at.caption)
-    assert at.sidebar.selectbox(key="run").value == "demo-run"  # what a link leaves out stays the same
+    assert at.selectbox(key="run").value == "demo-run"  # what a link leaves out stays the same
 
 
 def make_run(state, tmp=None, **status):
@@ -609,7 +608,7 @@ def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_fi
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     at.query_params["run"] = run.id
     at.run()
-    assert at.sidebar.selectbox(key="run").value == run.id
+    assert at.selectbox(key="run").value == run.id
     for page in ("importance", "masks"):
         at.switch_page(f"pages/{page}.py").run()
         assert not at.exception and not at.error
