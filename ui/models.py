@@ -8,6 +8,7 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError
+from pruning.models.folder import describe
 from pruning.runs.needs import needs
 from pruning.runs.run import Run
 from pruning.words import seconds_text, sentence
@@ -34,7 +35,9 @@ def pick(on_view: Run, runs: list[Run]) -> None:
     if chosen.get("model_of") != on_view.id:  # another run came on view: its model with it
         chosen.model_of, chosen.model = on_view.id, on_view.config.model
     names = dict.fromkeys([*looked, *KNOWN, *(run.config.model for run in runs)])
-    options = sorted({*names, chosen.model}, key=lambda name: (name not in looked, [*names, name].index(name)))
+    options = sorted(
+        {*names, chosen.model}, key=lambda name: (name not in looked, [*names, name].index(name))
+    )
     name = st.selectbox(
         "Model",
         options,
@@ -69,8 +72,14 @@ def _show(runs: list[Run]) -> None:
 
 
 def statistics_config(model: str) -> RunConfig:
-    """The config of a run that takes statistics only: no text is measured, no model is kept."""
-    return RunConfig.create(model=model, ratio=0, iterations=1, samples=16, eval_blocks=0, save_model=False)
+    """The config of a run that takes statistics only: no text is measured, no model is kept.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    options = {"ratio": 0, "iterations": 1, "samples": 16, "eval_blocks": 0, "save_model": False}
+    usual = RunConfig.model_fields["seq_len"].default
+    return RunConfig.create(model=model, seq_len=min(usual, describe(model).context or usual), **options)
 
 
 def _offer(name: str, on_view: Run) -> None:
@@ -85,9 +94,24 @@ def _offer(name: str, on_view: Run) -> None:
             st.error(sentence(need.problem))
         at_work = any(run.active and run.config.model == name for run in state.store().all())
         label = "Reading it" if at_work else "Look at it"
-        if st.button(label, type="primary", width="stretch", disabled=bool(need.problem) or at_work):
-            state.begin(config, watch=False)
-            st.rerun()
+        st.button(
+            label,
+            type="primary",
+            width="stretch",
+            disabled=bool(need.problem) or at_work,
+            on_click=_look,
+            args=(config,),
+        )
+        if refused := st.session_state.pop("refused", None):
+            st.error(sentence(refused))
     except PruningError as error:
         st.caption(f":red[{sentence(str(error))}]")
     st.caption(f"Until then the pages show {state.label(on_view)}.")
+
+
+def _look(config: RunConfig) -> None:
+    """Callback: take statistics; the page stays."""
+    try:
+        state.begin(config, watch=False)
+    except PruningError as error:
+        st.session_state.refused = str(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import streamlit as st
 
 from pruning import visualization as viz
@@ -45,7 +47,7 @@ def channel(run: Run) -> None:
     _within("layer", 0, len(shape.layers) - 1)
     _within("channel", 0, widest - 1)
     parts = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
-    kept = {"bind": "query-params", "persist_state": "session"}
+    kept: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
     kind: Kind = parts[0].segmented_control(
         "Module", ("mlp", "attn"), default="mlp", required=True, key="site", **kept
     )

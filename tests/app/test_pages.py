@@ -579,11 +579,53 @@ def test_a_text_that_is_too_short_is_a_sentence(app):
     assert not at.exception
 
 
-def test_a_model_that_is_not_there_is_a_sentence(app):
-    app.session_state["model"] = "no/where/at all"
-    app.switch_page("pages/calibration.py").run()
-    assert not app.exception
-    assert any("there is no model" in warning.value for warning in app.warning)
+def test_a_model_that_is_not_there_is_a_sentence_and_the_pages_stay(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.session_state["model"], at.session_state["model_of"] = "no/where/at all", "demo-run"
+    at.run()
+    words = [caption.value for caption in at.sidebar.caption]
+    assert any("There is no model" in text for text in words) and not at.exception
+    assert any("the pages show demo run" in text for text in words) and figures(at)
+    assert not any(button.label == "Look at it" for button in at.button)
+    at.switch_page("pages/calibration.py").run()
+    assert not at.exception
+    assert any("there is no model" in warning.value for warning in at.warning)
+
+
+def test_a_model_without_statistics_is_looked_at_while_the_pages_stay(monkeypatch, tiny_folder):
+    """Two clicks from opening: the model, the button; another run comes on view when it has statistics."""
+    from pruning.runs.run import Run
+    from pruning.runs.store import RunStore
+    from pruning.runs.worker import execute
+
+    launched = []
+    monkeypatch.setattr(Run, "launch", lambda run: launched.append(run.id))
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.session_state["model"], at.session_state["model_of"] = str(tiny_folder), "demo-run"
+    at.run()
+    assert any("4,096 tokens to read" in caption.value for caption in at.sidebar.caption)
+    next(b for b in at.button if b.label == "Look at it").click()
+    at.run()
+    assert not at.exception and at.session_state["run"] == "demo-run"
+    (run,) = RunStore().all()
+    assert launched == [run.id] and run.config.ratio == 0 and run.config.model == str(tiny_folder)
+    execute(RunStore().create(run.config.replace(samples=3, seq_len=24)))
+    other = RunStore().all()[0]
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["follow"] = other.id  # a reloaded tab still waits for it
+    at.run()
+    assert not at.exception and at.session_state["run"] == other.id and "follow" not in at.session_state
+
+
+def test_a_link_to_a_run_that_is_gone_says_so(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = "iterative 50% demo, 01 Jan 10:00, abcd"
+    at.run()
+    assert any("not in this store" in w.value and "abcd" in w.value for w in at.warning)
+    assert at.session_state["run"] == "demo-run"
 
 
 def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_file):
