@@ -144,17 +144,26 @@ def label(run: Run) -> str:
     return f"{what} {Path(config.model).name}, {when}, {run.id[-4:]}"
 
 
-def begin(config: RunConfig) -> None:
-    """Start a run, display it, and go to the Prune page.
+def looked(run: Run) -> bool:
+    """Whether a run has statistics of the dense model."""
+    return (run.path / "iteration-01" / "metrics.json").exists()
+
+
+def begin(config: RunConfig, watch: bool = True) -> None:
+    """Start a run; it comes on view when it has statistics.
+
+    Args:
+        config: of the run.
+        watch: whether to go to the Prune page.
 
     Raises:
         PruningError: the run cannot be started; nothing is stored.
     """
     run = create(config, store())
     run.launch()
-    st.session_state.watched = run.id
-    look_at(run)
-    go("pages/prune.py")
+    st.session_state.watched = st.session_state.follow = run.id
+    if watch:
+        go("pages/prune.py")
 
 
 def look_at(run: Run) -> None:
