@@ -14,15 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from pruning.errors import DamagedError
+from pruning.method.damage import Curve
 from pruning.method.moments import Moments, Statistics
 from pruning.method.statistics import double, read_statistic
 from pruning.models.delta import BIASES_FILE, MASK_FILE, WEIGHTS_FILE, Delta, read_mask
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask, entries
 from pruning.runs.outcome import Metrics
-from pruning.sealed import damaged, verify
+from pruning.sealed import damaged, read_json, verify
 
-SCORES_FILE, NORMS_FILE = "scores.safetensors", "norms.safetensors"
+SCORES_FILE, NORMS_FILE, CURVES_FILE = "scores.safetensors", "norms.safetensors", "damage.json"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,15 @@ class StoredIteration:
                 pass
         with self._reading(MASK_FILE) as file:
             return Delta.read(file.parent, self.geometry)
+
+    @cached_property
+    def curves(self) -> dict[Site, Curve]:
+        """What cuts of the dense model cost, by site; of the first iteration, where they were measured."""
+        if not self._names(CURVES_FILE):
+            return {}
+        with self._reading(CURVES_FILE) as file:
+            found = read_json(file) or {}
+            return {Site.parse(name): Curve.from_dict(data) for name, data in found.items()}
 
     @cached_property
     def scores(self) -> dict[Site, np.ndarray]:

@@ -66,6 +66,13 @@ class TextMeasure(Record):
     bits_per_byte: float | None = None
 
 
+class Repaired(Record):
+    """How least squares was judged at a site; see `compensation.Repair`."""
+
+    ridge: float | None = None
+    error: dict[str, Number]
+
+
 class Metrics(Record):
     """The numbers of an iteration.
 
@@ -76,6 +83,7 @@ class Metrics(Record):
         perplexity: by domain, of the model after it.
         layers: widths of the model after it.
         seconds: that it took.
+        repairs: by site, where least squares was tried on tokens held out.
         files: checksums of the other files in its folder, by name; empty in runs of earlier versions.
         weights: names the dense model's weights; empty in runs of earlier versions.
     """
@@ -87,6 +95,7 @@ class Metrics(Record):
     perplexity: dict[str, TextMeasure]
     layers: tuple[LayerShape, ...] = ()
     seconds: Seconds
+    repairs: dict[str, Repaired] = {}
     files: dict[Annotated[str, Field(pattern=r"^[^/\\]{1,255}$")], str] = {}
     weights: str = ""
 

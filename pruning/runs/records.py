@@ -10,8 +10,8 @@ from pruning.engine.budget import dense_scales
 from pruning.files import whole, writing
 from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
 from pruning.method.statistics import write_statistic
-from pruning.runs.iterations import NORMS_FILE, SCORES_FILE, StoredIteration
-from pruning.runs.outcome import Metrics, Results, Sizes, TextMeasure
+from pruning.runs.iterations import CURVES_FILE, NORMS_FILE, SCORES_FILE, StoredIteration
+from pruning.runs.outcome import Metrics, Repaired, Results, Sizes, TextMeasure
 from pruning.runs.run import Run
 from pruning.sealed import digests, write_json
 
@@ -43,6 +43,9 @@ def write_iteration(run: Run, iteration: Iteration, weights: str = "") -> None:
             save_file(norms, temporary / NORMS_FILE)
             for domain, moments in iteration.statistics.moments.items():
                 write_statistic(temporary / f"moments-{domain}.safetensors", moments)
+            if iteration.curves:
+                curves = {str(site): curve.to_dict() for site, curve in iteration.curves.items()}
+                write_json(temporary / CURVES_FILE, curves)
         seal = {"files": digests(temporary), "weights": weights}
         write_json(temporary / METRICS_FILE, metrics(iteration).model_dump() | seal)
 
@@ -57,6 +60,11 @@ def metrics(iteration: Iteration) -> Metrics:
         perplexity={name: TextMeasure(**p.to_dict()) for name, p in iteration.perplexity.items()},
         layers=iteration.mask.pruned.layers,
         seconds=iteration.seconds,
+        repairs={
+            str(site): Repaired(ridge=repair.ridge, error=dict(repair.error))
+            for site, repair in iteration.repairs.items()
+            if repair.error is not None
+        },
     )
 
 
@@ -72,11 +80,11 @@ def stored_state(run: Run) -> State | None:
     if not iterations:
         return None
     last = iterations[-1]
-    scales = None
+    scales, curves = None, {}
     if last.number:
         first = next(iteration for iteration in iterations if iteration.number == 1)
-        scales = dense_scales(first.scores, run.config.square_attention)
-    return State(last.number, last.delta(), scales)
+        scales, curves = dense_scales(first.scores, run.config.square_attention), first.curves
+    return State(last.number, last.delta(), scales, curves)
 
 
 def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Results:
