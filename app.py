@@ -5,4 +5,4 @@ streamlit run app.py
 
 from ui import frame
 
-frame.draw().run()
+frame.run()

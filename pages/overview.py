@@ -2,7 +2,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.errors import PruningError
-from ui import state
+from ui import broken, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -55,8 +55,7 @@ if means := viz.perplexity_data(iterations):
     st.plotly_chart(viz.perplexity_figure(means), alt="Perplexity by iteration and domain", config=state.PLOT)
 
 st.subheader("Recent runs")
-if broken := state.store().unreadable():
-    st.caption(f"Runs not listed because their config cannot be read: {', '.join(broken)}.")
+broken.show()
 rows = []
 for item in state.all_runs(experiments=False)[:5]:
     found = results.mean if (results := item.results()) else None

@@ -103,7 +103,7 @@ for name in chosen:
             )
         if run.path not in state.SHIPPED:
             with buttons[2]:
-                state.delete_button(run, name)
+                state.delete_button(name)
 
 sheet = io.StringIO()
 writer = csv.DictWriter(sheet, dict.fromkeys(key for row in rows for key in row))

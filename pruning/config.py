@@ -8,6 +8,7 @@ A `RunConfig` is validated once, frozen, written into the run as `config.json`, 
 from __future__ import annotations
 
 import math
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -22,9 +23,11 @@ from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
 from pruning.method.units import AttentionUnit, UnitScore
 from pruning.models.loading import Dtype
+from pruning.options import read_options
 from pruning.registry import Registry
 from pruning.text.sources import EMBEDDED_DOMAINS
 
+MEAN = "mean"  # what perplexities are listed under beside the domains
 # Every method is a point in the same space of options; what a preset leaves out keeps RunConfig's default.
 METHODS: Registry[dict[str, Any]] = Registry("method")
 # The paper (arXiv 2601.02674): prune a little, recalibrate on all domains, prune on.
@@ -196,6 +199,11 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_domains(self) -> RunConfig:
+        folded: dict[str, str] = {MEAN: MEAN}  # not every file system tells wiki from Wiki
+        for name in dict.fromkeys([*self.mixture, *self.domains]):
+            if (other := folded.setdefault(name.casefold(), name)) != name or name == MEAN:
+                what = "the mean over domains" if other == MEAN else "another domain"
+                raise ValueError(f"the domain name {name!r} is taken by {what}: give it another name")
         for name in self.mixture:
             if name not in self.domains and name not in EMBEDDED_DOMAINS:
                 known = ", ".join((*EMBEDDED_DOMAINS, *self.domains))
@@ -221,7 +229,8 @@ class RunConfig(BaseModel):
                     f"unknown option {where!r}: known are {', '.join(cls.model_fields)}."
                 ) from None
             message = first["msg"].removeprefix("Value error, ")
-            prefix = f"{where} is {first['input']!r}: " if where and first["type"] != "value_error" else ""
+            given = reprlib.repr(first["input"])  # shortened
+            prefix = f"{where} is {given}: " if where and first["type"] != "value_error" else ""
             raise ConfigError(
                 f"{prefix}{message[:1].lower() + message[1:] if prefix else message}."
             ) from None
@@ -233,19 +242,10 @@ class RunConfig(BaseModel):
         Raises:
             ConfigError: the file cannot be read or does not hold a config.
         """
-        import yaml
-
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML
-        except OSError as error:
-            raise ConfigError(f"cannot read the config {str(path)!r}: {error.strerror}.") from None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raise ConfigError(f"the config {str(path)!r} is neither JSON nor YAML.") from None
-        if isinstance(data, dict) and isinstance(data.get("config"), dict):  # a run's own config.json
+        data = read_options(path, "config")
+        if isinstance(data.get("config"), dict):  # a run's own config.json
             # a run of version 0.1, which had no choice of it
             data = {"token_weights": "equal", **data["config"]}
-        if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-            raise ConfigError(f"the config {str(path)!r} holds no options.")
         return cls.create(**data)
 
     def replace(self, **changes: Any) -> RunConfig:

@@ -91,20 +91,8 @@ def read_json(path: Path, trusting: bool = True) -> dict[str, Any] | None:
         DamagedError: it is no JSON object, or not the one that was written.
         RunError: it cannot be read.
     """
-    try:
-        # without O_NONBLOCK a pipe would hold the reader up
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except (FileNotFoundError, NotADirectoryError):
+    if (text := read_bytes(path)) is None:
         return None
-    except OSError as error:
-        raise RunError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
-    with os.fdopen(handle, "rb") as stream:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            raise damaged(path, "it is no file")
-        if about.st_size > RECORD_BYTES:
-            raise damaged(path, f"it has {about.st_size:,} bytes")
-        text = stream.read(RECORD_BYTES)
     try:
         content = json.loads(text)
         if b"\\u" in text:
@@ -114,6 +102,37 @@ def read_json(path: Path, trusting: bool = True) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise damaged(path, "it is no JSON object")
     return unsealed(content, path, trusting)
+
+
+def read_bytes(path: Path, most: int = RECORD_BYTES, end: bool = False) -> bytes | None:
+    """The bytes of a file; None where there is none.
+
+    Args:
+        path: the file.
+        most: it may have.
+        end: whether to take the last ones of a longer file.
+
+    Raises:
+        DamagedError: it is longer, or a folder or a pipe.
+        RunError: it cannot be read.
+    """
+    try:
+        # without O_NONBLOCK a pipe would hold the reader up
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error.strerror}.") from None
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(handle)
+        raise damaged(path, "it is no file")
+    with os.fdopen(handle, "rb") as stream:
+        if about.st_size > most:
+            if not end:
+                raise damaged(path, f"it has {about.st_size:,} bytes")
+            stream.seek(-most, os.SEEK_END)
+        return stream.read(most)
 
 
 def unsealed(content: dict[str, Any], path: Path, trusting: bool = True) -> dict[str, Any]:
@@ -131,12 +150,30 @@ def unsealed(content: dict[str, Any], path: Path, trusting: bool = True) -> dict
 
 
 def read_record(path: Path, kind: type[M]) -> M | None:
-    """A JSON record as a pydantic model; None where there is no such file.
+    """A JSON record as a frozen pydantic model; None where there is no such file.
 
     Raises:
         DamagedError: it is none of that kind, or not the one that was written.
         RunError: it cannot be read.
     """
+    try:
+        return _read_record(path, kind, stamp(path))
+    except OSError:
+        return _read_record.__wrapped__(path, kind, ())
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What changes with a file: its bytes cannot be replaced without a new time of change.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    about = path.stat()
+    return about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino
+
+
+@lru_cache(maxsize=4096)  # pages read the records of all runs again and again
+def _read_record(path: Path, kind: type[M], _stamp: tuple[int, ...]) -> M | None:
     content = read_json(path)
     if content is None:
         return None
@@ -185,10 +222,9 @@ def verify(file: Path, expected: str | None) -> None:
         RunError: it cannot be read.
     """
     try:
-        about = file.stat()
-        if not stat.S_ISREG(about.st_mode):
+        if not stat.S_ISREG(file.stat().st_mode):
             raise damaged(file, "it is no file")
-        found = _seen(file, (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino))
+        found = _seen(file, stamp(file))
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedError(f"{str(file)!r} is gone.") from None
     except OSError as error:
@@ -203,11 +239,10 @@ def verify(file: Path, expected: str | None) -> None:
 def kept_for(kind: str, files: Iterable[Path]) -> Path:
     """Where what was found out about some files is kept; another place as soon as one of them changes.
 
-    A file cannot be changed without a new time of change in the file system, so its bytes need not be read.
+    See `stamp`: their bytes need not be read.
     """
-    stats = [(str(file.resolve()), file.stat()) for file in files]
-    stamp = repr([(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for name, s in stats])
-    return cache_folder() / kind / f"{_hash(stamp.encode())}.json"
+    stamps = repr([(str(file.resolve()), *stamp(file)) for file in files])
+    return cache_folder() / kind / f"{_hash(stamps.encode())}.json"
 
 
 def read_cached(file: Path, kind: type[T]) -> T | None:

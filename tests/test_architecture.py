@@ -16,6 +16,7 @@ ORDER = [
     "paths",
     "progress",
     "registry",
+    "options",
     "files",
     "sealed",
     "models",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
+from pruning.errors import DamagedError, PruningError
 from pruning.paths import ASSETS
-from ui import navigation, place, sidebar, source
+from ui import navigation, place, sidebar, source, state
 
 # Streamlit leaves 96 pixels of white above a page and wide gaps in the sidebar; the settings fit 720 pixels without.
 STYLE = """<style>
@@ -18,14 +19,24 @@ STYLE = """<style>
 </style>"""
 
 
-def draw() -> StreamlitPage:
-    """Draw the frame; returns the page of the current URL."""
+def run() -> None:
+    """Draw the frame and the page of the current URL; what is damaged on disk is a sentence in its place."""
+    try:
+        _draw().run()
+    except PruningError as error:
+        state.explain(error)
+        run = state.choice().run
+        if isinstance(error, DamagedError) and run.path not in state.SHIPPED and not run.active:
+            state.resume_button(run)
+
+
+def _draw() -> StreamlitPage:
     page = navigation.pages()
     st.logo(str(ASSETS / "logo.svg"), size="large")
     st.html(STYLE)
     navigation.remember()
     place.seed()
-    run, runs = source.on_view()
-    sidebar.draw(run, runs)
-    source.draw(run, runs)
+    on_view, runs = source.on_view()
+    sidebar.draw(on_view, runs)
+    source.draw(on_view, runs)
     return page

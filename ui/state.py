@@ -6,6 +6,7 @@ not share settings. Pages read them with `choice()`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.engine.budget import first_mask
-from pruning.errors import PruningError
+from pruning.errors import PruningError, RunError
 from pruning.method.scores import score_sites
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
@@ -146,7 +147,7 @@ def label(run: Run) -> str:
 
 def looked(run: Run) -> bool:
     """Whether a run has statistics of the dense model."""
-    return (run.path / "iteration-01" / "metrics.json").exists()
+    return len(run.iterations()) > 1
 
 
 def begin(config: RunConfig, watch: bool = True) -> None:
@@ -171,21 +172,38 @@ def look_at(run: Run) -> None:
     st.session_state.next_run = run.id
 
 
-def delete_button(run: Run, key: str) -> None:
-    """A button that deletes a run after a confirmation."""
-    if st.button("Delete", key=f"delete-{key}", icon=":material/delete:"):
-        st.session_state.doomed = run.id
-    if st.session_state.get("doomed") != run.id:
+def delete_button(name: str, key: str = "") -> None:
+    """A button that deletes a run after a confirmation.
+
+    Args:
+        name: the run's id.
+        key: tells several buttons for the same run apart.
+    """
+    if st.button("Delete", key=f"delete-{key}{name}", icon=":material/delete:"):
+        st.session_state.doomed = name
+    if st.session_state.get("doomed") != name:
         return
     st.warning("This cannot be undone.")
-    if st.button("Confirm deletion", key=f"yes-{key}"):
+    if st.button("Confirm deletion", key=f"yes-{key}{name}"):
         del st.session_state.doomed
         try:
-            store().delete(run.id)
+            store().delete(name)
         except PruningError as error:
             explain(error)
         else:
             st.rerun()
+
+
+def resume_button(run: Run, place: Any = st) -> None:
+    """A button that goes on with a run after its last whole iteration, where it can be resumed."""
+    if place.button("Resume", key=f"resume-{run.id}", icon=":material/play_arrow:", width="stretch"):
+        try:
+            run.launch()
+        except PruningError as error:
+            explain(error)
+        else:
+            st.session_state.watched = run.id
+            go("pages/prune.py")
 
 
 # --- settings --------------------------------------------------------------------------------------------
@@ -247,24 +265,33 @@ def choice() -> Choice:
 
 
 @st.cache_resource(max_entries=3, show_spinner=False)
-def _stored(path: str, stamp: int) -> StoredIteration:
+def _stored(path: str, stamp: int, _it: StoredIteration) -> StoredIteration:
     """An iteration whose arrays stay in memory once read; shared by all sessions, read-only.
 
     Three of a 32B model with four domains are 0.6 GB.
     """
-    run = Run(Path(path).parent)
-    return next(iteration for iteration in run.iterations() if iteration.path == Path(path))
+    return _it
 
 
 def iteration(run: Run, number: int) -> StoredIteration:
-    """An iteration of a run; 0 is the dense model."""
-    found = next(it for it in run.iterations() if it.number == number)
-    return _stored(str(found.path), stamp(found))
+    """An iteration of a run; 0 is the dense model.
+
+    Raises:
+        RunError: it is gone, or damaged.
+    """
+    for found in run.iterations():
+        if found.number == number:
+            return _stored(str(found.path), stamp(found), found)
+    raise RunError(
+        f"iteration {number} of run {run.id!r} is damaged or gone: resume the run, or choose another."
+    )
 
 
 def stamp(it: StoredIteration) -> int:
-    """Modification time of an iteration, used in cache keys."""
-    return (it.path / "metrics.json").stat().st_mtime_ns
+    """Modification time of an iteration, used in cache keys; 0 where it was deleted at this moment."""
+    with contextlib.suppress(OSError):
+        return (it.path / "metrics.json").stat().st_mtime_ns
+    return 0
 
 
 def statistics_iteration(chosen: Choice) -> StoredIteration | None:

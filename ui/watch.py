@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.errors import PruningError
 from pruning.runs.run import Run
 from ui import report, state
 from ui.navigation import go
@@ -40,7 +39,10 @@ def _status(run: Run) -> None:
     status = run.status()
     what = status.state
     if what == "queued":
-        st.info(f"Queued: {status.ahead} run(s) ahead of it on this device.")
+        ahead = ", ".join(status.waiting_for)
+        st.info(
+            f"Queued: it waits for {ahead} on the same device." if ahead else "Queued: it starts in a moment."
+        )
     elif what in ("starting", "running", "cancelling", "stalled"):
         number = status.current
         where = f"iteration {number} of {status.iterations or '?'}" if number else "the dense model"
@@ -65,8 +67,11 @@ def _status(run: Run) -> None:
     elif what == "cancelled":
         st.warning("Cancelled. Resume continues after the last completed iteration.")
     else:
-        problem = "The worker process ended unexpectedly." if what == "dead" else "The run failed."
-        st.error(f"{problem} {status.message}")
+        problem = {
+            "dead": "The worker process ended unexpectedly.",
+            "damaged": "Files of this run are damaged:",
+        }
+        st.error(f"{problem.get(what, 'The run failed.')} {status.message}")
 
 
 def _buttons(run: Run, going: bool) -> None:
@@ -76,20 +81,15 @@ def _buttons(run: Run, going: bool) -> None:
             run.cancel()
             st.rerun()
         return
-    if run.results() and run.config.ratio:
+    if not run.resumable and run.config.ratio:
         if columns[0].button("Show results", icon=":material/bar_chart:", width="stretch"):
             st.session_state.side = [run.id]
             go("pages/results.py")
-    elif not run.results() and columns[0].button("Resume", icon=":material/play_arrow:", width="stretch"):
-        try:
-            run.launch()
-        except PruningError as error:
-            state.explain(error)
-        else:
-            st.rerun()
+    elif run.resumable:
+        state.resume_button(run, columns[0])
     looked = len(run.iterations()) > 1
     if looked and columns[1].button("Show channels", icon=":material/grid_on:", width="stretch"):
         state.look_at(run)
         go("pages/importance.py")
     with columns[2]:
-        state.delete_button(run, f"watch-{run.id}")
+        state.delete_button(run.id, "watch-")

@@ -91,14 +91,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
     sub.add_argument("--runs", **store)
-    runs = commands.add_parser("runs", help="List, show, cancel, resume and delete runs.").add_subparsers(
-        dest="runs_command", required=True, metavar="COMMAND", parser_class=Parser
-    )
+    runs = commands.add_parser(
+        "runs", help="List, show, cancel, resume, repair and delete runs."
+    ).add_subparsers(dest="runs_command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, run in (
         ("list", stored_runs.runs_list),
         ("show", stored_runs.runs_show),
         ("cancel", stored_runs.runs_cancel),
         ("resume", stored_runs.runs_resume),
+        ("repair", stored_runs.runs_repair),
         ("delete", stored_runs.runs_delete),
     ):
         sub = command(run, name, runs)

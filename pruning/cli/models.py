@@ -11,7 +11,7 @@ from typing import Any
 from pruning.cli.arguments import named_model
 from pruning.cli.terminal import ProgressBar, console, print_json, table
 from pruning.errors import ConfigError
-from pruning.runs.store import RUN_ID
+from pruning.runs.run import RUN_ID
 from pruning.words import size_text
 
 

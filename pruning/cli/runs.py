@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
-from pruning.errors import ConfigError
+from pruning.errors import ConfigError, RunError
+from pruning.runs.repair import repair
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
-from pruning.words import number
+from pruning.words import number, sentence
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -39,10 +40,12 @@ def _run_row(run: Run) -> dict[str, Any]:
 
 def runs_list(args: argparse.Namespace) -> int:
     """List the runs, the newest first."""
-    rows = [_run_row(run) for run in RunStore(args.runs).all()]
+    store = RunStore(args.runs)
+    rows, broken = [_run_row(run) for run in store.all()], store.broken()
     if args.json:
-        print_json({"runs": rows})
-    elif rows:
+        print_json({"runs": rows, "broken": broken})
+        return 0
+    if rows:
         cells = [
             (
                 row["run_id"],
@@ -55,14 +58,18 @@ def runs_list(args: argparse.Namespace) -> int:
             for row in rows
         ]
         console().print(table(("run", "state", "model", "ratio", "K", "perplexity"), cells))
-    else:
-        print(f"There are no runs in {RunStore(args.runs).root}: 'prune' makes one.")
+    for why in broken.values():
+        print(sentence(why))
+    if not rows and not broken:
+        print(f"There are no runs in {store.root}: 'prune' makes one.")
     return 0
 
 
 def runs_show(args: argparse.Namespace) -> int:
     """Show a run."""
     run = RunStore(args.runs).get(args.run_id)
+    if run.problem:
+        raise RunError(run.problem)
     if args.json:
         content = {
             "config": run.config.model_dump(mode="json"),
@@ -105,6 +112,22 @@ def runs_resume(args: argparse.Namespace) -> int:
         print_json(result.summary.model_dump())
     else:
         console().print(results_table(result.summary))
+    return 0
+
+
+def runs_repair(args: argparse.Namespace) -> int:
+    """Go back to the last whole state of a run whose files are damaged."""
+    run = RunStore(args.runs).get(args.run_id)
+    with run.held():
+        done = repair(run)
+    resumable = run.resumable
+    if args.json:
+        print_json({"run_id": run.id, "repaired": done, "resumable": resumable})
+        return 0
+    for words in done or ["Nothing is damaged."]:
+        print(words)
+    if resumable:
+        print(f"'runs resume {run.id}' goes on from there.")
     return 0
 
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pruning.config import RunConfig
 from pruning.errors import ConfigError, PruningError
 from pruning.files import writing
+from pruning.options import read_options
 from pruning.paths import PROJECT
 from pruning.runs.results import OPTIONS, completed, table
 from pruning.runs.run import Run
@@ -62,16 +63,7 @@ class Experiment(BaseModel):
         Raises:
             ConfigError: it cannot be read, or says what an experiment does not have.
         """
-        import yaml
-
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read the experiment {str(path)!r}: {error.strerror}.") from None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raise ConfigError(f"the experiment {str(path)!r} is not YAML.") from None
-        if not isinstance(content, dict):
-            raise ConfigError(f"the experiment {str(path)!r} holds no options.")
+        content = read_options(path, "experiment")
         try:
             experiment = cls(**{"name": Path(path).stem, **content})
         except (ValidationError, TypeError) as error:

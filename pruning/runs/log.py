@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pruning.errors import RunError
 from pruning.files import quietly, writing
-from pruning.sealed import finite
+from pruning.sealed import finite, read_bytes
 
 RUN_LOG, STORE_LOG = "events.jsonl", "log.jsonl"
 STORE_LOG_BYTES = 5_000_000  # then it begins anew; the one before is kept
@@ -50,11 +51,11 @@ def _ends_whole(file: Path) -> bool:
 def read(file: Path) -> list[dict[str, Any]]:
     """The events of a log; lines that are none are left out."""
     try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        text = read_bytes(file, end=True) or b""
+    except RunError:
         return []
     found = []
-    for line in lines:
+    for line in text.splitlines():
         try:
             event = json.loads(line)
         except (ValueError, RecursionError):

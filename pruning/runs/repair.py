@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from pruning.errors import DamagedError, ModelError, PruningError, RunError
+from pruning.errors import DamagedError, ModelError, RunError
 from pruning.files import remove, sweep, writing
 from pruning.models.folder import check_files, describe
 from pruning.runs import log
-from pruning.runs.outcome import Results, StoredConfig, StoredGeometry
+from pruning.runs.outcome import Results, StoredGeometry
 from pruning.runs.run import Run
 from pruning.sealed import damaged, read_json, read_record, unsealed, write_json
 
@@ -29,25 +29,18 @@ def repair(run: Run) -> list[str]:
     done = [*_config(run), *_geometry(run), *_iterations(run), *_outcome(run)]
     for words in done:
         log.log(run.path, "repaired", what=words)
-    status = run.status()
-    if done and status.state == "finished" and run.damage():
-        lost = {"state": "failed", "message": "what was damaged is to be computed again: resume it."}
-        write_json(run.path / "status.json", status.model_dump() | lost)
     return done
 
 
 def _config(run: Run) -> Iterator[str]:
-    path = run.path / "config.json"
     try:
-        assert run.config
+        _ = run.config
     except DamagedError as error:
         for where, content in _copies(run):
-            with contextlib.suppress(PruningError):
-                stored = StoredConfig.model_validate(content)
-                write_json(path, stored.model_dump())
-                assert Run(run.path).config
-                run.__dict__.pop("config", None)
-                yield f"config.json was damaged; it is restored from {where}."
+            write_json(run.path / "config.json", content)
+            with contextlib.suppress(DamagedError):
+                _ = run.config
+                yield f"config.json was damaged or gone; it is restored from {where}."
                 return
         raise RunError(f"{str(error).rstrip('.')}, and no copy of it is left: delete the run.") from None
 

@@ -20,7 +20,6 @@ from pruning.runs.stored import StoredRun
 from pruning.sealed import write_json
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[a-z0-9_]+-[0-9a-f]{4}")
-ITERATION = re.compile(r"iteration-(\d{2,3})")
 STALL_SECONDS = 30.0
 ACTIVE = ("queued", "starting", "running", "cancelling")
 AT_WORK = ("starting", "running", "cancelling", "stalled")
@@ -127,7 +126,7 @@ class Run(StoredRun):
             raise RunError(f"run {self.id!r} is being worked on: cancel it first, or wait.")
         if self.status().state == "finished" and not self.damage():
             raise RunError(f"run {self.id!r} has finished: start another from its config.")
-        assert self.config
+        _ = self.config
         with writing(self.path):
             (self.path / "cancel").unlink(missing_ok=True)
 

@@ -11,11 +11,9 @@ from pruning.errors import RunError
 from pruning.files import remove, whole, writing
 from pruning.paths import default_root
 from pruning.runs.log import log, log_store
-from pruning.runs.run import RUN_ID, Run, folders_in, runs_in
+from pruning.runs.run import Run, folders_in, runs_in
 from pruning.sealed import sealed, write_json
 from pruning.versions import versions
-
-__all__ = ["RUN_ID", "RunStore"]
 
 
 class RunStore:
@@ -64,13 +62,9 @@ class RunStore:
         return sorted(runs_in(self.root), key=_age, reverse=True)
 
     def broken(self) -> dict[str, str]:
-        """Runs that cannot be read, and why, by id."""
+        """Why runs cannot be listed, in a sentence, by id."""
         found = ((run.id, run.problem) for run in folders_in(self.root))
         return {name: why for name, why in sorted(found, reverse=True) if why}
-
-    def unreadable(self) -> list[str]:
-        """Ids of runs that cannot be read."""
-        return list(self.broken())
 
     def delete(self, run_id: str) -> None:
         """Remove a run's folder; whoever reads it at this moment finds all of it or nothing.
@@ -88,10 +82,6 @@ class RunStore:
                 raise RunError(f"run {run.id!r} is being worked on: cancel it before deleting it.")
             remove(run.path)
         log_store(self.root, "deleted", run=run.id)
-
-    def ahead_of(self, run: Run) -> list[Run]:
-        """Runs on the same device that come first: those at work, and those that have waited longer."""
-        return run.ahead()
 
 
 def _age(run: Run) -> tuple[str, int]:

@@ -33,14 +33,14 @@ from pruning.models.geometry import Geometry
 from pruning.runs import log
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.outcome import Metrics, Results, Status, StoredConfig, StoredGeometry
-from pruning.sealed import damaged, read_json, read_record
+from pruning.sealed import damaged, read_bytes, read_json, read_record, stamp
 
 ITERATION = re.compile(r"iteration-(\d{2,3})")
 
 
 @lru_cache(maxsize=4096)
-def _read_config(path: Path, stamp: tuple[int, ...]) -> RunConfig:
-    """A run's config; kept, since pages list all runs again and again and reading one takes milliseconds."""
+def _read_config(path: Path, _stamp: tuple[int, ...]) -> RunConfig:
+    """A run's config; kept, since pages list all runs again and again and it takes milliseconds."""
     if (stored := read_record(path, StoredConfig)) is None:
         raise DamagedError(f"{str(path)!r} is gone.")
     try:
@@ -72,11 +72,9 @@ class StoredRun:
         """
         path = self.path / "config.json"
         try:
-            about = path.stat()
-            stamp = about.st_mtime_ns, about.st_ctime_ns, about.st_size, about.st_ino
+            return _read_config(path, stamp(path))
         except OSError:
-            stamp = ()  # type: ignore[assignment]
-        return _read_config(path, stamp)
+            raise DamagedError(f"{str(path)!r} is gone.") from None
 
     @property
     def created(self) -> time.struct_time | None:
@@ -90,20 +88,22 @@ class StoredRun:
     def problem(self) -> str:
         """Why it cannot be listed among the others, in one sentence; empty where it can."""
         if self.created is None:
-            return f"its name {self.id!r} holds no date: rename its folder, or delete it."
+            return f"run {self.id!r} is broken: its name holds no date: rename its folder, or delete it."
         try:
-            assert self.config
+            _ = self.config
         except PruningError as error:
-            return f"{str(error).rstrip('.')}: 'runs repair' tries to restore it, 'runs delete' deletes it."
+            return (
+                f"run {self.id!r} is broken: {str(error).rstrip('.')}: 'runs repair {self.id}' restores it "
+                f"where it can, 'runs delete {self.id}' deletes it."
+            )
         return ""
 
     def last_words(self, characters: int = 2000) -> str:
         """The end of what the worker printed."""
-        try:
-            text = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-        return text[-characters:].strip()
+        with contextlib.suppress(RunError):
+            text = read_bytes(self.path / "log.txt", 4 * characters, end=True) or b""
+            return text.decode(errors="replace")[-characters:].strip()
+        return ""
 
     def results(self) -> Results | None:
         """`results.json`; None until the run is finished, and where it is damaged."""
@@ -171,6 +171,8 @@ class StoredRun:
         try:
             if (results := read_record(self.path / "results.json", Results)) is None:
                 return "its results.json is gone"
+            if len(self.iterations()) <= self.config.iterations:
+                return "an iteration of it is damaged or gone"
             if self.config.tasks and results.zero_shot is None:
                 return "its tasks are not answered"
             if self.config.save_model and read_json(self.path / "model" / PRUNING_FILE) is None:
@@ -205,10 +207,9 @@ class StoredRun:
         if len(folders) > len(whole) and self.geometry is not None:
             found.append(f"iteration {len(whole)} is damaged or gone.")
         if self.written_status().state == "finished":
-            if why := self.lacks():
+            look(lambda: read_json(self.path / "sources.json"))
+            if (why := self.lacks()) and not found:
                 found.append(f"{why}.")
-            if len(whole) <= self.config.iterations and not found:
-                found.append(f"{len(whole)} of {self.config.iterations + 1} iterations are there.")
         if (self.path / "model").is_dir():
             look(lambda: check_files(self.path / "model"))
         return found

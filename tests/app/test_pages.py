@@ -368,8 +368,12 @@ def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(mo
     monkeypatch.chdir(ROOT)
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     assert not at.exception
-    assert any(broken.id in caption.value for caption in at.caption)
+    assert any(broken.id in warning.value for warning in at.warning)
     assert at.selectbox(key="run").value == "demo-run"  # what a link leaves out stays the same
+    at.button(key=f"repair-{broken.id}").click().run()
+    assert not at.exception and not at.error
+    assert not any(broken.id in warning.value for warning in at.warning)
+    assert store.get(broken.id).config == runs[0].config
 
 
 def make_run(state, tmp=None, **status):
@@ -415,10 +419,10 @@ def test_a_running_run_shows_where_it_is_and_can_be_cancelled(monkeypatch, alive
     assert (run.path / "cancel").exists()
 
 
-def test_a_queued_run_says_how_many_are_ahead(monkeypatch, alive):
-    make_run("queued", **alive, ahead=2)
+def test_a_queued_run_says_for_whom_it_waits(monkeypatch, alive):
+    make_run("queued", **alive, waiting_for=["20260101-000000-flap-0000"])
     at = prune_page(monkeypatch)
-    assert any("2 run(s) ahead of it" in info.value for info in at.info)
+    assert any("waits for 20260101-000000-flap-0000" in info.value for info in at.info)
 
 
 def test_a_dead_run_is_shown_with_its_last_words(monkeypatch):

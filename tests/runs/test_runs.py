@@ -157,7 +157,7 @@ def test_the_second_run_waits_for_the_first(options):
     while not second.status().ahead and time.monotonic() < deadline:
         time.sleep(0.1)
     assert second.status().state == "queued"
-    assert [run.id for run in store.ahead_of(second)] == [first.id]
+    assert second.status().waiting_for == (first.id,)
     first.cancel()
     wait(second, "finished")
     assert first.status().finished <= second.status().started

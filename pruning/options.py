@@ -1,0 +1,57 @@
+"""Options that a person wrote into a JSON or YAML file, read within limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pruning.errors import ConfigError
+
+# A config of ours takes 2 KB, with thousands of pinned heads 100 KB; YAML of 1 MB takes seconds to read.
+MOST_BYTES = 1_000_000
+# An alias (`*name`) repeats what stands elsewhere; a dozen of them, nested, make billions of what was little.
+MOST_ALIASES = 0
+
+
+def read_options(path: str | Path, what: str) -> dict[str, Any]:
+    """The options in a file.
+
+    Args:
+        path: the file.
+        what: it holds, for messages.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no options.
+    """
+    name = f"the {what} {str(path)!r}"
+    try:
+        with Path(path).open("rb") as stream:
+            text = stream.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read {name}: {reason}.") from None
+    if len(text) > MOST_BYTES:
+        raise ConfigError(f"{name} is longer than {MOST_BYTES:,} bytes: it is none, or holds too much.")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = _yaml(text, name)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{name} holds no options: write 'ratio: 0.3' and the like.")
+    return content
+
+
+def _yaml(text: bytes, name: str) -> Any:
+    import yaml
+
+    try:
+        events = yaml.parse(text, Loader=yaml.SafeLoader)
+        if sum(isinstance(event, yaml.AliasEvent) for event in events) > MOST_ALIASES:
+            raise ConfigError(f"{name} names a part of itself again ('*'): write that part out.")
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{name} is neither JSON nor YAML.") from None
+    # what PyYAML's readers of dates, numbers and tags raise; and nesting beyond any sense
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
+        raise ConfigError(f"{name} holds a value that cannot be read: put text between quotes.") from None
