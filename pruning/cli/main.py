@@ -18,6 +18,7 @@ from pruning.cli import models, work
 from pruning.cli import runs as stored_runs
 from pruning.cli.app import app as start_app
 from pruning.cli.arguments import Parser, add_run_options, count, counts
+from pruning.cli.doctor import doctor
 from pruning.config import choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
@@ -108,6 +109,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "delete":
             sub.add_argument("--yes", action="store_true", help="do not ask")
         sub.add_argument("--runs", **store)
+    sub = command(doctor)
+    sub.add_argument("--runs", **store)
     sub = command(start_app, "app")
     sub.add_argument("--port", type=count, metavar="N", help="default: 8501, or the next that is free")
     sub.add_argument("--headless", action="store_true", help="do not open a browser")

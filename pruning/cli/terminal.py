@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pruning.runs.lines import Lines
 from pruning.sealed import finite
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def print_json(content: Any) -> None:
 
 
 class ProgressBar:
-    """Shows the engine's events on a terminal; call it with each. Elsewhere it says nothing."""
+    """Shows the engine's events; call it with each. A bar on a terminal, lines elsewhere."""
 
     def __init__(self, iterations: int, quiet: bool) -> None:
         from rich.console import Console
@@ -45,7 +46,7 @@ class ProgressBar:
             disable=quiet or not target.is_terminal,
             transient=True,
         )
-        self.iterations, self.complete = iterations, -1
+        self.quiet, self.lines = quiet, Lines(iterations)
         self.task: TaskID = self.bar.add_task("loading the model", total=None)
 
     def __call__(self, event: Event) -> None:
@@ -53,20 +54,18 @@ class ProgressBar:
         from pruning.engine.events import Iteration
         from pruning.progress import Progress
 
-        if isinstance(event, Iteration):
-            self.complete = event.number
+        if self.quiet:
+            return
+        if self.bar.disable:
+            self.lines(event)
+        elif isinstance(event, Iteration):
+            self.lines.complete = event.number
         elif isinstance(event, Progress):
-            if self.complete < 0:
-                where = "dense model"
-            elif self.complete < self.iterations:
-                where = f"iteration {self.complete + 1} of {self.iterations}"
-            else:
-                where = "pruned model"
             self.bar.update(
                 self.task,
                 total=event.total,
                 completed=event.done,
-                description=f"{where}: {event.stage} {event.detail}",
+                description=f"{self.lines.where}: {event.stage} {event.detail}",
             )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from pruning.config import RunConfig
 from pruning.engine.floors import floor
+from pruning.errors import CalibrationError
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.damage import Curve, predicted
 from pruning.method.normalise import NORMALISERS, Scale
@@ -65,13 +66,20 @@ def all_units(
     units = []
     for site in geometry.sites if sites is None else sites:
         alive = mask.retained[site]
-        values = np.where(mask.channels(site), scores[site], np.nan)
+        there = mask.channels(site)
+        values = np.where(there, scores[site], np.nan)
         if site.kind == "attn" and config.square_attention:
             values = values**2
+        normalised = NORMALISERS[config.normalise](values, scales[site])
+        if not np.isfinite(normalised[there]).all():  # no ranking is one then
+            raise CalibrationError(
+                f"layer {site.layer}, {site.kind}: the scores are not finite: the model is broken there, or "
+                "needs another --score or --dtype."
+            )
         units.append(
             site_units(
                 site,
-                NORMALISERS[config.normalise](values, scales[site]),
+                normalised,
                 alive,
                 geometry,
                 keep=keep[site],

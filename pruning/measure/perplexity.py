@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning.errors import CalibrationError
 from pruning.models.architectures import CausalLM
 from pruning.models.layers import Layers, Place, forward
 from pruning.paths import cache_folder
@@ -77,6 +78,9 @@ def perplexity(
 
     Returns:
         By domain the summed negative log-likelihood and the tokens it covers.
+
+    Raises:
+        CalibrationError: NaN among the predictions.
     """
     layers = Layers(model)
     total, done = sum(domain.ids.size for domain in blocks), 0.0
@@ -94,6 +98,11 @@ def perplexity(
         stash = yield from relay(forward(layers, batches, place=place), told)
         nll = sum(_nll(layers, stash[i], ids.to(layers.device)) for i, ids in enumerate(batches))
         stash.close()
+        if math.isnan(nll):
+            raise CalibrationError(
+                f"the predictions on domain {domain.domain!r} are not finite: the model is broken behind its "
+                "layers, or needs another --dtype."
+            )
         predicted = domain.ids.size - len(domain.ids)
         results[domain.domain] = Perplexity(nll, predicted, domain.ids.shape[1], domain.bytes)
     return results

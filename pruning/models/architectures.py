@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ModelError
-from pruning.models.geometry import Geometry, Kind, LayerShape
+from pruning.models.geometry import DEEPEST, Geometry, Kind, LayerShape
 from pruning.registry import Registry
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Architecture:
         """
         heads = config["num_attention_heads"]
         kv_heads = config.get("num_key_value_heads") or heads
+        if config["num_hidden_layers"] > DEEPEST:
+            raise ValueError("too many layers")
         shape = {"kv_heads": kv_heads, "group": heads // kv_heads, "channels": config["intermediate_size"]}
         return Geometry.from_dict(
             {

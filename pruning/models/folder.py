@@ -265,7 +265,7 @@ def _summary(config: dict[str, Any], file: Path, parameters: int, dtype: str = "
     try:
         geometry, vocabulary = ARCHITECTURES[model_type].geometry(config), int(config["vocab_size"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) else "has widths that are no whole numbers"
+        what = f"has no {error}" if isinstance(error, KeyError) else "has sizes that no model has"
         raise ModelError(f"{str(file)!r} {what}: copy the model's own config again.") from None
     return Summary(
         model_type=model_type,

@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 Kind = Literal["attn", "mlp"]
 KINDS: tuple[Kind, ...] = ("attn", "mlp")
+# Wider and deeper than any model by ten times; arrays are made of these sizes as soon as a config is read.
+WIDEST, DEEPEST = 2**24, 4096
 
 
 class Site(NamedTuple):
@@ -113,11 +115,13 @@ class Geometry:
         """The geometry that `to_dict` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none, or has widths that are no whole numbers from 1 up.
+            KeyError, TypeError, ValueError: it is none, or has sizes that no model has.
         """
+        if len(data["layers"]) > DEEPEST:
+            raise ValueError("too many layers")
         layers = tuple(LayerShape(**shape) for shape in data["layers"])
         widths = [data["hidden_size"], data["head_dim"]]
         widths += [width for shape in layers for width in (shape.kv_heads, shape.group, shape.channels)]
-        if not layers or not all(type(width) is int and width > 0 for width in widths):
-            raise ValueError("a width is no whole number from 1 up")
+        if not layers or not all(type(width) is int and 0 < width <= WIDEST for width in widths):
+            raise ValueError("a width is no whole number from 1 up, or too large")
         return cls(**{**data, "layers": layers})

@@ -11,6 +11,7 @@ import psutil
 from pruning.config import RunConfig
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
+from pruning.words import size_text
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Needs:
         if need <= free:
             return ""
         return (
-            f"this run needs about {need / 1e9:.1f} GB of {what} and {free / 1e9:.1f} GB are free: "
+            f"this run needs about {size_text(need)} of {what} and {size_text(free)} are free: "
             "free some, or take a smaller model."
         )
 

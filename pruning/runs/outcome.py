@@ -8,11 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, RootModel
 
 from pruning.measure.comparison import KnownPair, Number, Pair, Record, TaskRow, ZeroShot
-from pruning.models.geometry import Geometry, LayerShape
+from pruning.models.geometry import DEEPEST, WIDEST, Geometry, LayerShape
 from pruning.words import items_text, number
 
-# Wider or deeper than any model; arrays are made of these sizes as soon as a page opens the run.
-WIDEST, DEEPEST = 2**24, 4096
 Width = Annotated[int, Field(ge=1, le=WIDEST)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Ratio = Annotated[float, Field(ge=0, le=1)]

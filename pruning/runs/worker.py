@@ -22,6 +22,7 @@ from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
 from pruning.progress import drain
 from pruning.runs.create import create
+from pruning.runs.lines import Lines
 from pruning.runs.log import log
 from pruning.runs.meter import Meter
 from pruning.runs.outcome import Results
@@ -269,7 +270,7 @@ def main() -> int:
     """The process of a run."""
     run = Run(Path(sys.argv[1]))
     try:
-        execute(run, exits=True)
+        execute(run, Lines(run.config.iterations), exits=True)
     except Cancelled:
         return 0
     except PruningError as error:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pruning import RunConfig
 from pruning.engine.budget import check_reachable, dense_scales, first_mask, next_mask
 from pruning.engine.floors import warnings
-from pruning.errors import ConfigError
+from pruning.errors import CalibrationError, ConfigError
 from pruning.method import allocation as allocations
 from pruning.method import units
 from pruning.method.normalise import NORMALISERS, Scale
@@ -360,3 +360,14 @@ def test_robust_share_is_share_where_no_channel_stands_out():
     calm = NORMALISERS["robust_share"](dense, Scale.of(dense))
     np.testing.assert_allclose(NORMALISERS["robust_share"](wild, Scale.of(wild))[:-1], calm[:-1])
     assert np.isfinite(NORMALISERS["robust_share"](np.zeros(4), Scale.of(np.zeros(4)))).all()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.9, 1.0])
+def test_scores_that_are_not_finite_are_a_sentence(share):
+    """With more than half of them NaN, the search for the cut never ended."""
+    geometry = Geometry(64, 8, (LayerShape(4, 2, 20_000),))
+    scores = {site: np.ones(geometry.channels(site)) for site in geometry.sites}
+    site = Site(0, "mlp")
+    scores[site][: int(share * len(scores[site]))] = np.nan
+    with pytest.raises(CalibrationError, match="layer 0, mlp: the scores are not finite"):
+        first_mask(scores, geometry, RunConfig.create(ratio=0.3))

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,8 @@ from pruning.runs.store import RunStore
 from pruning.runs.worker import Cancelled, execute
 from pruning.sealed import read_cached
 
-CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "store"
+ROOT = Path(__file__).resolve().parents[2]
+CASES = ROOT.parent / "shared" / "cases" / "store"
 WRONG = {
     "empty": "",
     "half": '{"config": {"model": "de',
@@ -257,3 +260,15 @@ def test_another_models_weights_are_not_gone_on_with(run, made, tmp_path):
 def test_domains_whose_names_collide_are_refused(name):
     with pytest.raises(PruningError, match=f"the domain name '{name}' is taken"):
         RunConfig.create(mixture={"wiki": 1, name: 1}, domains={name: "text.txt"})
+
+
+@pytest.mark.parametrize(("kind", "cases"), [("kills", 12), ("matrix", 21), ("disks", 4)])
+def test_faults_lose_nothing_and_change_nothing(kind, cases, tmp_path):
+    """The short version of `benchmarks/faults.py`: no case ends lost or wrong."""
+    samples = {"kills": ["--count", "12", "--sample", "9"], "matrix": ["--sample", "11"]}
+    call = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), kind, "--json"]
+    call += samples.get(kind, ["--sample", "4"])
+    done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    found = json.loads(done.stdout or "{}")
+    assert done.returncode == 0, (found, done.stderr[-2000:])
+    assert found["counts"] == {"right": len(found["cases"])} and len(found["cases"]) >= cases
