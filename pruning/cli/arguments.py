@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from pruning.config import METHODS, RunConfig, choices, parse_mixture
 from pruning.errors import ConfigError
+from pruning.runs.sizes import named_checkpoint
 from pruning.runs.store import RunStore
 from pruning.words import sentence
 
@@ -109,7 +110,7 @@ def counts(text: str) -> tuple[int, ...]:
 
 
 def named_model(name: str, store: str | None) -> str:
-    """A model by its name, or the checkpoint of a run by its id."""
+    """A model by its name, or the checkpoint of a run by its id; see `sizes.named_checkpoint`."""
     if name[:8].isdigit() and "/" not in name and not Path(name).exists():
-        return str(RunStore(store).get(name).checkpoint)
+        return str(named_checkpoint(RunStore(store), name))
     return name

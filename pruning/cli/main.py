@@ -26,6 +26,8 @@ from pruning.words import sentence
 
 DESCRIPTION = "Prune a language model, and read what it cost. 'prune' alone prunes the demo model."
 
+OF_RUN = "a run's id (ID:3 for its model after iteration 3)"
+
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
@@ -56,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("file", metavar="FILE", help="YAML, such as experiments/demo_iterations.yaml")
     sub.add_argument("--runs", **store)
     sub = command(models.export_model, "export")
-    sub.add_argument("source", metavar="RUN|FOLDER", help="a run's id, or the folder of a model")
+    sub.add_argument(
+        "source", metavar="RUN|FOLDER", help="a run's id (ID:3 after iteration 3), or a model's folder"
+    )
     sub.add_argument("--format", choices=tuple(FORMATS), default="hf", help="default: hf")
     sub.add_argument(
         "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0 (default: as stored)"
@@ -76,7 +80,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
     sub.add_argument("--runs", **store)
     sub = command(models.measure, "bench")
-    sub.add_argument("models", nargs="+", metavar="MODEL", help="demo, a folder, a hub id, or a run's id")
+    sub.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="demo, a folder, a hub id, or a run's id (ID:3 after iteration 3)",
+    )
     sub.add_argument("--batch", type=counts, default=(1, 8), metavar="N,N", help="sequences at once")
     sub.add_argument(
         "--lengths",

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 from pruning.engine.budget import dense_scales
 from pruning.files import whole, write_json, writing
 from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
+from pruning.method.mixture import adapted
 from pruning.method.statistics import write_statistic
 from pruning.runs.iterations import CURVES_FILE, StoredIteration
 from pruning.runs.outcome import Metrics, Repaired, Results, Sizes, TextMeasure
@@ -56,6 +57,8 @@ def metrics(iteration: Iteration) -> Metrics:
             for site, repair in iteration.repairs.items()
             if repair.error is not None
         },
+        mixture=dict(iteration.mixture) if iteration.rises else {},
+        rises=dict(iteration.rises),
     )
 
 
@@ -67,11 +70,13 @@ def stored_state(run: Run) -> State | None:
     if not iterations:
         return None
     last = iterations[-1]
-    scales, curves = None, {}
+    scales, curves, mixture = None, {}, None
     if last.number:
         first = next(iteration for iteration in iterations if iteration.number == 1)
         scales, curves = dense_scales(first.scores, run.config.square_attention), first.curves
-    return State(last.number, last.delta(), scales, curves)
+    if run.config.adapt_mixture and last.metrics.rises:
+        mixture = adapted(last.metrics.mixture, last.metrics.rises)
+    return State(last.number, last.delta(), scales, curves, mixture)
 
 
 def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Results:
