@@ -116,6 +116,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "delete":
             sub.add_argument("--yes", action="store_true", help="do not ask")
         sub.add_argument("--runs", **store)
+    sub = command(stored_runs.damage)
+    sub.add_argument("run_id", metavar="ID", help="a run's id, or the beginning of one")
+    sub.add_argument("--runs", **store)
     sub = command(start_app, "app")
     sub.add_argument("--port", type=count, metavar="N", help="default: 8501, or the next that is free")
     sub.add_argument("--headless", action="store_true", help="do not open a browser")

@@ -11,7 +11,8 @@ from pruning.files import whole, write_json, writing
 from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
 from pruning.method.mixture import adapted
 from pruning.method.statistics import write_statistic
-from pruning.runs.iterations import CURVES_FILE, StoredIteration
+from pruning.runs.damage import write_curves
+from pruning.runs.iterations import StoredIteration
 from pruning.runs.outcome import Metrics, Repaired, Results, Sizes, TextMeasure
 from pruning.runs.run import Run
 
@@ -37,8 +38,7 @@ def write_iteration(run: Run, iteration: Iteration) -> None:
             for domain, moments in iteration.statistics.moments.items():
                 write_statistic(temporary / f"moments-{domain}.safetensors", moments)
             if iteration.curves:
-                curves = {str(site): curve.to_dict() for site, curve in iteration.curves.items()}
-                write_json(temporary / CURVES_FILE, curves)
+                write_curves(temporary, iteration.curves)
         write_json(temporary / "metrics.json", metrics(iteration).model_dump())
 
 

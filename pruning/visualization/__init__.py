@@ -8,6 +8,13 @@ visualization.importance(RunStore().all()[0]).show()
 """
 
 from pruning.visualization.channels import channel_domains_figure, channel_rank_figure, layer_figure
+from pruning.visualization.damage import (
+    Damage,
+    damage_curves_figure,
+    damage_data,
+    foretold_figure,
+    layer_damage_figure,
+)
 from pruning.visualization.domains import (
     Agreement,
     agreement_data,
@@ -103,6 +110,11 @@ __all__ = [
     "channel_domains_figure",
     "channel_rank_figure",
     "layer_figure",
+    "Damage",
+    "damage_curves_figure",
+    "damage_data",
+    "foretold_figure",
+    "layer_damage_figure",
     "Agreement",
     "agreement_data",
     "agreement_figure",
