@@ -3,12 +3,20 @@ import math
 import streamlit as st
 
 from pruning import visualization as viz
+from pruning.engine.targets import SIZES, smallest_ratio
 from pruning.errors import PruningError
 from pruning.method.damage import foretell
+from pruning.models.geometry import Geometry
 from pruning.runs.damage import foretold
 from pruning.runs.jobs import job
 from ui import place, state, tasks
 from ui.glossary import popover
+
+
+def _set_ratio(ratio: float) -> None:
+    """Callback: a widget's value is set before the page is drawn."""
+    st.session_state.ratio = round(100 * ratio)
+
 
 chosen = state.choice()
 run = chosen.run
@@ -43,7 +51,7 @@ except PruningError as error:
     st.stop()
 
 known = {name: value for name, value in foretell(dense.curves, mask).items() if name in chosen.mixture}
-st.subheader(f"Foretold for {mask.ratio:.0%} pruned with the current settings")
+st.subheader(f"Predicted for {mask.ratio:.0%} pruned with the current settings")
 worst = max(known, key=known.__getitem__)
 for column, (name, value) in zip(st.columns(len(known)), known.items(), strict=True):
     column.metric(
@@ -57,6 +65,22 @@ for column, (name, value) in zip(st.columns(len(known)), known.items(), strict=T
         "cost more than this. See the last figure for what it is worth.",
     )
 
+with st.popover("Reach a size", icon=":material/straighten:"):
+    what = st.selectbox("Size", list(SIZES), key="size_of")
+    dense_size = run.iterations()[0].metrics.parameters
+
+    def size(ratio: float, geometry: Geometry = shape) -> float:
+        cut = state.preview(dense, config.replace(ratio=ratio), geometry)
+        return SIZES[what](cut, dense_size)
+
+    now = size(config.ratio)
+    limit = st.number_input("At most", min_value=1.0, value=float(round(now)), step=1.0, format="%.0f")
+    try:
+        needed = smallest_ratio(size, limit)
+        st.markdown(f"{needed:.0%} pruned leaves {size(needed):,.0f}.")
+        st.button("Set the pruning ratio", on_click=_set_ratio, args=(needed,))
+    except PruningError as error:
+        state.explain(error)
 place.channel(run)
 MIXTURE = "the domain mixture"
 of = st.segmented_control(
@@ -87,6 +111,6 @@ for other in state.all_runs():
             pairs[f"{state.label(other)}, {name}"] = (value, math.log(pair.ratio))
 if pairs:
     st.plotly_chart(
-        viz.foretold_figure(pairs), alt="Foretold against measured rise by run and domain", config=state.PLOT
+        viz.foretold_figure(pairs), alt="Predicted against measured rise by run and domain", config=state.PLOT
     )
 popover("damage", "module", "domain mixture", "pruning ratio")

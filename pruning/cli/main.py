@@ -17,7 +17,7 @@ from pruning import __version__
 from pruning.cli import models, work
 from pruning.cli import runs as stored_runs
 from pruning.cli.app import app as start_app
-from pruning.cli.arguments import Parser, add_run_options, count, counts
+from pruning.cli.arguments import Parser, add_run_options, amount, count, counts
 from pruning.config import choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
@@ -46,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
     store: dict[str, Any] = {"metavar": "FOLDER", "help": "folder that holds the runs (default: runs)"}
     sub = command(work.prune)
     add_run_options(sub)
+    sub.add_argument(
+        "--max-parameters",
+        type=amount,
+        metavar="N",
+        help="instead of --ratio: prune until the whole model has at most so many, such as 100M",
+    )
     sub.add_argument("--runs", **store)
     add_run_options(command(work.calibrate))
     sub = command(work.score)

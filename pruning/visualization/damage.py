@@ -68,7 +68,9 @@ def damage_curves_figure(
         if site.kind != kind:
             continue
         chosen = site.layer == layer
-        x, y = hull(curve.removed, curve.damage)
+        x, y = (
+            part[1:] for part in hull(curve.removed, curve.damage)
+        )  # nothing cut is no damage: no log of it
         words = f"layer {site.layer}: %{{x:.0%}} cut, %{{y:.3f}} nats<extra></extra>"
         figure.add_scatter(
             x=x,
@@ -92,7 +94,7 @@ def damage_curves_figure(
         zorder=3,
     )
     figure.update_xaxes(title=f"share of the layer's {KIND_NAMES[kind]} parameters cut", tickformat=".0%")
-    figure.update_yaxes(title="nats a token", rangemode="tozero")
+    figure.update_yaxes(title="nats a token (log)", type="log", dtick=1, exponentformat="power")
     figure.update_layout(showlegend=True)
     return style(figure, f"What it costs to cut the {KIND_NAMES[kind]} of one layer alone", height)
 
@@ -131,13 +133,13 @@ def foretold_figure(runs: Mapping[str, tuple[float, float]], height: int = 340) 
         mode="markers",
         marker={"color": COLOURS[0], "size": 9},
         customdata=[[label] for label in runs],
-        hovertemplate="%{customdata[0]}<br>foretold %{x:.3f}, measured %{y:.3f}<extra></extra>",
+        hovertemplate="%{customdata[0]}<br>predicted %{x:.3f}, measured %{y:.3f}<extra></extra>",
         showlegend=False,
     )
     end = max((max(pair) for pair in runs.values()), default=1.0)
     figure.add_scatter(
-        x=[0, end], y=[0, end], mode="lines", line={"color": GREY, "dash": "dot"}, name="as foretold"
+        x=[0, end], y=[0, end], mode="lines", line={"color": GREY, "dash": "dot"}, name="as predicted"
     )
-    figure.update_xaxes(title="foretold by the curves, nats a token", rangemode="tozero")
+    figure.update_xaxes(title="predicted by the curves, nats a token", rangemode="tozero")
     figure.update_yaxes(title="measured rise of the log-perplexity", rangemode="tozero")
-    return style(figure, "Foretold and measured", height)
+    return style(figure, "Predicted and measured, a dot for each run and domain", height)
