@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+LISTED = 12  # names in a sentence; of a table with hundreds of columns the first do
+
 
 def sentence(text: str) -> str:
     """A message with its first letter large."""
@@ -36,3 +40,9 @@ def seconds_text(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def listed(names: Sequence[str], limit: int = LISTED) -> str:
+    """Names for a sentence, quoted, the first of many."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(map(repr, names[:limit])) + more

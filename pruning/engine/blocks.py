@@ -25,7 +25,7 @@ def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) ->
     return [
         sample_blocks(
             name,
-            load_text(name, config.domains.get(name, "embedded"), "calibration", config.seed),
+            load_text(name, config.domains.get(name, "embedded"), "calibration", config.seed, tokenizer),
             tokenizer,
             config.samples,
             config.seq_len,
@@ -47,7 +47,7 @@ def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> 
     return [
         heldout_blocks(
             name,
-            load_text(name, config.domains.get(name, "embedded"), "heldout", config.seed),
+            load_text(name, config.domains.get(name, "embedded"), "heldout", config.seed, tokenizer),
             tokenizer,
             config.seq_len,
             config.eval_blocks,
