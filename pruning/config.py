@@ -74,7 +74,7 @@ class RunConfig(BaseModel):
         description="domain mixture: weight of each domain, normalised to a sum of 1",
     )
     domains: dict[str, str] = Field(
-        default={}, description="source of a domain's text: embedded, a path, or hub:NAME"
+        default={}, description="source of a domain's text: embedded, a path, FILE:COLUMN, or hub:NAME"
     )
     samples: int = Field(32, ge=1, description="calibration blocks per domain")
     seq_len: int = Field(256, ge=2, description="tokens per block")

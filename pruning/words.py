@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Sequence
 
+QUOTED = 160  # characters of a value in a sentence: a path is shown whole, a file's content is not
 LISTED = 12  # names in a sentence; of a table with hundreds of columns the first do
+_MARKUP = re.compile(f"[{re.escape(string.punctuation)}]")
 
 
 def sentence(text: str) -> str:
     """A message with its first letter large."""
     return text[:1].upper() + text[1:]
+
+
+def plain(text: object) -> str:
+    """Text that is not ours for Markdown: on one line, and shown as it is written."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return _MARKUP.sub(r"\\\g<0>", line)
+
+
+def quoted(value: object, limit: int = QUOTED) -> str:
+    """What a person gave, for a message: in quotes, on one line, with nothing a terminal would obey.
+
+    Args:
+        value: text, or anything that has one.
+        limit: characters; of a longer one beginning and end are shown.
+    """
+    text = str(value)
+    if len(text) <= limit:
+        return repr(text)
+    return f"{repr(text[: limit // 2])[:-1]}…{repr(text[-limit // 4 :])[1:]} ({len(text):,} characters)"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -45,4 +68,4 @@ def seconds_text(seconds: float) -> str:
 def listed(names: Sequence[str], limit: int = LISTED) -> str:
     """Names for a sentence, quoted, the first of many."""
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(map(repr, names[:limit])) + more
+    return ", ".join(quoted(name, 60) for name in names[:limit]) + more

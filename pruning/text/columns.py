@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pruning.text.files import Unreadable, whole_characters
-from pruning.words import listed
+from pruning.words import listed, quoted
 
 # Columns that say by their name what they hold, the first that a table has. What is joined may lack the
 # columns in OPTIONAL: half of the instructions of Alpaca have no input.
@@ -58,8 +58,8 @@ def choose(columns: Sequence[str], asked: str | None, where: str = "FILE") -> tu
     for name in wanted:
         if name not in columns:
             near = difflib.get_close_matches(name, columns, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise Unreadable(f"has no column {name!r}{hint}: its columns are {listed(columns)}")
+            hint = f" (did you mean {quoted(near[0])}?)" if near else ""
+            raise Unreadable(f"has no column {quoted(name)}{hint}: its columns are {listed(columns)}")
     return wanted
 
 
@@ -107,13 +107,13 @@ def _document(row: Any, form: Sequence[str], tokenizer: Any) -> tuple[str, str]:
         raise Skip("no object")
     if len(form) == 1:
         if form[0] not in row:
-            raise Skip(f"without {form[0]!r}")
+            raise Skip(f"without {quoted(form[0])}")
         value = row[form[0]]
         if isinstance(value, list):
             return _chat(value, form[0], tokenizer)
-        return _text(value), f"column {form[0]!r}"
+        return _text(value), f"column {quoted(form[0])}"
     parts = [_text(row.get(name), name in OPTIONAL) for name in form]
-    return "\n".join(filter(None, parts)), f"columns {' + '.join(map(repr, form))}, joined"
+    return "\n".join(filter(None, parts)), f"columns {' + '.join(map(quoted, form))}, joined"
 
 
 def _text(value: Any, optional: bool = False) -> str:
@@ -137,12 +137,14 @@ def _chat(value: list[Any], column: str, tokenizer: Any) -> tuple[str, str]:
         raise Skip("empty")
     if getattr(tokenizer, "chat_template", None) is None:
         lacks = "" if tokenizer is None else ": the model has no chat template"
-        return "\n\n".join(turn["content"] for turn in turns), f"chats in {column!r}, turns joined{lacks}"
+        return "\n\n".join(
+            turn["content"] for turn in turns
+        ), f"chats in {quoted(column)}, turns joined{lacks}"
     try:
         text = tokenizer.apply_chat_template(turns, tokenize=False)
     except Exception:  # a template raises what it likes, for roles that do not alternate say
         raise Skip("refused by the chat template") from None
-    return str(text), f"chats in {column!r}, by the model's chat template"
+    return str(text), f"chats in {quoted(column)}, by the model's chat template"
 
 
 def _turn(turn: Any) -> dict[str, str]:

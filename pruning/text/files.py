@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import hashlib
 import itertools
 import re
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
+
+from pruning.words import quoted
 
 # Unpacked bytes that the files of one domain give at most. They are held in memory and tokenized as a whole:
 # 32 MB are about 8 million tokens, 2,000 blocks of 4,096. A packed file of a few kilobytes can promise any
@@ -20,25 +20,10 @@ FOLDER_ENTRIES = 100_000
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 # What is read in a folder; a file that is named by itself may end as it likes.
 TEXTS = (
-    *(".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".html", ".css", ".sql", ".sh", ".py", ".pyi"),
-    *(
-        ".js",
-        ".jsx",
-        ".ts",
-        ".tsx",
-        ".java",
-        ".kt",
-        ".scala",
-        ".c",
-        ".h",
-        ".cc",
-        ".cpp",
-        ".hpp",
-        ".cu",
-        ".cs",
-    ),
-    *(".go", ".rs", ".swift", ".rb", ".php", ".pl", ".r", ".jl", ".lua", ".hs", ".ml", ".clj", ".ex", ".erl"),
-)
+    ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".html", ".css", ".sql", ".sh", ".py", ".pyi", ".js",
+    ".jsx", ".ts", ".tsx", ".java", ".kt", ".scala", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cs", ".go",
+    ".rs", ".swift", ".rb", ".php", ".pl", ".r", ".jl", ".lua", ".hs", ".ml", ".clj", ".ex", ".erl",
+)  # fmt: skip
 KNOWN = "text, source code, JSON Lines, JSON, CSV, TSV or Parquet, as they are or as .gz"
 # A mark of 32 bits begins as one of 16 does, so it is looked for first.
 _MARKS = (
@@ -119,7 +104,7 @@ def read_bytes(file: Path, limit: int) -> tuple[bytes, bool]:
 
 def _no_file(file: Path) -> str:
     if file.is_symlink():
-        return f"is a link to {str(file.readlink())!r}, which is not there: copy the file itself"
+        return f"is a link to {quoted(file.readlink())}, which is not there: copy the file itself"
     return f"is no file: give {KNOWN}" if file.exists() else "does not exist: give a file or a folder"
 
 
@@ -149,20 +134,3 @@ def decode(data: bytes, cut: bool) -> str:
 def whole_characters(text: str) -> str:
     """A text with halves of surrogate pairs replaced, which JSON can hold and no tokenizer takes."""
     return _HALVES.sub("\ufffd", text) if _HALVES.search(text) else text
-
-
-def digest(files: Iterable[Path]) -> str:
-    """A name for the bytes of files, as they lie on the disk.
-
-    Raises:
-        Unreadable: one has gone meanwhile.
-    """
-    found = hashlib.blake2b(digest_size=16)
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                while part := stream.read(1 << 20):
-                    found.update(part)
-        except OSError as error:
-            raise Unreadable(f"cannot be read: {error.strerror}") from None
-    return found.hexdigest()

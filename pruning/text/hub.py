@@ -74,9 +74,9 @@ def read(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         # no such configuration or split, a data set that is a script
         said = f"{asked.configuration or 'default'}, split {part}"
-        problem = str(error).strip().splitlines()[0].rstrip(".")[:200] if str(error) else type(error).__name__
+        reason = str(error).strip().splitlines()[0].rstrip(".")[:200] if str(error) else type(error).__name__
         raise DomainError(
-            f"domain {name!r}: data set {asked.repo!r} does not hold {said} ({problem}): write "
+            f"domain {name!r}: data set {asked.repo!r} does not hold {said} ({reason}): write "
             "hub:ID:CONFIG:COLUMN."
         ) from None
     except Exception as error:  # the hub's client raises a dozen types for "not reachable" and "not there"

@@ -7,6 +7,7 @@ Face data set.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import DomainError
-from pruning.paths import ASSETS, exists
+from pruning.paths import ASSETS, exists, expand
 from pruning.text import hub
 from pruning.text.columns import SAMPLE, Documents, choose
-from pruning.text.files import READ_BYTES, TABLES, Unreadable, candidates, decode, digest, ending, read_bytes
+from pruning.text.files import READ_BYTES, TABLES, Unreadable, candidates, decode, ending, read_bytes
 from pruning.text.hub import Split
 from pruning.text.tables import read_table
+from pruning.words import quoted
 
 EMBEDDED_DOMAINS = ("wiki", "web", "code", "math")
 LEFT_OUT = 20  # files of a folder whose reason is kept
@@ -73,7 +75,7 @@ def check_source(name: str, source: str) -> None:
 def _embedded(name: str, split: Split) -> DomainText:
     if name not in EMBEDDED_DOMAINS:
         raise DomainError(
-            f"there is no embedded domain {name!r}: choose one of {', '.join(EMBEDDED_DOMAINS)}."
+            f"there is no embedded domain {quoted(name)}: choose one of {', '.join(EMBEDDED_DOMAINS)}."
         )
     path = ASSETS / "domains" / f"{name}.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -98,17 +100,16 @@ def _split_tail(texts: list[str], split: Split) -> list[str]:
 
 def _locate(source: str) -> tuple[Path, str | None]:
     """A path, and the column that is named behind it; a colon may be part of a file's name."""
-    path, separator, column = source.rpartition(":")
-    if separator and path and column and not exists(Path(source).expanduser()):
-        if exists(Path(path).expanduser()):
-            return Path(path).expanduser(), column
-    return Path(source).expanduser(), None
+    path, _, column = source.rpartition(":")
+    if path and column and not exists(expand(source)) and exists(expand(path)):
+        return expand(path), column
+    return expand(source), None
 
 
 def _path(name: str, source: str, tokenizer: Any) -> tuple[Documents, dict[str, Any]]:
     path, column = _locate(source)
     found, left_out = Documents(), dict[Path, str]()
-    file, files, room, cut = path, [], READ_BYTES, False
+    file, files, room, cut = path, 0, READ_BYTES, False
     try:
         for file in candidates(path):
             if room <= 0:
@@ -121,15 +122,13 @@ def _path(name: str, source: str, tokenizer: Any) -> tuple[Documents, dict[str, 
                     raise
                 left_out[file] = str(problem)  # one file of a folder does not take the others with it
                 continue
-            files.append(file)
-            room, cut = room - size, cut or more
+            files, room, cut = files + 1, room - size, cut or more
         if not found.texts:
             file = path
             raise Unreadable(_nothing(found, left_out))
-        revision = digest(files)
     except Unreadable as problem:
-        raise DomainError(f"domain {name!r}: {str(file)!r} {problem}.") from None
-    where: dict[str, Any] = {"kind": "path", "path": str(path), "revision": revision, "files": len(files)}
+        raise DomainError(f"domain {quoted(name)}: {quoted(file)} {problem}.") from None
+    where: dict[str, Any] = {"kind": "path", "path": str(path), "files": files, "revision": _digest(found)}
     where |= {"column": column} if column else {}
     where |= {"cut_at": READ_BYTES} if cut else {}
     if left_out:
@@ -145,20 +144,28 @@ def _read(file: Path, column: str | None, room: int, found: Documents, tokenizer
         table = read_table(file, room)
         form = choose(table.columns, column) if table.columns or column else ()
         before = len(found.texts)
-        found.add_rows(table.rows(form), form, tokenizer)
+        found.add_rows(list(table.rows(form)), form, tokenizer)  # all of a file, or nothing
         found.skipped.update(table.skipped)
         return sum(map(len, found.texts[before:])), table.cut
     if column:
-        raise Unreadable(f"has no columns: leave out {':' + column!r}")
+        raise Unreadable(f"has no columns: leave out {quoted(':' + column)}")
     data, cut = read_bytes(file, room)
     found.add(decode(data, cut), "the whole text")
     return len(data), cut
 
 
+def _digest(found: Documents) -> str:
+    """A name for the documents as they were read."""
+    digest = hashlib.blake2b(digest_size=16)
+    for text in found.texts:
+        digest.update(f"{len(text)}:{text}".encode())
+    return digest.hexdigest()
+
+
 def _nothing(found: Documents, left_out: Mapping[Path, str]) -> str:
     if left_out:
         first, why = next(iter(left_out.items()))
-        return f"holds nothing to read; its file {first.name!r} {why}"
+        return f"holds nothing to read; its file {quoted(first.name)} {why}"
     if sum(found.skipped.values()) > 1:
         return f"holds no text (rows: {_counted(found.skipped)}): give a file with text in it"
     return "is empty: give a file with text in it"
@@ -190,12 +197,12 @@ def told(source: Mapping[str, Any]) -> str:
     """
     if "rows" not in source:
         return ""
-    line = f"{source.get('path') or source.get('name')}: {'; '.join(source['read_as'])}, {source['rows']:,} "
-    line += f"document{'s' * (source['rows'] != 1)}, {source['characters']:,} characters"
+    line = f"{quoted(source.get('path') or source.get('name'))}: {'; '.join(source['read_as'])}, "
+    line += f"{source['rows']:,} document{'s' * (source['rows'] != 1)}, {source['characters']:,} characters"
     if source["skipped"]:
         line += f"; skipped {_counted(source['skipped'])}"
     if left_out := source.get("files_left_out"):
-        line += f"; left out {left_out:,} of its files, such as {next(iter(source['left_out']))!r}"
+        line += f"; left out {left_out:,} of its files, such as {quoted(next(iter(source['left_out'])))}"
     if limit := source.get("cut_at"):
         line += f"; nothing is read beyond {limit / 1e6:.0f} MB"
     return line
