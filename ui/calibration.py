@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from typing import Any
 
 import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
-from pruning.files import read_json, writing
+from pruning.files import writing
 from pruning.models.geometry import Geometry, Kind
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
@@ -57,10 +57,11 @@ def text(run: Run, name: str) -> None:
         st.caption(f"{len(texts):,} documents, {sum(map(len, texts)):,} characters (embedded)")
         st.code(texts[len(texts) // 2][:900], language=None, wrap_lines=True)
         return
-    said: Any = read_json(run.path / "sources.json").get(name)
     try:
+        said = json.loads((run.path / "sources.json").read_text(encoding="utf-8"))[name]
         line, sample = told(said), str(said["sample"])
-    except (AttributeError, KeyError, StopIteration, TypeError, ValueError):  # none, or another program's
+    # there is none, or another program wrote it
+    except (AttributeError, KeyError, OSError, RecursionError, StopIteration, TypeError, ValueError):
         st.caption(f"{plain(source)}: the run has no record of what was read.")
         return
     st.caption(plain(line))
