@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import reprlib
 import string
 from collections.abc import Sequence
+from pathlib import PurePath
 
 QUOTED = 160  # characters of a value in a sentence: a path is shown whole, a file's content is not
+MESSAGE = 500  # characters of a message that is not ours
 LISTED = 12  # names in a sentence; of a table with hundreds of columns the first do
+_REPR = reprlib.Repr()
+_REPR.maxlong, _REPR.maxstring = 60, QUOTED
 _MARKUP = re.compile(f"[{re.escape(string.punctuation)}]")
 
 
@@ -26,13 +31,22 @@ def quoted(value: object, limit: int = QUOTED) -> str:
     """What a person gave, for a message: in quotes, on one line, with nothing a terminal would obey.
 
     Args:
-        value: text, or anything that has one.
+        value: text, a path, or whatever a file held in its place.
         limit: characters; of a longer one beginning and end are shown.
     """
+    if not isinstance(value, str | PurePath):
+        return _REPR.repr(value)  # of a list of lists of lists the beginning
     text = str(value)
     if len(text) <= limit:
         return repr(text)
     return f"{repr(text[: limit // 2])[:-1]}…{repr(text[-limit // 4 :])[1:]} ({len(text):,} characters)"
+
+
+def clipped(text: str, limit: int = MESSAGE) -> str:
+    """A message of a library's, which may hold a person's input of any length, with its middle left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: 2 * limit // 3]}…{text[-limit // 3 :]}"
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -17,7 +17,7 @@ from pruning import __version__
 from pruning.cli import models, work
 from pruning.cli import runs as stored_runs
 from pruning.cli.app import app as start_app
-from pruning.cli.arguments import Parser, add_run_options, count, counts
+from pruning.cli.arguments import Parser, add_run_options, count, counts, port, seed, temperature
 from pruning.config import choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
@@ -69,9 +69,11 @@ def parser() -> argparse.ArgumentParser:
     sub = command(models.generate)
     sub.add_argument("prompt", metavar="PROMPT")
     sub.add_argument("--models", nargs="+", default=["demo"], metavar="MODEL", help="as for bench")
-    sub.add_argument("--tokens", type=int, default=60, metavar="N", help="at most (default: 60)")
-    sub.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0 takes the likeliest")
-    sub.add_argument("--seed", type=int, default=0, metavar="N")
+    sub.add_argument("--tokens", type=count, default=60, metavar="N", help="at most (default: 60)")
+    sub.add_argument(
+        "--temperature", type=temperature, default=0.7, metavar="T", help="0 takes the likeliest"
+    )
+    sub.add_argument("--seed", type=seed, default=0, metavar="N")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
     sub.add_argument("--runs", **store)
@@ -108,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--yes", action="store_true", help="do not ask")
         sub.add_argument("--runs", **store)
     sub = command(start_app, "app")
-    sub.add_argument("--port", type=count, metavar="N", help="default: 8501, or the next that is free")
+    sub.add_argument("--port", type=port, metavar="N", help="default: 8501, or the next that is free")
     sub.add_argument("--headless", action="store_true", help="do not open a browser")
     sub = command(stored_runs.compare)
     sub.add_argument("run_ids", nargs="*", metavar="ID", help="runs to compare (default: all)")

@@ -90,10 +90,19 @@ def smollm2() -> Path:
 
 
 def place(name: str) -> Path:
-    """Where a name points, whether or not a model is there: a folder, or a GGUF file."""
+    """Where a name points, whether or not a model is there: a folder, or a GGUF file.
+
+    Raises:
+        ModelError: it cannot be the name of anything.
+    """
     if name == "smollm2":
         return smollm2()
-    return DEMO if name == "demo" else expand(name)
+    path = DEMO if name == "demo" else expand(name)
+    try:
+        path.is_dir()
+    except OSError as error:  # a name longer than the system takes, say
+        raise ModelError(f"there is no model {quoted(name)}: {error.strerror}.") from None
+    return path
 
 
 def locate(name: str) -> Path:
