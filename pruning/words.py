@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 QUOTED = 160  # characters of a value in a sentence: a path is shown whole, a file's content is not
-MESSAGE = 500  # characters of a message that is not ours
+MESSAGE = 700  # characters of a message; a library may repeat a person's input of any length
 LISTED = 12  # names in a sentence; of a table with hundreds of columns the first do
 _REPR = reprlib.Repr()
 _REPR.maxlong, _REPR.maxstring = 60, QUOTED

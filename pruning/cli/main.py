@@ -22,7 +22,7 @@ from pruning.config import choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
 from pruning.runs.worker import Cancelled, out_of_memory
-from pruning.words import sentence
+from pruning.words import clipped, sentence
 
 DESCRIPTION = "Prune a language model, and read what it cost. 'prune' alone prunes the demo model."
 
@@ -123,11 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault(
         "TQDM_DISABLE", "1"
     )  # before the libraries that read it: their bars would break ours
-    args = parser().parse_args(argv)
     try:
+        args = parser().parse_args(argv)
         return args.run(args)
     except PruningError as error:
-        print(sentence(str(error)), file=sys.stderr)
+        print(sentence(clipped(str(error))), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Cancelled):
         print("Stopped; 'runs list' shows the run and 'runs resume ID' goes on.", file=sys.stderr)

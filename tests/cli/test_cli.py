@@ -191,7 +191,7 @@ NINES, PATH = "9" * 4400, "x" * 5000
     [
         (
             ["prune", "--mixture", "wiki=1e308,code=1e308"],
-            "The weight of domain 'wiki' is 1e+308: weights are",
+            "The weight of domain 'wiki' is 1e.308: weights are",
         ),
         (["prune", "--mixture", "wiki=-1"], "The weight of domain 'wiki' is -1.0"),
         (["prune", "--samples", str(2**64)], "Samples is 18446744073709551616: input should be less than"),
@@ -221,7 +221,7 @@ NINES, PATH = "9" * 4400, "x" * 5000
         (["prune", "--domain", "=notes.txt"], "Cannot read --domain '=notes.txt'"),
         (["prune", "--mixture", "=1"], "'' cannot name a domain"),
         (["prune", "--mixture", ",,"], "The mixture is empty"),
-        (["generate", "-5 degrees"], "PROMPT .one that begins with '-' is written behind '--'"),
+        (["generate", "-degrees"], "PROMPT .one that begins with '-' is written behind '--'"),
         (["generate", "x", "--tokens", "-1"], "'-1' is no whole number from 1 to"),
         (["generate", "x", "--tokens", NINES], "is no whole number from 1 to"),
         (["generate", "x", "--seed", "-1"], "'-1' is no whole number from 0 to"),
