@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pruning"
 ORDER = [
     "errors",
     "words",
+    "limits",
     "versions",
     "paths",
     "progress",

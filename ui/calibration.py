@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
-from pathlib import Path
+import shutil
 
 import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
+from pruning.errors import PruningError
+from pruning.files import writing
 from pruning.models.geometry import Geometry, Kind
 from pruning.runs.iterations import StoredIteration
-from pruning.text.sources import EMBEDDED_DOMAINS
+from pruning.runs.run import Run
+from pruning.text.files import KNOWN
+from pruning.text.sources import EMBEDDED_DOMAINS, load_text, told
+from pruning.words import plain, quoted, sentence
 from ui import state
 
 UPLOAD_BYTES = 5_000_000
+FILE_NAME_BYTES = 200  # of an upload that are kept, the last; file systems take 255
+NAMED = "write FILE:COLUMN with one of"  # what a message asks of the command line
 
 
 def agreement(it: StoredIteration, chosen: state.Choice, kind: Kind) -> viz.Agreement:
@@ -41,16 +49,41 @@ def _agreement(
     return viz.agreement_data(_it.statistics, _it.norms, _geometry, _config, kind)
 
 
+def text(run: Run, name: str) -> None:
+    """What a run read as the text of a domain, from its own record: no file is opened for it."""
+    source = run.config.domains.get(name, "embedded")
+    if source == "embedded":
+        texts = load_text(name, source, "calibration").texts
+        st.caption(f"{len(texts):,} documents, {sum(map(len, texts)):,} characters (embedded)")
+        st.code(texts[len(texts) // 2][:900], language=None, wrap_lines=True)
+        return
+    try:
+        said = json.loads((run.path / "sources.json").read_text(encoding="utf-8"))[name]
+        line, sample = told(said), str(said["sample"])
+    # there is none, or another program wrote it
+    except (AttributeError, KeyError, OSError, RecursionError, StopIteration, TypeError, ValueError):
+        st.caption(f"{plain(source)}: the run has no record of what was read.")
+        return
+    st.caption(plain(line))
+    st.code(sample, language=None, wrap_lines=True)
+
+
 def upload() -> None:
-    """A form that turns an uploaded file into a custom domain."""
+    """A form that turns an uploaded file into a custom domain; the file is read before it is accepted."""
     with st.form("upload", border=True):
         file = st.file_uploader(
-            f"Custom domain: a text or JSON Lines file of at most {UPLOAD_BYTES // 10**6} MB",
-            type=["txt", "jsonl"],
+            f"Custom domain: a file of at most {UPLOAD_BYTES // 10**6} MB",
             max_upload_size=UPLOAD_BYTES // 10**6,
+            help=f"{sentence(KNOWN)}. Text with chats passes the chat template of the model.",
         )
-        left, right = st.columns([4, 1], vertical_alignment="bottom")
+        left, middle, right = st.columns([3, 3, 2], vertical_alignment="bottom")
         name = left.text_input("Domain name", max_chars=24, placeholder="letters, digits and underscores")
+        column = middle.text_input(
+            "Column",
+            placeholder="of a table",
+            help="The column of a table that is text. It may be left empty if the columns have the usual names, such as "
+            "text, content, messages, or instruction and output. Several are joined: title+body",
+        )
         pressed = right.form_submit_button("Add domain", width="stretch")
     if not pressed:
         return
@@ -64,15 +97,42 @@ def upload() -> None:
     elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in EMBEDDED_DOMAINS:
         taken = ", ".join(EMBEDDED_DOMAINS)
         st.error(
-            f"{name!r} is not a valid domain name: start with a letter, use only letters, digits and underscores, "
+            f"{plain(repr(name))} is not a valid domain name: start with a letter, use only letters, digits and underscores, "
             f"and none of the names {taken}."
         )
     else:
-        folder = state.store().root / "uploads"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{file.file_id}{Path(file.name).suffix}"
-        path.write_bytes(file.getvalue())
-        st.session_state.setdefault("uploads", {})[name] = str(path.resolve())
-        chosen = st.session_state.get("domains", list(EMBEDDED_DOMAINS))
-        st.session_state.domains = list(dict.fromkeys([*chosen, name]))
-        st.success(f"Domain {name} added. Collect statistics below to include it in the domain mixture.")
+        _add(name, file.name, file.file_id, file.getvalue(), column)
+
+
+def _add(name: str, title: str, file_id: str, content: bytes, column: str) -> None:
+    """Keep an upload under its own file name, read it, and say what was read or why nothing was."""
+    path = state.store().root.resolve() / "uploads" / file_id / _file_name(title)
+    source = f"{path}:{column}" if column else str(path)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        found = load_text(name, source, "calibration").source
+    except PruningError as error:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        words = (
+            str(error).replace(quoted(path), quoted(path.name)).replace(NAMED, "enter under Column one of")
+        )
+        st.error(plain(sentence(words)))
+        return
+    st.session_state.setdefault("uploads", {})[name] = source
+    chosen = st.session_state.get("domains", list(EMBEDDED_DOMAINS))
+    st.session_state.domains = list(dict.fromkeys([*chosen, name]))
+    st.success(f"Domain {name} added. Collect statistics below to include it in the domain mixture.")
+    st.caption(plain(told({**found, "path": path.name})))
+    st.code(found["sample"], language=None, wrap_lines=True)
+
+
+def _file_name(title: str) -> str:
+    """The person's own name of a file, as far as it can be one."""
+    name = (
+        re.sub(r"[\0/\\]", "_", title)
+        .encode("utf-8", "replace")[-FILE_NAME_BYTES:]
+        .decode("utf-8", "replace")
+    )
+    return name if name.strip(".") else "text"

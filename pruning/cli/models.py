@@ -12,7 +12,7 @@ from pruning.cli.arguments import named_model
 from pruning.cli.terminal import ProgressBar, console, print_json, table
 from pruning.errors import ConfigError
 from pruning.runs.store import RUN_ID
-from pruning.words import size_text
+from pruning.words import quoted, size_text
 
 
 def export_model(args: argparse.Namespace) -> int:
@@ -24,7 +24,7 @@ def export_model(args: argparse.Namespace) -> int:
     out = args.out
     if out is None:
         if not (source.name.startswith("model") and RUN_ID.fullmatch(source.parent.name)):
-            raise ConfigError(f"{args.source!r} is no run: say with --out which folder to write.")
+            raise ConfigError(f"{quoted(args.source)} is no run: say with --out which folder to write.")
         size = source.name.removeprefix("model")  # of one iteration: -03
         out = source.parent / "exports" / f"{args.format}{size}"
     done = export(source, args.format, out, args.type, verify=args.verify)
@@ -113,7 +113,7 @@ def generate(args: argparse.Namespace) -> int:
         inputs = loaded.tokenizer(args.prompt, return_tensors="pt").to(loaded.model.device)
         room = loaded.model.config.max_position_embeddings - inputs.input_ids.shape[1]
         if room < 1:
-            raise ConfigError(f"the prompt is longer than the context of {name!r}: shorten it.")
+            raise ConfigError(f"the prompt is longer than the context of {quoted(name)}: shorten it.")
         torch.manual_seed(args.seed)
         sampling: dict[str, Any] = {"do_sample": args.temperature > 0}
         if args.temperature > 0:
