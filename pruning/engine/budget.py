@@ -10,7 +10,7 @@ from pruning.config import RunConfig
 from pruning.engine.floors import floor
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.normalise import NORMALISERS, Scale
-from pruning.method.units import select, site_units
+from pruning.method.units import Units, select, site_units
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Array, Mask
 
@@ -34,6 +34,22 @@ def next_mask(
     Raises:
         ConfigError: the ratio cannot be reached, or `keep` and `remove` contradict each other.
     """
+    return without(mask, *ranked(scores, mask, ratio, config, scales))
+
+
+def without(mask: Mask, units: list[Units], chosen: list[Array]) -> Mask:
+    """A mask that has lost the chosen ones of its units."""
+    retained = {site: array.copy() for site, array in mask.retained.items()}
+    for unit, gone in zip(units, chosen, strict=True):
+        members = unit.members[gone].ravel()
+        retained[unit.site][members[members >= 0]] = False
+    return Mask(mask.geometry, retained)
+
+
+def ranked(
+    scores: Mapping[Site, Array], mask: Mask, ratio: float, config: RunConfig, scales: Mapping[Site, Scale]
+) -> tuple[list[Units], list[Array]]:
+    """The units of every site with the scores that decide, and by site which (U,) go; see `next_mask`."""
     geometry = mask.geometry
     keep, remove = select(geometry, config.keep), select(geometry, config.remove)
     units = []
@@ -56,12 +72,7 @@ def next_mask(
                 width=config.round_to if site.kind == "mlp" else 1,
             )
         )
-    allocate = ALLOCATIONS[config.allocation]
-    retained = {site: array.copy() for site, array in mask.retained.items()}
-    for unit, chosen in zip(units, allocate(units, mask, ratio), strict=True):
-        members = unit.members[chosen].ravel()
-        retained[unit.site][members[members >= 0]] = False
-    return Mask(geometry, retained)
+    return units, ALLOCATIONS[config.allocation](units, mask, ratio)
 
 
 def first_mask(scores: Mapping[Site, Array], geometry: Geometry, config: RunConfig) -> Mask:

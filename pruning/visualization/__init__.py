@@ -8,6 +8,7 @@ visualization.importance(RunStore().all()[0]).show()
 """
 
 from pruning.visualization.channels import channel_domains_figure, channel_rank_figure, layer_figure
+from pruning.visualization.cut import Cut, cut_data, cut_figure, cut_map, cut_title, massive
 from pruning.visualization.domains import (
     Agreement,
     agreement_data,
@@ -82,6 +83,12 @@ __all__ = [
     "MAX_POINTS",
     "SEQUENTIAL",
     "style",
+    "Cut",
+    "cut_data",
+    "cut_figure",
+    "cut_map",
+    "cut_title",
+    "massive",
     "Heatmap",
     "layer_matrix",
     "binned",

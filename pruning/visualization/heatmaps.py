@@ -45,6 +45,7 @@ class Heatmap:
         rank: (L, B) place of the value among the channels of its layer, 1 for the largest; for the hover.
         kept: (L, B) share of the bin's channels that a mask retains; for the hover.
         ordered: whether each layer is sorted, so that columns are places rather than channels.
+        peak: (L, B) the channel of each bin that has its largest value: what a click opens.
     """
 
     values: Array
@@ -57,6 +58,7 @@ class Heatmap:
     rank: Array | None = None
     kept: Array | None = None
     ordered: bool = False
+    peak: Array | None = None
 
     @property
     def unit(self) -> str:
@@ -153,11 +155,13 @@ def importance_data(
         order = np.argsort(-matrix, axis=1)  # NaN stay last
         matrix = np.take_along_axis(matrix, order, axis=1)
         kept = None if kept is None else np.take_along_axis(kept, order, axis=1)
+    numbers = order if ordered else np.broadcast_to(np.arange(matrix.shape[1]), matrix.shape)
     sorted_rows = matrix if ordered else None
     if not ordered and matrix.size <= MAX_SORTED:
         sorted_rows = -np.sort(-matrix, axis=1)
     start, stop = (channels[0], channels[1] + 1) if channels else (0, matrix.shape[1])
     cells, first, last = binned(matrix[:, start:stop], bins, aggregate)
+    peak = _peaks(matrix[:, start:stop], numbers[:, start:stop], first, last)
     rank = None if sorted_rows is None or against is not None else _places(cells, sorted_rows)
     if kept is not None:
         kept = binned(kept[:, start:stop], bins, "mean")[0]
@@ -179,7 +183,19 @@ def importance_data(
         rank,
         kept,
         ordered,
+        peak,
     )
+
+
+def _peaks(matrix: Array, numbers: Array, first: Array, last: Array) -> Array:
+    """(L, B) float32: the number of the largest value in each bin, NaN where nothing is left."""
+    if (first == last).all():
+        return np.where(np.isnan(matrix), np.nan, numbers).astype(np.float32)
+    filled = np.where(np.isnan(matrix), -np.inf, matrix)
+    top = np.repeat(np.maximum.reduceat(filled, first, axis=1), last - first + 1, axis=1)
+    found = np.where((filled == top) & np.isfinite(filled), numbers, np.inf)
+    lowest = np.minimum.reduceat(found, first, axis=1)
+    return np.where(np.isfinite(lowest), lowest, np.nan).astype(np.float32)
 
 
 def _places(cells: Array, ordered: Array) -> Array:

@@ -22,6 +22,7 @@ COLOURS = ("#2a78b5", "#e07b39", "#3f9b6f", "#b0518f", "#8c7a3d", "#5d6bb0", "#c
 KIND_COLOURS = {"attn": COLOURS[0], "mlp": COLOURS[1]}
 KIND_NAMES = {"attn": "attention", "mlp": "MLP"}
 GREY = "rgba(128,128,128,0.35)"
+GONE = "rgba(128,128,128,0.5)"  # channels that are gone: on both themes unlike the ends of both scales
 MARK = "#e8365d"  # the channel on view; seen on every colour of both scales
 
 

@@ -186,13 +186,13 @@ def test_a_click_on_a_cell_puts_its_channel_on_view(monkeypatch):
     from ui import channels
 
     class Selection:
-        points = [{"customdata": {"0": 40.0, "1": 43.0}, "x": 41.5, "y": 3.0}]
+        points = [{"customdata": {"0": 42.0, "1": 40.0, "2": 43.0}, "x": 41.5, "y": 3.0}]
 
     state = type("State", (dict,), {"__getattr__": dict.get, "__setattr__": dict.__setitem__})()
     state["heatmap-mlp"] = type("Event", (), {"selection": Selection})
     monkeypatch.setattr(st, "session_state", state)
     channels.choose("mlp", "heatmap-mlp")
-    assert (state["site"], state["layer"], state["channel"]) == ("mlp", 3, 41)
+    assert (state["site"], state["layer"], state["channel"]) == ("mlp", 3, 42)
 
 
 def test_a_single_layer_shows_every_channel(app):
@@ -200,7 +200,7 @@ def test_a_single_layer_shows_every_channel(app):
     app.slider(key="layers").set_value((2, 2))
     app.run()
     assert not app.exception
-    assert [f["data"][0]["z"]["shape"] for f in figures(app)[:2]] == ["1, 256", "1, 1024"]
+    assert [f["data"][0]["z"]["shape"] for f in figures(app)[:2]] == ["1, 1024", "1, 8"]
 
 
 def test_heads_and_layers_are_pinned_by_a_button(app):
