@@ -275,7 +275,12 @@ def statistics_iteration(chosen: Choice) -> StoredIteration | None:
 
 def scores(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Array]:
     """Scores of every channel for a mixture, from the stored statistics; needs no model."""
-    return score_sites(config.score, it.statistics.fuse(weights, config.fusion), it.norms, config.seed)
+    return score_sites(
+        config.score,
+        it.statistics.fuse(weights, config.fusion, worst_domain=config.worst_domain),
+        it.norms,
+        config.seed,
+    )
 
 
 def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:

@@ -89,7 +89,6 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         settle(page)
         page.get_by_role("button", name="Start").click()
         page.get_by_role("button", name="Cancel").wait_for()
-        # the pictures stay those of the run on view until the new one has some
         assert "w_code=44" in page.url and "ratio=45" in page.url
         assert "follow=" in page.url or "run=iterative" in page.url
         page.reload()  # the run goes on without us, and the link says which one it is
