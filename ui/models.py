@@ -32,7 +32,8 @@ def pick(on_view: Run, runs: list[Run]) -> None:
     """
     looked = {run.config.model: run for run in reversed(runs) if state.looked(run)}
     chosen = st.session_state
-    if chosen.get("model_of") != on_view.id:  # another run came on view: its model with it
+    # Another run came on view, its model with it; or a page change cut a rerun short and Streamlit dropped the value.
+    if chosen.get("model_of") != on_view.id or "model" not in chosen:
         chosen.model_of, chosen.model = on_view.id, on_view.config.model
     names = dict.fromkeys([*looked, *KNOWN, *(run.config.model for run in runs)])
     options = sorted(
@@ -42,6 +43,7 @@ def pick(on_view: Run, runs: list[Run]) -> None:
         "Model",
         options,
         key="model",
+        persist_state="session",
         format_func=lambda name: _title(name, looked),
         accept_new_options=True,
         on_change=_show,
