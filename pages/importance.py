@@ -102,14 +102,15 @@ elif decides and cut:
     titles = {kind: viz.cut_title(cut, kind, before) for kind in KINDS}
 if quantity == channels.FACTORS:
     parts = ("input variance", "weight norm", "fluctuation score")
-    scale = "log"
+    scale = scale if scale.startswith("log") else "log"
     settings["bins"] = 128
     for column, what in zip(st.columns(3), parts, strict=True):
         with column:
             draw(chosen.site.kind, what, sentence(what), heatmap(shown, chosen.site.kind, what))
     st.caption(
         f"{viz.KIND_NAMES[chosen.site.kind]} channels. For every channel, the first panel times the square of the second "
-        "is the third: log10 score = log10 variance + 2 log10 norm. Choose the module below."
+        "is the third: log10 score = log10 variance + 2 log10 norm. View sets one scale for all layers or one for each; "
+        "the module is chosen below."
     )
 else:
     for kind in KINDS[::-1]:
@@ -128,9 +129,15 @@ else:
 
 note = "Grey: removed in an earlier iteration. Click a cell to open the channel with its largest value."
 if decides:
+    shared = chosen.config().allocation not in ("uniform", "equal")
+    where = (
+        f"the score at which {chosen.ratio:.0%} is reached"
+        if shared
+        else "the score at which its layer is cut"
+    )
     note = (
-        f"The score by which method {chosen.method} ranks, over the score at which {chosen.ratio:.0%} is reached: blue goes, "
-        f"red stays. Statistics of the model at the start of iteration {shown.number}. {note}"
+        f"The score by which method {chosen.method} ranks, over {where}: blue goes, red stays. "
+        f"Statistics of the model at the start of iteration {shown.number}. {note}"
     )
 st.caption(note)
 channels.massive(channels.values(shown, "pruning score of this run", config, chosen.mixture))

@@ -196,11 +196,10 @@ def _verdict(found: viz.Cut | None, chosen: state.Choice) -> str:
         found.mask.channels(chosen.site)[chosen.channel],
     )
     unit = "Its head scores" if chosen.site.kind == "attn" else "It scores"
-    if not found.logarithmic:
-        by = f"{abs(away):.2f} {'above' if away > 0 else 'below'} the cut"
-    else:
-        factor = 10 ** abs(away)
-        by = f"{factor:,.{2 if factor < 10 else 0}f} times {'above' if away > 0 else 'below'} the cut"
+    by = f"{abs(away):.2f} {'above' if away > 0 else 'below'} the cut"
+    if found.logarithmic:
+        factor = 10.0**away
+        by = f"{factor:,.{2 if factor < 10 else 0}f} times the cut"
     return f"{unit} **{by}** at {chosen.ratio:.0%} and **{'stays' if stays else 'goes'}**."
 
 
@@ -229,14 +228,15 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
         there = ~np.isnan(score)
         rank = int((score[there] > score[channel]).sum()) + 1
         last = run.iterations()[-1].number
-        fate = f"Removed in iteration **{removed}**." if removed else f"Retained after iteration **{last}**."
+        fate = f"removed in iteration **{removed}**." if removed else f"retained after iteration **{last}**."
         left, right = st.columns([3, 2], vertical_alignment="center")
         left.latex(
             rf"S = \mathrm{{var}} \cdot \lVert W_{{:,{channel}}} \rVert^2 = "
             rf"{fused.variance[channel]:.3g} \cdot {norm:.3g}^2 = {fused.variance[channel] * norm**2:.3g}"
         )
         right.markdown(
-            f"Rank **{rank:,}** of {int(there.sum()):,} channels left in this layer. {_verdict(found, chosen)} In this run: {fate[:1].lower()}{fate[1:]}"
+            f"Rank **{rank:,}** of {int(there.sum()):,} channels left in this layer. {_verdict(found, chosen)} "
+            f"In this run: {fate}"
         )
         left, right = st.columns(2)
         left.plotly_chart(

@@ -14,6 +14,8 @@ STYLE = """<style>
 .stMainBlockContainer h1 { padding: 0; }
 [data-testid="stSidebarHeader"] { height: 2.6rem; margin-bottom: 0; padding-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-top: 0.4rem; padding-bottom: 1rem; }
+.st-key-mixture [data-testid="stSliderThumbValue"] { display: none; }
+[data-testid="stMetricValue"] { font-size: 1.6rem; }
 .st-key-source button p { font-size: 0.875rem; }
 </style>"""
 

@@ -65,7 +65,7 @@ def draw(run: Run, runs: list[Run]) -> None:
             st.caption(_details(run))
             st.button(
                 "Copy settings of this run",
-                on_click=_as_in,
+                on_click=copy,
                 args=(run, state.domain_names(run)),
                 width="stretch",
                 help="Set model, domain mixture, pruning ratio, method and pruning options to those of this run",
@@ -139,7 +139,8 @@ def _at_work(on_view: Run) -> None:
     watch()
 
 
-def _as_in(run: Run, names: list[str]) -> None:
+def copy(run: Run, names: list[str]) -> None:
+    """Callback: the settings of a run in the sidebar."""
     chosen, config = st.session_state, run.config
     chosen.locked = chosen.held = []
     for name in names:

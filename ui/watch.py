@@ -7,6 +7,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.runs.run import Run
+from pruning.words import seconds_text
 from ui import report, state
 from ui.navigation import go
 
@@ -40,7 +41,7 @@ def _status(run: Run) -> None:
     status = run.status()
     what = status.state
     if what == "queued":
-        st.info(f"Queued: {status.ahead} run(s) ahead of it on this device.")
+        st.info(_queue(run))
     elif what in ("starting", "running", "cancelling", "stalled"):
         number = status.current
         where = f"iteration {number} of {status.iterations or '?'}" if number else "the dense model"
@@ -48,7 +49,7 @@ def _status(run: Run) -> None:
         st.progress(min(1.0, status.done / max(status.total, 1)), text=text)
         eta, rate = status.eta, status.per_second
         words = [f"{rate:,.0f} {status.unit} per second." if rate else ""]
-        words += [f"About {eta:.0f} s left." if eta else ""]
+        words += [f"About {seconds_text(eta)} left." if eta else ""]
         st.caption(" ".join(filter(None, words)))
         if what == "stalled":
             st.warning(
@@ -69,10 +70,23 @@ def _status(run: Run) -> None:
         st.error(f"{problem} {status.message}")
 
 
+def _queue(run: Run) -> str:
+    """Behind whom a run waits."""
+    ahead = state.store().ahead_of(run)
+    if not ahead:
+        return "Queued: the device is free, it starts in a moment."
+    names = ", then ".join(state.label(other) for other in ahead)
+    left = ahead[0].status().eta
+    return f"Queued behind {names}." + (f" The first has about {seconds_text(left)} left." if left else "")
+
+
 def _buttons(run: Run, going: bool) -> None:
     columns = st.columns(3)
     if going:
-        if columns[0].button("Cancel", icon=":material/stop:", width="stretch"):
+        what = (
+            "Stops the run after the step it is at; complete iterations stay, and Resume goes on from them."
+        )
+        if columns[0].button("Cancel", icon=":material/stop:", width="stretch", help=what):
             run.cancel()
             st.rerun()
         return

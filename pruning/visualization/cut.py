@@ -144,6 +144,8 @@ def cut_figure(data: Heatmap, cut: Cut, title: str, **options: Any) -> Figure:
     if cut.logarithmic:
         bar = {"tickvals": list(TICKS), "ticktext": list(TICKS.values())}
         figure.update_traces(selector={"type": "heatmap"}, colorbar=bar)
+        if options.get("choosable") and len(figure.data) > 1:  # the hover tells the factor, not its logarithm
+            figure.data[1].customdata[:, 3 if data.binned else 1] = 10 ** data.values.ravel()
     if data.ordered:
         widths = [int(cut.mask.channels(Site(int(layer), data.kind)).sum()) for layer in data.rows]
         figure.add_scatter(

@@ -91,7 +91,8 @@ def importance_figure(
         title or f"{sentence(data.what)}: {KIND_NAMES[data.kind]}",
         height or height_of(len(data.values)),
     )
-    return figure.update_layout(plot_bgcolor=GONE)
+    # Streamlit's theme pads the axes: what is gone would frame the figure
+    return figure.update_layout(plot_bgcolor=GONE, margin_pad=0)
 
 
 def _markers(data: Heatmap) -> Any:

@@ -132,8 +132,9 @@ def importance_data(
         values: by site (C,) with NaN for removed channels.
         kind: which site.
         what: name of the values.
-        scale: log10; log10 over the layer's median, so that no layer hides the others; standard deviations
-            from the layer's mean; or the values themselves.
+        scale: log10; log10 over the layer's geometric mean, so that no layer hides the others and the
+            logarithms of factors still sum to that of their product; standard deviations from the layer's
+            mean; or the values themselves.
         ordered: each layer sorted by value, the largest first, rather than by position.
         against: values of another iteration, domain or mixture to subtract, on the same scale.
         aggregate: what a bin of channels shows.
@@ -167,7 +168,7 @@ def importance_data(
         kept = binned(kept[:, start:stop], bins, "mean")[0]
     name = {
         "log": f"log10 {what}",
-        "log per layer": f"log10 {what} over layer median",
+        "log per layer": f"log10 {what} over layer mean",
         "standardised": f"{what} (z-score)",
         "linear": what,
     }[scale]
@@ -213,8 +214,8 @@ def _scaled(matrix: Array, scale: str) -> Array:
     if scale == "log":
         return np.log10(np.where(matrix > 0, matrix, np.nan))
     if scale == "log per layer":
-        median = np.nanmedian(np.where(matrix > 0, matrix, np.nan), axis=1, keepdims=True)
-        return np.log10(np.where(matrix > 0, matrix / median, np.nan))
+        logs = np.log10(np.where(matrix > 0, matrix, np.nan))
+        return logs - np.nanmean(logs, axis=1, keepdims=True)
     if scale == "standardised":
         mean, deviation = np.nanmean(matrix, axis=1, keepdims=True), np.nanstd(matrix, axis=1, keepdims=True)
         return (matrix - mean) / np.where(deviation > 0, deviation, 1.0)

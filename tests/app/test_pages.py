@@ -215,7 +215,7 @@ def test_heads_and_layers_are_pinned_by_a_button(app):
     assert app.metric[0].value.startswith("50.0") and before.startswith("50.0")  # the budget is met elsewhere
     assert app.selectbox(key="other").options[0] == "without manual keep and remove"  # and where is on view
     app.switch_page("pages/prune.py").run()
-    assert any("keep ('1', '2')" in caption.value for caption in app.caption)
+    assert any("keep 1 2" in caption.value for caption in app.caption)
     app.switch_page("pages/masks.py").run()
     next(b for b in app.button if b.label == "Clear all").click()
     app.run()
@@ -259,8 +259,8 @@ def test_how_it_is_cut_reaches_the_mask_and_the_run(monkeypatch, allocation):
     assert not at.error and figures(at)[2:4] != figures(open_page("masks"))[2:4]
     at.switch_page("pages/prune.py").run()
     words = " ".join(caption.value for caption in at.caption)
-    assert f"allocation {allocation}" in words and "attention_unit query_head" in words
-    assert "round_to 64" in words
+    assert f"allocation {allocation}" in words and "attention unit query_head" in words
+    assert "round to 64" in words
 
 
 def test_a_method_brings_its_own_iterations(monkeypatch):
@@ -415,10 +415,17 @@ def test_a_running_run_shows_where_it_is_and_can_be_cancelled(monkeypatch, alive
     assert (run.path / "cancel").exists()
 
 
-def test_a_queued_run_says_how_many_are_ahead(monkeypatch, alive):
-    make_run("queued", **alive, ahead=2)
+def test_a_queued_run_says_behind_whom(monkeypatch, alive):
+    from ui import state
+
+    first = make_run("running", **alive, device="cpu", eta=42.0)
+    second = make_run("queued", **{**alive, "created": time.time() + 1}, device="cpu")
     at = prune_page(monkeypatch)
-    assert any("2 run(s) ahead of it" in info.value for info in at.info)
+    at.session_state["watched"] = second.id
+    at.run()
+    (words,) = [info.value for info in at.info]
+    assert f"Queued behind {state.label(first)}. The first has about 42 s left." == words
+    assert any(state.label(first) in c.value and "will wait" in c.value for c in at.caption)
 
 
 def test_a_dead_run_is_shown_with_its_last_words(monkeypatch):
@@ -455,8 +462,11 @@ def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_p
     assert not at.exception and not at.error
     chain = next(d.value for d in at.dataframe if "changed" in d.value.columns and len(d.value) == 2)
     assert "ratio 40%" in chain["changed"].iloc[1]
-    table = at.dataframe[0].value
-    assert table["run"].iloc[0] == "dense" and len(table) == 3 + len(SHIPPED)
+    differ, outcomes = at.dataframe[0].value, at.dataframe[1].value
+    assert differ.set_index("option").loc["ratio"].tolist() == ["40%", "20%"]
+    assert outcomes["outcome"].tolist()[:3] == ["pruning ratio", "worst domain", "mean of domains"]
+    table = next(d.value for d in at.dataframe if "worst" in d.value.columns)
+    assert len(table) == 2 + len(SHIPPED) and (table["worst domain"] == "words").sum() == 2
     next(b for b in at.button if b.key == f"delete-{first.id}").click()
     at.run()
     assert len(RunStore().all()) == 2  # not before it is confirmed
@@ -539,6 +549,7 @@ def test_a_failed_run_says_why_and_can_be_resumed(monkeypatch, tmp_path):
 def upload(app, name, content, title):
     app.switch_page("pages/calibration.py").run()
     app.file_uploader[0].set_value((name, content, "text/plain"))
+    app.run()  # what it holds is said at once
     next(t for t in app.text_input if t.label == "Domain name").set_value(title)
     next(b for b in app.button if b.label == "Add domain").click()
     app.run()
