@@ -71,15 +71,13 @@ def upload(goes_to: str = "domains") -> None:
             return
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     usual = re.sub(r"\W+", "_", Path(file.name).stem)[:24] if file is not None else ""
-    name = left.text_input(
-        "Domain name",
-        usual,
-        max_chars=24,
-        placeholder="letters, digits and underscores",
-        key=f"title-{goes_to}-{usual}",
+    key = f"title-{goes_to}-{usual}"
+    left.text_input(
+        "Domain name", usual, max_chars=24, placeholder="letters, digits and underscores", key=key
     )
+    # the key, not the name: a click may arrive together with the last letters
     right.button(
-        "Add domain", width="stretch", on_click=_add, args=(goes_to, name, path), key=f"add-{goes_to}"
+        "Add domain", width="stretch", on_click=_add, args=(goes_to, key, path), key=f"add-{goes_to}"
     )
     if said := st.session_state.pop(f"said-{goes_to}", None):
         good, words = said
@@ -91,8 +89,9 @@ def upload(goes_to: str = "domains") -> None:
         )
 
 
-def _add(goes_to: str, name: str, path: Path | None) -> None:
+def _add(goes_to: str, key: str, path: Path | None) -> None:
     """Callback: a named file becomes a domain, chosen in the form."""
+    name = st.session_state[key]
     if path is None:
         said = False, "No file is selected: choose one, then press Add domain."
     elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in EMBEDDED_DOMAINS:

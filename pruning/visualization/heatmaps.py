@@ -215,7 +215,8 @@ def _scaled(matrix: Array, scale: str) -> Array:
         return np.log10(np.where(matrix > 0, matrix, np.nan))
     if scale == "log per layer":
         logs = np.log10(np.where(matrix > 0, matrix, np.nan))
-        return logs - np.nanmean(logs, axis=1, keepdims=True)
+        count = np.maximum(np.isfinite(logs).sum(axis=1, keepdims=True), 1)
+        return logs - np.nansum(logs, axis=1, keepdims=True) / count
     if scale == "standardised":
         mean, deviation = np.nanmean(matrix, axis=1, keepdims=True), np.nanstd(matrix, axis=1, keepdims=True)
         return (matrix - mean) / np.where(deviation > 0, deviation, 1.0)
