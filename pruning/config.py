@@ -1,4 +1,4 @@
-"""What a run is told to do: `RunConfig` and the named methods.
+"""What a run is told to do: `RunConfig`.
 
 A `RunConfig` is validated once, frozen, written into the run as `config.json`, and is enough to repeat it:
 
@@ -18,43 +18,13 @@ from pruning.method.allocation import ALLOCATIONS
 from pruning.method.compensation import COMPENSATIONS
 from pruning.method.moments import Fusion, TokenWeights
 from pruning.method.normalise import NORMALISERS
+from pruning.method.presets import METHODS
 from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
 from pruning.method.units import AttentionUnit, UnitScore
 from pruning.models.loading import Dtype
 from pruning.registry import Registry
 from pruning.text.sources import EMBEDDED_DOMAINS
-
-# Every method is a point in the same space of options; what a preset leaves out keeps RunConfig's default.
-METHODS: Registry[dict[str, Any]] = Registry("method")
-# The paper (arXiv 2601.02674): prune a little, recalibrate on all domains, prune on.
-METHODS.add({}, "iterative")
-# FLAP (arXiv 2312.11983), WIFV with AL-AM: one shot, one domain, z-scores, squared attention scores.
-METHODS.add(
-    {
-        "iterations": 1,
-        "token_weights": "equal",
-        "normalise": "zscore",
-        "square_attention": True,
-        "unit_score": "mean",
-        "mixture": {"wiki": 1.0},
-    },
-    "flap",
-)
-# FLAP's structured Wanda: the same ratio everywhere, no compensation, calibrated on web text (C4).
-METHODS.add(
-    {
-        "iterations": 1,
-        "token_weights": "equal",
-        "score": "wanda_sp",
-        "allocation": "uniform",
-        "compensation": "none",
-        "mixture": {"web": 1.0},
-    },
-    "wanda_sp",
-)
-for _score in ("magnitude", "random"):
-    METHODS.add({"iterations": 1, "score": _score, "allocation": "uniform", "compensation": "none"}, _score)
 
 
 class RunConfig(BaseModel):
@@ -71,7 +41,11 @@ class RunConfig(BaseModel):
     # Calibration text
     mixture: dict[str, float] = Field(
         default=dict.fromkeys(EMBEDDED_DOMAINS, 1.0),
-        description="domain mixture: weight of each domain, normalised to a sum of 1",
+        description="domain mixture: weight of each domain, normalised to a sum of 1; auto tunes it",
+    )
+    adapt_mixture: bool = Field(
+        False,
+        description="move the mixture after each iteration towards the domains that lost most",
     )
     domains: dict[str, str] = Field(
         default={}, description="source of a domain's text: embedded, a path, or hub:NAME"
@@ -181,6 +155,10 @@ class RunConfig(BaseModel):
     def _apply_preset(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        if data.get("mixture") in ("auto", {"auto": 1.0}) and "auto" not in (data.get("domains") or ()):
+            rest = {name: value for name, value in data.items() if name != "mixture"}
+            equal = dict.fromkeys([*EMBEDDED_DOMAINS, *(data.get("domains") or ())], 1.0)
+            data = {"mixture": equal, **rest, "adapt_mixture": True}
         return {**METHODS[METHODS.check(data.get("method", "iterative"))], **data}
 
     @field_validator("mixture")

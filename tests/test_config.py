@@ -22,6 +22,14 @@ def test_options_override_the_preset():
     assert RunConfig.create(method="flap", iterations=3).iterations == 3
 
 
+def test_the_mixture_auto_is_equal_at_first_and_then_moves():
+    config = RunConfig.create(mixture="auto", domains={"own": "own.txt"})
+    assert config.adapt_mixture and set(config.mixture.values()) == {0.2}
+    assert RunConfig.create(mixture=parse_mixture("auto")).adapt_mixture
+    assert RunConfig.create(**json.loads(config.model_dump_json())) == config
+    assert not RunConfig.create(mixture={"auto": 1}, domains={"auto": "auto.txt"}).adapt_mixture
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_preset_is_a_valid_config_that_survives_json(method):
     config = RunConfig.create(method=method)

@@ -21,7 +21,7 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "screenshots"
-PAGES = ("overview", "calibration", "importance", "masks", "prune", "results", "experiments")
+PAGES = ("overview", "calibration", "importance", "masks", "damage", "prune", "results", "experiments")
 FLAGS = (
     "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync"

@@ -66,7 +66,7 @@ def _cut(
     _config: RunConfig,
 ) -> viz.Cut:
     found = [state.scores(each, _config, _config.mixture) for each in {_it.number: _it, 1: _first}.values()]
-    return viz.cut_data(found[0], found[-1], _before.mask, _config)
+    return viz.cut_data(found[0], found[-1], _before.mask, _config, _first.curves)
 
 
 def compared(

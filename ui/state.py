@@ -266,8 +266,8 @@ def iteration(run: Run, number: int) -> StoredIteration:
 
 
 def stamp(it: StoredIteration) -> int:
-    """Modification time of an iteration, used in cache keys."""
-    return (it.path / "metrics.json").stat().st_mtime_ns
+    """Modification time of an iteration's folder, to which damage curves may be added later; for cache keys."""
+    return it.path.stat().st_mtime_ns
 
 
 def statistics_iteration(chosen: Choice) -> StoredIteration | None:
@@ -299,7 +299,7 @@ def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:
 def _preview(
     path: str, stamp: int, key: str, _it: StoredIteration, _config: RunConfig, _geometry: Geometry
 ) -> Mask:
-    return first_mask(scores(_it, _config, _config.mixture), _geometry, _config)
+    return first_mask(scores(_it, _config, _config.mixture), _geometry, _config, _it.curves)
 
 
 def follow(run: Run) -> None:

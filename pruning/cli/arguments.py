@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, get_args
 
 from pruning.config import METHODS, RunConfig, choices, parse_mixture
 from pruning.errors import ConfigError
+from pruning.runs.sizes import named_checkpoint
 from pruning.runs.store import RunStore
 from pruning.words import sentence
 
@@ -110,7 +112,23 @@ def counts(text: str) -> tuple[int, ...]:
 
 
 def named_model(name: str, store: str | None) -> str:
-    """A model by its name, or the checkpoint of a run by its id."""
+    """A model by its name, or the checkpoint of a run by its id; see `sizes.named_checkpoint`."""
     if name[:8].isdigit() and "/" not in name and not Path(name).exists():
-        return str(RunStore(store).get(name).checkpoint)
+        return str(named_checkpoint(RunStore(store), name))
     return name
+
+
+def amount(text: str) -> float:
+    """A number that may end in K, M or B (or G).
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or not above 0.
+    """
+    factor = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}.get(text[-1:].upper(), 1.0)
+    try:
+        value = float(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        value = 0.0
+    if not (value > 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0: write 100M or 1.2B")
+    return value

@@ -17,7 +17,7 @@ from pruning import __version__
 from pruning.cli import models, work
 from pruning.cli import runs as stored_runs
 from pruning.cli.app import app as start_app
-from pruning.cli.arguments import Parser, add_run_options, count, counts
+from pruning.cli.arguments import Parser, add_run_options, amount, count, counts
 from pruning.config import choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
@@ -25,6 +25,8 @@ from pruning.runs.worker import Cancelled, out_of_memory
 from pruning.words import sentence
 
 DESCRIPTION = "Prune a language model, and read what it cost. 'prune' alone prunes the demo model."
+
+OF_RUN = "a run's id (ID:3 for its model after iteration 3)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +46,12 @@ def parser() -> argparse.ArgumentParser:
     store: dict[str, Any] = {"metavar": "FOLDER", "help": "folder that holds the runs (default: runs)"}
     sub = command(work.prune)
     add_run_options(sub)
+    sub.add_argument(
+        "--max-parameters",
+        type=amount,
+        metavar="N",
+        help="instead of --ratio: prune until the whole model has at most so many, such as 100M",
+    )
     sub.add_argument("--runs", **store)
     add_run_options(command(work.calibrate))
     sub = command(work.score)
@@ -56,7 +64,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("file", metavar="FILE", help="YAML, such as experiments/demo_iterations.yaml")
     sub.add_argument("--runs", **store)
     sub = command(models.export_model, "export")
-    sub.add_argument("source", metavar="RUN|FOLDER", help="a run's id, or the folder of a model")
+    sub.add_argument(
+        "source", metavar="RUN|FOLDER", help="a run's id (ID:3 after iteration 3), or a model's folder"
+    )
     sub.add_argument("--format", choices=tuple(FORMATS), default="hf", help="default: hf")
     sub.add_argument(
         "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0 (default: as stored)"
@@ -76,7 +86,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
     sub.add_argument("--runs", **store)
     sub = command(models.measure, "bench")
-    sub.add_argument("models", nargs="+", metavar="MODEL", help="demo, a folder, a hub id, or a run's id")
+    sub.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="demo, a folder, a hub id, or a run's id (ID:3 after iteration 3)",
+    )
     sub.add_argument("--batch", type=counts, default=(1, 8), metavar="N,N", help="sequences at once")
     sub.add_argument(
         "--lengths",
@@ -107,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "delete":
             sub.add_argument("--yes", action="store_true", help="do not ask")
         sub.add_argument("--runs", **store)
+    sub = command(stored_runs.damage)
+    sub.add_argument("run_id", metavar="ID", help="a run's id, or the beginning of one")
+    sub.add_argument("--runs", **store)
     sub = command(start_app, "app")
     sub.add_argument("--port", type=count, metavar="N", help="default: 8501, or the next that is free")
     sub.add_argument("--headless", action="store_true", help="do not open a browser")

@@ -23,9 +23,10 @@ def export_model(args: argparse.Namespace) -> int:
     source = locate(named_model(args.source, args.runs))
     out = args.out
     if out is None:
-        if source.name != "model" or not RUN_ID.fullmatch(source.parent.name):
+        if not (source.name.startswith("model") and RUN_ID.fullmatch(source.parent.name)):
             raise ConfigError(f"{args.source!r} is no run: say with --out which folder to write.")
-        out = source.parent / "exports" / args.format
+        size = source.name.removeprefix("model")  # of one iteration: -03
+        out = source.parent / "exports" / f"{args.format}{size}"
     done = export(source, args.format, out, args.type, verify=args.verify)
     if args.json:
         content = {"path": str(done.path), "format": args.format, "architecture": done.form.architecture}

@@ -11,6 +11,8 @@ from typing import Any
 
 from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
 from pruning.errors import ConfigError
+from pruning.method.damage import predicted
+from pruning.models.geometry import Site
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.words import number
@@ -77,6 +79,33 @@ def runs_show(args: argparse.Namespace) -> int:
         out.print(results_table(results))
     status = run.status()
     out.print(f"{status.state}  {status.message}", markup=False)
+    return 0
+
+
+def damage(args: argparse.Namespace) -> int:
+    """Measure which layers a cut hurts, and keep it with a run."""
+    from pruning.progress import drain
+    from pruning.runs.damage import measure_damage
+
+    run, bar = RunStore(args.runs).get(args.run_id), ProgressBar(1, quiet=args.json)
+    with bar.bar:
+        curves = drain(measure_damage(run), bar)
+    halves = {
+        site: float(predicted(curve.removed, curve.fused(run.config.mixture), curve.removed[-1:] / 2)[0])
+        for site, curve in curves.items()
+    }
+    if args.json:
+        print_json(
+            {"run_id": run.id, "sites": {str(site): curve.to_dict() for site, curve in curves.items()}}
+        )
+        return 0
+    cells = [
+        (str(site.layer), f"{halves[site]:.4f}", f"{halves[Site(site.layer, 'mlp')]:.4f}")
+        for site in halves
+        if site.kind == "attn"
+    ]
+    columns = ("layer", "attention", "MLP")
+    console().print(table(columns, cells, "nats a token lost where half of a module is cut"))
     return 0
 
 

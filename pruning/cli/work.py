@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 def prune(args: argparse.Namespace) -> int:
     """Prune a model and say what it cost."""
     from pruning.engine.floors import warnings
+    from pruning.engine.targets import ratio_for_parameters
+    from pruning.models.folder import describe
     from pruning.runs.worker import prune
 
     config = run_config(args)
+    if args.max_parameters:
+        if hasattr(args, "ratio"):
+            raise ConfigError("--ratio and --max-parameters say the same thing twice: give one of them.")
+        config = config.replace(ratio=ratio_for_parameters(describe(config.model), args.max_parameters))
     bar = ProgressBar(config.iterations, quiet=args.json)
     with bar.bar:
         result = prune(config, args.runs, bar)

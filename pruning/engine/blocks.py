@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pruning.config import RunConfig
 from pruning.errors import too_long
 from pruning.models.architectures import CausalLM
 from pruning.text.blocks import TokenBlocks, heldout_blocks, sample_blocks
 from pruning.text.sources import load_text
+
+ASIDE = 8  # blocks a domain
 
 
 def _check_length(config: RunConfig, model: CausalLM) -> None:
@@ -33,6 +37,15 @@ def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) ->
         )
         for name in config.mixture
     ]
+
+
+def aside_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
+    """Blocks drawn from the calibration text behind those of `calibration_blocks`.
+
+    They are no part of the statistics; of a text too short for both, they share tokens with them.
+    """
+    drawn = calibration_blocks(config.replace(samples=config.samples + ASIDE), tokenizer, model)
+    return [replace(each, ids=each.ids[config.samples :]) for each in drawn]
 
 
 def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:

@@ -41,6 +41,8 @@ class Metrics(Record):
         layers: widths of the model after it.
         seconds: that it took.
         repairs: by site, where least squares was tried on tokens held out.
+        mixture: by which the statistics were fused, where it is not the config's.
+        rises: by domain the rise of the log-perplexity on text set aside, which moved the mixture.
     """
 
     number: int
@@ -51,6 +53,8 @@ class Metrics(Record):
     layers: tuple[LayerShape, ...] = ()
     seconds: float
     repairs: dict[str, Repaired] = {}
+    mixture: dict[str, float] = {}
+    rises: dict[str, Number] = {}
 
 
 class Sizes(Record):

@@ -10,10 +10,12 @@ from safetensors.numpy import save_file
 from pruning.engine.budget import dense_scales
 from pruning.files import whole, write_json, writing
 from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
+from pruning.method.mixture import adapted
 from pruning.method.moments import Moments, Statistics
 from pruning.method.scores import score_sites
 from pruning.method.statistics import write_statistic
-from pruning.runs.iterations import CURVES_FILE, LAYERS, StoredIteration
+from pruning.runs.damage import write_curves
+from pruning.runs.iterations import LAYERS, StoredIteration
 from pruning.runs.outcome import Metrics, Repaired, Results, Sizes, TextMeasure
 from pruning.runs.run import Run
 
@@ -40,8 +42,7 @@ def write_iteration(run: Run, iteration: Iteration) -> None:
             for domain, moments in iteration.statistics.moments.items():
                 write_statistic(temporary / f"moments-{domain}.safetensors", moments)
             if iteration.curves:
-                curves = {str(site): curve.to_dict() for site, curve in iteration.curves.items()}
-                write_json(temporary / CURVES_FILE, curves)
+                write_curves(temporary, iteration.curves)
         write_json(temporary / "metrics.json", metrics(iteration).model_dump())
     if iteration.number:
         shutil.rmtree(run.path / LAYERS, ignore_errors=True)
@@ -84,6 +85,8 @@ def metrics(iteration: Iteration) -> Metrics:
             for site, repair in iteration.repairs.items()
             if repair.error is not None
         },
+        mixture=dict(iteration.mixture) if iteration.rises else {},
+        rises=dict(iteration.rises),
     )
 
 
@@ -95,11 +98,13 @@ def stored_state(run: Run) -> State | None:
     if not iterations:
         return None
     last = iterations[-1]
-    scales, curves = None, {}
+    scales, curves, mixture = None, {}, None
     if last.number:
         first = next(iteration for iteration in iterations if iteration.number == 1)
         scales, curves = dense_scales(first.scores, run.config.square_attention), first.curves
-    return State(last.number, last.delta(), scales, curves)
+    if run.config.adapt_mixture and last.metrics.rises:
+        mixture = adapted(last.metrics.mixture, last.metrics.rises)
+    return State(last.number, last.delta(), scales, curves, mixture)
 
 
 def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Results:

@@ -28,6 +28,7 @@ from pruning.runs.outcome import Results
 from pruning.runs.records import metrics, stored_state, summarise, write_iteration, write_layer
 from pruning.runs.result import Result
 from pruning.runs.run import Run
+from pruning.runs.sizes import write_model
 from pruning.runs.status import Meter, Reporter
 from pruning.runs.store import RunStore
 
@@ -120,7 +121,6 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
     from pruning.engine.events import Finished, Iteration, Started
     from pruning.engine.loop import prune_loaded
     from pruning.measure.zeroshot import compare
-    from pruning.models.checkpoint import save
     from pruning.models.loading import load
 
     began = time.monotonic()
@@ -165,16 +165,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
     assert finished is not None
     if config.save_model:
         status.write(stage="save")
-        record: dict[str, Any] = {
-            "run": run.id,
-            "config": config.model_dump(mode="json"),
-            "ratio": finished.delta.mask.ratio,
-        }
-        if finished.delta.weights:
-            record["changed"] = sorted(finished.delta.weights)
-        save(
-            finished.loaded.model, finished.loaded.tokenizer, run.path / "model", record, finished.delta.mask
-        )
+        write_model(run, finished.loaded, finished.delta, run.path / "model")
 
     def summary() -> Results:
         return summarise(run, run.iterations(), earlier + time.monotonic() - began)

@@ -10,6 +10,13 @@ visualization.importance(RunStore().all()[0]).show()
 from pruning.visualization.accuracy import accuracy_figure, accuracy_levels_figure
 from pruning.visualization.channels import channel_domains_figure, channel_rank_figure, layer_figure
 from pruning.visualization.cut import Cut, cut_data, cut_figure, cut_map, cut_title, massive
+from pruning.visualization.damage import (
+    Damage,
+    damage_curves_figure,
+    damage_data,
+    foretold_figure,
+    layer_damage_figure,
+)
 from pruning.visualization.domains import (
     Agreement,
     agreement_data,
@@ -110,6 +117,11 @@ __all__ = [
     "channel_domains_figure",
     "channel_rank_figure",
     "layer_figure",
+    "Damage",
+    "damage_curves_figure",
+    "damage_data",
+    "foretold_figure",
+    "layer_damage_figure",
     "Agreement",
     "agreement_data",
     "agreement_figure",

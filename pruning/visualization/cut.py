@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning.config import RunConfig
-from pruning.engine.budget import dense_scales, ranked, without
+from pruning.engine.budget import Curves, dense_scales, ranked, without
+from pruning.method.allocation import DAMAGE, by_damage
 from pruning.method.units import Units
 from pruning.models.geometry import Kind, Site
 from pruning.models.mask import Array, Mask
@@ -50,6 +51,7 @@ def cut_data(
     dense: Mapping[Site, Array],
     mask: Mask,
     config: RunConfig,
+    curves: Curves | None = None,
 ) -> Cut:
     """The cut that a config would make now, in one step.
 
@@ -58,12 +60,18 @@ def cut_data(
         dense: the same of the dense model, to which normalisers refer.
         mask: retained so far.
         config: score to ratio; a ratio that has been reached cuts nothing more.
+        curves: by site what its cuts cost, where that was measured: an allocation may rank by it.
 
     Raises:
         ConfigError: the ratio cannot be reached, or pins contradict each other.
     """
     ratio = max(config.ratio, mask.ratio)
-    units, chosen = ranked(scores, mask, ratio, config, dense_scales(dense, config.square_attention))
+    scales = dense_scales(dense, config.square_attention)
+    units, chosen = ranked(scores, mask, ratio, config, scales, curves)
+    if config.allocation in DAMAGE and curves:
+        units = [by_damage(unit) for unit in units]
+        least = 1e-9 * max(float(unit.score.max()) for unit in units)
+        units = [unit._replace(score=np.maximum(unit.score, least)) for unit in units]
     edges = _edges(units, chosen)
     positive = all((u.score > 0).all() for u in units) and all(edge > 0 for edge in edges)
     distance = {}

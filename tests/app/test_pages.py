@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("overview", "calibration", "importance", "masks", "prune", "results", "experiments")
+PAGES = ("overview", "calibration", "importance", "masks", "damage", "prune", "results", "experiments")
 
 
 @pytest.fixture
@@ -701,3 +701,50 @@ def test_statistics_of_one_site_are_those_of_all():
         for domain in among:
             np.testing.assert_array_equal(alone[domain][site].m2, among[domain][site].m2)
         np.testing.assert_array_equal(it.norms_of(site), it.norms[site])
+
+
+def test_the_preview_of_measured_damage_walks_the_curves_of_the_run(app):
+    from ui import state
+
+    run = state.demo_run()
+    dense, config = state.iteration(run, 1), run.config.replace(allocation="measured", ratio=0.4)
+    measured = state.preview(dense, config, run.geometry)
+    ranked = state.preview(dense, config.replace(allocation="global"), run.geometry)
+    assert measured.ratio == pytest.approx(ranked.ratio, abs=0.001)
+    assert foretell_mean(dense, measured) < foretell_mean(dense, ranked)
+
+
+def foretell_mean(dense, mask):
+    from pruning.method.damage import foretell
+
+    return np.mean(list(foretell(dense.curves, mask).values()))
+
+
+def test_the_damage_page_follows_the_ratio():
+    seen = [open_page("damage", ratio=ratio) for ratio in (50, 30)]
+    assert all(len(at.metric) == 4 and len(figures(at)) == 3 for at in seen)
+    half, less = ([float(metric.value.split()[0]) for metric in at.metric] for at in seen)
+    assert all(0 < b < a for a, b in zip(half, less, strict=True))
+
+
+def test_damage_is_measured_from_the_page_of_a_run_that_has_none(
+    monkeypatch, tmp_path, tiny_folder, text_file
+):
+    from pruning import RunConfig, prune
+
+    options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
+    options |= {"samples": 3, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "iterations": 1}
+    run = prune(RunConfig.create(**options, ratio=0.2)).run
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = run.id
+    at.run()
+    at.switch_page("pages/damage.py").run()
+    next(b for b in at.button if b.label == "Measure damage").click()
+    at.run()
+    deadline = time.monotonic() + 120
+    while not run.iterations()[1].curves and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(1.0)  # the process ends
+    at.run()
+    assert not at.exception and len(at.metric) == 1 and len(figures(at)) == 3

@@ -57,12 +57,20 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         assert heatmap(page) != before
         assert "w_code=44" in page.url and "w_math=56" in page.url
 
-        cells = page.locator(".js-plotly-plot").nth(1).locator(".nsewdrag").first.bounding_box()
+        cells = page.locator(".js-plotly-plot").nth(0).locator(".nsewdrag").first.bounding_box()
         page.mouse.move(cells["x"] + cells["width"] * 0.5, cells["y"] + cells["height"] * 0.58)
         page.wait_for_timeout(500)
         page.mouse.click(cells["x"] + cells["width"] * 0.5, cells["y"] + cells["height"] * 0.58)
         page.get_by_role("heading", name="Layer 3, MLP channel 5").wait_for()  # layer 3 of 0 to 5, near 512
         assert "layer=3" in page.url
+        opened = page.evaluate(  # of the channels of that column the one with the largest value
+            """() => { const marks = document.querySelector('.js-plotly-plot').data.find(t => t.customdata);
+                const far = i => Math.abs(marks.x[i] - 512) + 999 * Math.abs(marks.y[i] - 3);
+                const near = Array.from(marks.x, (x, i) => [far(i), i]);
+                const i = near.sort((a, b) => a[0] - b[0])[0][1];
+                return marks.customdata[i][0] }"""
+        )
+        assert f"channel={int(opened)}" in page.url
 
         page.get_by_role("link", name="Masks").click()
         settle(page)
@@ -99,8 +107,10 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         settle(page)
         page.get_by_role("heading", name="Results", exact=True).wait_for()
         assert "w_code=44" in page.url and "keep=3.mlp" in page.url
-        assert share(metric(page, "Pruning ratio")) == pytest.approx(45, abs=0.1)
-        assert int(metric(page, "Parameters").replace(",", "")) < 6_953_216
+        assert metric(page, "Worst").startswith("x 1.") and metric(page, "Mean").startswith("x 1.")
+        page.get_by_text("pruning ratio 45.").first.wait_for()
+        page.get_by_role("button", name="Export it").click()  # two clicks to a file
+        page.get_by_role("button", name="Export", exact=True).wait_for()
         page.get_by_role("tab", name="Perplexity").first.click()
         page.get_by_text("Bits per byte are comparable across tokenizers").first.wait_for()
         with page.expect_download() as download:

@@ -110,6 +110,20 @@ def test_what_lies_below_the_cut_is_what_goes(run, options):
     assert all((later.mask.retained[s] == same.retained[s]).all() for s in same.retained)
 
 
+def test_where_damage_ranks_the_cut_is_drawn_in_it():
+    from pruning.engine.budget import first_mask
+    from pruning.paths import ASSETS
+    from pruning.runs.run import Run
+
+    it = Run(ASSETS / "demo-run").iterations()[1]
+    config = Run(ASSETS / "demo-run").config.replace(ratio=0.4, allocation="measured")
+    assert it.curves
+    cut = viz.cut_data(it.scores, it.scores, Mask.full(it.geometry), config, it.curves)
+    expected = first_mask(it.scores, it.geometry, config, it.curves)
+    for site in it.geometry.sites:
+        np.testing.assert_array_equal(cut.distance[site] > 0, expected.channels(site))
+
+
 def test_a_sorted_layer_has_the_cut_where_its_last_retained_channel_is(run):
     it = run.iterations()[1]
     cut = viz.cut_data(it.scores, it.scores, Mask.full(it.geometry), run.config)
