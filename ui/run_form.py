@@ -80,15 +80,12 @@ def _domains(chosen: state.Choice, meant: RunConfig) -> dict[str, Any]:
     """The mixture over the domains picked here: shares of the sidebar, a mean one for what it does not have."""
     own: dict[str, str] = st.session_state.get("uploads", {})
     sources = {**meant.domains, **own}
-    left, right = st.columns([5, 3], vertical_alignment="bottom")
-    with right.popover("Add a text", icon=":material/upload_file:", width="stretch"):
-        calibration.upload("run_domains")
     options = list(dict.fromkeys([*EMBEDDED_DOMAINS, *meant.mixture, *sources]))
     if st.session_state.get("run_domains_of") != chosen.run.id or "run_domains" not in st.session_state:
         st.session_state.run_domains_of = chosen.run.id
         added = [name for name in st.session_state.get("run_domains", []) if name in own]
         st.session_state.run_domains = [*dict.fromkeys([*meant.mixture, *added])]
-    picked = left.multiselect("Calibration domains", options, key="run_domains", persist_state="session")
+    picked = st.multiselect("Calibration domains", options, key="run_domains", persist_state="session")
     known = [chosen.mixture[name] for name in picked if name in chosen.mixture]
     mean = sum(known) / len(known) if known else 1.0
     mixture = {name: chosen.mixture.get(name, mean) for name in picked}
@@ -99,12 +96,12 @@ def _domains(chosen: state.Choice, meant: RunConfig) -> dict[str, Any]:
 
 
 def _tasks() -> dict[str, object]:
-    tasks = (
-        ["demo"]
-        if st.toggle("Evaluate zero-shot accuracy on the demo tasks", key="ask", bind="query-params")
-        else []
-    )
-    with st.expander("Other zero-shot tasks"):
+    asked = st.toggle("Evaluate zero-shot accuracy on the demo tasks", key="ask", bind="query-params")
+    tasks = ["demo"] if asked else []
+    left, right = st.columns(2)
+    with left.popover("Add a calibration text", icon=":material/upload_file:", width="stretch"):
+        calibration.upload("run_domains")
+    with right.popover("Other zero-shot tasks", icon=":material/quiz:", width="stretch"):
         named = st.text_input(
             "Tasks",
             key="tasks",

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import psutil
@@ -115,12 +115,16 @@ def _speed(config: RunConfig, store: RunStore) -> tuple[float, str]:
                 return _work(run.config, describe(run.config.model)) / results.seconds, f"run {run.id}"
         except PruningError:
             continue  # its model has gone
-    return REACHED * _product_speed(), "a matrix product timed on this machine"
+    return REACHED * _product_speed(int(time.time() // 60)), "a matrix product timed on this machine"
 
 
-@cache
-def _product_speed() -> float:
-    """Multiplications and additions a second of a matrix product in float32, the best of a few."""
+@lru_cache(maxsize=1)
+def _product_speed(minute: int) -> float:
+    """Multiplications and additions a second of a matrix product in float32, the best of a few.
+
+    Args:
+        minute: since the epoch; timed anew in the next one, when the machine may be less busy.
+    """
     size, best = 768, 0.0
     matrix = np.ones((size, size), np.float32)
     for _ in range(6):
