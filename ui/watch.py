@@ -81,20 +81,20 @@ def _queue(run: Run) -> str:
 
 
 def _buttons(run: Run, going: bool) -> None:
-    columns = st.columns(3)
+    row = st.container(horizontal=True)
     if going:
         what = (
             "Stops the run after the step it is at; complete iterations stay, and Resume goes on from them."
         )
-        if columns[0].button("Cancel", icon=":material/stop:", width="stretch", help=what):
+        if row.button("Cancel", icon=":material/stop:", help=what):
             run.cancel()
             st.rerun()
         return
     if run.results() and run.config.ratio:
-        if columns[0].button("Show results", icon=":material/bar_chart:", width="stretch"):
+        if row.button("Show results", icon=":material/bar_chart:"):
             st.session_state.side = [run.id]
             go("pages/results.py")
-    elif not run.results() and columns[0].button("Resume", icon=":material/play_arrow:", width="stretch"):
+    elif not run.results() and row.button("Resume", icon=":material/play_arrow:"):
         try:
             run.launch()
         except PruningError as error:
@@ -102,8 +102,8 @@ def _buttons(run: Run, going: bool) -> None:
         else:
             st.rerun()
     looked = len(run.iterations()) > 1
-    if looked and columns[1].button("Show channels", icon=":material/grid_on:", width="stretch"):
+    if looked and row.button("Show channels", icon=":material/grid_on:"):
         state.look_at(run)
         go("pages/importance.py")
-    with columns[2]:
+    with row:
         state.delete_button(run, f"watch-{run.id}")

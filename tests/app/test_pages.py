@@ -748,3 +748,88 @@ def test_damage_is_measured_from_the_page_of_a_run_that_has_none(
     time.sleep(1.0)  # the process ends
     at.run()
     assert not at.exception and len(at.metric) == 1 and len(figures(at)) == 3
+
+
+def test_results_lead_with_what_was_kept_and_go_on_from_there(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = open_page("results")
+    kept = {metric.label: metric.value for metric in at.metric}
+    assert kept["Worst: code"] == "x 1.57" and kept["Mean"] == "x 1.38"
+    assert {"Weights", "KV cache"} <= set(kept)
+    assert any("chance" in json.dumps(figure["data"]) for figure in figures(at))
+    at.session_state["ratio"] = 20
+    next(b for b in at.button if b.label == "Cut more: 60%").click()
+    at.run()
+    assert not at.exception and at.session_state["ratio"] == 60
+
+
+def test_statistics_without_a_cut_and_a_run_that_is_gone_are_said(monkeypatch):
+    from pruning import RunConfig
+    from pruning.files import write_json
+    from pruning.runs.store import RunStore
+
+    run = RunStore().create(RunConfig.create(ratio=0, iterations=1))
+    write_json(run.path / "status.json", {"state": "finished", "created": 1})
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = run.id
+    at.query_params["side"] = "long-gone"
+    at.run()
+    at.switch_page("pages/results.py").run()
+    assert not at.exception
+    assert any("took statistics only" in info.value for info in at.info)
+    assert any("'long-gone'" in warning.value for warning in at.warning)
+
+
+def test_layers_are_drawn_while_the_first_pass_is_at_work(monkeypatch, alive, tiny_folder):
+    from safetensors.numpy import save_file
+
+    from pruning import RunConfig
+    from pruning.files import write_json
+    from pruning.models.folder import describe
+    from pruning.runs.iterations import LAYERS
+    from pruning.runs.store import RunStore
+
+    run = RunStore().create(RunConfig.create(model=str(tiny_folder), ratio=0, iterations=1))
+    shape = describe(str(tiny_folder)).geometry
+    write_json(run.path / "geometry.json", shape.to_dict())
+    write_json(run.path / "status.json", {"state": "running", "created": time.time(), **alive})
+    (run.path / LAYERS).mkdir()
+    scores = {str(site): np.ones(shape.channels(site)) for site in shape.sites if site.layer == 0}
+    save_file(scores, run.path / LAYERS / "0000.safetensors")
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["follow"] = run.id
+    at.run()
+    assert not at.exception and at.session_state["run"] == "demo-run"
+    (growing,) = [f for f in figures(at) if "layers are through" in json.dumps(f["layout"])]
+    assert f"1 of {len(shape.layers)} layers" in json.dumps(growing["layout"])
+
+
+def test_the_form_names_a_run_and_takes_a_domain_that_the_run_on_view_has_not(app, monkeypatch):
+    from pruning.runs.run import Run
+    from pruning.runs.store import RunStore
+    from ui import state
+
+    monkeypatch.setattr(Run, "launch", lambda run: None)
+    at = upload(app, "notes.txt", b"one line of notes and another " * 400, "notes")
+    at.switch_page("pages/prune.py").run()
+    at.text_input(key="run_name").set_value("half for the class")
+    at.text_input(key="run_tags").set_value("class, demo")
+    at.multiselect(key="run_domains").set_value(["wiki", "code", "notes"])
+    at.run()
+    next(b for b in at.button if b.label == "Start").click()
+    at.run()
+    (run,) = RunStore().all()
+    assert run.config.name == "half for the class" and run.config.tags == ("class", "demo")
+    assert run.config.mixture == pytest.approx({"wiki": 1 / 3, "code": 1 / 3, "notes": 1 / 3})
+    assert state.label(run).startswith("half for the class: iterative 50%")
+
+
+def test_three_panels_show_that_two_make_the_third(app):
+    app.switch_page("pages/importance.py").run()
+    app.selectbox(key="quantity").set_value("variance x squared norm = score")
+    app.run()
+    assert not app.exception
+    titles = [figure["layout"]["title"]["text"] for figure in figures(app)[:3]]
+    assert titles == ["Input variance", "Weight norm", "Fluctuation score"]
