@@ -82,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--tokens", type=int, default=60, metavar="N", help="at most (default: 60)")
     sub.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0 takes the likeliest")
     sub.add_argument("--seed", type=int, default=0, metavar="N")
+    sub.add_argument("--so-far", metavar="FILE", help="JSON file of the words so far, while they are written")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
     sub.add_argument("--runs", **store)

@@ -5,7 +5,7 @@ import pytest
 from pruning import RunConfig
 from pruning.cli.main import main
 from pruning.errors import RunError
-from pruning.files import write_json
+from pruning.files import read_json, write_json
 from pruning.runs.jobs import job
 from pruning.runs.needs import needs
 from pruning.runs.store import RunStore
@@ -31,6 +31,16 @@ def test_a_job_answers_in_a_file_of_its_own(tiny_folder, tmp_path):
     first, second = task.output["continuations"]
     assert first["tokens"] <= 4 and first["text"] == second["text"]  # the same model and the same seed
     assert task.arguments[0] == "generate"
+
+
+def test_the_words_so_far_are_those_of_the_end(tiny_folder, tmp_path):
+    file = tmp_path / "so-far.json"
+    arguments = ["generate", "a b", "--models", str(tiny_folder), str(tiny_folder), "--tokens", "8"]
+    task = job(RunStore(tmp_path), "generate-s")
+    task.start([*arguments, "--so-far", str(file)])
+    assert ended(task) == "finished"
+    content = read_json(file)
+    assert content["texts"] == [found["text"] for found in task.output["continuations"]]
 
 
 def test_a_job_that_fails_says_the_command_lines_sentence(tmp_path):
