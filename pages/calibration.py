@@ -59,7 +59,7 @@ try:
     left.markdown(
         f"Model **{model}**, chosen in the sidebar: {summary.model_type}, {len(summary.geometry.layers)} layers, hidden size {summary.geometry.hidden_size:,}, "
         f"{shape.heads} query and {shape.kv_heads} key-value heads, MLP width {shape.channels:,}, context length {summary.context:,}, "
-        f"{summary.parameters / 1e6:,.1f} M parameters in {summary.dtype}"
+        f"{summary.parameters / 1e6:,.1f} M parameters, {summary.dtype}"
     )
 except PruningError as error:
     left.warning(str(error))

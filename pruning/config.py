@@ -155,6 +155,8 @@ class RunConfig(BaseModel):
     dtype: Dtype = Field(
         "auto", description="precision of the weights; auto: float32 on a CPU, the checkpoint's own elsewhere"
     )
+    name: str = Field("", max_length=60, description="what to call the run")
+    tags: tuple[str, ...] = Field((), description="words to find the run by, separated by commas")
     parent: str | None = Field(None, description="id of the run that this run was derived from")
     experiment: str | None = Field(None, description="name of the experiment that this run belongs to")
 

@@ -44,6 +44,8 @@ KEPT = ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "ev
 # Options that belong to one run only, or are chosen for each run.
 DROPPED = (
     "allocation",
+    "name",
+    "tags",
     "parent",
     "experiment",
     "save_model",
@@ -140,6 +142,7 @@ def label(run: Run) -> str:
         return SHIPPED[run.path]
     config = run.config
     what = f"{config.method} {config.ratio:.0%}" if config.ratio else "statistics"
+    what = f"{config.name}: {what}" if config.name else what
     when = time.strftime("%d %b %H:%M", time.strptime(run.id[:15], "%Y%m%d-%H%M%S"))
     return f"{what} {Path(config.model).name}, {when}, {run.id[-4:]}"
 

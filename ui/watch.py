@@ -7,6 +7,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.runs.run import Run
+from pruning.words import seconds_text
 from ui import report, state
 from ui.navigation import go
 
@@ -40,7 +41,7 @@ def _status(run: Run) -> None:
     status = run.status()
     what = status.state
     if what == "queued":
-        st.info(f"Queued: {status.ahead} run(s) ahead of it on this device.")
+        st.info(_queue(run))
     elif what in ("starting", "running", "cancelling", "stalled"):
         number = status.current
         where = f"iteration {number} of {status.iterations or '?'}" if number else "the dense model"
@@ -48,7 +49,7 @@ def _status(run: Run) -> None:
         st.progress(min(1.0, status.done / max(status.total, 1)), text=text)
         eta, rate = status.eta, status.per_second
         words = [f"{rate:,.0f} {status.unit} per second." if rate else ""]
-        words += [f"About {eta:.0f} s left." if eta else ""]
+        words += [f"About {seconds_text(eta)} left." if eta else ""]
         st.caption(" ".join(filter(None, words)))
         if what == "stalled":
             st.warning(
@@ -69,18 +70,31 @@ def _status(run: Run) -> None:
         st.error(f"{problem} {status.message}")
 
 
+def _queue(run: Run) -> str:
+    """Behind whom a run waits."""
+    ahead = state.store().ahead_of(run)
+    if not ahead:
+        return "Queued: the device is free, it starts in a moment."
+    names = ", then ".join(state.label(other) for other in ahead)
+    left = ahead[0].status().eta
+    return f"Queued behind {names}." + (f" The first has about {seconds_text(left)} left." if left else "")
+
+
 def _buttons(run: Run, going: bool) -> None:
-    columns = st.columns(3)
+    row = st.container(horizontal=True)
     if going:
-        if columns[0].button("Cancel", icon=":material/stop:", width="stretch"):
+        what = (
+            "Stops the run after the step it is at; complete iterations stay, and Resume goes on from them."
+        )
+        if row.button("Cancel", icon=":material/stop:", help=what):
             run.cancel()
             st.rerun()
         return
     if run.results() and run.config.ratio:
-        if columns[0].button("Show results", icon=":material/bar_chart:", width="stretch"):
+        if row.button("Show results", icon=":material/bar_chart:"):
             st.session_state.side = [run.id]
             go("pages/results.py")
-    elif not run.results() and columns[0].button("Resume", icon=":material/play_arrow:", width="stretch"):
+    elif not run.results() and row.button("Resume", icon=":material/play_arrow:"):
         try:
             run.launch()
         except PruningError as error:
@@ -88,8 +102,8 @@ def _buttons(run: Run, going: bool) -> None:
         else:
             st.rerun()
     looked = len(run.iterations()) > 1
-    if looked and columns[1].button("Show channels", icon=":material/grid_on:", width="stretch"):
+    if looked and row.button("Show channels", icon=":material/grid_on:"):
         state.look_at(run)
         go("pages/importance.py")
-    with columns[2]:
+    with row:
         state.delete_button(run, f"watch-{run.id}")

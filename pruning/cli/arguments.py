@@ -69,6 +69,7 @@ ALIASES = {"task_limit": ("--limit",)}
 _READERS: dict[str, Callable[[str], Any]] = {
     "mixture": parse_mixture,
     "tasks": _names,
+    "tags": _names,
     "eval_blocks": _blocks,
 }
 

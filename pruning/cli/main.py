@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
         "--temperature", type=temperature, default=0.7, metavar="T", help="0 takes the likeliest"
     )
     sub.add_argument("--seed", type=seed, default=0, metavar="N")
+    sub.add_argument("--so-far", metavar="FILE", help="JSON file of the words so far, while they are written")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
     sub.add_argument("--runs", **store)

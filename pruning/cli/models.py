@@ -11,6 +11,7 @@ from typing import Any
 from pruning.cli.arguments import named_model
 from pruning.cli.terminal import ProgressBar, console, print_json, table
 from pruning.errors import ConfigError
+from pruning.files import write_json
 from pruning.runs.store import RUN_ID
 from pruning.words import quoted, size_text
 
@@ -102,9 +103,18 @@ def measure(args: argparse.Namespace) -> int:
 def generate(args: argparse.Namespace) -> int:
     """Let models go on from the same prompt."""
     import torch
+    from transformers import TextStreamer
 
     from pruning.models.loading import load
 
+    class Growing(TextStreamer):
+        """Writes the words so far of all models to a file, for whoever watches."""
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            texts[-1] += text
+            write_json(Path(args.so_far), {"prompt": args.prompt, "texts": texts})
+
+    texts: list[str] = []
     if not args.prompt.strip():
         raise ConfigError("the prompt is empty: write a few words for the models to go on from.")
     found = []
@@ -116,6 +126,9 @@ def generate(args: argparse.Namespace) -> int:
             raise ConfigError(f"the prompt is longer than the context of {quoted(name)}: shorten it.")
         torch.manual_seed(args.seed)
         sampling: dict[str, Any] = {"do_sample": args.temperature > 0}
+        texts.append("")
+        if args.so_far:
+            sampling["streamer"] = Growing(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
         if args.temperature > 0:
             sampling |= {"temperature": args.temperature, "top_p": 0.95}
         began = time.perf_counter()

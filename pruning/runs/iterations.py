@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from pruning.errors import RunError
@@ -21,6 +21,7 @@ from pruning.models.mask import Mask
 from pruning.runs.outcome import Metrics
 
 CURVES_FILE = "damage.json"
+LAYERS = "layers"  # folder of the layers that are through before the first iteration is whole
 
 
 @dataclass(frozen=True)
@@ -90,3 +91,14 @@ class StoredIteration:
                 raise RunError(f"the statistics in {str(file)!r} are broken: delete the run or resume it.")
             moments[file.stem.removeprefix("moments-")] = found
         return Statistics(moments)
+
+
+def layers_so_far(folder: Path) -> dict[Site, np.ndarray]:
+    """Scores (C,) of the dense model's layers that are through, by site, of a run in its first iteration."""
+    found: dict[Site, np.ndarray] = {}
+    for file in sorted((folder / LAYERS).glob("*.safetensors")):
+        try:
+            found |= {Site.parse(name): double(array) for name, array in load_file(file).items()}
+        except (OSError, SafetensorError):
+            continue  # deleted meanwhile: the iteration is whole
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from safetensors.numpy import save_file
@@ -10,13 +11,16 @@ from pruning.engine.budget import dense_scales
 from pruning.files import whole, write_json, writing
 from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
 from pruning.method.mixture import adapted
+from pruning.method.moments import Moments, Statistics
+from pruning.method.scores import score_sites
 from pruning.method.statistics import write_statistic
 from pruning.runs.damage import write_curves
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.iterations import LAYERS, StoredIteration
 from pruning.runs.outcome import Metrics, Repaired, Results, Sizes, TextMeasure
 from pruning.runs.run import Run
 
 if TYPE_CHECKING:
+    from pruning.engine.calibration import LayerFound
     from pruning.engine.events import Iteration, State
 
 
@@ -40,6 +44,30 @@ def write_iteration(run: Run, iteration: Iteration) -> None:
             if iteration.curves:
                 write_curves(temporary, iteration.curves)
         write_json(temporary / "metrics.json", metrics(iteration).model_dump())
+    if iteration.number:
+        shutil.rmtree(run.path / LAYERS, ignore_errors=True)
+
+
+def write_layer(run: Run, found: LayerFound) -> None:
+    """Scores of a layer of the dense model, there to be drawn until the first iteration is whole.
+
+    Where the cache has some of the domains, no layer is written: the others' statistics alone decide nothing.
+    """
+    config = run.config
+    moments = next(iter(found.statistics.values()))
+    if set(moments) != set(config.mixture):
+        return
+    known = {
+        domain: {site: m for site, m in sites.items() if isinstance(m, Moments)}
+        for domain, sites in moments.items()
+    }
+    fused = Statistics(known).fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
+    scores = score_sites(config.score, fused, found.norms, config.seed)
+    layer = next(iter(scores)).layer
+    with writing(run.path):
+        (run.path / LAYERS).mkdir(exist_ok=True)
+    with writing(run.path), whole(run.path / LAYERS / f"{layer:04d}.safetensors") as temporary:
+        save_file({str(site): array for site, array in scores.items()}, temporary)
 
 
 def metrics(iteration: Iteration) -> Metrics:

@@ -15,6 +15,7 @@ from pruning.runs.run import Run
 
 if TYPE_CHECKING:
     from pruning.engine.events import Event
+    from pruning.progress import Progress
 
 
 CANCEL_GRACE_SECONDS = 8.0
@@ -80,6 +81,7 @@ class Meter:
     def __init__(self, run: Run, status: Reporter, iteration: int) -> None:
         self.run, self.status, self.iteration = run, status, iteration
         self.layers, self.stage, self.began = 1, "", time.monotonic()
+        self.start: tuple[float, float] | None = None  # when the first step was told, and how far the run was
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
@@ -93,7 +95,8 @@ class Meter:
         elif isinstance(event, Progress):
             if event.stage != self.stage:
                 self.stage, self.began = event.stage, time.monotonic()
-            elapsed = max(time.monotonic() - self.began, 1e-6)
+            now = time.monotonic()
+            elapsed = max(now - self.began, 1e-6)
             asking = event.stage == "zero-shot"
             # calibration counts every token once a layer
             done = event.done / (self.layers if event.stage == "calibrate" else 1)
@@ -105,15 +108,26 @@ class Meter:
                 current=min(self.iteration + 1, self.run.config.iterations),
                 per_second=done / elapsed,
                 unit="tasks" if asking else "tokens",
-                eta=None if asking else _eta(self.run, self.iteration, event.done / event.total, event.stage),
+                eta=None if asking else self._left(now, event),
             )
 
-
-def _eta(run: Run, complete: int, share: float, stage: str) -> float | None:
-    """Seconds left, from the mean of the iterations that are done; None before the first."""
-    seconds = [it.metrics.seconds for it in run.iterations() if it.number > 0]
-    if not seconds:
-        return None
-    mean = sum(seconds) / len(seconds)
-    within = share / 2 if stage == "calibrate" else 0.5 + share / 2
-    return max(0.0, mean * (run.config.iterations - complete - within))
+    def _left(self, now: float, event: Progress) -> float | None:
+        """Seconds left, from the tokens that passed the model and those that will; None at first."""
+        config, complete = self.run.config, self.iteration
+        calibrated = config.samples * config.seq_len * len(config.mixture)
+        measured = (config.eval_blocks or 0) * config.seq_len * len(config.measured_domains)
+        if config.eval_blocks is None:
+            measured = calibrated
+        total = measured + config.iterations * (calibrated + measured)
+        share = event.done / max(event.total, 1)
+        passed = 0.0 if complete < 0 else measured + complete * (calibrated + measured)
+        if event.stage == "calibrate":
+            passed += share * calibrated
+        elif event.stage == "evaluate":
+            passed += share * measured + (calibrated if complete >= 0 else 0)
+        else:
+            passed += calibrated
+        if self.start is None:
+            self.start = now, passed
+        began, first = self.start
+        return max(0.0, (now - began) * (total - passed) / (passed - first)) if passed > first else None

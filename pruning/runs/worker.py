@@ -22,10 +22,10 @@ from pruning.errors import PruningError, RunError
 from pruning.files import finite, write_json, writing
 from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
-from pruning.progress import drain
+from pruning.progress import Progress, drain
 from pruning.runs.create import create
 from pruning.runs.outcome import Results
-from pruning.runs.records import metrics, stored_state, summarise, write_iteration
+from pruning.runs.records import metrics, stored_state, summarise, write_iteration, write_layer
 from pruning.runs.result import Result
 from pruning.runs.run import Run
 from pruning.runs.sizes import write_model
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pruning.engine.events import Event
     from pruning.measure.zeroshot import TaskResult
     from pruning.models.folder import LoadedModel
-    from pruning.progress import Progress
 
 
 class Cancelled(Exception):
@@ -118,6 +117,7 @@ def _device(run: Run, status: Reporter) -> Iterator[None]:
 
 
 def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None) -> Result:
+    from pruning.engine.calibration import LayerFound
     from pruning.engine.events import Finished, Iteration, Started
     from pruning.engine.loop import prune_loaded
     from pruning.measure.zeroshot import compare
@@ -134,6 +134,8 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         if status.cancelled.is_set():
             raise Cancelled
         meter(event)
+        if isinstance(event, Progress) and isinstance(event.found, LayerFound) and len(run.iterations()) < 2:
+            write_layer(run, event.found)
         if on_event:
             on_event(event)
 
