@@ -7,7 +7,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.models.geometry import KINDS
 from pruning.words import sentence
-from ui import channels, mixtures, place, state
+from ui import canvas, channels, mixtures, place, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -18,6 +18,7 @@ shown = state.statistics_iteration(chosen)
 if shown is None:
     st.info("This run has no statistics yet. They are available after its first iteration.")
     st.stop()
+canvas.draw(chosen)
 
 top = st.columns(5)
 quantity = top[0].selectbox("Quantity", list(channels.QUANTITIES), key="quantity", bind="query-params")
