@@ -107,6 +107,10 @@ def parser() -> argparse.ArgumentParser:
         if name == "delete":
             sub.add_argument("--yes", action="store_true", help="do not ask")
         sub.add_argument("--runs", **store)
+    sub = command(stored_runs.report)
+    sub.add_argument("run_id", metavar="RUN", help="a run's id, the beginning of one, or its folder")
+    sub.add_argument("--html", metavar="FILE", required=True, help="what to write")
+    sub.add_argument("--runs", **store)
     sub = command(start_app, "app")
     sub.add_argument("--port", type=count, metavar="N", help="default: 8501, or the next that is free")
     sub.add_argument("--headless", action="store_true", help="do not open a browser")

@@ -11,9 +11,10 @@ from typing import Any
 
 from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
 from pruning.errors import ConfigError
+from pruning.files import whole, writing
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
-from pruning.words import number
+from pruning.words import number, size_text
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -126,6 +127,23 @@ def _say(args: argparse.Namespace, run: Run, state: str) -> int:
         print_json({"run_id": run.id, "state": state})
     else:
         print(f"{run.id}: {state}")
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
+    from pruning.visualization.report import html
+
+    folder, file = Path(args.run_id), Path(args.html)
+    run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
+    text = html(run)
+    with writing(file), whole(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    size = file.stat().st_size
+    if args.json:
+        print_json({"run_id": run.id, "html": str(file), "bytes": size})
+    else:
+        print(f"{file}: {size_text(size)}; open it in a browser.")
     return 0
 
 

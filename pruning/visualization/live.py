@@ -29,13 +29,14 @@ OF_A_COLUMN = {"attn": 8, "mlp": 4}  # channels that stand for a head, or for a 
 GOLDEN = 0.6180339887498949
 
 
-def _source(name: str) -> str:
+def source(name: str) -> str:
+    """A file of `assets/live`."""
     return (ASSETS / "live" / name).read_text(encoding="utf-8")
 
 
-HTML, CSS = _source("live.html"), _source("live.css")
-SCRIPT = _source("arithmetic.js") + _source("canvas.js")
-COMPONENT = SCRIPT + _source("component.js")
+HTML, CSS = source("live.html"), source("live.css")
+SCRIPT = source("arithmetic.js") + source("canvas.js")
+COMPONENT = SCRIPT + source("component.js")
 
 # What assets/live/arithmetic.js computes, with the arrays that each score needs.
 ARRAYS = {

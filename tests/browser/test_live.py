@@ -1,7 +1,9 @@
 """The live canvas: its arithmetic in a real Chromium against the engine's."""
 
 import base64
+import json
 import os
+import shutil
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pruning.cli.main import main
 from pruning.config import METHODS, RunConfig, choices
 from pruning.engine.budget import first_mask
 from pruning.method.normalise import NORMALISERS
@@ -21,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 from install_browser import find  # noqa: E402
-from screenshots import browser  # noqa: E402
+from screenshots import browser, server, settle  # noqa: E402
 
 pytestmark = [
     pytest.mark.browser,
@@ -53,25 +56,38 @@ OPTIONS = [
 
 
 @pytest.fixture(scope="module")
-def page():
+def chromium():
     with browser() as page:
-        page.add_script_tag(path=ASSETS / "live" / "arithmetic.js")
-        page.evaluate(
-            """() => {
-                window.load = (text) => {
-                    window.live = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
-                };
-                window.answer = (shares, ratio, withScores) => {
-                    const found = preview(live, shares, ratio);
-                    return {
-                        ratio: found.ratio,
-                        kept: found.sites.map((each) => Array.from(each.kept)),
-                        score: withScores ? found.sites.map((each) => Array.from(each.site.score)) : null,
-                    };
-                };
-            }"""
-        )
+        yield page.context.browser
+
+
+@pytest.fixture
+def page(chromium):
+    with chromium.new_page(viewport={"width": 1280, "height": 720}) as page:
         yield page
+
+
+@pytest.fixture(scope="module")
+def script(chromium):
+    """A page that has the arithmetic and nothing else."""
+    page = chromium.new_page()
+    page.add_script_tag(path=ASSETS / "live" / "arithmetic.js")
+    page.evaluate(
+        """() => {
+            window.load = (text) => {
+                window.live = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
+            };
+            window.answer = (shares, ratio, withScores) => {
+                const found = preview(live, shares, ratio);
+                return {
+                    ratio: found.ratio,
+                    kept: found.sites.map((each) => Array.from(each.kept)),
+                    score: withScores ? found.sites.map((each) => Array.from(each.site.score)) : null,
+                };
+            };
+        }"""
+    )
+    return page
 
 
 @lru_cache
@@ -80,12 +96,12 @@ def dense(name):
     return Run(ASSETS / name).iterations()[1]
 
 
-def ask(page, it, config, with_scores=False):
+def ask(script, it, config, with_scores=False):
     """The browser's preview of a config."""
     data = live.live_data(it, live.arrays_of(config), config.seed)
-    page.evaluate("text => load(text)", base64.b64encode(live.pack(data, config, it.geometry)).decode())
+    script.evaluate("text => load(text)", base64.b64encode(live.pack(data, config, it.geometry)).decode())
     shares = [config.mixture.get(name, 0.0) for name in data.header["domains"]]
-    return data, page.evaluate("args => answer(...args)", [shares, config.ratio, with_scores])
+    return data, script.evaluate("args => answer(...args)", [shares, config.ratio, with_scores])
 
 
 def scores(it, config):
@@ -96,7 +112,7 @@ def scores(it, config):
 
 @pytest.mark.parametrize("name", ["demo-run", "smollm2-run"])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_browser_scores_and_cuts_as_the_engine_does(page, name, options):
+def test_the_browser_scores_and_cuts_as_the_engine_does(script, name, options):
     it = dense(name)
     most = 0.4 if "min_mlp_share" in options else 1.0
     cases = list(zip(MIXTURES, (0.5, 0.23, 0.71), strict=True))
@@ -105,7 +121,7 @@ def test_the_browser_scores_and_cuts_as_the_engine_does(page, name, options):
     for mixture, ratio in cases:
         config = RunConfig.create(**options, ratio=min(ratio, most)).replace(mixture=mixture)
         expected = scores(it, config)
-        data, found = ask(page, it, config, with_scores=ratio < 0.7)
+        data, found = ask(script, it, config, with_scores=ratio < 0.7)
         assert not data.header["grouped"]
         if found["score"]:
             exact = 1e-7 if config.score == "random" else 1e-14  # it is drawn in Python, and sent in float32
@@ -115,3 +131,121 @@ def test_the_browser_scores_and_cuts_as_the_engine_does(page, name, options):
         for site, kept in zip(it.geometry.sites, found["kept"], strict=True):
             assert np.array_equal(np.array(kept, bool), mask.retained[site]), site
         assert found["ratio"] == mask.ratio
+
+
+def drag(page, label, to):
+    """Draw a bar to a share of its width, in steps, as a hand does."""
+    bar = page.locator(".live label").filter(has_text=label).locator("input")
+    bar.scroll_into_view_if_needed()
+    box = bar.bounding_box()
+    y, at = box["y"] + box["height"] / 2, float(bar.input_value()) / float(bar.get_attribute("max"))
+    page.mouse.move(box["x"] + box["width"] * at, y)
+    page.mouse.down()
+    for step in range(1, 9):
+        page.mouse.move(box["x"] + box["width"] * (at + (to - at) * step / 8), y)
+        page.wait_for_timeout(40)
+
+
+def picture(page):
+    return page.locator(".live canvas").evaluate("canvas => canvas.toDataURL()")
+
+
+def shares(page):
+    """What the bars say, in percent, by name."""
+    rows = page.locator(".live label").all_inner_texts()
+    return {name: int(value.rstrip("%")) for name, value in (row.split("\n") for row in rows)}
+
+
+def test_a_drag_redraws_and_its_end_sets_the_sliders_of_the_sidebar(tmp_path, page):
+    with server(tmp_path / "runs") as address:
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{address}/masks?run=demo+run+%28ships+with+the+app%29&locked=wiki")
+        settle(page)
+        before, link = picture(page), page.url
+        drag(page, "code", 0.4)
+        assert picture(page) != before and page.url == link  # while the button is still down
+        assert "This drag turned" in page.locator(".says").inner_text()
+        found = shares(page)
+        assert found["wiki (locked)"] == 50 and found["code"] == pytest.approx(40, abs=2)
+        assert sum(found.values()) - found["Pruning ratio"] == 100
+        page.mouse.up()
+        settle(page)
+        assert page.get_by_role("slider", name="code").input_value() == str(found["code"])
+        assert f"w_code={found['code']}" in page.url and f"w_math={found['math']}" in page.url
+        drag(page, "Pruning ratio", 0.3 / 0.9)
+        page.mouse.up()
+        settle(page)
+        ratio = page.get_by_role("slider", name="Pruning ratio").input_value()
+        assert int(ratio) == pytest.approx(30, abs=1) and f"ratio={ratio}" in page.url
+        says = page.locator(".says").inner_text().split("%")[0].removeprefix("Removes ")
+        metric = page.get_by_test_id("stMetric").filter(has_text="Pruning ratio").first
+        assert metric.get_by_test_id("stMetricValue").inner_text() == f"{says}%"  # the canvas and the engine
+        assert errors == []
+
+
+def test_a_wide_model_is_represented_by_some_of_its_channels(script):
+    """The same model packed whole and by representatives: layers keep nearly the same shares."""
+    it, config = dense("smollm2-run"), RunConfig.create()
+    whole = first_mask(scores(it, config), it.geometry, config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(live, "MAX_ITEMS", 16_000)
+        data, found = ask(script, it, config)
+    assert data.header["grouped"] and len(data.body) < 4 * 6 * 20_000
+    for site, known, kept in zip(it.geometry.sites, data.header["sites"], found["kept"], strict=True):
+        if site.kind == "mlp":
+            _, sizes = live.representatives(it.scores[site], known["columns"], live.OF_A_COLUMN["mlp"])
+            assert sizes.sum() == known["channels"]
+            assert np.average(kept, weights=sizes) == pytest.approx(whole.retained[site].mean(), abs=0.06)
+    assert found["ratio"] == pytest.approx(0.5, abs=0.001)
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """The demo run as if its model and one of its domains had been named by an enemy."""
+    folder, name = tmp_path / "run", "<img src=x onerror=alert(1)>"
+    shutil.copytree(ASSETS / "demo-run", folder, ignore=shutil.ignore_patterns("model"))
+    stored = json.loads((folder / "config.json").read_text())
+    config = stored["config"]
+    config |= {"model": "</script><script>alert(2)</script>$title", "domains": {name: "words.txt"}}
+    config["mixture"][name] = config["mixture"].pop("code")
+    (folder / "config.json").write_text(json.dumps(stored))
+    for moments in folder.glob("iteration-*/moments-code.safetensors"):
+        moments.rename(moments.with_name(f"moments-{name}.safetensors"))
+    return folder
+
+
+def test_a_report_is_one_file_that_needs_no_network(tmp_path, page, hostile, capsys):
+    file = tmp_path / "report.html"
+    assert main(["report", str(hostile), "--html", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == file.stat().st_size < 1_000_000
+    wrong, asked = [], []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: asked.append(request.url))
+    page.context.set_offline(True)
+    page.goto(file.as_uri())
+    assert page.get_by_role("heading", level=1).inner_text() == "script>$title, 50% pruned"
+    assert "perplexity, wiki" in page.locator("table").first.inner_text()
+    before, said = picture(page), page.locator(".says").inner_text()
+    drag(page, "onerror", 0.8)
+    page.mouse.up()
+    assert picture(page) != before and page.locator(".says").inner_text() != said
+    page.get_by_role("slider", name="Pruning ratio").press("ArrowLeft")  # the bars are sliders for the keyboard as well
+    page.locator(".says").filter(has_text="Removes 49.").wait_for()
+    maps = "Array.from(document.querySelectorAll('.map'), (canvas) => canvas.toDataURL())"
+    first = page.evaluate(maps)
+    page.get_by_role("slider", name="Iteration").press("End")
+    last = page.evaluate(maps)
+    page.get_by_label("Quantity").select_option("weight norm")
+    assert len(first) == 2 and first != last != page.evaluate(maps)
+    assert wrong == [] and asked == [file.as_uri()]
+
+
+def test_a_report_says_why_it_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "config.json").write_bytes((ASSETS / "demo-run" / "config.json").read_bytes())
+    assert main(["report", str(tmp_path), "--html", str(tmp_path / "report.html")]) == 2
+    assert "has no statistics yet" in capsys.readouterr().err
+    assert main(["report", str(ASSETS / "demo-run"), "--html", str(tmp_path / "no" / "report.html")]) == 2
+    assert "cannot" in capsys.readouterr().err
