@@ -151,7 +151,7 @@ function mount(root, bytes, released) {
     const sizes = [0.2, 0.66, 0.14].map((part) => part * inner);
     areas = ["attn", "mlp"].map((kind, at) => area(found, kind, left + (at ? sizes[0] + gap : 0), sizes[at], row, ink));
     const x = left + sizes[0] + sizes[1] + 2 * gap;
-    context.fillText("retained", x, 13);
+    context.fillText("retained share", x, 13);
     for (let layer = 0; layer < layers; layer++) {
       let kept = 0, all = 0;
       for (const each of found.sites.slice(2 * layer, 2 * layer + 2)) { kept += each.site.parameters * keptShare(each); all += each.site.parameters; }

@@ -101,7 +101,7 @@ def html(run: Run) -> str:
     return Template(source("report.html")).substitute(
         title=escape(title),
         summary=escape(_summary(run, results)),
-        results=_table(("", "dense", "pruned", "change"), _rows(results)) if results and config.ratio else "",
+        results=_measures(results) if results and config.ratio else "",
         live=live_part,
         path=_path(run.iterations()),
         command=escape(command(run)),
@@ -129,6 +129,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{cells}</tr>{lines}</table></div>'
+
+
+def _measures(results: Results) -> str:
+    return "<h2>What it cost</h2>" + _table(("", "dense", "pruned", "change"), _rows(results))
 
 
 def _summary(run: Run, results: Results | None) -> str:

@@ -232,7 +232,7 @@ def test_a_report_is_one_file_that_needs_no_network(tmp_path, page, hostile, cap
     drag(page, "onerror", 0.8)
     page.mouse.up()
     assert picture(page) != before and page.locator(".says").inner_text() != said
-    page.get_by_role("slider", name="Pruning ratio").press("ArrowLeft")  # the bars are sliders for the keyboard as well
+    page.get_by_role("slider", name="Pruning ratio").press("ArrowLeft")  # for the keyboard as well
     page.locator(".says").filter(has_text="Removes 49.").wait_for()
     maps = "Array.from(document.querySelectorAll('.map'), (canvas) => canvas.toDataURL())"
     first = page.evaluate(maps)
