@@ -286,7 +286,7 @@ function protect(unit, floor) {
   }
 }
 
-// --- allocation.ALLOCATIONS: (live, units, ratio) -> for every site the chosen units, 1 for what goes --------
+// --- allocation.ALLOCATIONS: (live, units, ratio, shares) -> for every site the chosen units, 1 for what goes --------
 function cutEverywhere(live, all, ratio) { // global_, _nearest
   const most = all.reduce((sum, unit) => sum + unit.count, 0);
   const work = (live.work ??= {});
@@ -454,9 +454,47 @@ function cutEqualWidths(live, all, ratio) { // equal, _losses
   });
 }
 
+// measured, by_damage, damage.hull, damage.predicted: without curves as everywhere
+function cutByDamage(live, all, ratio, shares) {
+  return cutEverywhere(live, all.map((unit) => (unit.site.curve ? byDamage(live, unit, shares) : unit)), ratio);
+}
+
+function byDamage(live, unit, shares) {
+  const { removed, damage } = unit.site.curve, worst = live.options.worst_domain;
+  const used = damage.map((_, d) => d).filter((d) => shares[d] > 0);
+  const x = [], y = []; // the corners of the lower convex hull
+  removed.forEach((at, i) => {
+    let value = used.reduce((sum, d) => sum + shares[d] * damage[d][i], 0);
+    if (worst) value = (1 - worst) * value + worst * Math.max(...used.map((d) => damage[d][i]));
+    for (let last = x.length - 1; last > 0; last--) {
+      if ((y[last] - y[last - 1]) * (at - x[last - 1]) < (value - y[last - 1]) * (x[last] - x[last - 1])) break;
+      x.pop(), y.pop();
+    }
+    x.push(at), y.push(value);
+  });
+  const slopes = x.slice(1).map((right, i) => (y[i + 1] - y[i]) / (right - x[i]));
+  const order = argsort(unit.rank.map((rank, u) => (unit.protected[u] ? Infinity : rank)));
+  const score = new Float64Array(unit.count);
+  let spent = 0, before = y[0], steepest = -Infinity, piece = 0, largest = 0;
+  for (const u of order) {
+    spent += unit.cost[u];
+    while (piece < slopes.length - 1 && spent > x[piece + 1]) piece++;
+    const now = spent === x[piece + 1] ? y[piece + 1] : slopes[piece] * (spent - x[piece]) + y[piece];
+    steepest = Math.max(steepest, (now - before) / unit.cost[u]);
+    score[u] = steepest;
+    largest = Math.max(largest, Math.abs(steepest));
+    before = now;
+  }
+  const step = (1e-9 * (largest || 1)) / Math.max(unit.count - 1, 1);
+  order.forEach((u, at) => (score[u] += at * step)); // on a straight piece, by score
+  const rank = score.map((value, u) => (unit.rank[u] === unit.score[u] ? value : unit.rank[u]));
+  unit.damage = score;
+  return { ...unit, rank };
+}
+
 const ALLOCATIONS = {
   global: cutEverywhere,
-  measured: cutEverywhere, // without damage curves, as in pruning/method/allocation.py
+  measured: cutByDamage,
   uniform: cutEachLayer,
   equal: cutEqualWidths,
 };
@@ -465,17 +503,18 @@ const ALLOCATIONS = {
 // Shares by domain that sum to 1, and the ratio -> for every site what is kept of its entries, and the cut.
 function preview(live, shares, ratio) {
   const all = live.sites.map((site) => units(live, site, shares));
-  const chosen = ALLOCATIONS[live.options.allocation](live, all, ratio);
+  const chosen = ALLOCATIONS[live.options.allocation](live, all, ratio, shares);
   let removed = 0;
   const common = live.options.allocation === "global" || live.options.allocation === "measured";
   const sites = all.map((unit, s) => {
-    const { site, score, rank, cost, groups } = unit, gone = chosen[s];
+    const { site, score: own, cost, groups } = unit, gone = chosen[s], named = unit.rank !== own;
+    const score = unit.damage ?? own; // what ranked
     const each = { site, kept: new Uint8Array(site.entries), score, cut: -Infinity, lowestKept: Infinity };
     if (groups) each.score = new Float64Array(site.entries);
     for (let u = 0; u < unit.count; u++) {
       if (gone[u]) {
         removed += cost[u];
-        if (score[u] > each.cut && rank[u] === score[u]) each.cut = score[u];
+        if (score[u] > each.cut && !(named && unit.rank[u] !== own[u])) each.cut = score[u];
       } else if (score[u] < each.lowestKept) each.lowestKept = score[u];
       if (!groups) each.kept[u] = 1 - gone[u];
       else for (const entry of groups[u]) { each.kept[entry] = 1 - gone[u]; each.score[entry] = score[u]; }

@@ -17,6 +17,7 @@ import numpy as np
 
 from pruning.config import RunConfig
 from pruning.engine.floors import floor
+from pruning.method.damage import Curve
 from pruning.method.scores import SCORES, SiteStatistics
 from pruning.method.units import select
 from pruning.models.geometry import KINDS, Geometry, Site
@@ -115,6 +116,7 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
         parts += [known[name][chosen] for name in ("norm", "mean_abs", "given") if name in arrays]
         for part in moments:
             parts += [getattr(part, name)[chosen] for name in ("m2", "mean") if name in arrays]
+        curve = it.curves.get(site)
         sites.append(
             {
                 "layer": site.layer,
@@ -125,6 +127,7 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
                 "heads": shape.heads,
                 "group": shape.group,
                 "parameters": geometry.parameters(site),
+                "curve": curve and _curve(curve, domains),
                 "samples": [{"count": part.count, "weight": part.total} for part in moments],
             }
         )
@@ -143,6 +146,11 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
         "sites": sites,
     }
     return Live(header, np.concatenate(parts).astype("<f4").tobytes(), items)
+
+
+def _curve(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
+    damage = [curve.damage.get(name, np.zeros(len(curve.removed))).tolist() for name in domains]
+    return {"removed": curve.removed.tolist(), "damage": damage}
 
 
 def representatives(score: Array, columns: int, each: int) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from pruning.cli.main import main
 from pruning.config import METHODS, RunConfig, choices
 from pruning.engine.budget import first_mask
+from pruning.method.damage import Curve
 from pruning.method.normalise import NORMALISERS
 from pruning.method.scores import score_sites
 from pruning.paths import ASSETS
@@ -127,7 +129,34 @@ def test_the_browser_scores_and_cuts_as_the_engine_does(script, name, options):
             exact = 1e-7 if config.score == "random" else 1e-14  # it is drawn in Python, and sent in float32
             for site, values in zip(it.geometry.sites, found["score"], strict=True):
                 np.testing.assert_allclose(values, expected[site], rtol=exact, atol=0)
-        mask = first_mask(expected, it.geometry, config)
+        mask = first_mask(expected, it.geometry, config, it.curves)
+        for site, kept in zip(it.geometry.sites, found["kept"], strict=True):
+            assert np.array_equal(np.array(kept, bool), mask.retained[site]), site
+        assert found["ratio"] == mask.ratio
+
+
+@pytest.mark.parametrize("worst", [0.0, 0.6])
+def test_the_browser_cuts_by_measured_damage_as_the_engine_does(script, worst):
+    """Curves as `engine.curves` writes them, of which two bend inwards: their hull is what counts."""
+    it, rng = dense("demo-run"), np.random.default_rng(0)
+    curves = {}
+    for site in it.geometry.sites:
+        removed = it.geometry.parameters(site) * np.array([0, 0.1, 0.25, 0.5, 0.75, 0.9])
+        rises = {name: rng.lognormal(-3, 1, 5).cumsum() for name in MIXTURES[0]}
+        damage = {name: np.concatenate([[0], np.sort(rise)]) for name, rise in rises.items()}
+        curves[site] = Curve(removed.round(), damage)
+    it = replace(it)
+    vars(it)["curves"] = curves  # in place of the file's
+    options = {
+        "allocation": "measured",
+        "worst_domain": worst,
+        "remove": ("3.mlp.5-90",),
+        "keep": ("1.attn",),
+    }
+    for mixture, ratio in zip(MIXTURES, (0.5, 0.23, 0.71), strict=True):
+        config = RunConfig.create(**options, mixture=mixture, ratio=ratio)
+        mask = first_mask(scores(it, config), it.geometry, config, curves)
+        _, found = ask(script, it, config)
         for site, kept in zip(it.geometry.sites, found["kept"], strict=True):
             assert np.array_equal(np.array(kept, bool), mask.retained[site]), site
         assert found["ratio"] == mask.ratio
