@@ -109,6 +109,12 @@ function place(values, sizes, k) {
   return values[low];
 }
 
+function sumOf(values) {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i];
+  return sum;
+}
+
 function median(site) {
   const n = site.channels, half = n >> 1;
   const upper = place(site.sorted, site.sortedSize, half);
@@ -189,10 +195,11 @@ function members(live, site, order) { // -> the entries of each unit
     for (let at = short; at < sorted.length; at += width) found.push(sorted.slice(at, at + width));
     return found;
   }
+  if (site.groups) return site.groups;
   const groups = [];
   for (let head = 0; head < site.heads; head += site.group)
     groups.push(Array.from({ length: site.group }, (_, at) => head + at));
-  if (options.attention_unit === "kv_group" || site.group === 1) return groups;
+  if (options.attention_unit === "kv_group" || site.group === 1) return (site.groups = groups);
   const sorted = groups.map((group) => Array.from(argsort(group.map((head) => order[head])), (at) => group[at]));
   return sorted[0].map((_, rank) => sorted.map((group) => group[rank]));
 }
@@ -230,8 +237,7 @@ function single(live, site) { // every item is a unit
   if (!site.unit) {
     const size = site.size ?? new Float64Array(count).fill(1);
     const cost = size.map((channels) => channels * costs.channel);
-    const smallest = size.reduce((a, b) => Math.min(a, b));
-    site.unit = { site, count, groups: null, size, cost, smallest, score: unitScore };
+    site.unit = { site, count, groups: null, size, cost, score: unitScore };
     site.unit.forced = new Uint8Array(count);
     site.unit.protected = new Uint8Array(count);
   }
@@ -247,13 +253,14 @@ function joint(live, site) { // units of several heads or channels
   if (attention) {
     values = new Float64Array(site.heads);
     const each = site.items / site.heads;
-    for (let i = 0; i < site.items; i++) values[Math.floor(i / each)] += site.values[i] * (site.size ? site.size[i] : 1);
+    for (let head = 0, i = 0; head < site.heads; head++)
+      for (const end = i + each; i < end; i++) values[head] += site.values[i] * (site.size ? site.size[i] : 1);
   }
   const order = values.slice();
   for (const entry of site.remove) order[entry] = -Infinity;
   for (const entry of site.keep) order[entry] = Infinity;
   const groups = members(live, site, order), count = groups.length;
-  const unit = { site, count, groups, smallest: Infinity };
+  const unit = { site, count, groups };
   for (const name of ["score", "cost", "size"]) unit[name] = new Float64Array(count);
   for (const name of ["forced", "protected"]) unit[name] = new Uint8Array(count);
   const whole = options.attention_unit === "kv_group" || site.group === 1;
@@ -264,26 +271,22 @@ function joint(live, site) { // units of several heads or channels
     unit.cost[u] = attention ? size * costs.head + (whole ? costs.kv_head : 0) : size * costs.channel;
     unit.score[u] =
       options.unit_score === "mean" ? value / (size * (attention ? costs.head_dim : 1)) : (value * costs.channel) / unit.cost[u];
-    unit.smallest = Math.min(unit.smallest, size);
   }
   return unit;
 }
 
 // units._highest: the highest-ranked units that together have `floor` entries.
 function protect(unit, floor) {
+  const { site, groups, size, count } = unit;
   let rank = unit.score;
   if (unit.rank !== rank) rank = rank.map((value, u) => (unit.forced[u] ? -Infinity : unit.protected[u] ? Infinity : value));
-  const count = Math.min(unit.count, Math.ceil(floor / Math.max(unit.smallest, 1)));
-  const scratch = unit.groups ? rank.slice() : unit.site.scratch;
-  if (!unit.groups) scratch.set(rank);
-  const least = place(scratch, null, unit.count - count);
-  const top = [];
-  for (let u = 0; u < unit.count; u++) if (rank[u] >= least) top.push(u);
-  top.sort((a, b) => rank[b] - rank[a] || b - a);
-  for (let at = 0, entries = 0; at < top.length && entries < floor; at++) {
-    unit.protected[top[at]] = 1;
-    entries += unit.size[top[at]];
-  }
+  let sorted = site.sorted, sizes = site.sortedSize, entries = site.channels;
+  if (groups) [sorted, sizes, entries] = [rank.slice(), size.slice(), sumOf(size)];
+  else { sorted.set(rank); sizes?.set(size); }
+  const least = place(sorted, sizes, Math.max(entries - floor, 0));
+  let left = floor;
+  for (let u = 0; u < count; u++) if (rank[u] > least) { unit.protected[u] = 1; left -= size[u]; }
+  for (let u = count - 1; u >= 0 && left > 0; u--) if (rank[u] === least) { unit.protected[u] = 1; left -= size[u]; }
 }
 
 // --- allocation.ALLOCATIONS: (live, units, ratio, shares) -> for every site the chosen units, 1 for what goes --------
@@ -339,8 +342,6 @@ function nearestCount(cost, budget) {
   if (spent < budget) return count; // all of them, and it is not enough
   return count > 0 && budget - last < spent - budget ? count - 1 : count;
 }
-
-const sumOf = (values) => { let sum = 0; for (let i = 0; i < values.length; i++) sum += values[i]; return sum; };
 
 // _free: the units that may go, the first to go first. Where all cost the same nobody needs their order.
 function free(unit) {
@@ -509,13 +510,16 @@ function preview(live, shares, ratio) {
   const sites = all.map((unit, s) => {
     const { site, score: own, cost, groups } = unit, gone = chosen[s], named = unit.rank !== own;
     const score = unit.damage ?? own; // what ranked
-    const each = { site, kept: new Uint8Array(site.entries), score, cut: -Infinity, lowestKept: Infinity };
+    const each = { site, kept: new Uint8Array(site.entries), score, cut: -Infinity, lowestKept: Infinity, share: 0 };
     if (groups) each.score = new Float64Array(site.entries);
     for (let u = 0; u < unit.count; u++) {
       if (gone[u]) {
         removed += cost[u];
         if (score[u] > each.cut && !(named && unit.rank[u] !== own[u])) each.cut = score[u];
-      } else if (score[u] < each.lowestKept) each.lowestKept = score[u];
+      } else {
+        each.share += unit.size[u] / (groups ? site.entries : site.channels);
+        if (score[u] < each.lowestKept) each.lowestKept = score[u];
+      }
       if (!groups) each.kept[u] = 1 - gone[u];
       else for (const entry of groups[u]) { each.kept[entry] = 1 - gone[u]; each.score[entry] = score[u]; }
     }

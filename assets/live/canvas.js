@@ -41,10 +41,9 @@ function pushed(before, moved, value, held) {
 }
 
 // How far a score lies above the cut (up to 1) or below it (down to -1).
-function distance(score, { cut, lowestKept }, standardised) {
-  const at = cut === -Infinity ? lowestKept : cut;
-  if (standardised) return (score - at) / DEVIATIONS;
-  return at > 0 ? (score > 0 ? Math.log10(score / at) / DECADES : -1) : 1;
+function distance(score, cut, standardised) {
+  if (standardised) return (score - cut) / DEVIATIONS;
+  return cut > 0 ? (score > 0 ? Math.log10(score / cut) / DECADES : -1) : 1;
 }
 
 function mount(root, bytes, released) {
@@ -154,7 +153,7 @@ function mount(root, bytes, released) {
     context.fillText("retained share", x, 13);
     for (let layer = 0; layer < layers; layer++) {
       let kept = 0, all = 0;
-      for (const each of found.sites.slice(2 * layer, 2 * layer + 2)) { kept += each.site.parameters * keptShare(each); all += each.site.parameters; }
+      for (const each of found.sites.slice(2 * layer, 2 * layer + 2)) { kept += each.site.parameters * each.share; all += each.site.parameters; }
       context.globalAlpha = 0.15;
       context.fillRect(x, 20 + layer * row, sizes[2], Math.max(row - 1, 1));
       context.globalAlpha = 0.75;
@@ -173,12 +172,14 @@ function mount(root, bytes, released) {
     const pixels = new ImageData(columns, sites.length), data = new Uint32Array(pixels.data.buffer);
     sites.forEach((each, layer) => {
       const entries = each.kept.length, size = kind === "mlp" ? each.site.size : null;
+      const cut = each.cut === -Infinity ? each.lowestKept : each.cut;
       for (let column = 0; column < columns; column++) {
         let sum_ = 0, weight = 0;
         const last = Math.floor(((column + 1) * entries) / columns);
         for (let i = Math.floor((column * entries) / columns); i < last; i++) {
-          let value = distance(each.score[i], each, standardised);
-          value = each.kept[i] ? Math.min(Math.max(value, 0.05), 1) : Math.max(Math.min(value, -0.05), -1);
+          let value = distance(each.score[i], cut, standardised);
+          if (each.kept[i]) value = value > 1 ? 1 : value < 0.05 ? 0.05 : value;
+          else value = value < -1 ? -1 : value > -0.05 ? -0.05 : value;
           sum_ += value * (size ? size[i] : 1);
           weight += size ? size[i] : 1;
         }
@@ -203,20 +204,12 @@ function mount(root, bytes, released) {
     context.fillText(`removed, to ${ends} below the cut; in the middle the cut; retained, to ${ends} above it`, x + 168, y + 1);
   }
 
-  function keptShare({ site, kept }) {
-    const size = site.kind === "mlp" ? site.size : null; // a head is one
-    let sum_ = 0;
-    if (size) for (let i = 0; i < kept.length; i++) sum_ += kept[i] * size[i];
-    else for (let i = 0; i < kept.length; i++) sum_ += kept[i];
-    return sum_ / (size ? site.channels : kept.length);
-  }
-
   function say(found) {
     const count = { attn: [0, 0], mlp: [0, 0] };
     let swapped = 0;
     found.sites.forEach((each, s) => {
       const whole = each.site.kind === "attn" ? each.site.heads : each.site.channels;
-      count[each.site.kind][0] += Math.round(whole * keptShare(each));
+      count[each.site.kind][0] += Math.round(whole * each.share);
       count[each.site.kind][1] += whole;
       const before = reference.sites[s].kept, size = each.site.size;
       if (each.site.kind === "mlp")
