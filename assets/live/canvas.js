@@ -3,8 +3,8 @@
 
 const COLOURS = ["#2a78b5", "#e07b39", "#3f9b6f", "#b0518f", "#8c7a3d", "#5d6bb0", "#c2483d", "#4aa3a3"];
 const SCALES = { // what goes, the cut, what stays: told apart without red-green vision, on either paper
-  light: ["#8e0b22", "#e8877a", "#f4f3f0", "#7fb2d9", "#134a86"],
-  dark: ["#ff9c85", "#a9493c", "#2f3740", "#3d7fb5", "#9bd2ff"],
+  light: ["#134a86", "#7fb2d9", "#f4f3f0", "#e8877a", "#8e0b22"],
+  dark: ["#9bd2ff", "#3d7fb5", "#2f3740", "#a9493c", "#ff9c85"],
 };
 const DECADES = 1; // of a score above and below the cut, to the ends of the colour scale
 const DEVIATIONS = 2; // the same where scores are standardised

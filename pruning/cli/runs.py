@@ -109,6 +109,23 @@ def runs_resume(args: argparse.Namespace) -> int:
     return 0
 
 
+def report(args: argparse.Namespace) -> int:
+    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
+    from pruning.visualization.report import html
+
+    folder, file = Path(args.run_id), Path(args.html)
+    run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
+    text = html(run)
+    with writing(file), whole(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    size = file.stat().st_size
+    if args.json:
+        print_json({"run_id": run.id, "html": str(file), "bytes": size})
+    else:
+        print(f"{file}: {size_text(size)}; open it in a browser.")
+    return 0
+
+
 def runs_delete(args: argparse.Namespace) -> int:
     """Delete a run."""
     store = RunStore(args.runs)
@@ -127,23 +144,6 @@ def _say(args: argparse.Namespace, run: Run, state: str) -> int:
         print_json({"run_id": run.id, "state": state})
     else:
         print(f"{run.id}: {state}")
-    return 0
-
-
-def report(args: argparse.Namespace) -> int:
-    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
-    from pruning.visualization.report import html
-
-    folder, file = Path(args.run_id), Path(args.html)
-    run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
-    text = html(run)
-    with writing(file), whole(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    size = file.stat().st_size
-    if args.json:
-        print_json({"run_id": run.id, "html": str(file), "bytes": size})
-    else:
-        print(f"{file}: {size_text(size)}; open it in a browser.")
     return 0
 
 

@@ -115,8 +115,8 @@ def html(run: Run) -> str:
 
 _LIVE = (
     "Drag a bar: your browser fuses, scores and cuts the dense model's statistics again, in one cut. A run "
-    "of several iterations collects new statistics after each cut, so its mask can differ. Red is removed, "
-    "blue retained; pale is near the cut."
+    "of several iterations collects new statistics after each cut, so its mask can differ. Blue goes, red "
+    "stays; pale is near the cut."
 )
 _NOT_LIVE = "The browser does not compute the score, normaliser or allocation of this run."
 
