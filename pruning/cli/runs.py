@@ -11,7 +11,6 @@ from typing import Any
 
 from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
 from pruning.errors import ConfigError
-from pruning.files import whole, writing
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.words import number, size_text
@@ -111,14 +110,11 @@ def runs_resume(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
-    from pruning.visualization.report import html
+    from pruning.visualization.report import write_html
 
     folder, file = Path(args.run_id), Path(args.html)
     run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
-    text = html(run)
-    with writing(file), whole(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    size = file.stat().st_size
+    size = write_html(run, file)
     if args.json:
         print_json({"run_id": run.id, "html": str(file), "bytes": size})
     else:

@@ -16,6 +16,7 @@ import numpy as np
 
 from pruning.config import RunConfig
 from pruning.errors import RunError
+from pruning.files import whole, writing
 from pruning.measure.comparison import TaskRow
 from pruning.models.geometry import KINDS, Site
 from pruning.runs.iterations import StoredIteration
@@ -111,6 +112,18 @@ def html(run: Run) -> str:
         statistics=_base64(statistics),
         maps=_base64(_maps(iterations, config)),
     )
+
+
+def write_html(run: Run, file: Path) -> int:
+    """Write `html` into a file, whole or not at all; returns its size in bytes.
+
+    Raises:
+        RunError: the run has no statistics yet, or the file cannot be written.
+    """
+    text = html(run)
+    with writing(file), whole(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return file.stat().st_size
 
 
 _LIVE = (
