@@ -482,7 +482,7 @@ def test_reports_hold_every_measure():
     text, page = report.markdown(demo_run()), report.html(demo_run())
     for words in ("perplexity, code", "bits per byte, wiki", "prunescope_arithmetic, acc, 200 items", "± "):
         assert words in text and words in page
-    assert "not significant" in text and page.count("Plotly.newPlot") >= 6
+    assert "not significant" in text and "not significant" in page
     assert "--config" in text
 
 
