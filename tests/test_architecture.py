@@ -27,6 +27,7 @@ ORDER = [
     "runs",
     "visualization",
     "experiments",
+    "lessons",
     "cli",
 ]
 # The mathematics, in the order in which one channel is followed from its activations to the mask.
@@ -53,6 +54,7 @@ TORCH_FREE = [
     "runs.results",
     "visualization",
     "experiments.report",
+    "lessons.client",
     "cli.main",
 ]
 LINES = 300

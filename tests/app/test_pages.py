@@ -12,7 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("overview", "calibration", "importance", "masks", "prune", "results", "experiments")
+PAGES = ("overview", "calibration", "importance", "masks", "prune", "results", "experiments", "learn")
 
 
 @pytest.fixture
