@@ -28,6 +28,7 @@ ORDER = [
     "runs",
     "visualization",
     "experiments",
+    "lessons",
     "cli",
 ]
 # The mathematics, in the order in which one channel is followed from its activations to the mask.
@@ -54,6 +55,7 @@ TORCH_FREE = [
     "runs.results",
     "visualization",
     "experiments.report",
+    "lessons.client",
     "cli.main",
 ]
 LINES = 300

@@ -12,7 +12,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("overview", "calibration", "importance", "masks", "damage", "prune", "results", "experiments")
+PAGES = (
+    *("overview", "calibration", "importance", "masks", "damage", "prune", "results", "experiments"),
+    "learn",
+)
 
 
 @pytest.fixture
