@@ -185,6 +185,7 @@ def _write_custom(loaded: LoadedModel, traits: Traits, folder: Path, record: dic
         "model_type": f"pruned_{traits.model_type}",
         "auto_map": {
             "AutoConfig": f"{module}.Pruned{name}Config",
+            "AutoModel": f"{module}.Pruned{name}Model",  # vLLM builds from this one
             "AutoModelForCausalLM": f"{module}.Pruned{name}ForCausalLM",
         },
         "head_dim": traits.geometry.head_dim,

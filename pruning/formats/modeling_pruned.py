@@ -1,12 +1,15 @@
 """A Qwen2 model whose layers have widths of their own: structured pruning took heads and channels from it.
 
-Loads with `AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)`. Everything but the widths
-is transformers' own. `config.per_layer_config` holds the widths of each layer; `config.output_bias` says that
-the output projections have biases, which stand in for the mean of what was removed.
+Loads with `AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)`, and in vLLM with
+`--trust-remote-code`. Everything but the widths is transformers' own. `config.per_layer_config` holds the widths
+of each layer; `config.output_bias` says that the output projections have biases, which stand in for the mean of
+what was removed.
 """
 
+from contextlib import contextmanager
+
 from torch import nn
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Model
 
 
 class PrunedQwen2Config(Qwen2Config):
@@ -15,15 +18,16 @@ class PrunedQwen2Config(Qwen2Config):
     model_type = "pruned_qwen2"
 
 
-class PrunedQwen2ForCausalLM(Qwen2ForCausalLM):
-    """The dense model's class; only the widths of its projections differ from layer to layer."""
+class PrunedQwen2Model(Qwen2Model):
+    """The dense model's decoder; only the widths of its projections differ from layer to layer."""
 
     config_class = PrunedQwen2Config
 
     def __init__(self, config):
-        super().__init__(config)
+        with _dense(config):
+            super().__init__(config)
         bias = config.output_bias
-        for layer, widths in zip(self.model.layers, config.per_layer_config, strict=True):
+        for layer, widths in zip(self.layers, config.per_layer_config, strict=True):
             attention, mlp = layer.self_attn, layer.mlp
             heads = widths.num_attention_heads * config.head_dim
             kv_heads = widths.num_key_value_heads * config.head_dim
@@ -38,6 +42,29 @@ class PrunedQwen2ForCausalLM(Qwen2ForCausalLM):
             mlp.up_proj = _resized(mlp.up_proj, outputs=channels)
             mlp.down_proj = _resized(mlp.down_proj, inputs=channels, bias=bias)
         self.post_init()
+
+
+class PrunedQwen2ForCausalLM(Qwen2ForCausalLM):
+    """The dense model's class around that decoder."""
+
+    config_class = PrunedQwen2Config
+
+    def __init__(self, config):
+        with _dense(config):
+            super().__init__(config)
+        self.model = PrunedQwen2Model(config)
+        self.post_init()
+
+
+@contextmanager
+def _dense(config):
+    """transformers' own constructors read one width for all layers: the dense one, until layers get theirs."""
+    widths = config.to_dict()["per_layer_config"]
+    config.per_layer_config = None
+    try:
+        yield
+    finally:
+        config.per_layer_config = widths
 
 
 def _resized(linear, inputs=None, outputs=None, bias=False):
