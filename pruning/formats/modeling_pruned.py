@@ -1,9 +1,9 @@
 """A Qwen2 model whose layers have widths of their own: structured pruning took heads and channels from it.
 
 Loads with `AutoModelForCausalLM.from_pretrained(FOLDER, trust_remote_code=True)`, and in vLLM with
-`--trust-remote-code`. Everything but the widths is transformers' own. `config.per_layer_config` holds the widths
-of each layer; `config.output_bias` says that the output projections have biases, which stand in for the mean of
-what was removed.
+`--trust-remote-code`. Everything but the widths is transformers' own. `config.per_layer_config` holds the
+widths of each layer; `config.output_bias` says that the output projections have biases, which stand in for
+the mean of what was removed.
 """
 
 from contextlib import contextmanager
@@ -58,7 +58,7 @@ class PrunedQwen2ForCausalLM(Qwen2ForCausalLM):
 
 @contextmanager
 def _dense(config):
-    """transformers' own constructors read one width for all layers: the dense one, until layers get theirs."""
+    """transformers' own constructors read one width for all layers: first the dense model's."""
     widths = config.to_dict()["per_layer_config"]
     config.per_layer_config = None
     try:

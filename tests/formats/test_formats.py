@@ -102,6 +102,26 @@ def test_different_widths_load_with_the_modelling_file(name, iterations, unit, t
     assert describe(str(done.path)).geometry == describe(str(folder)).geometry
 
 
+@pytest.mark.parametrize("unit", ["kv_group", "query_head"])
+def test_loading_warns_of_nothing_and_the_decoder_alone_loads_too(unit, checkpoint, tmp_path):
+    """vLLM's Transformers backend builds from the decoder's class, on the config of the whole."""
+    folder, loaded = checkpoint("qwen2", attention_unit=unit)
+    done = export(folder, "hf", tmp_path / "hf")
+    code = (
+        "from transformers import AutoModel, AutoModelForCausalLM\n"
+        f"options = dict(pretrained_model_name_or_path={str(done.path)!r}, trust_remote_code=True)\n"
+        "whole = AutoModelForCausalLM.from_pretrained(**options)\n"
+        "decoder = AutoModel.from_pretrained(**options)\n"
+        "assert set(decoder.state_dict()) == set(whole.model.state_dict())\n"
+        "assert all(decoder.config is getattr(m, 'config', decoder.config) for m in decoder.modules())\n"
+        "print(type(decoder).__name__, decoder.config.per_layer_config[0].num_attention_heads)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    heads = describe(str(folder)).geometry.layers[0].heads
+    assert result.stdout.split() == ["PrunedQwen2Model", str(heads)], result.stderr
+    assert "Reading global config value" not in result.stderr
+
+
 def test_a_modelling_file_needs_the_users_yes(checkpoint, tmp_path):
     done = export(checkpoint("qwen2")[0], "hf", tmp_path / "hf")
     with pytest.raises(ValueError, match="trust_remote_code"):
