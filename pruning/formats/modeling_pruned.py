@@ -26,21 +26,8 @@ class PrunedQwen2Model(Qwen2Model):
     def __init__(self, config):
         with _dense(config):
             super().__init__(config)
-        bias = config.output_bias
         for layer, widths in zip(self.layers, config.per_layer_config, strict=True):
-            attention, mlp = layer.self_attn, layer.mlp
-            heads = widths.num_attention_heads * config.head_dim
-            kv_heads = widths.num_key_value_heads * config.head_dim
-            channels = widths.intermediate_size
-            attention.num_key_value_groups = widths.num_attention_heads // widths.num_key_value_heads
-            attention.q_proj = _resized(attention.q_proj, outputs=heads)
-            attention.k_proj = _resized(attention.k_proj, outputs=kv_heads)
-            attention.v_proj = _resized(attention.v_proj, outputs=kv_heads)
-            attention.o_proj = _resized(attention.o_proj, inputs=heads, bias=bias)
-            mlp.intermediate_size = channels
-            mlp.gate_proj = _resized(mlp.gate_proj, outputs=channels)
-            mlp.up_proj = _resized(mlp.up_proj, outputs=channels)
-            mlp.down_proj = _resized(mlp.down_proj, inputs=channels, bias=bias)
+            _resize(layer.self_attn, layer.mlp, widths, config)
         self.post_init()
 
 
@@ -65,6 +52,21 @@ def _dense(config):
         yield
     finally:
         config.per_layer_config = widths
+
+
+def _resize(attention, mlp, widths, config):
+    heads = widths.num_attention_heads * config.head_dim
+    kv_heads = widths.num_key_value_heads * config.head_dim
+    channels, bias = widths.intermediate_size, config.output_bias
+    attention.num_key_value_groups = widths.num_attention_heads // widths.num_key_value_heads
+    attention.q_proj = _resized(attention.q_proj, outputs=heads)
+    attention.k_proj = _resized(attention.k_proj, outputs=kv_heads)
+    attention.v_proj = _resized(attention.v_proj, outputs=kv_heads)
+    attention.o_proj = _resized(attention.o_proj, inputs=heads, bias=bias)
+    mlp.intermediate_size = channels
+    mlp.gate_proj = _resized(mlp.gate_proj, outputs=channels)
+    mlp.up_proj = _resized(mlp.up_proj, outputs=channels)
+    mlp.down_proj = _resized(mlp.down_proj, inputs=channels, bias=bias)
 
 
 def _resized(linear, inputs=None, outputs=None, bias=False):
