@@ -3,12 +3,6 @@
 streamlit run app.py
 """
 
-import streamlit as st
+from ui import frame
 
-from pruning.paths import ASSETS
-from ui import navigation, sidebar
-
-page = navigation.pages()
-st.logo(str(ASSETS / "logo.svg"), size="large")
-sidebar.draw(page.title)
-page.run()
+frame.draw().run()

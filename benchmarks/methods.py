@@ -42,6 +42,8 @@ SEEDS = (0, 1, 2)
 RATIOS = (0.25, 0.5)
 DENSE = {"demo": "dense", "smollm2": "dense smollm2"}  # the rows of the dense models
 TITLES = {"demo": "demo model", "smollm2": "SmolLM2-135M"}
+# What was so before there was a choice: rows of that time have no such field.
+BEFORE = {"token_weights": "equal", "worst_domain": 0.0, "sequential": False}
 MIXED = dict.fromkeys(EMBEDDED_DOMAINS, 1.0)
 
 NORMALISERS = ("soft_share", "robust_share", "share", "zscore", "zscore_zero", "zscore_first", "none")
@@ -165,8 +167,9 @@ def values(loaded: LoadedModel, blocks: list[TokenBlocks]) -> dict[str, float]:
 
 def key(options: dict[str, Any]) -> str:
     content = RunConfig.create(**options).model_dump(mode="json")
-    if content["token_weights"] == "equal":  # as all tokens were before there was a choice
-        del content["token_weights"]
+    for name, value in BEFORE.items():
+        if content[name] == value:
+            del content[name]
     return json.dumps(content, sort_keys=True)
 
 

@@ -59,27 +59,13 @@ for name, tab in zip(names, st.tabs(names), strict=True):
 
 st.subheader("New calibration statistics")
 left, right = st.columns(2)
-known = {
-    "demo": "demo: 7 M parameters, ships with the app",
-    "smollm2": "smollm2: SmolLM2-135M-Instruct, 135 M parameters, a 98 MB GGUF file",
-    **{name: f"{name} (Hugging Face Hub)" for name in ("HuggingFaceTB/SmolLM2-135M", "Qwen/Qwen2.5-0.5B")},
-}
-models = dict.fromkeys([*known, *(other.config.model for other in state.all_runs())])
-model = left.selectbox(
-    "Model",
-    list(models),
-    key="model",
-    accept_new_options=True,
-    format_func=lambda name: known.get(name, name),
-    persist_state="session",
-    help="A name from the list, a folder or GGUF file on this machine, or a Hugging Face Hub id",
-)
+model = st.session_state.get("model") or run.config.model
 summary = None
 try:
-    summary = describe(model or "demo")
+    summary = describe(model)
     shape = summary.geometry.layers[0]
     left.markdown(
-        f"**{summary.model_type}**, {len(summary.geometry.layers)} layers, hidden size {summary.geometry.hidden_size:,}, "
+        f"Model **{model}**, chosen in the sidebar: {summary.model_type}, {len(summary.geometry.layers)} layers, hidden size {summary.geometry.hidden_size:,}, "
         f"{shape.heads} query and {shape.kv_heads} key-value heads, MLP width {shape.channels:,}, context length {summary.context:,}, "
         f"{summary.parameters / 1e6:,.1f} M parameters in {summary.dtype}"
     )
@@ -95,7 +81,7 @@ domains = st.multiselect("Domains", [*EMBEDDED_DOMAINS, *own], key="domains", pe
 if st.button("Collect statistics", type="primary", disabled=summary is None):
     try:
         config = RunConfig.create(
-            model=model or "demo",
+            model=model,
             ratio=0,
             iterations=1,
             samples=samples,

@@ -7,7 +7,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.models.geometry import KINDS
 from pruning.words import sentence
-from ui import channels, mixtures, state
+from ui import channels, mixtures, place, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -28,9 +28,10 @@ compare = top[3].selectbox(
 )
 aggregate = top[4].selectbox("Value of a column", ["max", "mean"], key="aggregate", bind="query-params")
 numbers = [it.number for it in run.iterations() if it.number > 0]
-left, right = st.columns([4, 1], vertical_alignment="center")
+layers, ranges = channels.zoom(run)
+left, right = st.columns([5, 1], vertical_alignment="center")
 with left:
-    layers, ranges = channels.zoom(run)
+    place.iteration(run)
 play = len(numbers) > 1 and right.toggle(
     "Play", key="play", bind="query-params", help="Animate the iterations"
 )
@@ -95,6 +96,7 @@ st.caption(
     "The colour scale spans the 1st to the 99th percentile; without a comparison it is the same for all iterations. Click "
     "a cell to select its channel (needs the order by position)."
 )
+place.channel(run)
 channels.card(run, shown, chosen)
 row = values[chosen.site]
 kept = shown.mask.channels(chosen.site)

@@ -6,7 +6,7 @@ from pruning.errors import PruningError
 from pruning.models.geometry import KINDS, Site
 from pruning.models.mask import chance_jaccard, jaccard
 from pruning.words import sentence, size_text
-from ui import masks, mixtures, state
+from ui import masks, mixtures, place, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -31,11 +31,14 @@ view = st.segmented_control(
     persist_state="session",
 )
 live = view == PREVIEW
+if not live:
+    place.iteration(run)
 with st.expander(
     "Keep or remove heads and channels",
     icon=":material/push_pin:",
     expanded=bool(chosen.keep or chosen.remove),
 ):
+    place.channel(run)
     masks.pins(chosen)
 
 try:

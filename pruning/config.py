@@ -88,6 +88,9 @@ class RunConfig(BaseModel):
         description="variance of the mixture: the mean of the domains' variances (within), or that plus the "
         "variance of their means (total)",
     )
+    worst_domain: float = Field(
+        0.0, ge=0, le=1, description="blend of fused variance (0) and largest variance of any domain (1)"
+    )
 
     # What is cut
     score: Annotated[str, SCORES] = Field("fluctuation", description="score that ranks the channels")
@@ -105,8 +108,8 @@ class RunConfig(BaseModel):
     allocation: Annotated[str, ALLOCATIONS] = Field(
         "global",
         description="how pruning is distributed over layers: one ranking of all units (global), the same "
-        "ratio in every layer and module (uniform), or equal widths in all layers, with the split between "
-        "attention and MLP that removes the lowest total score (equal)",
+        "ratio in every layer and module (uniform), equal widths in all layers, with the split between "
+        "attention and MLP that removes the lowest total score (equal), or by measured damage (measured)",
     )
     attention_unit: AttentionUnit = Field(
         "kv_group",
@@ -136,7 +139,12 @@ class RunConfig(BaseModel):
         "linear", description="growth of the pruning ratio over the iterations"
     )
     compensation: Annotated[str, COMPENSATIONS] = Field(
-        "bias", description="add the mean output of removed channels to a bias (bias), or not (none)"
+        "bias",
+        description="what makes up for removed channels: their mean output (bias), that and ridge regression "
+        "on the retained channels (least_squares), or nothing (none)",
+    )
+    sequential: bool = Field(
+        False, description="collect each layer's statistics anew once the layers before it are pruned"
     )
 
     eval_blocks: int | None = Field(

@@ -30,7 +30,10 @@ ORDER = [
     "cli",
 ]
 # The mathematics, in the order in which one channel is followed from its activations to the mask.
-METHOD = ["statistics", "moments", "scores", "normalise", "units", "allocation", "compensation", "schedules"]
+METHOD = [
+    *("statistics", "moments", "second_moments", "scores", "normalise", "damage", "units", "allocation"),
+    *("compensation", "schedules"),
+]
 # What pages, the command line's parser and the readers of runs import at once.
 TORCH_FREE = [
     "config",

@@ -81,7 +81,9 @@ def lost(run: Run, shipped: Run) -> None:
     masks = []
     for each in (run, shipped):
         first = each.iterations()[1]
-        fused = first.statistics.fuse(each.config.mixture, each.config.fusion)
+        fused = first.statistics.fuse(
+            each.config.mixture, each.config.fusion, worst_domain=each.config.worst_domain
+        )
         scores = score_sites(each.config.score, fused, first.norms, each.config.seed)
         masks.append((scores, first_mask(scores, first.geometry, each.config)))
     (exact, mask), (rounded, other) = masks

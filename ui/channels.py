@@ -24,7 +24,7 @@ BINS = 256  # columns of a heatmap of all layers
 
 
 def _fused(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Fused]:
-    return it.statistics.fuse(weights, config.fusion)
+    return it.statistics.fuse(weights, config.fusion, worst_domain=config.worst_domain)
 
 
 QUANTITIES: dict[str, Callable[[StoredIteration, RunConfig, Mapping[str, float]], Values]] = {
@@ -143,7 +143,7 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
     removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
     head = f", head {channel // run.geometry.head_dim}" if site.kind == "attn" and run.geometry else ""
     st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.kind]} channel {channel:,}{head}")
-    fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,))[site]
+    fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,), config.worst_domain)[site]
     score = score_sites("fluctuation", {site: fused}, {site: it.norms[site]}, config.seed)[site]
     if np.isnan(score[channel]):
         st.info(
@@ -201,7 +201,7 @@ def ranks(run: Run, site: Site, channel: int, weights: Mapping[str, float]) -> d
     for it in run.iterations():
         if it.number == 0:
             continue
-        fused = it.statistics_of(site).fuse(weights, run.config.fusion)
+        fused = it.statistics_of(site).fuse(weights, run.config.fusion, worst_domain=run.config.worst_domain)
         score = score_sites("fluctuation", fused, {site: it.norms_of(site)}, run.config.seed)[site]
         there = ~np.isnan(score)
         if not there[channel]:

@@ -13,19 +13,16 @@ def pages() -> StreamlitPage:
     # first of all, and an image file: without it the browser fetches a page's icon from Google as its tab's
     st.set_page_config(page_title="Prunescope", page_icon=str(ASSETS / "icon.png"), layout="wide")
     return st.navigation(
-        {
-            "Start": [st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True)],
-            "Analysis": [
-                st.Page("pages/calibration.py", title="Calibration", icon=":material/library_books:"),
-                st.Page("pages/importance.py", title="Importance", icon=":material/grid_on:"),
-                st.Page("pages/masks.py", title="Masks", icon=":material/filter_alt:"),
-            ],
-            "Run": [
-                st.Page("pages/prune.py", title="Prune", icon=":material/content_cut:"),
-                st.Page("pages/results.py", title="Results", icon=":material/bar_chart:"),
-                st.Page("pages/experiments.py", title="Experiments", icon=":material/science:"),
-            ],
-        }
+        [
+            st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True),
+            st.Page("pages/calibration.py", title="Calibration", icon=":material/library_books:"),
+            st.Page("pages/importance.py", title="Importance", icon=":material/grid_on:"),
+            st.Page("pages/masks.py", title="Masks", icon=":material/filter_alt:"),
+            st.Page("pages/prune.py", title="Prune", icon=":material/content_cut:"),
+            st.Page("pages/results.py", title="Results", icon=":material/bar_chart:"),
+            st.Page("pages/experiments.py", title="Experiments", icon=":material/science:"),
+        ],
+        position="top",
     )
 
 

@@ -144,17 +144,26 @@ def label(run: Run) -> str:
     return f"{what} {Path(config.model).name}, {when}, {run.id[-4:]}"
 
 
-def begin(config: RunConfig) -> None:
-    """Start a run, display it, and go to the Prune page.
+def looked(run: Run) -> bool:
+    """Whether a run has statistics of the dense model."""
+    return (run.path / "iteration-01" / "metrics.json").exists()
+
+
+def begin(config: RunConfig, watch: bool = True) -> None:
+    """Start a run; it comes on view when it has statistics.
+
+    Args:
+        config: of the run.
+        watch: whether to go to the Prune page.
 
     Raises:
         PruningError: the run cannot be started; nothing is stored.
     """
     run = create(config, store())
     run.launch()
-    st.session_state.watched = run.id
-    look_at(run)
-    go("pages/prune.py")
+    st.session_state.watched = st.session_state.follow = run.id
+    if watch:
+        go("pages/prune.py")
 
 
 def look_at(run: Run) -> None:
@@ -266,7 +275,12 @@ def statistics_iteration(chosen: Choice) -> StoredIteration | None:
 
 def scores(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Array]:
     """Scores of every channel for a mixture, from the stored statistics; needs no model."""
-    return score_sites(config.score, it.statistics.fuse(weights, config.fusion), it.norms, config.seed)
+    return score_sites(
+        config.score,
+        it.statistics.fuse(weights, config.fusion, worst_domain=config.worst_domain),
+        it.norms,
+        config.seed,
+    )
 
 
 def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:

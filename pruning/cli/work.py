@@ -97,7 +97,12 @@ def score(args: argparse.Namespace) -> int:
     from pruning.method.scores import score_sites
 
     config, statistics, (_, norms), _, seconds = _calibrated(args)
-    scores = score_sites(config.score, statistics.fuse(config.mixture, config.fusion), norms, config.seed)
+    scores = score_sites(
+        config.score,
+        statistics.fuse(config.mixture, config.fusion, worst_domain=config.worst_domain),
+        norms,
+        config.seed,
+    )
     if args.out:
         from safetensors.numpy import save_file
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from pruning.config import RunConfig
 from pruning.engine.floors import floor
 from pruning.method.allocation import ALLOCATIONS
+from pruning.method.damage import Curve, predicted
 from pruning.method.normalise import NORMALISERS, Scale
-from pruning.method.units import select, site_units
+from pruning.method.units import Units, select, site_units
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Array, Mask
 
+Curves = Mapping[Site, Curve]
+
 
 def next_mask(
-    scores: Mapping[Site, Array], mask: Mask, ratio: float, config: RunConfig, scales: Mapping[Site, Scale]
+    scores: Mapping[Site, Array],
+    mask: Mask,
+    ratio: float,
+    config: RunConfig,
+    scales: Mapping[Site, Scale],
+    curves: Curves | None = None,
 ) -> Mask:
     """The mask at a pruning ratio, from scores of the channels that the mask so far retains.
 
@@ -26,6 +34,7 @@ def next_mask(
         ratio: share of the dense model's linear parameters to have removed then.
         config: how to normalise, what is a unit, how to allocate, what to keep and to remove.
         scales: by site the scale of the dense model's scores.
+        curves: by site what its cuts cost, where that was measured.
 
     Returns:
         A mask whose ratio lies within one unit's cost of the request (for `uniform`, where a step is one
@@ -34,10 +43,27 @@ def next_mask(
     Raises:
         ConfigError: the ratio cannot be reached, or `keep` and `remove` contradict each other.
     """
+    units = all_units(scores, mask, config, scales)
+    if curves:
+        units = [unit._replace(damage=_damage(unit, mask, curves[unit.site], config)) for unit in units]
+    retained = {site: array.copy() for site, array in mask.retained.items()}
+    for unit, chosen in zip(units, ALLOCATIONS[config.allocation](units, mask, ratio), strict=True):
+        retained[unit.site][unit.entries(chosen)] = False
+    return Mask(mask.geometry, retained)
+
+
+def all_units(
+    scores: Mapping[Site, Array],
+    mask: Mask,
+    config: RunConfig,
+    scales: Mapping[Site, Scale],
+    sites: Collection[Site] | None = None,
+) -> list[Units]:
+    """The units of every site that can still be removed, or of some sites; see `next_mask`."""
     geometry = mask.geometry
     keep, remove = select(geometry, config.keep), select(geometry, config.remove)
     units = []
-    for site in geometry.sites:
+    for site in geometry.sites if sites is None else sites:
         alive = mask.retained[site]
         values = np.where(mask.channels(site), scores[site], np.nan)
         if site.kind == "attn" and config.square_attention:
@@ -56,18 +82,23 @@ def next_mask(
                 width=config.round_to if site.kind == "mlp" else 1,
             )
         )
-    allocate = ALLOCATIONS[config.allocation]
-    retained = {site: array.copy() for site, array in mask.retained.items()}
-    for unit, chosen in zip(units, allocate(units, mask, ratio), strict=True):
-        members = unit.members[chosen].ravel()
-        retained[unit.site][members[members >= 0]] = False
-    return Mask(geometry, retained)
+    return units
 
 
-def first_mask(scores: Mapping[Site, Array], geometry: Geometry, config: RunConfig) -> Mask:
+def _damage(units: Units, mask: Mask, curve: Curve, config: RunConfig) -> Array:
+    """(U + 1,) predicted damage of losing the first 0 to U units; see `Units.damage`."""
+    gone = mask.geometry.parameters(units.site) - mask.pruned.parameters(units.site)
+    at = gone + np.concatenate([[0], np.cumsum(units.cost[units.order])])
+    found = predicted(curve.removed, curve.fused(config.mixture, config.worst_domain), at)
+    return found - found[0]
+
+
+def first_mask(
+    scores: Mapping[Site, Array], geometry: Geometry, config: RunConfig, curves: Curves | None = None
+) -> Mask:
     """The mask that one cut of the dense model gives at the config's ratio; see `next_mask`."""
     scales = dense_scales(scores, config.square_attention)
-    return next_mask(scores, Mask.full(geometry), config.ratio, config, scales)
+    return next_mask(scores, Mask.full(geometry), config.ratio, config, scales, curves)
 
 
 def check_reachable(geometry: Geometry, config: RunConfig) -> None:

@@ -20,6 +20,7 @@ from pruning.method.statistics import (
     STATISTICS,
     Observation,
     Statistic,
+    merge_into,
     read_statistic,
     scatter,
     write_statistic,
@@ -99,8 +100,7 @@ def calibrate(
         for kind in KINDS:
             site = Site(layer, kind)
             for name in kinds:
-                sites, part = found[name][batches[batch][0]], STATISTICS[name].observe(seen[kind])
-                sites[site] = sites[site].merge(part) if site in sites else part
+                merge_into(found[name][batches[batch][0]], site, STATISTICS[name].observe(seen[kind]))
 
     total, done = sum(domain.ids.size for domain in blocks) * len(layers), 0
 

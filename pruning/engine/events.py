@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pruning.measure.perplexity import Perplexity
+from pruning.method.compensation import Repair
+from pruning.method.damage import Curve
 from pruning.method.moments import Statistics
 from pruning.method.normalise import Scale
 from pruning.models.delta import Delta
@@ -50,6 +52,8 @@ class Iteration:
         statistics: moments of the model *before* the cut, by domain.
         norms: of its weight columns, see `calibration.column_norms`.
         scores: (C,) by site, of the channels that were still there, NaN elsewhere.
+        repairs: by site, how its loss was compensated.
+        curves: by site what cuts of the dense model cost; of the first iteration, where they were measured.
     """
 
     number: int
@@ -61,6 +65,8 @@ class Iteration:
     statistics: Statistics | None = None
     norms: Norms = field(default_factory=dict)
     scores: Mapping[Site, np.ndarray] = field(default_factory=dict)
+    repairs: Mapping[Site, Repair] = field(default_factory=dict)
+    curves: Mapping[Site, Curve] = field(default_factory=dict)
 
     @property
     def mask(self) -> Mask:
@@ -89,11 +95,13 @@ class State:
         number: of the last complete iteration.
         delta: after it.
         scales: of the first iteration's scores; None before it.
+        curves: that the first iteration measured.
     """
 
     number: int
     delta: Delta
     scales: Mapping[Site, Scale] | None
+    curves: Mapping[Site, Curve] = field(default_factory=dict)
 
 
 Event = Started | Progress | Iteration | Finished

@@ -12,11 +12,13 @@ from collections.abc import Generator, Iterator
 
 from pruning.config import RunConfig
 from pruning.engine.blocks import calibration_blocks, evaluation_blocks
-from pruning.engine.budget import dense_scales, next_mask
+from pruning.engine.budget import Curves, dense_scales, next_mask
 from pruning.engine.calibration import calibrate_cached, column_norms
+from pruning.engine.curves import damage_curves
 from pruning.engine.cutting import cut
 from pruning.engine.events import Event, Finished, Iteration, Started, State
 from pruning.measure.perplexity import perplexity, perplexity_cached
+from pruning.method.allocation import DAMAGE
 from pruning.method.scores import score_sites
 from pruning.models.architectures import geometry, parameter_count
 from pruning.models.delta import Delta
@@ -58,25 +60,28 @@ def prune_loaded(
 
     began = time.monotonic()
     delta, scales = Delta.of(model), None
+    curves: Curves = {}
     if state is None:
         values = yield from perplexity_cached(model, heldout, delta.digest(loaded.fingerprint))
         yield Iteration(0, 0.0, delta, parameter_count(model), values, time.monotonic() - began)
     else:
-        delta, scales = state.delta, state.scales
+        delta, scales, curves = state.delta, state.scales, state.curves
         delta.apply(model)
 
     for number in range(state.number + 1 if state else 1, config.iterations + 1):
         began, before = time.monotonic(), delta.mask
         state_name = delta.digest(loaded.fingerprint)
         statistics = yield from calibrate_cached(model, blocks, before, state_name, config.token_weights)
-        fused = statistics.fuse(config.mixture, config.fusion)
+        fused = statistics.fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
         norms = column_norms(model, before)
         scores = score_sites(config.score, fused, norms, config.seed)
         scales = scales or dense_scales(scores, config.square_attention)
         target = config.ratio_at(number)
-        after = next_mask(scores, before, target, config, scales)
-        changed = cut(model, before, after, fused, config.compensation)
-        delta = Delta.of(model, after, {*delta.weights, *changed})
+        if config.allocation in DAMAGE and number == 1:
+            curves = yield from damage_curves(model, before, scores, scales, config, blocks, state_name)
+        after = next_mask(scores, before, target, config, scales, curves)
+        done = yield from cut(model, before, after, fused, config, blocks)
+        delta = Delta.of(model, done.mask, {*delta.weights, *done.changed})
         values = yield from perplexity(model, heldout)
         yield Iteration(
             number,
@@ -88,5 +93,7 @@ def prune_loaded(
             statistics,
             norms,
             scores,
+            done.repairs,
+            curves if number == 1 else {},
         )
     yield Finished(loaded, delta)

@@ -78,6 +78,32 @@ def _nearest(rank: Array, cost: Array, budget: float) -> Array:
     return np.concatenate([*taken, order[:count]])
 
 
+DAMAGE = {"measured"}  # names of those that need the damage of each site to be measured
+
+
+@ALLOCATIONS.add
+def measured(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
+    """Where a parameter costs the model least: one ranking by the slope of each site's damage curve.
+
+    Within a site the order is that of the scores. The curves are convex, so that the ranking keeps this
+    order and meets the budget with the least predicted damage. Where no damage was measured yet, as in the
+    preview of a run, `global` stands in.
+    """
+    return global_([_by_damage(unit) for unit in units], mask, ratio)
+
+
+def _by_damage(units: Units) -> Units:
+    """The units with what each adds to the predicted damage, per parameter, in place of its score."""
+    if units.damage is None:
+        return units
+    order = units.order
+    slope = np.maximum.accumulate(np.diff(units.damage) / units.cost[order])
+    slope += np.linspace(0, 1e-9 * (np.abs(slope).max() or 1.0), len(slope))  # on a straight piece, by score
+    score = np.empty(len(order))
+    score[order] = slope
+    return units._replace(score=score)
+
+
 @ALLOCATIONS.add
 def uniform(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
     """The same ratio in every layer and site; channels make up for what whole heads cannot meet."""
@@ -120,33 +146,32 @@ def equal(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
     near = np.abs(missed) <= max(np.abs(missed).min(), step)
     best = np.where(near, lost[0][heads] + lost[1][channels], np.inf).argmin()
     counts = int(heads[best]), int(channels[best])
-    return [_first(unit, counts[index % 2]) for index, unit in enumerate(units)]
+    return [first(unit, counts[index % 2]) for index, unit in enumerate(units)]
 
 
 def _losses(units: list[Units]) -> Array:
     """(n + 1,) score that goes, in all layers together, with the 0..n lowest units of each layer."""
     sums = []
     for unit in units:
-        order = _order(unit)
+        order = _free(unit)
         sums.append(np.concatenate([[0], np.cumsum((unit.score * unit.cost)[order])]))
     length = min(len(values) for values in sums)
     return np.sum([values[:length] for values in sums], axis=0)
 
 
-def _order(units: Units) -> Array:
+def _free(units: Units) -> Array:
     """Indices of the units that may go, the first to go first."""
-    free = np.flatnonzero(~units.protected)
-    return free[np.argsort(units.rank[free], kind="stable")]
+    return units.order[: int((~units.protected).sum())]
 
 
-def _first(units: Units, count: int) -> Array:
+def first(units: Units, count: int) -> Array:
     """(U,) bool: the `count` units that go first."""
     chosen = np.zeros(len(units.score), bool)
-    chosen[_order(units)[:count]] = True
+    chosen[_free(units)[:count]] = True
     return chosen
 
 
 def _lowest(units: Units, budget: float) -> Array:
     """(U,) bool: the lowest-scored units whose cost is nearest to a budget, forced ones in any case."""
-    spent = np.concatenate([[0], np.cumsum(units.cost[_order(units)])])
-    return _first(units, max(int(np.abs(spent - budget).argmin()), int(units.forced.sum())))
+    spent = np.concatenate([[0], np.cumsum(units.cost[_free(units)])])
+    return first(units, max(int(np.abs(spent - budget).argmin()), int(units.forced.sum())))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 from pruning.method.statistics import STATISTICS, Array, Observation, Statistic
@@ -105,8 +106,12 @@ class RelativeMoments(Moments):
     @classmethod
     def observe(cls, seen: Observation) -> Moments:  # type: ignore[override]
         """Weighted by 1 / mean square of `seen.residual`."""
-        square = seen.residual.float().square().mean(dim=-1)
-        return Moments.of(seen.inputs, 1 / square.clamp(min=1e-30))
+        return Moments.of(seen.inputs, token_weights(seen))
+
+
+def token_weights(seen: Observation) -> Tensor:
+    """(...) weights of the tokens: 1 / mean square of the residual stream."""
+    return 1 / seen.residual.float().square().mean(dim=-1).clamp(min=1e-30)
 
 
 STATISTICS.add(Moments, "moments")
@@ -132,7 +137,12 @@ class Fused:
     mean_square: Array
 
 
-def fuse(moments: Mapping[str, Moments], weights: Mapping[str, float], rule: Fusion = "within") -> Fused:
+def fuse(
+    moments: Mapping[str, Moments],
+    weights: Mapping[str, float],
+    rule: Fusion = "within",
+    worst_domain: float = 0.0,
+) -> Fused:
     """One mean and variance from those of several domains.
 
     Args:
@@ -140,6 +150,7 @@ def fuse(moments: Mapping[str, Moments], weights: Mapping[str, float], rule: Fus
         weights: mixture weights that sum to 1; domains without one are left out.
         rule: `within` takes the mean of the variances (arXiv 2601.02674), `total` adds the variance of the
             means (law of total variance), which is that of one pooled, weighted sample.
+        worst_domain: from that variance (0) to the largest of any domain (1).
 
     Returns:
         The fused statistics, in the arrays' own type.
@@ -150,6 +161,9 @@ def fuse(moments: Mapping[str, Moments], weights: Mapping[str, float], rule: Fus
     mean_square = sum(weight * part.mean_square for weight, part in parts)
     if rule == "total":
         variance = variance + sum(weight * (part.mean - mean) ** 2 for weight, part in parts)
+    if worst_domain:
+        largest = reduce(lambda a, b: a + (b - a) * (b > a), (part.variance for _, part in parts))
+        variance = (1 - worst_domain) * variance + worst_domain * largest
     return Fused(sum(part.count for _, part in parts), mean, variance, mean_square)
 
 
@@ -164,8 +178,15 @@ class Statistics:
     moments: Mapping[str, Mapping[Site, Moments]]
 
     def fuse(
-        self, weights: Mapping[str, float], rule: Fusion, sites: Collection[Site] | None = None
+        self,
+        weights: Mapping[str, float],
+        rule: Fusion,
+        sites: Collection[Site] | None = None,
+        worst_domain: float = 0.0,
     ) -> dict[Site, Fused]:
         """The statistics of a mixture, of all sites or of some: see `moments.fuse`. No model is needed."""
         sites = next(iter(self.moments.values())) if sites is None else sites
-        return {site: fuse({d: m[site] for d, m in self.moments.items()}, weights, rule) for site in sites}
+        return {
+            site: fuse({d: m[site] for d, m in self.moments.items()}, weights, rule, worst_domain)
+            for site in sites
+        }

@@ -96,6 +96,14 @@ def double(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64, copy=False)
 
 
+K = TypeVar("K")
+
+
+def merge_into(found: dict[K, Statistic], key: K, part: Statistic) -> None:
+    """Join the statistic of another batch to what was found so far under a key."""
+    found[key] = found[key].merge(part) if key in found else part
+
+
 # --- files -------------------------------------------------------------------------------------------------
 
 S = TypeVar("S", bound=Statistic)

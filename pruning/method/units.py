@@ -67,6 +67,8 @@ class Units(NamedTuple):
         protected: (U,) units that must stay: pinned by a person or the last of their layer.
         rest: (U,) the unit, if any, with the channels beyond the last multiple of the width: it goes before
             others, so that a layer of which nothing else is cut has a width that is a multiple as well.
+        damage: (U + 1,) what the model is predicted to lose when the first 0 to U units of `order` go, beyond
+            what it has lost at this site already; None where no damage was measured.
     """
 
     site: Site
@@ -76,6 +78,17 @@ class Units(NamedTuple):
     forced: Array
     protected: Array
     rest: Array
+    damage: Array | None = None
+
+    @property
+    def order(self) -> Array:
+        """(U,) indices of the units, the first to go first, those that must stay at the end."""
+        return np.argsort(np.where(self.protected, np.inf, self.rank), kind="stable")
+
+    def entries(self, chosen: Array) -> Array:
+        """(n,) indices of the entries in the mask of some units, given by index or as (U,) bools."""
+        members = self.members[chosen].ravel()
+        return np.asarray(members[members >= 0])
 
     @property
     def rank(self) -> Array:

@@ -151,6 +151,60 @@ def nothing(view: LayerView, layer: int, batch: int) -> AbstractContextManager[o
     return nullcontext()
 
 
+class Stream:
+    """Batches of tokens on their way through the layers, one layer at a time.
+
+    Args:
+        layers: of the model.
+        batches: ids (B, T) each.
+        place: where hidden states wait.
+
+    Attributes:
+        states: hidden states (B, T, d_model) of each batch in front of the next layer.
+    """
+
+    def __init__(self, layers: Layers, batches: Sequence[Tensor], place: Place = "device") -> None:
+        self.layers, self.batches = layers, batches
+        self.states = Stash(layers.device, place)
+        self._arguments: dict[torch.Size, list[dict]] = {}
+        for ids in batches:
+            hidden, kwargs = layers.inputs(ids)
+            self._arguments.setdefault(ids.shape, kwargs)
+            self.states.append(hidden)
+
+    def step(self, number: int, around: Around = nothing, advance: bool = True) -> Iterator[int]:
+        """Push every batch through a layer.
+
+        Args:
+            number: of the layer.
+            around: see `forward`.
+            advance: whether the states move on; otherwise they are in front of the layer still.
+
+        Yields:
+            The batch after each.
+        """
+        with self.layers.layer(number) as view:
+            for index in range(len(self.batches)):
+                with torch.no_grad(), around(view, number, index):
+                    hidden = self._through(view, number, index, self.states[index])
+                if advance:
+                    self.states[index] = hidden
+                yield index
+
+    @torch.no_grad()
+    def rest(self, index: int, number: int) -> Tensor:
+        """Hidden states of a batch behind the last layer, from a layer on; the stream stays where it is."""
+        hidden = self.states[index]
+        for layer in range(number, len(self.layers)):
+            with self.layers.layer(layer) as view:
+                hidden = self._through(view, layer, index, hidden)
+        return hidden
+
+    def _through(self, view: LayerView, number: int, index: int, hidden: Tensor) -> Tensor:
+        found: Tensor = view.layer(hidden, **self._arguments[self.batches[index].shape][number])
+        return found
+
+
 def forward(
     layers: Layers, batches: Sequence[Tensor], around: Around = nothing, place: Place = "device"
 ) -> Generator[tuple[int, int], None, Stash]:
@@ -169,16 +223,8 @@ def forward(
     Returns:
         Hidden states (B, T, d_model) of each batch behind the last layer.
     """
-    stash = Stash(layers.device, place)
-    arguments: dict[torch.Size, list[dict]] = {}
-    for ids in batches:
-        hidden, kwargs = layers.inputs(ids)
-        arguments.setdefault(ids.shape, kwargs)
-        stash.append(hidden)
+    stream = Stream(layers, batches, place)
     for number in range(len(layers)):
-        with layers.layer(number) as view:
-            for index, ids in enumerate(batches):
-                with torch.no_grad(), around(view, number, index):
-                    stash[index] = view.layer(stash[index], **arguments[ids.shape][number])
-                yield number, index
-    return stash
+        for index in stream.step(number, around):
+            yield number, index
+    return stream.states

@@ -11,12 +11,16 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from pruning.errors import RunError
+from pruning.files import read_json
+from pruning.method.damage import Curve
 from pruning.method.moments import Moments, Statistics
 from pruning.method.statistics import double, read_statistic
 from pruning.models.delta import Delta, read_mask
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
 from pruning.runs.outcome import Metrics
+
+CURVES_FILE = "damage.json"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,14 @@ class StoredIteration:
     def delta(self) -> Delta:
         """What separates the model after this iteration from the dense one; reading it takes torch."""
         return Delta.read(self.path, self.geometry)
+
+    @cached_property
+    def curves(self) -> dict[Site, Curve]:
+        """What cuts of the dense model cost, by site; of the first iteration, where they were measured."""
+        return {
+            Site.parse(name): Curve.from_dict(data)
+            for name, data in read_json(self.path / CURVES_FILE).items()
+        }
 
     @cached_property
     def scores(self) -> dict[Site, np.ndarray]:

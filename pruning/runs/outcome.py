@@ -23,6 +23,13 @@ class TextMeasure(Record):
     bits_per_byte: float | None = None
 
 
+class Repaired(Record):
+    """How least squares was judged at a site; see `compensation.Repair`."""
+
+    ridge: float | None = None
+    error: dict[str, Number]
+
+
 class Metrics(Record):
     """The numbers of an iteration.
 
@@ -33,6 +40,7 @@ class Metrics(Record):
         perplexity: by domain, of the model after it.
         layers: widths of the model after it.
         seconds: that it took.
+        repairs: by site, where least squares was tried on tokens held out.
     """
 
     number: int
@@ -42,6 +50,7 @@ class Metrics(Record):
     perplexity: dict[str, TextMeasure]
     layers: tuple[LayerShape, ...] = ()
     seconds: float
+    repairs: dict[str, Repaired] = {}
 
 
 class Sizes(Record):

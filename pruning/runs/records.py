@@ -10,8 +10,8 @@ from pruning.engine.budget import dense_scales
 from pruning.files import whole, write_json, writing
 from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
 from pruning.method.statistics import write_statistic
-from pruning.runs.iterations import StoredIteration
-from pruning.runs.outcome import Metrics, Results, Sizes, TextMeasure
+from pruning.runs.iterations import CURVES_FILE, StoredIteration
+from pruning.runs.outcome import Metrics, Repaired, Results, Sizes, TextMeasure
 from pruning.runs.run import Run
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ def write_iteration(run: Run, iteration: Iteration) -> None:
             save_file(norms, temporary / "norms.safetensors")
             for domain, moments in iteration.statistics.moments.items():
                 write_statistic(temporary / f"moments-{domain}.safetensors", moments)
+            if iteration.curves:
+                curves = {str(site): curve.to_dict() for site, curve in iteration.curves.items()}
+                write_json(temporary / CURVES_FILE, curves)
         write_json(temporary / "metrics.json", metrics(iteration).model_dump())
 
 
@@ -48,6 +51,11 @@ def metrics(iteration: Iteration) -> Metrics:
         perplexity={name: TextMeasure(**p.to_dict()) for name, p in iteration.perplexity.items()},
         layers=iteration.mask.pruned.layers,
         seconds=iteration.seconds,
+        repairs={
+            str(site): Repaired(ridge=repair.ridge, error=dict(repair.error))
+            for site, repair in iteration.repairs.items()
+            if repair.error is not None
+        },
     )
 
 
@@ -59,11 +67,11 @@ def stored_state(run: Run) -> State | None:
     if not iterations:
         return None
     last = iterations[-1]
-    scales = None
+    scales, curves = None, {}
     if last.number:
         first = next(iteration for iteration in iterations if iteration.number == 1)
-        scales = dense_scales(first.scores, run.config.square_attention)
-    return State(last.number, last.delta(), scales)
+        scales, curves = dense_scales(first.scores, run.config.square_attention), first.curves
+    return State(last.number, last.delta(), scales, curves)
 
 
 def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Results:

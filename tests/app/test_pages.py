@@ -39,7 +39,7 @@ def test_every_page_draws_on_the_demo_run(app, page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_draws_on_the_run_of_a_real_model_that_the_app_opens_on(app, page):
     """30 layers of 1,536 channels, massive activations among them."""
-    assert any("smollm2, 30 layers" in caption.value for caption in app.sidebar.caption)
+    assert any("smollm2: 30 layers" in caption.value for caption in app.caption)
     app.switch_page(f"pages/{page}.py").run()
     assert not app.exception and not app.error
 
@@ -147,8 +147,7 @@ def test_iterations_can_be_walked(monkeypatch):
             for key, value in query.items():
                 at.query_params[key] = value
             at.run()
-            at.sidebar.slider(key="iteration").set_value(number)
-            at.run()
+            at.session_state["iteration"] = number
             at.session_state["view"] = query.get("view", "preview with current settings")
             at.switch_page(f"pages/{page}.py").run()
             assert not at.exception
@@ -330,7 +329,7 @@ def test_the_choices_of_a_run_can_be_taken(monkeypatch, tmp_path):
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     at.query_params["run"] = run.id  # a link may name it by its id
     at.run()
-    next(b for b in at.sidebar.button if b.label == "Copy settings of this run").click()
+    next(b for b in at.button if b.label == "Copy settings of this run").click()
     at.run()
     assert not at.exception
     keys = ("ratio", "method", "w_code", "w_math", "round_to", "keep", "allocation")
@@ -370,7 +369,7 @@ def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(mo
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     assert not at.exception
     assert any(broken.id in caption.value for caption in at.caption)
-    assert at.sidebar.selectbox(key="run").value == "demo-run"  # what a link leaves out stays the same
+    assert at.selectbox(key="run").value == "demo-run"  # what a link leaves out stays the same
 
 
 def make_run(state, tmp=None, **status):
@@ -580,11 +579,53 @@ def test_a_text_that_is_too_short_is_a_sentence(app):
     assert not at.exception
 
 
-def test_a_model_that_is_not_there_is_a_sentence(app):
-    app.session_state["model"] = "no/where/at all"
-    app.switch_page("pages/calibration.py").run()
-    assert not app.exception
-    assert any("there is no model" in warning.value for warning in app.warning)
+def test_a_model_that_is_not_there_is_a_sentence_and_the_pages_stay(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.session_state["model"], at.session_state["model_of"] = "no/where/at all", "demo-run"
+    at.run()
+    words = [caption.value for caption in at.sidebar.caption]
+    assert any("There is no model" in text for text in words) and not at.exception
+    assert any("the pages show demo run" in text for text in words) and figures(at)
+    assert not any(button.label == "Look at it" for button in at.button)
+    at.switch_page("pages/calibration.py").run()
+    assert not at.exception
+    assert any("there is no model" in warning.value for warning in at.warning)
+
+
+def test_a_model_without_statistics_is_looked_at_while_the_pages_stay(monkeypatch, tiny_folder):
+    """Two clicks from opening: the model, the button; another run comes on view when it has statistics."""
+    from pruning.runs.run import Run
+    from pruning.runs.store import RunStore
+    from pruning.runs.worker import execute
+
+    launched = []
+    monkeypatch.setattr(Run, "launch", lambda run: launched.append(run.id))
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.session_state["model"], at.session_state["model_of"] = str(tiny_folder), "demo-run"
+    at.run()
+    assert any("4,096 tokens to read" in caption.value for caption in at.sidebar.caption)
+    next(b for b in at.button if b.label == "Look at it").click()
+    at.run()
+    assert not at.exception and at.session_state["run"] == "demo-run"
+    (run,) = RunStore().all()
+    assert launched == [run.id] and run.config.ratio == 0 and run.config.model == str(tiny_folder)
+    execute(RunStore().create(run.config.replace(samples=3, seq_len=24)))
+    other = RunStore().all()[0]
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["follow"] = other.id  # a reloaded tab still waits for it
+    at.run()
+    assert not at.exception and at.session_state["run"] == other.id and "follow" not in at.session_state
+
+
+def test_a_link_to_a_run_that_is_gone_says_so(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = "iterative 50% demo, 01 Jan 10:00, abcd"
+    at.run()
+    assert any("not in this store" in w.value and "abcd" in w.value for w in at.warning)
+    assert at.session_state["run"] == "demo-run"
 
 
 def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_file):
@@ -609,7 +650,7 @@ def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_fi
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     at.query_params["run"] = run.id
     at.run()
-    assert at.sidebar.selectbox(key="run").value == run.id
+    assert at.selectbox(key="run").value == run.id
     for page in ("importance", "masks"):
         at.switch_page(f"pages/{page}.py").run()
         assert not at.exception and not at.error

@@ -1,0 +1,120 @@
+"""Least squares against an independent solver, its guard, and runs that use it."""
+
+import numpy as np
+import pytest
+import torch
+
+from pruning import RunConfig, prune
+from pruning.engine.budget import dense_scales
+from pruning.engine.loop import prune_loaded
+from pruning.method.compensation import Inputs, bias, least_squares
+from pruning.method.second_moments import SecondMoments
+from pruning.models.geometry import Site
+from pruning.models.loading import load
+from pruning.progress import Progress
+from pruning.runs.records import stored_state
+from tests.conftest import needs_demo, tiny_loaded
+
+
+def inputs_of(x, heldout=None):
+    found = SecondMoments.of(x)
+    matrix = found.m2 / found.count
+    square = matrix.diagonal() + found.mean**2
+    return Inputs(found.count, found.mean, matrix.diagonal(), square, matrix, matrix, heldout or {})
+
+
+@pytest.fixture
+def drawn():
+    torch.manual_seed(1)
+    x = (torch.randn(400, 12) @ torch.randn(12, 12) + 2).double()
+    return x, torch.randn(5, 12).double(), torch.tensor([False] * 8 + [True] * 4)
+
+
+def test_without_a_ridge_it_is_what_lstsq_finds(drawn, monkeypatch):
+    x, weight, removed = drawn
+    monkeypatch.setattr("pruning.method.compensation.RIDGES", (0.0, 0.0, 0.0))
+    repair = least_squares(weight, inputs_of(x), removed)
+    design = torch.cat([x[:, ~removed], torch.ones(len(x), 1, dtype=torch.double)], dim=1)
+    truth = torch.linalg.lstsq(design, x @ weight.T).solution.T
+    found = (weight + repair.weight)[:, ~removed]
+    torch.testing.assert_close(found.double(), truth[:, :-1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(repair.bias.double(), truth[:, -1], rtol=1e-3, atol=2e-3)
+
+
+def test_without_correlation_it_is_the_bias(drawn):
+    _, weight, removed = drawn
+    mean = torch.arange(12.0, dtype=torch.double)
+    matrix = torch.eye(12, dtype=torch.double)
+    known = Inputs(100, mean, torch.ones(12), 1 + mean**2, matrix, matrix)
+    repair = least_squares(weight, known, removed)
+    assert repair.weight.abs().max() == 0
+    torch.testing.assert_close(repair.bias, bias(weight, known, removed).bias)
+
+
+def test_the_guard_takes_the_bias_where_a_domain_would_be_worse_off(drawn):
+    x, weight, removed = drawn
+    centred = (x - x.mean(0)).float()
+    good = least_squares(weight.float(), inputs_of(x, {"a": centred}), removed)
+    assert good.ridge is not None and good.error["a"] < 1
+    turned = centred.clone()
+    turned[:, ~removed] *= -1  # a domain in which the channels say the opposite of one another
+    refused = least_squares(weight.float(), inputs_of(x, {"a": centred, "b": turned}), removed)
+    assert refused.weight is None and refused.error == {"a": 1.0, "b": 1.0}
+    torch.testing.assert_close(refused.bias, bias(weight.float(), inputs_of(x), removed).bias)
+
+
+@pytest.fixture
+def options(text_file):
+    return {
+        "domains": {"text": str(text_file)},
+        "mixture": {"text": 1},
+        "seq_len": 24,
+        "samples": 16,
+        "ratio": 0.3,
+        "eval_blocks": 0,
+        "iterations": 2,
+    }
+
+
+def finished(options, **more):
+    loaded = tiny_loaded("qwen2")
+    *_, last = prune_loaded(loaded, RunConfig.create(**options, **more))
+    return last
+
+
+@needs_demo
+def test_on_the_demo_model_it_keeps_more_than_the_bias_in_every_domain():
+    def kept(compensation):
+        config = RunConfig.create(iterations=1, samples=8, eval_blocks=4, compensation=compensation)
+        *_, last, _ = (e for e in prune_loaded(load("demo"), config) if not isinstance(e, Progress))
+        return {name: p.value for name, p in last.perplexity.items()}
+
+    squares, bias_alone = kept("least_squares"), kept("bias")
+    assert all(squares[name] < bias_alone[name] for name in squares)
+
+
+def test_a_sequential_cut_removes_as_many_units_of_every_site(options):
+    one = options | {"iterations": 1}
+    plain, fresh = finished(one), finished(one, sequential=True)
+    for site in plain.mask.retained:
+        assert plain.mask.retained[site].sum() == fresh.mask.retained[site].sum()
+    first = Site(0, "attn")  # nothing in front of it was cut
+    np.testing.assert_array_equal(plain.mask.retained[first], fresh.mask.retained[first])
+
+
+def test_measured_damage_is_stored_and_a_resumed_run_goes_on_with_it(options, tmp_path, tiny_folder):
+    more = {"allocation": "measured", "compensation": "least_squares", "model": str(tiny_folder)}
+    result = prune(RunConfig.create(**options, **more), tmp_path / "runs")
+    first, last = result.run.iterations()[1], result.run.iterations()[-1]
+    assert set(first.curves) == set(result.mask.retained)
+    for curve in first.curves.values():
+        assert curve.removed[0] == 0 and curve.damage["text"][0] == 0 and (np.diff(curve.removed) > 0).all()
+        assert curve.damage["text"][-1] > 0
+    assert first.metrics.repairs
+    state = stored_state(result.run)
+    assert {str(s): c.to_dict() for s, c in state.curves.items()} == {
+        str(s): c.to_dict() for s, c in first.curves.items()
+    }
+    assert state.scales == dense_scales(first.scores, False)
+    # what is stored makes the same model again
+    assert last.delta().digest("x") == result.delta.digest("x")

@@ -1,0 +1,70 @@
+"""Damage curves: their hull, and a budget that walks along it."""
+
+import numpy as np
+import pytest
+
+from pruning import RunConfig
+from pruning.engine.budget import dense_scales, next_mask
+from pruning.method.damage import Curve, hull, predicted
+from pruning.models.geometry import Geometry, LayerShape
+from pruning.models.mask import Mask
+
+GEOMETRY = Geometry(16, 4, (LayerShape(2, 2, 32), LayerShape(2, 2, 32)))
+
+MLPS = [site for site in GEOMETRY.sites if site.kind == "mlp"]
+
+
+def test_the_hull_is_below_all_points_and_convex():
+    rng = np.random.default_rng(0)
+    removed, damage = np.arange(12.0), np.concatenate([[0], rng.random(11).cumsum()])
+    x, y = hull(removed, damage)
+    assert x[0] == 0 and x[-1] == 11
+    assert (np.interp(removed, x, y) <= damage + 1e-12).all()
+    assert (np.diff(np.diff(y) / np.diff(x)) >= -1e-12).all()
+
+
+def test_beyond_the_last_point_the_last_slope_goes_on():
+    assert predicted(np.array([0.0, 1, 2]), np.array([0.0, 1, 3]), np.array([0.5, 2, 4])) == pytest.approx(
+        [0.5, 3, 7]
+    )
+
+
+def test_a_curve_survives_json_and_fuses_from_the_mean_to_the_worst_domain():
+    curve = Curve(np.array([0.0, 5]), {"a": np.array([0.0, 1]), "b": np.array([0.0, 3])})
+    curve = Curve.from_dict(curve.to_dict())
+    weights = {"a": 0.75, "b": 0.25}
+    assert curve.fused(weights)[1] == 1.5
+    assert curve.fused(weights, 1.0)[1] == 3
+    assert curve.fused({"a": 1.0}, 1.0)[1] == 1
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.6])
+def test_no_other_split_of_the_budget_is_predicted_to_cost_less(ratio):
+    """Against every split between the MLPs of two layers, heads being kept."""
+    rng = np.random.default_rng(1)
+    scores = {site: rng.random(GEOMETRY.channels(site)) for site in GEOMETRY.sites}
+    curves = {}
+    for site in GEOMETRY.sites:
+        size = GEOMETRY.parameters(site)
+        steep = 100.0 if site.kind == "attn" else 1.0 + site.layer
+        curves[site] = Curve(np.array([0, size / 2, size]), {"a": steep * np.array([0, 1.0, 4.0])})
+    config = RunConfig.create(
+        allocation="measured", mixture={"a": 1}, domains={"a": "embedded"}, ratio=ratio, min_mlp_share=0.01
+    )
+    mask = next_mask(scores, Mask.full(GEOMETRY), ratio, config, dense_scales(scores, False), curves)
+    gone = [int((~mask.retained[site]).sum()) for site in MLPS]
+
+    def cost(counts):
+        return sum(
+            float(predicted(c.removed, c.damage["a"], np.array([n * GEOMETRY.channel_cost]))[0])
+            for n, c in zip(counts, [curves[site] for site in MLPS], strict=True)
+        )
+
+    heads = sum(int((~mask.retained[site]).sum()) for site in GEOMETRY.sites if site.kind == "attn")
+    if heads == 0:
+        total = sum(gone)
+        splits = [(n, total - n) for n in range(32) if 0 <= total - n < 32]
+        assert cost(gone) == pytest.approx(min(cost(split) for split in splits))
+    assert mask.ratio == pytest.approx(ratio, abs=0.05)
+    lowest = scores[GEOMETRY.sites[1]]
+    assert set(np.flatnonzero(~mask.retained[GEOMETRY.sites[1]])) == set(np.argsort(lowest)[: gone[0]])
