@@ -21,7 +21,8 @@ def installed() -> bool:
 def open_gguf(path: Path, context: int = 512, threads: int = 2) -> Any:
     """A `llama_cpp.Llama` that keeps the logits of every token.
 
-    It runs without repacked weights: llama.cpp's AMX kernels crash on some processors (its issue 20824).
+    It runs without repacked weights: llama.cpp's AMX kernels crash on some processors (its issue 20824). Keys
+    and values are kept in f32, where its f16 would round them.
 
     Raises:
         ImportError: llama-cpp-python is not installed; see `requirements-gguf.txt`.
@@ -38,7 +39,15 @@ def open_gguf(path: Path, context: int = 512, threads: int = 2) -> Any:
 
     binding.llama_model_default_params = plain
     try:
-        return llama_cpp.Llama(str(path), n_ctx=context, logits_all=True, verbose=False, n_threads=threads)
+        return llama_cpp.Llama(
+            str(path),
+            n_ctx=context,
+            logits_all=True,
+            verbose=False,
+            n_threads=threads,
+            type_k=binding.GGML_TYPE_F32,
+            type_v=binding.GGML_TYPE_F32,
+        )
     finally:
         binding.llama_model_default_params = defaults
 
@@ -65,8 +74,11 @@ def quantise(source: Path, out: Path, kind: str) -> None:
         ExportError: llama.cpp refuses it.
     """
     import ctypes
+    import logging
 
     import llama_cpp
+
+    logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)  # or it lists every matrix that falls back
 
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
