@@ -150,6 +150,14 @@ def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
     assert greedy(llm, start.input_ids[0].tolist(), 24) == ours.tolist()
 
 
+@needs_llama_cpp
+@pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
+def test_a_real_models_massive_activations_are_no_reason_to_refuse(kind, smollm2, tmp_path):
+    """A single logit of SmolLM2 differs by more than a percent in f16, and by a quarter in q8_0."""
+    folder = save(smollm2.model, smollm2.tokenizer, tmp_path / "model")
+    assert export(folder, "gguf", tmp_path / "gguf", kind).difference > 0
+
+
 # --- tokenizers ------------------------------------------------------------------------------------------
 
 
