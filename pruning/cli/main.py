@@ -31,6 +31,8 @@ from pruning.config import choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
 from pruning.runs.worker import Cancelled, out_of_memory
+from pruning.serving.engines import TIMED
+from pruning.serving.server import SERVERS
 from pruning.words import clipped, sentence
 
 DESCRIPTION = "Prune a language model, and read what it cost. 'prune' alone prunes the demo model."
@@ -78,13 +80,19 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--format", choices=tuple(FORMATS), default="hf", help="default: hf")
     sub.add_argument(
-        "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0 (default: as stored)"
+        "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: as stored)"
     )
     sub.add_argument("--out", metavar="FOLDER", help="what to write (default: within the run)")
     sub.add_argument("--runs", **store)
     sub.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="load it and compare"
     )
+    sub = command(models.serve)
+    sub.add_argument("source", metavar="RUN", help="a run's id")
+    sub.add_argument("--engine", choices=SERVERS, help="default: the first that is installed")
+    sub.add_argument("--type", metavar="TYPE", help="of the weights, as for export")
+    sub.add_argument("--port", type=count, default=8000, metavar="N", help="on localhost (default: 8000)")
+    sub.add_argument("--runs", **store)
     sub = command(models.generate)
     sub.add_argument("prompt", metavar="PROMPT")
     sub.add_argument("--models", nargs="+", default=["demo"], metavar="MODEL", help="as for bench")
@@ -113,6 +121,17 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--new-tokens", type=count, default=16, metavar="N", help="written in a repeat of decode"
+    )
+    sub.add_argument(
+        "--engine",
+        choices=TIMED,
+        default=TIMED[0],
+        help="that computes: another one on exports of the models (default: transformers)",
+    )
+    sub.add_argument(
+        "--depth",
+        action="store_true",
+        help="also time the first model without as many layers as the last has fewer parameters",
     )
     sub.add_argument("--repeats", type=count, default=5, metavar="N", help="counted rounds (default: 5)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
