@@ -6,7 +6,7 @@ from pruning.errors import PruningError
 from pruning.models.geometry import KINDS, Site
 from pruning.models.mask import chance_jaccard, jaccard
 from pruning.words import sentence, size_text
-from ui import masks, mixtures, place, state
+from ui import canvas, masks, mixtures, place, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -31,7 +31,9 @@ view = st.segmented_control(
     persist_state="session",
 )
 live = view == PREVIEW
-if not live:
+if live:
+    canvas.draw(chosen)
+else:
     place.iteration(run)
 with st.expander(
     "Keep or remove heads and channels",
@@ -54,34 +56,30 @@ except PruningError as error:
 
 pruned = mask.pruned
 total = run.iterations()[0].metrics.parameters
-cells = st.columns(4)
-asked = f"target {chosen.ratio:.0%}" if live else f"after iteration {min(chosen.iteration, last)}"
-cells[0].metric(
-    "Pruning ratio", f"{mask.ratio:.2%}", asked, delta_color="off", delta_arrow="off", border=True
-)
-left = total - mask.removed_parameters
-cells[1].metric(
-    "Parameters",
-    f"{left / 1e6:,.2f} M",
-    f"-{size_text(2 * mask.removed_parameters)} in 16 bit",
-    delta_color="inverse",
-    border=True,
-)
+removed = mask.removed_parameters
 kv = [2 * g.cache_values for g in (shape, pruned)]
-cells[2].metric(
-    "KV cache per token (16 bit)", f"{kv[1]:,} B", f"{kv[1] - kv[0]:,} B", delta_color="inverse", border=True
-)
 flops = [2 * g.linear_parameters for g in (shape, pruned)]
-cells[3].metric(
-    "Layer FLOPs per token",
-    f"{flops[1] / 1e6:,.1f} M",
-    f"{flops[1] / flops[0] - 1:.0%}",
-    delta_color="inverse",
-    border=True,
-)
+asked = f"target {chosen.ratio:.0%}" if live else f"after iteration {min(chosen.iteration, last)}"
+for column, title, value, change, words in zip(
+    st.columns(4),
+    ("Pruning ratio", "Parameters", "KV cache per token (16 bit)", "Layer FLOPs per token"),
+    (f"{mask.ratio:.2%}", f"{(total - removed) / 1e6:,.2f} M", f"{kv[1]:,} B", f"{flops[1] / 1e6:,.1f} M"),
+    (1, removed, kv[0] - kv[1], flops[0] - flops[1]),
+    (
+        asked,
+        f"{-removed / total:.0%}, {size_text(2 * removed)} less in 16 bit",
+        f"{kv[1] / kv[0] - 1:.0%}, {kv[0] - kv[1]:,} B less",
+        f"{flops[1] / flops[0] - 1:.0%}",
+    ),
+    strict=True,
+):
+    column.metric(
+        title, value, words if change else "unchanged", delta_color="off", delta_arrow="off", border=True
+    )
 if live:
     st.caption(
-        "Preview: one-shot pruning with the dense model's statistics. A run with several iterations collects new statistics "
+        "The pruning ratio counts the linear weights of the decoder layers; embeddings are never cut, so the share of all "
+        "parameters is smaller. Preview: one-shot pruning with the dense model's statistics. A run with several iterations collects new statistics "
         "in each iteration, so its final mask can differ."
     )
 

@@ -2,7 +2,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.errors import PruningError
-from ui import broken, state
+from ui import broken, channels, models, run_form, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -26,28 +26,47 @@ if len(iterations) > 1:
 left, right = st.columns([3, 2])
 with left:
     if shown := state.statistics_iteration(chosen):
-        values = state.scores(shown, run.config, chosen.mixture)
-        st.plotly_chart(
-            viz.importance_figure(
-                viz.importance_data(
-                    values, "mlp", what=f"{run.config.score} score", bins=256, scale="log per layer"
-                ),
-                f"MLP channels by layer: {run.config.score} score, iteration {shown.number}",
-            ),
-            alt="Scores of the MLP channels by layer, with the domain mixture on the left",
-            config=state.PLOT,
-        )
-with right:
-    st.subheader("New run")
-    st.write(
-        f"Prunes the demo model with a pruning ratio of {chosen.ratio:.0%} and the domain mixture on the left, in about "
-        "half a minute. The run continues if you close this page."
-    )
-    if st.button("Prune the demo model", type="primary", icon=":material/content_cut:"):
         try:
-            state.begin(chosen.for_demo().config())
+            cut = channels.cut(chosen, shown, chosen.mixture)
+            title = viz.cut_title(cut, "mlp", state.iteration(run, shown.number - 1).mask)
+            data = viz.cut_map(cut, "mlp", bins=256, aggregate="mean")
+            st.plotly_chart(
+                viz.cut_figure(data, cut, title),
+                alt="Scores of the MLP channels by layer over the score at which the pruning ratio is reached",
+                config=state.PLOT,
+            )
+            st.caption(
+                f"A row is a layer, a column some MLP channels: blue ones score too low to stay when {chosen.ratio:.0%} of "
+                "the layers' weights go, red ones stay. Mixture, ratio and method on the left redraw it."
+            )
         except PruningError as error:
             state.explain(error)
+with right:
+    st.subheader("New run")
+    model = st.session_state.get("model") or run.config.model
+    wanted = []
+    try:
+        wanted = [(models.title(model), chosen.config().replace(model=model))]
+    except PruningError as error:
+        state.explain(error)
+    if model != "demo":
+        wanted.append((models.title("demo"), chosen.for_demo().config()))
+    for number, (name, config) in enumerate(wanted):
+        time = run_form.estimate(config)
+        if st.button(
+            f"Prune {name}" + (f", {time}" if time else ""),
+            type="secondary" if number else "primary",
+            icon=":material/content_cut:",
+            width="stretch",
+        ):
+            try:
+                state.begin(config)
+            except PruningError as error:
+                state.explain(error)
+    st.caption(
+        f"To a pruning ratio of {chosen.ratio:.0%} with the domain mixture on the left. The run continues if you close this "
+        "page; the Prune page has all options."
+    )
     st.page_link("pages/importance.py", label="Channel scores in detail", icon=":material/grid_on:")
     st.page_link("pages/masks.py", label="Mask preview", icon=":material/filter_alt:")
     popover("channel", "domain", "fluctuation score", "iteration", "pruning ratio", "perplexity")
@@ -72,6 +91,7 @@ for item in state.all_runs(experiments=False)[:5]:
 st.dataframe(
     rows,
     hide_index=True,
+    placeholder="",
     column_config={
         "ratio": st.column_config.NumberColumn(format="percent"),
         "dense": st.column_config.NumberColumn("perplexity dense", format="%.1f"),

@@ -1,17 +1,20 @@
 import streamlit as st
 
 from pruning.errors import PruningError
+from pruning.runs.create import check
 from ui import run_form, state, watch
 from ui.glossary import popover
 
 chosen = state.choice()
 st.title("Prune")
 
-left, right = st.columns([2, 3])
+left, right = st.columns(2, gap="medium")
 with left:
     st.subheader("New run")
     try:
         config = run_form.config(chosen)
+        check(config)
+        run_form.summary(config)
         enough = run_form.needs_words(config)
         if st.button("Start", type="primary", icon=":material/content_cut:", disabled=not enough):
             state.begin(config)
@@ -22,7 +25,7 @@ with left:
 with right:
     runs = {run.id: run for run in state.store().all()}
     if not runs:
-        st.info("No run has been started here yet. Press Start: the demo model takes about half a minute.")
+        st.info("No run has been started here yet. Press Start: its progress and perplexity appear here.")
         st.stop()
     active = [name for name, run in runs.items() if run.active]
     watched = st.session_state.get("watched")

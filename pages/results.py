@@ -1,60 +1,64 @@
 import csv
 import io
-import math
 from functools import partial
-from pathlib import Path
 
 import streamlit as st
 
 from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.runs.results import retention
+from pruning.words import seconds_text
 from ui import report, results, state, tasks
 from ui.glossary import popover
-from ui.navigation import ensure_frame
 
-ensure_frame()
+on_view = state.choice().run
 st.title("Results")
-grids = st.toggle("Include runs of experiments", key="grids", bind="query-params")
 every = {run.id: run for run in state.all_runs()}
+grids = st.session_state.get("grids", st.query_params.get("grids") == "true")
 shown = [run for run in every.values() if run.config.ratio and (grids or run.config.experiment is None)]
 runs = {run.id: (run, found) for run in shown if (found := run.results())}
+if not on_view.config.ratio:
+    st.info(
+        f"{state.label(on_view)} took statistics only: nothing was pruned, so it has no results of its own. The Importance "
+        "and Masks pages show what it measured; the Prune page prunes its model."
+    )
 if not runs:
-    st.info("No run has finished yet. Start one on the Prune page; the demo model takes about half a minute.")
+    st.info("No run has finished yet. Start one on the Prune page.")
     st.stop()
 
-rows = [results.row(run, found) for run, found in runs.values()]
-results.table(runs, rows)
-if len(runs) > 1:
-    spots = {}
-    for run, found in runs.values():
-        spots[f"{Path(run.config.model).name}, dense"] = found.parameters.dense, 1.0, "dense"
-        if found.mean and math.isfinite(found.mean.ratio):
-            spots[state.label(run)] = found.parameters.pruned, found.mean.ratio, run.config.method
-    st.plotly_chart(
-        viz.tradeoff_figure(spots), alt="Runs by parameters and perplexity over dense", config=state.PLOT
-    )
-
+labels = {state.label(run): name for name, (run, _) in runs.items()}
+said = [labels.get(name, name) for name in st.query_params.get_all("side")]
+if "side" not in st.session_state and (known := [name for name in said if name in runs]):
+    st.session_state.side = known  # a link may name a run by its id
+for name in said:
+    if name not in runs:
+        st.warning(
+            f"The link names the run {name!r}, which has no results in this store: it was deleted, is unfinished, or is on "
+            "another machine."
+        )
 chosen = st.multiselect(
-    "Runs to compare",
+    "Runs",
     list(runs),
-    default=[next(iter(runs))],
+    default=[on_view.id if on_view.id in runs else next(iter(runs))],
     format_func=lambda name: state.label(runs[name][0]),
     key="side",
     bind="query-params",
+    help="One run: what it kept and saved. Several: in which options they differ, and what that came to.",
 )
-if not chosen:
-    st.stop()
 beside = [runs[name] for name in chosen]
-left, right = st.columns(2)
-figure = viz.domain_cost_figure({state.label(run): found.perplexity for run, found in beside})
-left.plotly_chart(figure, alt="Perplexity over dense by domain and run", config=state.PLOT)
-right.plotly_chart(
-    viz.retention_figure({state.label(run): retention(found) for run, found in beside}),
-    alt="Retained performance by capability, pruned over dense",
-    config=state.PLOT,
-)
-
+if len(beside) == 1:
+    results.lead(*beside[0])
+elif beside:
+    results.compare(beside)
+if beside:
+    left, right = st.columns(2)
+    figure = viz.domain_cost_figure({state.label(run): found.perplexity for run, found in beside})
+    left.plotly_chart(figure, alt="Perplexity over dense by domain and run", config=state.PLOT)
+    right.plotly_chart(
+        viz.retention_figure({state.label(run): retention(found) for run, found in beside}),
+        alt="Retained performance by capability, pruned over dense",
+        config=state.PLOT,
+    )
 answers = {state.label(run): found.zero_shot.tasks for run, found in beside if found.zero_shot}
 if len(answers) > 1:
     st.plotly_chart(
@@ -66,13 +70,13 @@ if len(answers) > 1:
 
 for name in chosen:
     run, found = runs[name]
-    with st.expander(state.label(run), expanded=len(chosen) == 1):
-        before, after = found.parameters.dense, found.parameters.pruned
-        columns = st.columns(3)
-        columns[0].metric("Parameters", f"{after:,}", f"{after - before:,}", delta_color="inverse")
-        columns[1].metric("Pruning ratio", f"{found.achieved_ratio:.2%}")
-        columns[2].metric("Run time", f"{found.seconds:.1f} s")
-        tabs = st.tabs(["Accuracy", "Perplexity", "Text generation", "Export", "Speed", "Lineage"])
+    with st.expander(f"Details of {state.label(run)}", expanded=len(chosen) == 1):
+        st.caption(
+            f"{found.parameters.dense:,} parameters before, {found.parameters.pruned:,} after: pruning ratio "
+            f"{found.achieved_ratio:.2%} of the decoder layers' linear weights. Run time {seconds_text(found.seconds)}."
+        )
+        titles = ["Accuracy", "Perplexity", "Text generation", "Export", "Speed", "Lineage"]
+        tabs = st.tabs(titles, key=f"tab-{name}", on_change="rerun")
         with tabs[0]:
             results.accuracy(run, found)
         with tabs[1]:
@@ -105,6 +109,11 @@ for name in chosen:
             with buttons[2]:
                 state.delete_button(name)
 
+st.subheader("All runs")
+st.toggle("Include runs of experiments", key="grids", bind="query-params")
+rows = [results.row(run, found) for run, found in runs.values()]
+results.sizes(list(runs.values()), beside[0][0] if beside else on_view)
+results.table(rows)
 sheet = io.StringIO()
 writer = csv.DictWriter(sheet, dict.fromkeys(key for row in rows for key in row))
 writer.writeheader()

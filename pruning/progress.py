@@ -12,12 +12,16 @@ Step = TypeVar("Step")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is; `done` and `total` count token-layers in calibration and tokens in evaluation."""
+    """How far a stage is; `done` and `total` count token-layers in calibration and tokens in evaluation.
+
+    `found` is what a step has brought to its end, such as the statistics of a layer; None in most.
+    """
 
     stage: str
     done: int
     total: int
     detail: str = ""
+    found: object = None
 
 
 def drain(events: Generator[Progress, None, T], on_progress: Callable[[Progress], None]) -> T:

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pruning"
 ORDER = [
     "errors",
     "words",
+    "limits",
     "versions",
     "paths",
     "progress",
@@ -26,15 +27,17 @@ ORDER = [
     "measure",
     "engine",
     "formats",
+    "serving",
     "runs",
     "visualization",
     "experiments",
+    "lessons",
     "cli",
 ]
 # The mathematics, in the order in which one channel is followed from its activations to the mask.
 METHOD = [
     *("statistics", "moments", "second_moments", "scores", "normalise", "damage", "units", "allocation"),
-    *("compensation", "schedules"),
+    *("compensation", "schedules", "mixture", "presets"),
 ]
 # What pages, the command line's parser and the readers of runs import at once.
 TORCH_FREE = [
@@ -49,12 +52,15 @@ TORCH_FREE = [
     "method.scores",
     "engine.budget",
     "formats.format",
+    "serving.engines",
+    "serving.server",
     "runs.worker",
     "runs.jobs",
     "runs.needs",
     "runs.results",
     "visualization",
     "experiments.report",
+    "lessons.client",
     "cli.main",
 ]
 LINES = 300

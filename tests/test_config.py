@@ -3,8 +3,9 @@ import json
 import pytest
 
 from pruning import RunConfig
-from pruning.config import METHODS, parse_mixture
+from pruning.config import METHODS
 from pruning.errors import ConfigError
+from pruning.limits import parse_mixture
 from pruning.text.sources import EMBEDDED_DOMAINS
 
 
@@ -20,6 +21,14 @@ def test_presets_fill_what_is_not_given():
 
 def test_options_override_the_preset():
     assert RunConfig.create(method="flap", iterations=3).iterations == 3
+
+
+def test_the_mixture_auto_is_equal_at_first_and_then_moves():
+    config = RunConfig.create(mixture="auto", domains={"own": "own.txt"})
+    assert config.adapt_mixture and set(config.mixture.values()) == {0.2}
+    assert RunConfig.create(mixture=parse_mixture("auto")).adapt_mixture
+    assert RunConfig.create(**json.loads(config.model_dump_json())) == config
+    assert not RunConfig.create(mixture={"auto": 1}, domains={"auto": "auto.txt"}).adapt_mixture
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -23,6 +23,8 @@ from pruning.engine.budget import first_mask
 from pruning.formats.write import export
 from pruning.method.scores import score_sites
 from pruning.models.mask import jaccard
+from pruning.progress import drain
+from pruning.runs.damage import measure_damage
 from pruning.runs.run import Run
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -55,6 +57,7 @@ def make(name: str, config: RunConfig) -> None:
     out = ASSETS / f"{name}-run"
     with tempfile.TemporaryDirectory() as folder:
         run = prune(config, folder).run
+        drain(measure_damage(run), lambda _: None)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         for file in KEPT:
@@ -62,7 +65,8 @@ def make(name: str, config: RunConfig) -> None:
         for iteration in sorted(run.path.glob("iteration-*")):
             target = out / iteration.name
             target.mkdir()
-            shutil.copy(iteration / "metrics.json", target)
+            for file in iteration.glob("*.json"):  # metrics, damage
+                shutil.copy(file, target)
             for file in iteration.glob("*.safetensors"):
                 if not file.name.startswith("biases"):
                     shrink(file, target / file.name, half=name != "demo")

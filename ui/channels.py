@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ def _fused(it: StoredIteration, config: RunConfig, weights: Mapping[str, float])
     return it.statistics.fuse(weights, config.fusion, worst_domain=config.worst_domain)
 
 
+DECIDES = "score over the cut"  # of `cut`: what the method of the sidebar ranks by
+FACTORS = "variance x squared norm = score"  # three panels, of which the third is the product
 QUANTITIES: dict[str, Callable[[StoredIteration, RunConfig, Mapping[str, float]], Values]] = {
     "fluctuation score": lambda it, c, w: score_sites("fluctuation", _fused(it, c, w), it.norms, c.seed),
     "input variance": lambda it, c, w: {s: f.variance for s, f in _fused(it, c, w).items()},
@@ -41,6 +44,31 @@ def values(it: StoredIteration, quantity: str, config: RunConfig, weights: Mappi
     return QUANTITIES[quantity](it, config, weights)
 
 
+def cut(chosen: state.Choice, it: StoredIteration, weights: Mapping[str, float]) -> viz.Cut:
+    """The cut that the settings of the sidebar make with an iteration's statistics and a mixture.
+
+    Raises:
+        ConfigError: the ratio cannot be reached, or pins contradict each other.
+    """
+    config = dataclasses.replace(chosen, mixture=dict(weights)).config()
+    first, before = state.iteration(chosen.run, 1), state.iteration(chosen.run, it.number - 1)
+    return _cut(str(it.path), state.stamp(it), config.model_dump_json(), it, first, before, config)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _cut(
+    path: str,
+    stamp: int,
+    key: str,
+    _it: StoredIteration,
+    _first: StoredIteration,
+    _before: StoredIteration,
+    _config: RunConfig,
+) -> viz.Cut:
+    found = [state.scores(each, _config, _config.mixture) for each in {_it.number: _it, 1: _first}.values()]
+    return viz.cut_data(found[0], found[-1], _before.mask, _config, _first.curves)
+
+
 def compared(
     run: Run, it: StoredIteration, what: str, quantity: str, config: RunConfig, weights: Mapping[str, float]
 ) -> Values | None:
@@ -50,6 +78,15 @@ def compared(
     if what.startswith("iteration "):
         return values(state.iteration(run, int(what.split()[1])), quantity, config, weights)
     return values(it, quantity, config, mixtures.named(what, run))
+
+
+def compared_cut(chosen: state.Choice, it: StoredIteration, what: str) -> viz.Cut | None:
+    """The cut to subtract for one of `comparisons`; None for `nothing`."""
+    if what == "nothing":
+        return None
+    if what.startswith("iteration "):
+        return cut(chosen, state.iteration(chosen.run, int(what.split()[1])), chosen.mixture)
+    return cut(chosen, it, mixtures.named(what, chosen.run))
 
 
 def comparisons(run: Run) -> list[str]:
@@ -99,45 +136,82 @@ def zoom(run: Run) -> tuple[tuple[int, int], dict[Kind, tuple[int, int]]]:
     assert shape is not None
     depth = len(shape.layers)
     widths = {kind: max(shape.channels(s) for s in shape.sites if s.kind == kind) for kind in KINDS}
-    with st.expander("Zoom: ranges of layers and channels", icon=":material/zoom_in:"):
-        parts = st.columns(3)
-        layers = (0, 0)
-        if depth > 1:
-            layers = parts[0].slider(
-                "Layers", 0, depth - 1, (0, depth - 1), key="layers", bind="query-params"
-            )
-        ranges = {
-            kind: column.slider(
-                f"{viz.KIND_NAMES[kind]} channels",
-                0,
-                widths[kind] - 1,
-                (0, widths[kind] - 1),
-                key=f"range_{kind}",
-                bind="query-params",
-            )
-            for kind, column in zip(KINDS, parts[1:], strict=True)
-        }
-        st.caption(
-            "One layer: one column per channel. Two to four layers: at most 4,096 columns of neighbouring channels. "
-            f"More layers: at most {BINS} columns."
+    layers = (0, 0)
+    if depth > 1:
+        layers = st.slider("Layers", 0, depth - 1, (0, depth - 1), key="layers", bind="query-params")
+    ranges = {
+        kind: st.slider(
+            f"{viz.KIND_NAMES[kind]} channels",
+            0,
+            widths[kind] - 1,
+            (0, widths[kind] - 1),
+            key=f"range_{kind}",
+            bind="query-params",
         )
+        for kind in KINDS
+    }
+    st.caption(
+        "One layer: one column per channel. Two to four layers: at most 4,096 columns of neighbouring channels. "
+        f"More layers: at most {BINS} columns."
+    )
     return layers, ranges
 
 
 def choose(kind: Kind, key: str) -> None:
-    """Callback of a click on a heatmap cell: selects its layer and channel on all pages."""
+    """Callback of a click on a heatmap cell: selects the channel with the cell's largest value on all pages."""
     points = st.session_state[key].selection.points
     if points:
-        st.session_state.site = kind
-        st.session_state.layer = int(points[0]["y"])
-        st.session_state.channel = int(points[0]["x"])  # the middle of a column, or the channel itself
+        found = points[0]["customdata"]
+        peak = found["0"] if isinstance(found, Mapping) else found[0]
+        select(Site(int(points[0]["y"]), kind), int(peak))
+
+
+def select(site: Site, channel: int) -> None:
+    """Callback: put a channel on view."""
+    chosen = st.session_state
+    chosen.site, chosen.layer, chosen.channel = site.kind, site.layer, channel
+
+
+def massive(scores: Mapping[Site, Array]) -> None:
+    """Name the channels that exceed their layer by far, each a button that opens it."""
+    found = viz.massive(scores)
+    if not found:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown("**Massive channels**, score over the layer's median:", width="content")
+        for site, channel, times in found:
+            name = f"layer {site.layer} {viz.KIND_NAMES[site.kind]} {channel}: {times:,.0f} x"
+            st.button(name, type="tertiary", on_click=select, args=(site, channel))
 
 
 # --- details of one channel ---------------------------------------------------------------------------------
 
 
-def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
-    """Details of the selected channel: the score formula with its numbers, domains and ranks."""
+def _verdict(found: viz.Cut | None, chosen: state.Choice) -> str:
+    """Whether the cut of the sidebar's settings takes the channel, and by how much."""
+    if found is None:
+        return ""
+    away, stays = (
+        found.distance[chosen.site][chosen.channel],
+        found.mask.channels(chosen.site)[chosen.channel],
+    )
+    unit = "Its head scores" if chosen.site.kind == "attn" else "It scores"
+    by = f"{abs(away):.2f} {'above' if away > 0 else 'below'} the cut"
+    if found.logarithmic:
+        factor = 10.0**away
+        by = f"{factor:,.{2 if factor < 10 else 0}f} times the cut"
+    return f"{unit} **{by}** at {chosen.ratio:.0%} and **{'stays' if stays else 'goes'}**."
+
+
+def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | None) -> None:
+    """Details of the selected channel: the score formula with its numbers, domains and ranks.
+
+    Args:
+        run: on view.
+        it: the iteration on view.
+        chosen: the settings.
+        found: the cut that they make; None where there is none.
+    """
     site, channel, config = chosen.site, chosen.channel, run.config
     moments = {name: parts[site] for name, parts in it.statistics.moments.items()}
     removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
@@ -154,13 +228,16 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice) -> None:
         there = ~np.isnan(score)
         rank = int((score[there] > score[channel]).sum()) + 1
         last = run.iterations()[-1].number
-        fate = f"Removed in iteration **{removed}**." if removed else f"Retained after iteration **{last}**."
+        fate = f"removed in iteration **{removed}**." if removed else f"retained after iteration **{last}**."
         left, right = st.columns([3, 2], vertical_alignment="center")
         left.latex(
             rf"S = \mathrm{{var}} \cdot \lVert W_{{:,{channel}}} \rVert^2 = "
             rf"{fused.variance[channel]:.3g} \cdot {norm:.3g}^2 = {fused.variance[channel] * norm**2:.3g}"
         )
-        right.markdown(f"Rank **{rank:,}** of {int(there.sum()):,} channels left in this layer. {fate}")
+        right.markdown(
+            f"Rank **{rank:,}** of {int(there.sum()):,} channels left in this layer. {_verdict(found, chosen)} "
+            f"In this run: {fate}"
+        )
         left, right = st.columns(2)
         left.plotly_chart(
             viz.channel_domains_figure(

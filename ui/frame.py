@@ -10,11 +10,16 @@ from pruning.paths import ASSETS
 from ui import navigation, place, sidebar, source, state
 
 # Streamlit leaves 96 pixels of white above a page and wide gaps in the sidebar; the settings fit 720 pixels without.
+# All pages fit a bar of 980 pixels without their icons.
 STYLE = """<style>
 .stMainBlockContainer { padding: 4.2rem 2.5rem 3rem; }
 .stMainBlockContainer h1 { padding: 0; }
+[data-testid="stTopNavLink"] { padding: 0 0.25rem; }
 [data-testid="stSidebarHeader"] { height: 2.6rem; margin-bottom: 0; padding-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-top: 0.4rem; padding-bottom: 1rem; }
+[data-testid="stTopNavLink"] > span:has([data-testid="stIconMaterial"]) { display: none; }
+.st-key-mixture [data-testid="stSliderThumbValue"] { display: none; }
+[data-testid="stMetricValue"] { font-size: 1.6rem; }
 .st-key-source button p { font-size: 0.875rem; }
 </style>"""
 

@@ -44,7 +44,7 @@ def pick(on_view: Run, runs: list[Run]) -> None:
         options,
         key="model",
         persist_state="session",
-        format_func=lambda name: _title(name, looked),
+        format_func=lambda name: _option(name, looked),
         accept_new_options=True,
         on_change=_show,
         args=(runs,),
@@ -56,11 +56,16 @@ def pick(on_view: Run, runs: list[Run]) -> None:
         _offer(str(name), on_view)
 
 
-def _title(name: str, looked: dict[str, Run]) -> str:
-    title, size = KNOWN.get(name, (Path(name).name or name, ""))
+def title(name: str) -> str:
+    """What a model is called on the pages."""
+    return KNOWN.get(name, (Path(name).name or name, ""))[0]
+
+
+def _option(name: str, looked: dict[str, Run]) -> str:
+    size = KNOWN.get(name, ("", ""))[1]
     if name in looked and not size:
         size = f"{looked[name].iterations()[0].metrics.parameters / 1e6:,.0f} M"
-    parts = [title, *filter(None, [size]), *([] if name in looked else ["no statistics yet"])]
+    parts = [title(name), *filter(None, [size]), *([] if name in looked else ["no statistics yet"])]
     return ", ".join(parts)
 
 
@@ -88,10 +93,11 @@ def _offer(name: str, on_view: Run) -> None:
     """What looking at a model takes, and the button that does it; the pages keep what they show."""
     try:
         config = statistics_config(name)
-        need = needs(config, state.store(), state.all_runs())
+        need = needs(config, state.store())
         tokens = config.samples * config.seq_len * len(config.mixture)
-        time = f", about {seconds_text(need.seconds)}" if need.seconds else ""
-        st.caption(f"No statistics of this model yet: {tokens:,} tokens to read{time}.")
+        st.caption(
+            f"No statistics of this model yet: {tokens:,} tokens to read, about {seconds_text(need.seconds)}."
+        )
         if need.problem:
             st.error(sentence(need.problem))
         at_work = any(run.active and run.config.model == name for run in state.store().all())

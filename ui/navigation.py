@@ -18,9 +18,11 @@ def pages() -> StreamlitPage:
             st.Page("pages/calibration.py", title="Calibration", icon=":material/library_books:"),
             st.Page("pages/importance.py", title="Importance", icon=":material/grid_on:"),
             st.Page("pages/masks.py", title="Masks", icon=":material/filter_alt:"),
+            st.Page("pages/damage.py", title="Damage", icon=":material/show_chart:"),
             st.Page("pages/prune.py", title="Prune", icon=":material/content_cut:"),
             st.Page("pages/results.py", title="Results", icon=":material/bar_chart:"),
             st.Page("pages/experiments.py", title="Experiments", icon=":material/science:"),
+            st.Page("pages/learn.py", title="Learn", icon=":material/school:"),
         ],
         position="top",
     )

@@ -15,29 +15,41 @@ from pruning.measure.comparison import TaskRow
 from pruning.runs.jobs import job
 from pruning.runs.outcome import Results
 from pruning.runs.run import Run
-from ui import report, state
+from pruning.words import number, size_text
+from ui import mixtures, models, report, source, state
+from ui.navigation import go
 
 PERCENT = st.column_config.NumberColumn(format="percent")
 TWO_DIGITS, THREE_DIGITS = (st.column_config.NumberColumn(format=f"%.{digits}f") for digits in (2, 3))
+
+
+def worst(results: Results) -> tuple[str, float] | None:
+    """The domain that lost most, and its perplexity over the dense model's; None where none was measured."""
+    found = {name: pair.ratio for name, pair in results.perplexity.items() if name != "mean"}
+    return max(found.items(), key=lambda item: item[1]) if found else None
 
 
 def row(run: Run, results: Results) -> dict[str, Any]:
     """A table row of a run: settings, sizes, and perplexities relative to the dense model."""
     average = results.zero_shot.average if results.zero_shot else TaskRow()
     perplexities = {name: pair.ratio for name, pair in results.perplexity.items()}
-    mean = {"mean": perplexities.pop("mean")} if "mean" in perplexities else {}
+    lost, size = worst(results), results.parameters
     return {
         "run": state.label(run),
+        "tags": ", ".join(run.config.tags),
         "ratio": results.achieved_ratio,
-        "iterations": run.config.iterations,
-        **mean,
+        "worst": lost[1] if lost else None,
+        "worst domain": lost[0] if lost else None,
+        "mean": perplexities.pop("mean", None),
         "accuracy": average.acc.delta if average.acc else None,
         "items": items(average),
         **perplexities,
-        "parameters": results.parameters.pruned,
+        "parameters": size.pruned,
+        "left": size.pruned / size.dense,
         "KV cache": cache_bytes(run, results),
         "speed": measured_speed(run),
         "method": run.config.method,
+        "iterations": run.config.iterations,
     }
 
 
@@ -61,52 +73,199 @@ def measured_speed(run: Run) -> float | None:
     return medians[1] / medians[0] if len(medians) > 1 else None
 
 
-def table(runs: dict[str, tuple[Run, Results]], rows: list[dict[str, Any]]) -> None:
-    """The table of all runs; the first row is the dense model."""
-    dense = dict.fromkeys(rows[0]) | {
-        "run": "dense",
-        "method": "",
-        "ratio": 0.0,
-        "accuracy": 0.0,
-        "speed": 1.0,
+def table(rows: list[dict[str, Any]]) -> None:
+    """The table of all runs, the columns that decide; the download has the others."""
+    columns = [
+        "run",
+        "tags",
+        "ratio",
+        "worst",
+        "worst domain",
+        "mean",
+        "accuracy",
+        "left",
+        "KV cache",
+        "speed",
+    ]
+    rows = [{name: row[name] for name in columns} for row in rows]
+    shown = [name for name in columns if any(row[name] not in (None, "") for row in rows)]
+    helps = {
+        "worst": "perplexity over dense of the domain that lost most",
+        "mean": "geometric mean over domains",
     }
-    domains = list(dict.fromkeys(name for _, results in runs.values() for name in results.perplexity))
-    sizes = {
-        (results.parameters.dense, 2 * run.geometry.cache_values)
-        for run, results in runs.values()
-        if run.geometry
-    }
-    if len(sizes) == 1:  # one dense model for all
-        dense["parameters"], dense["KV cache"] = sizes.pop()
-    dense |= dict.fromkeys(domains, 1.0)
     st.dataframe(
-        [dense, *rows],
+        rows,
         hide_index=True,
+        column_order=shown,
+        placeholder="",
         column_config={
-            "run": st.column_config.TextColumn(width="medium", pinned=True),
+            "run": st.column_config.TextColumn(width=230, pinned=True),
             "ratio": PERCENT,
-            "parameters": st.column_config.NumberColumn(format="localized"),
+            "left": st.column_config.NumberColumn(
+                format="percent", help="parameters left, of the dense model's"
+            ),
             "KV cache": st.column_config.NumberColumn(format="localized", help="bytes per token in 16 bit"),
             "accuracy": st.column_config.NumberColumn(
                 format="percent", help="change of the average zero-shot accuracy against the dense model"
             ),
             "speed": st.column_config.NumberColumn(
-                "speed x",
-                format="%.2f",
-                help="decoding speed over dense, measured on the Speed tab below",
+                "speed x", format="%.2f", help="decoding speed over dense"
             ),
             **{
-                name: st.column_config.NumberColumn(
-                    f"{name} ppl x", format="%.2f", help="perplexity over dense"
-                )
-                for name in domains
+                name: st.column_config.NumberColumn(f"{name} ppl x", format="%.2f", help=words)
+                for name, words in helps.items()
             },
         },
     )
     st.caption(
-        "Columns marked x are relative to the dense model (1.00: no change); ppl is perplexity on held-out text. "
-        "Accuracy is the change of the average zero-shot accuracy over tasks. Click a column header to sort."
+        "ppl x: perplexity on held-out text over the dense model's (1.00: no change). A click on a header sorts."
     )
+
+
+def lead(run: Run, results: Results) -> None:
+    """What a run kept, what it saved, and what to do next."""
+    kept, saved, following = st.columns(3)
+    with kept.container(border=True, height="stretch"):
+        st.markdown("**Kept**")
+        left, right = st.columns(2)
+        if (lost := worst(results)) and results.mean:
+            left.metric(
+                f"Worst: {lost[0]}",
+                f"x {number(lost[1])}",
+                help="Perplexity over the dense model's of the domain that lost most.",
+            )
+            right.metric(
+                "Mean",
+                f"x {number(results.mean.ratio)}",
+                help="Geometric mean over domains of perplexity over dense.",
+            )
+        else:
+            st.caption("Perplexity was not measured.")
+        asked = results.zero_shot
+        if asked and asked.average.acc:
+            found = asked.average.acc
+            st.caption(
+                f"Zero-shot accuracy {found.dense:.1%} → {found.pruned:.1%}, {len(asked.tasks)} tasks; chance is in the "
+                "figure below."
+            )
+        else:
+            st.caption("Zero-shot tasks were not evaluated.")
+    with saved.container(border=True, height="stretch"):
+        st.markdown("**Saved**")
+        before, after = results.parameters.dense, results.parameters.pruned
+        left, right = st.columns(2)
+        left.metric(
+            "Weights", size_text(2 * after), f"{after / before - 1:.0%}", delta_color="off", help="In 16 bit."
+        )
+        cache = cache_bytes(run, results)
+        if cache and run.geometry:
+            dense = 2 * run.geometry.cache_values
+            change = f"{cache / dense - 1:.0%}" if cache != dense else None
+            right.metric(
+                "KV cache", size_text(cache), change, delta_color="off", help="Per token, in 16 bit."
+            )
+        speed = measured_speed(run)
+        st.caption(
+            f"Decoding {speed:.2f} times as fast as dense, measured on this machine."
+            if speed
+            else "Speed is not measured yet: see the Speed tab below."
+        )
+    with following.container(border=True, height="stretch"):
+        st.markdown("**Next**")
+        more = min(90, round(100 * run.config.ratio) + 10)
+        st.button(
+            "Export it", icon=":material/download:", width="stretch", on_click=_show_tab, args=(run, "Export")
+        )
+        if st.button(
+            f"Cut more: {more}%",
+            icon=":material/content_cut:",
+            width="stretch",
+            on_click=_from_here,
+            args=(run, more),
+            help="Opens the Prune page with the settings of this run and this ratio; a new run begins at the dense model.",
+        ):
+            go("pages/prune.py")
+        if st.button(
+            "Another mixture",
+            icon=":material/tune:",
+            width="stretch",
+            on_click=_from_here,
+            args=(run, None),
+            help="Opens the Masks page with the settings of this run: move the mixture and compare with the run's mask.",
+        ):
+            st.session_state.other = mixtures.OWN
+            go("pages/masks.py")
+
+
+def _show_tab(run: Run, name: str) -> None:
+    st.session_state[f"tab-{run.id}"] = name
+
+
+def _from_here(run: Run, ratio: int | None) -> None:
+    """Callback: the settings of a run in the sidebar, and the run on view."""
+    source.copy(run, state.domain_names(run))
+    st.session_state.run = run.id
+    if ratio:
+        st.session_state.ratio = ratio
+
+
+def compare(beside: list[tuple[Run, Results]]) -> None:
+    """Several runs: in which options they differ, then what that came to."""
+    labels = [state.label(run) for run, _ in beside]
+    options = {}
+    for name in RunConfig.model_fields:
+        values = [option(run.config, name) for run, _ in beside]
+        if len(set(values)) > 1 and name not in ("parent", "experiment", "name", "tags"):
+            options[name.replace("_", " ")] = values
+    st.markdown("**In which options they differ**")
+    if options:
+        st.dataframe(
+            [{"option": name, **dict(zip(labels, values, strict=True))} for name, values in options.items()],
+            hide_index=True,
+            placeholder="",
+        )
+    else:
+        st.caption("In none: the runs have the same config.")
+    st.markdown("**What that came to**")
+    outcomes: dict[str, list[str]] = {}
+    for position, (run, results) in enumerate(beside):
+        cells = {"pruning ratio": f"{results.achieved_ratio:.1%}"}
+        if (lost := worst(results)) and results.mean:
+            cells["worst domain"] = f"x {number(lost[1])} ({lost[0]})"
+            cells["mean of domains"] = f"x {number(results.mean.ratio)}"
+        if results.zero_shot and (found := results.zero_shot.average.acc):
+            cells["zero-shot accuracy"] = f"{found.pruned:.1%} ({100 * found.delta:+.1f} points)"
+        cells["weights in 16 bit"] = size_text(2 * results.parameters.pruned)
+        if cache := cache_bytes(run, results):
+            cells["KV cache per token"] = size_text(cache)
+        if speed := measured_speed(run):
+            cells["decoding speed"] = f"x {speed:.2f}"
+        for name, text in cells.items():
+            outcomes.setdefault(name, [""] * len(beside))[position] = text
+    st.dataframe(
+        [{"outcome": name, **dict(zip(labels, values, strict=True))} for name, values in outcomes.items()],
+        hide_index=True,
+    )
+
+
+def sizes(runs: list[tuple[Run, Results]], like: Run) -> None:
+    """Runs of one model by what is left and what the worst domain lost; nothing where there is one.
+
+    Args:
+        runs: finished ones, of any model.
+        like: a run of the model.
+    """
+    spots = {"dense": (1.0, 1.0, "dense")}
+    for run, results in runs:
+        lost, size = worst(results), results.parameters
+        if run.config.model == like.config.model and lost and math.isfinite(lost[1]):
+            label = f"{state.label(run)}: {lost[0]}"
+            spots[label] = size.pruned / size.dense, lost[1], run.config.method
+    if len(spots) > 2:
+        figure = viz.tradeoff_figure(
+            spots, title=f"Runs of {models.title(like.config.model)}: size against worst domain"
+        )
+        st.plotly_chart(figure, alt="Runs by size and perplexity of the worst domain", config=state.PLOT)
 
 
 def accuracy(run: Run, results: Results) -> None:
@@ -115,6 +274,12 @@ def accuracy(run: Run, results: Results) -> None:
         metrics = [m for m in ("acc", "acc_norm") if any(m in row.measures for row in asked.tasks.values())]
         metric = st.segmented_control(
             "Metric", metrics, default=metrics[0], required=True, key=f"metric-{run.id}"
+        )
+        st.plotly_chart(
+            viz.accuracy_levels_figure(asked.tasks, metric),
+            alt="Zero-shot accuracy by task, dense, pruned and by chance",
+            config=state.PLOT,
+            key=f"levels-{run.id}",
         )
         st.plotly_chart(
             viz.accuracy_figure({state.label(run): asked.tasks}, metric),
@@ -138,6 +303,7 @@ def accuracy(run: Run, results: Results) -> None:
                 if (found := row.measures.get(metric))
             ],
             hide_index=True,
+            placeholder="unknown",
             column_config=dict.fromkeys(("dense", "pruned", "change", "±"), PERCENT),
         )
         st.caption(
@@ -183,6 +349,7 @@ def perplexity(run: Run, results: Results) -> None:
             for domain, pair in results.perplexity.items()
         ],
         hide_index=True,
+        placeholder="",
         column_config={
             **dict.fromkeys(("dense", "pruned", "pruned over dense"), TWO_DIGITS),
             **dict.fromkeys(("bits per byte, dense", "bits per byte, pruned"), THREE_DIGITS),
@@ -215,22 +382,41 @@ def lineage(run: Run, runs: dict[str, Run]) -> list[dict[str, Any]]:
 
 def origin(run: Run, runs: dict[str, Run]) -> None:
     """The chain of parent runs, and the command that reproduces this run."""
-    st.dataframe(lineage(run, runs), hide_index=True, column_config={"mean perplexity": TWO_DIGITS})
+    st.dataframe(
+        lineage(run, runs), hide_index=True, placeholder="", column_config={"mean perplexity": TWO_DIGITS}
+    )
     st.code(report.command(run), language="bash")
 
 
-def changes(before: RunConfig, after: RunConfig) -> str:
-    """The options that differ between two configs, without those set by a changed method's preset."""
+def option(config: RunConfig, name: str) -> str:
+    """The value of an option in words."""
+    value = getattr(config, name)
+    if name == "eval_blocks" and value is None:
+        return "all"
+    if isinstance(value, dict):
+        parts = (f"{key} {item:.0%}" if isinstance(item, float) else key for key, item in value.items())
+        return " ".join(parts) or "none"
+    if isinstance(value, tuple):
+        return " ".join(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.0%}" if name == "ratio" else "none" if value is None else str(value)
+
+
+def changes(before: RunConfig, after: RunConfig, without: tuple[str, ...] = ()) -> str:
+    """The options that differ between two configs, without those set by a changed method's preset.
+
+    Args:
+        before: the config compared with.
+        after: the config whose values are told.
+        without: options to leave out.
+    """
     found = [f"method {after.method}"] if before.method != after.method else []
     preset = RunConfig.create(method=after.method)
     for name in RunConfig.model_fields:
         old, new = getattr(before, name), getattr(after, name)
         brought = before.method != after.method and new == getattr(preset, name)
-        if old == new or brought or name in ("method", "parent", "experiment"):
+        if old == new or brought or name in ("method", "parent", "experiment", "name", "tags", *without):
             continue
-        if isinstance(new, dict):
-            new = " ".join(
-                f"{key} {value:.0%}" if isinstance(value, float) else key for key, value in new.items()
-            )
-        found.append(f"{name} {new:.0%}" if name == "ratio" else f"{name} {new}")
+        found.append(f"{name.replace('_', ' ')} {option(after, name)}")
     return ", ".join(found) or "no option changed"

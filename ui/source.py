@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
+from pruning import visualization as viz
 from pruning.config import METHODS, RunConfig
+from pruning.runs.iterations import layers_so_far
 from pruning.runs.run import Run
-from ui import state
+from ui import models, state
 
 ROUNDINGS = (1, 8, 16, 32, 64, 128, 256)
 
@@ -65,12 +68,14 @@ def draw(run: Run, runs: list[Run]) -> None:
             st.caption(_details(run))
             st.button(
                 "Copy settings of this run",
-                on_click=_as_in,
+                on_click=copy,
                 args=(run, state.domain_names(run)),
                 width="stretch",
                 help="Set model, domain mixture, pruning ratio, method and pruning options to those of this run",
             )
-        _at_work(run)
+        waited = _at_work(run)
+    if waited is not None:
+        _growing(waited)
     if lost := st.session_state.get("lost"):
         left, right = st.columns([5, 1], vertical_alignment="center")
         left.warning(
@@ -117,12 +122,12 @@ def _arrived() -> str | None:
     return waiting if run is not None and state.looked(run) else None
 
 
-def _at_work(on_view: Run) -> None:
-    """What the run waited for is doing, looked at every other second."""
+def _at_work(on_view: Run) -> Run | None:
+    """What the run waited for is doing, looked at every other second; returns it."""
     waiting = st.session_state.get("follow")
     run = next((run for run in state.store().all() if run.id == waiting), None)
     if run is None:
-        return
+        return None
 
     @st.fragment(run_every=2.0)
     def watch() -> None:
@@ -137,9 +142,33 @@ def _at_work(on_view: Run) -> None:
         )
 
     watch()
+    return run
 
 
-def _as_in(run: Run, names: list[str]) -> None:
+def _growing(run: Run) -> None:
+    """The layers that are through of a run that has no statistics yet, drawn as they come."""
+
+    @st.fragment(run_every=2.0)
+    def draw() -> None:
+        found, shape = layers_so_far(run.path), run.geometry
+        if not found or shape is None:
+            return
+        blank = {site: np.full(shape.channels(site), np.nan) for site in shape.sites}
+        data = viz.importance_data(blank | found, "mlp", what="score", scale="log per layer", bins=256)
+        through = len({site.layer for site in found})
+        title = f"{models.title(run.config.model)}, MLP channels: {through} of {len(shape.layers)} layers are through"
+        st.plotly_chart(
+            viz.importance_figure(data, title, (-1.0, 1.0), 300),
+            alt=title,
+            config=state.PLOT,
+            key=f"growing-{through}",
+        )
+
+    draw()
+
+
+def copy(run: Run, names: list[str]) -> None:
+    """Callback: the settings of a run in the sidebar."""
     chosen, config = st.session_state, run.config
     chosen.locked = chosen.held = []
     for name in names:

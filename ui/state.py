@@ -45,6 +45,8 @@ KEPT = ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "ev
 # Options that belong to one run only, or are chosen for each run.
 DROPPED = (
     "allocation",
+    "name",
+    "tags",
     "parent",
     "experiment",
     "save_model",
@@ -141,6 +143,7 @@ def label(run: Run) -> str:
         return SHIPPED[run.path]
     config = run.config
     what = f"{config.method} {config.ratio:.0%}" if config.ratio else "statistics"
+    what = f"{config.name}: {what}" if config.name else what
     when = time.strftime("%d %b %H:%M", time.strptime(run.id[:15], "%Y%m%d-%H%M%S"))
     return f"{what} {Path(config.model).name}, {when}, {run.id[-4:]}"
 
@@ -288,9 +291,12 @@ def iteration(run: Run, number: int) -> StoredIteration:
 
 
 def stamp(it: StoredIteration) -> int:
-    """Modification time of an iteration, used in cache keys; 0 where it was deleted at this moment."""
+    """Modification time of an iteration's folder, to which damage curves may be added later; for cache keys.
+
+    0 where it was deleted at this moment.
+    """
     with contextlib.suppress(OSError):
-        return (it.path / "metrics.json").stat().st_mtime_ns
+        return it.path.stat().st_mtime_ns
     return 0
 
 
@@ -323,7 +329,7 @@ def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:
 def _preview(
     path: str, stamp: int, key: str, _it: StoredIteration, _config: RunConfig, _geometry: Geometry
 ) -> Mask:
-    return first_mask(scores(_it, _config, _config.mixture), _geometry, _config)
+    return first_mask(scores(_it, _config, _config.mixture), _geometry, _config, _it.curves)
 
 
 def follow(run: Run) -> None:

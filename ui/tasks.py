@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from collections.abc import Callable, Sequence
@@ -10,11 +11,12 @@ from typing import Any
 
 import streamlit as st
 
-from pruning.errors import PruningError
+from pruning.errors import PruningError, RunError
 from pruning.formats.format import FORMATS, forms
 from pruning.formats.traits import Traits
 from pruning.runs.jobs import Job, job
 from pruning.runs.run import Run
+from pruning.sealed import read_json
 from pruning.words import sentence, size_text
 from ui import state
 
@@ -22,8 +24,20 @@ STORED = "default"  # as stored, or the default of the format
 DOWNLOAD_BYTES = 200_000_000  # larger files stay on disk: a download passes through the server's memory
 
 
-def working(task: Job, what: str, show: Callable[[dict[str, Any]], None]) -> None:
-    """Progress and result of a task, polled while it runs."""
+def working(
+    task: Job,
+    what: str,
+    show: Callable[[dict[str, Any]], None],
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Progress and result of a task, polled while it runs.
+
+    Args:
+        task: started or not.
+        what: it is doing.
+        show: draws its output.
+        meanwhile: draws what there is of it while it runs.
+    """
 
     @st.fragment(run_every=1.0 if task.state == "running" else None)
     def body(was: str) -> None:
@@ -34,6 +48,7 @@ def working(task: Job, what: str, show: Callable[[dict[str, Any]], None]) -> Non
             if right.button("Cancel", key=f"cancel-{task.path.name}"):
                 task.cancel()
                 st.rerun()
+            meanwhile()
         elif now == "failed":
             st.error(task.problem)
         elif now == "finished":
@@ -71,7 +86,18 @@ def continuation(run: Run, checkpoint: Path) -> None:
         pressed = right.form_submit_button("Generate", width="stretch", disabled=task.state == "running")
     if pressed:
         arguments = ["generate", prompt, "--models", run.config.model, str(checkpoint)]
-        start(task, [*arguments, "--temperature", str(temperature), "--device", run.config.device])
+        arguments += ["--temperature", str(temperature), "--device", run.config.device]
+        start(task, [*arguments, "--so-far", str(task.path / "so-far.json")])
+
+    def growing() -> None:
+        known: dict[str, Any] = {}
+        with contextlib.suppress(RunError):
+            known = read_json(task.path / "so-far.json") or {}
+        for column, name, text in zip(
+            st.columns(2), ("Dense", "Pruned"), [*known.get("texts", []), "", ""], strict=False
+        ):
+            column.markdown(f"**{name}**")
+            column.code(known.get("prompt", "") + text, language=None, wrap_lines=True)
 
     def show(output: dict[str, Any]) -> None:
         for column, name, found in zip(
@@ -81,7 +107,7 @@ def continuation(run: Run, checkpoint: Path) -> None:
             column.code(output["prompt"] + found["text"], language=None, wrap_lines=True)
             column.caption(f"{found['tokens']} tokens in {found['seconds']:.1f} s")
 
-    working(task, "Loading both models and generating text", show)
+    working(task, "Generating text, one model after the other", show, growing)
 
 
 def exports(run: Run, checkpoint: Path) -> None:

@@ -6,6 +6,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.runs.run import Run
+from pruning.words import seconds_text
 from ui import report, state
 from ui.navigation import go
 
@@ -39,10 +40,7 @@ def _status(run: Run) -> None:
     status = run.status()
     what = status.state
     if what == "queued":
-        ahead = ", ".join(status.waiting_for)
-        st.info(
-            f"Queued: it waits for {ahead} on the same device." if ahead else "Queued: it starts in a moment."
-        )
+        st.info(_queue(run))
     elif what in ("starting", "running", "cancelling", "stalled"):
         number = status.current
         where = f"iteration {number} of {status.iterations or '?'}" if number else "the dense model"
@@ -50,7 +48,7 @@ def _status(run: Run) -> None:
         st.progress(min(1.0, status.done / max(status.total, 1)), text=text)
         eta, rate = status.eta, status.per_second
         words = [f"{rate:,.0f} {status.unit} per second." if rate else ""]
-        words += [f"About {eta:.0f} s left." if eta else ""]
+        words += [f"About {seconds_text(eta)} left." if eta else ""]
         st.caption(" ".join(filter(None, words)))
         if what == "stalled":
             st.warning(
@@ -74,22 +72,35 @@ def _status(run: Run) -> None:
         st.error(f"{problem.get(what, 'The run failed.')} {status.message}")
 
 
+def _queue(run: Run) -> str:
+    """Behind whom a run waits."""
+    ahead = run.ahead()
+    if not ahead:
+        return "Queued: the device is free, it starts in a moment."
+    names = ", then ".join(state.label(other) for other in ahead)
+    left = ahead[0].status().eta
+    return f"Queued behind {names}." + (f" The first has about {seconds_text(left)} left." if left else "")
+
+
 def _buttons(run: Run, going: bool) -> None:
-    columns = st.columns(3)
+    row = st.container(horizontal=True)
     if going:
-        if columns[0].button("Cancel", icon=":material/stop:", width="stretch"):
+        what = (
+            "Stops the run after the step it is at; complete iterations stay, and Resume goes on from them."
+        )
+        if row.button("Cancel", icon=":material/stop:", help=what):
             run.cancel()
             st.rerun()
         return
     if not run.resumable and run.config.ratio:
-        if columns[0].button("Show results", icon=":material/bar_chart:", width="stretch"):
+        if row.button("Show results", icon=":material/bar_chart:"):
             st.session_state.side = [run.id]
             go("pages/results.py")
     elif run.resumable:
-        state.resume_button(run, columns[0])
+        state.resume_button(run, row)
     looked = len(run.iterations()) > 1
-    if looked and columns[1].button("Show channels", icon=":material/grid_on:", width="stretch"):
+    if looked and row.button("Show channels", icon=":material/grid_on:"):
         state.look_at(run)
         go("pages/importance.py")
-    with columns[2]:
+    with row:
         state.delete_button(run.id, "watch-")

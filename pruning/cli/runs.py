@@ -11,10 +11,12 @@ from typing import Any
 
 from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
 from pruning.errors import ConfigError, RunError
+from pruning.method.damage import predicted
+from pruning.models.geometry import Site
 from pruning.runs.repair import repair
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
-from pruning.words import number, sentence
+from pruning.words import number, sentence, size_text
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -87,6 +89,33 @@ def runs_show(args: argparse.Namespace) -> int:
     return 0
 
 
+def damage(args: argparse.Namespace) -> int:
+    """Measure which layers a cut hurts, and keep it with a run."""
+    from pruning.progress import drain
+    from pruning.runs.damage import measure_damage
+
+    run, bar = RunStore(args.runs).get(args.run_id), ProgressBar(1, quiet=args.json)
+    with bar.bar:
+        curves = drain(measure_damage(run), bar)
+    halves = {
+        site: float(predicted(curve.removed, curve.fused(run.config.mixture), curve.removed[-1:] / 2)[0])
+        for site, curve in curves.items()
+    }
+    if args.json:
+        print_json(
+            {"run_id": run.id, "sites": {str(site): curve.to_dict() for site, curve in curves.items()}}
+        )
+        return 0
+    cells = [
+        (str(site.layer), f"{halves[site]:.4f}", f"{halves[Site(site.layer, 'mlp')]:.4f}")
+        for site in halves
+        if site.kind == "attn"
+    ]
+    columns = ("layer", "attention", "MLP")
+    console().print(table(columns, cells, "nats a token lost where half of a module is cut"))
+    return 0
+
+
 def runs_cancel(args: argparse.Namespace) -> int:
     """Stop a run; it can be resumed."""
     run = RunStore(args.runs).get(args.run_id)
@@ -128,6 +157,20 @@ def runs_repair(args: argparse.Namespace) -> int:
         print(words)
     if resumable:
         print(f"'runs resume {run.id}' goes on from there.")
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
+    from pruning.visualization.report import write_html
+
+    folder, file = Path(args.run_id), Path(args.html)
+    run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
+    size = write_html(run, file)
+    if args.json:
+        print_json({"run_id": run.id, "html": str(file), "bytes": size})
+    else:
+        print(f"{file}: {size_text(size)}; open it in a browser.")
     return 0
 
 

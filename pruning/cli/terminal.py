@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pruning.runs.lines import Lines
 from pruning.sealed import finite
+from pruning.text.sources import told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +29,13 @@ def console() -> Console:
 def print_json(content: Any) -> None:
     """One JSON object on standard output; infinities become null."""
     print(json.dumps(finite(content), indent=1))
+
+
+def tell_sources(sources: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say on standard error what was read of every domain's text, with the beginning of a document."""
+    for domain, source in sources.items():
+        if line := told(source):
+            print(f"domain {domain}: {line}\n  such as {source['sample'][:80]!r}", file=sys.stderr)
 
 
 class ProgressBar:
@@ -51,11 +60,13 @@ class ProgressBar:
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
-        from pruning.engine.events import Iteration
+        from pruning.engine.events import Iteration, Started
         from pruning.progress import Progress
 
         if self.quiet:
             return
+        if isinstance(event, Started):
+            tell_sources(event.sources)
         if self.bar.disable:
             self.lines(event)
         elif isinstance(event, Iteration):

@@ -44,12 +44,29 @@ def next_mask(
     Raises:
         ConfigError: the ratio cannot be reached, or `keep` and `remove` contradict each other.
     """
+    return without(mask, *ranked(scores, mask, ratio, config, scales, curves))
+
+
+def ranked(
+    scores: Mapping[Site, Array],
+    mask: Mask,
+    ratio: float,
+    config: RunConfig,
+    scales: Mapping[Site, Scale],
+    curves: Curves | None = None,
+) -> tuple[list[Units], list[Array]]:
+    """The units of every site, and by site which (U,) of them go; see `next_mask`."""
     units = all_units(scores, mask, config, scales)
     if curves:
         units = [unit._replace(damage=_damage(unit, mask, curves[unit.site], config)) for unit in units]
+    return units, ALLOCATIONS[config.allocation](units, mask, ratio)
+
+
+def without(mask: Mask, units: list[Units], chosen: list[Array]) -> Mask:
+    """A mask that has lost the chosen ones of its units."""
     retained = {site: array.copy() for site, array in mask.retained.items()}
-    for unit, chosen in zip(units, ALLOCATIONS[config.allocation](units, mask, ratio), strict=True):
-        retained[unit.site][unit.entries(chosen)] = False
+    for unit, gone in zip(units, chosen, strict=True):
+        retained[unit.site][unit.entries(gone)] = False
     return Mask(mask.geometry, retained)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,19 @@ from pruning.text.blocks import TokenBlocks, cache_key
 
 # By name of the statistic, domain and site.
 Observed = dict[str, dict[str, dict[Site, Statistic]]]
+
+
+@dataclass(frozen=True)
+class LayerFound:
+    """A layer that all blocks have passed: `Progress.found` of its last step.
+
+    Attributes:
+        statistics: by name of the statistic, domain and site, as `calibrate` returns them.
+        norms: by site the two weight norms of `column_norms`.
+    """
+
+    statistics: Observed
+    norms: dict[Site, tuple[np.ndarray, np.ndarray]]
 
 
 @contextmanager
@@ -77,7 +91,7 @@ def calibrate(
         place: where hidden states wait between two layers.
 
     Yields:
-        Progress after every batch, in token-layers.
+        Progress after every batch, in token-layers; with a layer's last one comes a `LayerFound`.
 
     Returns:
         By name of the statistic, domain and site.
@@ -92,6 +106,7 @@ def calibrate(
         for ids in torch.from_numpy(domain.ids).split(max(1, layers.batch_tokens // domain.ids.shape[1]))
     ]
     found: Observed = {name: {domain.domain: {} for domain in blocks} for name in kinds}
+    norms: dict[Site, tuple[np.ndarray, np.ndarray]] = {}
 
     @contextmanager
     def taking(view: LayerView, layer: int, batch: int) -> Iterator[None]:
@@ -101,6 +116,8 @@ def calibrate(
             site = Site(layer, kind)
             for name in kinds:
                 merge_into(found[name][batches[batch][0]], site, STATISTICS[name].observe(seen[kind]))
+        if batch == len(batches) - 1:
+            norms.update(_norms(view, layer, mask))
 
     total, done = sum(domain.ids.size for domain in blocks) * len(layers), 0
 
@@ -108,9 +125,16 @@ def calibrate(
         nonlocal done
         layer, batch = step
         done += batches[batch][1].numel()
+        through = None
         if batch == len(batches) - 1:
             _settle(found, layer, mask)
-        return Progress("calibrate", done, total, f"layer {layer + 1} of {len(layers)}")
+            sites = [Site(layer, kind) for kind in KINDS]
+            mine = {
+                name: {domain: {site: all_[site] for site in sites} for domain, all_ in domains.items()}
+                for name, domains in found.items()
+            }
+            through = LayerFound(mine, {site: norms[site] for site in sites})
+        return Progress("calibrate", done, total, f"layer {layer + 1} of {len(layers)}", through)
 
     stash = yield from relay(forward(layers, [ids for _, ids in batches], taking, place), told)
     stash.close()
@@ -174,11 +198,19 @@ def column_norms(model: CausalLM, mask: Mask) -> dict[Site, tuple[np.ndarray, np
     layers, norms = Layers(model), {}
     for number in range(len(layers)):
         with layers.layer(number) as view:
-            for kind in KINDS:
-                site, weight = Site(number, kind), view.projection(kind).weight.float()
-                retained = mask.channels(site)
-                norms[site] = (
-                    scatter(weight.norm(dim=0).double().cpu().numpy(), retained),
-                    scatter(weight.abs().mean(dim=0).double().cpu().numpy(), retained),
-                )
+            norms.update(_norms(view, number, mask))
     return norms
+
+
+@torch.no_grad()
+def _norms(view: LayerView, layer: int, mask: Mask) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
+    """`column_norms` of one layer."""
+    found = {}
+    for kind in KINDS:
+        site, weight = Site(layer, kind), view.projection(kind).weight.float()
+        retained = mask.channels(site)
+        found[site] = (
+            scatter(weight.norm(dim=0).double().cpu().numpy(), retained),
+            scatter(weight.abs().mean(dim=0).double().cpu().numpy(), retained),
+        )
+    return found

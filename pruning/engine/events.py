@@ -54,6 +54,8 @@ class Iteration:
         scores: (C,) by site, of the channels that were still there, NaN elsewhere.
         repairs: by site, how its loss was compensated.
         curves: by site what cuts of the dense model cost; of the first iteration, where they were measured.
+        mixture: by which its statistics were fused.
+        rises: by domain the rise of the log-perplexity on blocks set aside, where they move the mixture.
     """
 
     number: int
@@ -67,6 +69,8 @@ class Iteration:
     scores: Mapping[Site, np.ndarray] = field(default_factory=dict)
     repairs: Mapping[Site, Repair] = field(default_factory=dict)
     curves: Mapping[Site, Curve] = field(default_factory=dict)
+    mixture: Mapping[str, float] = field(default_factory=dict)
+    rises: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mask(self) -> Mask:
@@ -96,12 +100,14 @@ class State:
         delta: after it.
         scales: of the first iteration's scores; None before it.
         curves: that the first iteration measured.
+        mixture: of the next iteration; None for the config's.
     """
 
     number: int
     delta: Delta
     scales: Mapping[Site, Scale] | None
     curves: Mapping[Site, Curve] = field(default_factory=dict)
+    mixture: Mapping[str, float] | None = None
 
 
 Event = Started | Progress | Iteration | Finished

@@ -7,11 +7,12 @@ domains are the method of arXiv 2601.02674.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 
 from pruning.config import RunConfig
-from pruning.engine.blocks import calibration_blocks, evaluation_blocks
+from pruning.engine.blocks import aside_blocks, calibration_blocks, evaluation_blocks
 from pruning.engine.budget import Curves, dense_scales, next_mask
 from pruning.engine.calibration import calibrate_cached, column_norms
 from pruning.engine.curves import damage_curves
@@ -19,6 +20,7 @@ from pruning.engine.cutting import cut
 from pruning.engine.events import Event, Finished, Iteration, Started, State
 from pruning.measure.perplexity import perplexity, perplexity_cached
 from pruning.method.allocation import DAMAGE
+from pruning.method.mixture import adapted
 from pruning.method.scores import score_sites
 from pruning.models.architectures import geometry, parameter_count
 from pruning.models.delta import Delta
@@ -56,33 +58,40 @@ def prune_loaded(
     dense = geometry(model)
     blocks = calibration_blocks(config, loaded.tokenizer, model)
     heldout = evaluation_blocks(config, loaded.tokenizer, model)
+    aside = aside_blocks(config, loaded.tokenizer, model) if config.adapt_mixture else []
     yield Started(dense, parameter_count(model), loaded.fingerprint, {b.domain: b.source for b in blocks})
 
     began = time.monotonic()
     delta, scales = Delta.of(model), None
     curves: Curves = {}
+    mixture: Mapping[str, float] = config.mixture
+    losses = yield from perplexity_cached(model, aside, delta.digest(loaded.fingerprint))
     if state is None:
         values = yield from perplexity_cached(model, heldout, delta.digest(loaded.fingerprint))
         yield Iteration(0, 0.0, delta, parameter_count(model), values, time.monotonic() - began)
     else:
-        delta, scales, curves = state.delta, state.scales, state.curves
+        delta, scales, curves, mixture = state.delta, state.scales, state.curves, state.mixture or mixture
         delta.apply(model)
 
     for number in range(state.number + 1 if state else 1, config.iterations + 1):
-        began, before = time.monotonic(), delta.mask
+        began, before, now = time.monotonic(), delta.mask, config.replace(mixture=dict(mixture))
         state_name = delta.digest(loaded.fingerprint)
         statistics = yield from calibrate_cached(model, blocks, before, state_name, config.token_weights)
-        fused = statistics.fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
+        fused = statistics.fuse(now.mixture, config.fusion, worst_domain=config.worst_domain)
         norms = column_norms(model, before)
         scores = score_sites(config.score, fused, norms, config.seed)
         scales = scales or dense_scales(scores, config.square_attention)
         target = config.ratio_at(number)
         if config.allocation in DAMAGE and number == 1:
-            curves = yield from damage_curves(model, before, scores, scales, config, blocks, state_name)
-        after = next_mask(scores, before, target, config, scales, curves)
-        done = yield from cut(model, before, after, fused, config, blocks)
+            curves = yield from damage_curves(model, before, scores, scales, now, blocks, state_name)
+        after = next_mask(scores, before, target, now, scales, curves)
+        done = yield from cut(model, before, after, fused, now, blocks)
         delta = Delta.of(model, done.mask, {*delta.weights, *done.changed})
         values = yield from perplexity(model, heldout)
+        rises = {
+            name: math.log(p.value / losses[name].value)
+            for name, p in (yield from perplexity(model, aside)).items()
+        }
         yield Iteration(
             number,
             target,
@@ -95,5 +104,8 @@ def prune_loaded(
             scores,
             done.repairs,
             curves if number == 1 else {},
+            mixture,
+            rises,
         )
+        mixture = adapted(mixture, rises) if rises else mixture
     yield Finished(loaded, delta)

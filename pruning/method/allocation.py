@@ -89,10 +89,10 @@ def measured(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
     order and meets the budget with the least predicted damage. Where no damage was measured yet, as in the
     preview of a run, `global` stands in.
     """
-    return global_([_by_damage(unit) for unit in units], mask, ratio)
+    return global_([by_damage(unit) for unit in units], mask, ratio)
 
 
-def _by_damage(units: Units) -> Units:
+def by_damage(units: Units) -> Units:
     """The units with what each adds to the predicted damage, per parameter, in place of its score."""
     if units.damage is None:
         return units

@@ -24,6 +24,7 @@ from pruning.runs.outcome import Metrics
 from pruning.sealed import damaged, read_json, verify
 
 SCORES_FILE, NORMS_FILE, CURVES_FILE = "scores.safetensors", "norms.safetensors", "damage.json"
+LAYERS = "layers"  # folder of the layers that are through before the first iteration is whole
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class StoredIteration:
         """
         file = self.path / name
         try:
-            if self.metrics.files:  # of an earlier version's runs no checksums are known
+            # of an earlier version's runs no checksums are known; damage curves have their own
+            if self.metrics.files and name != CURVES_FILE:
                 verify(file, self.metrics.files.get(name))
             yield file
         except FileNotFoundError:
@@ -94,10 +96,12 @@ class StoredIteration:
     @cached_property
     def curves(self) -> dict[Site, Curve]:
         """What cuts of the dense model cost, by site; of the first iteration, where they were measured."""
-        if not self._names(CURVES_FILE):
-            return {}
+        # measured with the run, or added later: the record has its own checksum
         with self._reading(CURVES_FILE) as file:
-            found = read_json(file) or {}
+            if (found := read_json(file)) is None:
+                if CURVES_FILE in self.metrics.files:
+                    raise FileNotFoundError
+                return {}
             return {Site.parse(name): Curve.from_dict(data) for name, data in found.items()}
 
     @cached_property
@@ -160,7 +164,19 @@ class StoredIteration:
         for name in self.metrics.files:
             with self._reading(name):
                 pass
+        _ = self.curves
         if not self.metrics.files:
             _ = self.mask, self.delta()
             if self.number:
-                _ = self.scores, self.norms, self.statistics, self.curves
+                _ = self.scores, self.norms, self.statistics
+
+
+def layers_so_far(folder: Path) -> dict[Site, np.ndarray]:
+    """Scores (C,) of the dense model's layers that are through, by site, of a run in its first iteration."""
+    found: dict[Site, np.ndarray] = {}
+    for file in sorted((folder / LAYERS).glob("*.safetensors")):
+        try:
+            found |= {Site.parse(name): double(array) for name, array in load_file(file).items()}
+        except (OSError, SafetensorError, ValueError):
+            continue  # deleted meanwhile: the iteration is whole
+    return found

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import psutil
 
 from pruning.config import RunConfig
-from pruning.runs.run import Run
+from pruning.errors import PruningError
+from pruning.models.folder import Summary, describe
 from pruning.runs.store import RunStore
 from pruning.words import size_text
 
@@ -21,7 +25,7 @@ class Needs:
     Attributes:
         disk, memory: bytes.
         disk_free, memory_free: bytes that there are.
-        seconds: how long it runs; None where no run of this model has finished.
+        seconds: how long it runs on this machine, zero-shot tasks left out.
         basis: what the seconds were reckoned from.
     """
 
@@ -29,7 +33,7 @@ class Needs:
     memory: int
     disk_free: int
     memory_free: int
-    seconds: float | None
+    seconds: float
     basis: str
 
     @property
@@ -52,19 +56,16 @@ class Needs:
         )
 
 
-def needs(config: RunConfig, store: RunStore, known: list[Run] | None = None) -> Needs:
-    """What a run takes, from the model's shape and from finished runs of it.
+def needs(config: RunConfig, store: RunStore) -> Needs:
+    """What a run takes, from the model's shape and from what this machine did before.
 
     Args:
         config: of the run.
-        store: where it will lie.
-        known: runs to reckon the time from; those of the store when left out.
+        store: where it will lie; its finished runs tell how fast this machine is.
 
     Raises:
         ModelError: there is no such model.
     """
-    from pruning.models.folder import describe
-
     summary = describe(config.model)
     channels = sum(summary.geometry.channels(site) for site in summary.geometry.sites)
     itemsize = 4 if config.dtype in ("auto", "float32") else 2
@@ -73,21 +74,62 @@ def needs(config: RunConfig, store: RunStore, known: list[Run] | None = None) ->
     weights = summary.parameters * itemsize
     root = next(folder for folder in (store.root.resolve(), *store.root.resolve().parents) if folder.is_dir())
     usage = shutil.disk_usage(root)
-    seconds, basis = None, ""
-    for run in known if known is not None else store.all():
-        results = run.results()
-        tokens = run.config.samples * run.config.seq_len * len(run.config.mixture)
-        if run.config.model == config.model and results and results.iterations:
-            mean = sum(it.seconds for it in results.iterations) / len(results.iterations)
-            mine = config.samples * config.seq_len * len(config.mixture)
-            seconds = config.iterations * mean * mine / tokens
-            basis = f"{mean:.1f} s an iteration over {tokens:,} tokens in {run.id}"
-            break
+    speed, basis = _speed(config, store)
     return Needs(
         disk=statistics + (weights if config.save_model else 0),
         memory=int(1.3 * weights) + 500_000_000,
         disk_free=usage.free if usage.total else sys.maxsize,  # /proc and its like have no size to run out of
         memory_free=psutil.virtual_memory().available,
-        seconds=seconds,
+        seconds=_work(config, summary) / speed,
         basis=basis,
     )
+
+
+# --- how long ----------------------------------------------------------------------------------------------
+EVALUATED = 4096  # tokens of a domain's held-out text, about, where all of it is measured
+REACHED = 0.5  # of a matrix product's speed by a forward pass, about
+
+
+def _work(config: RunConfig, summary: Summary) -> float:
+    """Multiplications and additions of a run: two for each token and weight that it meets."""
+    linear = summary.geometry.linear_parameters
+    left = [1 - config.ratio_at(number) for number in range(config.iterations + 1)]
+    left[0] = 1.0
+    calibrated = config.samples * config.seq_len * len(config.mixture)
+    blocks = config.eval_blocks
+    each = EVALUATED if blocks is None else min(blocks * config.seq_len, EVALUATED)
+    measured = each * len(config.measured_domains)
+    outside = summary.parameters - linear  # embeddings: the head multiplies with them in evaluation
+    passes = [calibrated * linear * share for share in left[:-1]]
+    passes += [measured * (linear * share + outside) for share in left]
+    return 2 * sum(passes)
+
+
+def _speed(config: RunConfig, store: RunStore) -> tuple[float, str]:
+    """Multiplications and additions a second of this machine, and how that is known."""
+    done = [run for run in store.all() if run.config.device == config.device and run.results()]
+    done.sort(key=lambda run: run.config.model != config.model)  # stable: the newest of this model first
+    for run in done[:3]:
+        results = run.results()
+        try:
+            if results and results.seconds > 2:
+                return _work(run.config, describe(run.config.model)) / results.seconds, f"run {run.id}"
+        except PruningError:
+            continue  # its model has gone
+    return REACHED * _product_speed(int(time.time() // 60)), "a matrix product timed on this machine"
+
+
+@lru_cache(maxsize=1)
+def _product_speed(minute: int) -> float:
+    """Multiplications and additions a second of a matrix product in float32, the best of a few.
+
+    Args:
+        minute: since the epoch; timed anew in the next one, when the machine may be less busy.
+    """
+    size, best = 768, 0.0
+    matrix = np.ones((size, size), np.float32)
+    for _ in range(6):
+        began = time.perf_counter()
+        matrix @ matrix
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best

@@ -84,6 +84,8 @@ class Metrics(Record):
         repairs: by site, where least squares was tried on tokens held out.
         files: checksums of the other files in its folder, by name; empty in runs of earlier versions.
         weights: names the dense model's weights; empty in runs of earlier versions.
+        mixture: by which the statistics were fused, where it is not the config's.
+        rises: by domain the rise of the log-perplexity on text set aside, which moved the mixture.
     """
 
     number: int = Field(ge=0, le=999)
@@ -96,6 +98,8 @@ class Metrics(Record):
     repairs: dict[str, Repaired] = {}
     files: dict[Annotated[str, Field(pattern=r"^[^/\\]{1,255}$")], str] = {}
     weights: str = ""
+    mixture: dict[str, float] = {}
+    rises: dict[str, Number] = {}
 
 
 class Sizes(Record):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from safetensors.numpy import save_file
@@ -9,13 +10,18 @@ from safetensors.numpy import save_file
 from pruning.engine.budget import dense_scales
 from pruning.files import whole, writing
 from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
+from pruning.method.mixture import adapted
+from pruning.method.moments import Moments, Statistics
+from pruning.method.scores import score_sites
 from pruning.method.statistics import write_statistic
-from pruning.runs.iterations import CURVES_FILE, NORMS_FILE, SCORES_FILE, StoredIteration
+from pruning.runs.damage import write_curves
+from pruning.runs.iterations import LAYERS, NORMS_FILE, SCORES_FILE, StoredIteration
 from pruning.runs.outcome import Metrics, Repaired, Results, Sizes, TextMeasure
 from pruning.runs.run import Run
 from pruning.sealed import digests, write_json
 
 if TYPE_CHECKING:
+    from pruning.engine.calibration import LayerFound
     from pruning.engine.events import Iteration, State
 
 METRICS_FILE = "metrics.json"
@@ -44,10 +50,33 @@ def write_iteration(run: Run, iteration: Iteration, weights: str = "") -> None:
             for domain, moments in iteration.statistics.moments.items():
                 write_statistic(temporary / f"moments-{domain}.safetensors", moments)
             if iteration.curves:
-                curves = {str(site): curve.to_dict() for site, curve in iteration.curves.items()}
-                write_json(temporary / CURVES_FILE, curves)
+                write_curves(temporary, iteration.curves)
         seal = {"files": digests(temporary), "weights": weights}
         write_json(temporary / METRICS_FILE, metrics(iteration).model_dump() | seal)
+    if iteration.number:
+        shutil.rmtree(run.path / LAYERS, ignore_errors=True)
+
+
+def write_layer(run: Run, found: LayerFound) -> None:
+    """Scores of a layer of the dense model, there to be drawn until the first iteration is whole.
+
+    Where the cache has some of the domains, no layer is written: the others' statistics alone decide nothing.
+    """
+    config = run.config
+    moments = next(iter(found.statistics.values()))
+    if set(moments) != set(config.mixture):
+        return
+    known = {
+        domain: {site: m for site, m in sites.items() if isinstance(m, Moments)}
+        for domain, sites in moments.items()
+    }
+    fused = Statistics(known).fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
+    scores = score_sites(config.score, fused, found.norms, config.seed)
+    layer = next(iter(scores)).layer
+    with writing(run.path):
+        (run.path / LAYERS).mkdir(exist_ok=True)
+    with writing(run.path), whole(run.path / LAYERS / f"{layer:04d}.safetensors") as temporary:
+        save_file({str(site): array for site, array in scores.items()}, temporary)
 
 
 def metrics(iteration: Iteration) -> Metrics:
@@ -65,6 +94,8 @@ def metrics(iteration: Iteration) -> Metrics:
             for site, repair in iteration.repairs.items()
             if repair.error is not None
         },
+        mixture=dict(iteration.mixture) if iteration.rises else {},
+        rises=dict(iteration.rises),
     )
 
 
@@ -80,11 +111,13 @@ def stored_state(run: Run) -> State | None:
     if not iterations:
         return None
     last = iterations[-1]
-    scales, curves = None, {}
+    scales, curves, mixture = None, {}, None
     if last.number:
         first = next(iteration for iteration in iterations if iteration.number == 1)
         scales, curves = dense_scales(first.scores, run.config.square_attention), first.curves
-    return State(last.number, last.delta(), scales, curves)
+    if run.config.adapt_mixture and last.metrics.rises:
+        mixture = adapted(last.metrics.mixture, last.metrics.rises)
+    return State(last.number, last.delta(), scales, curves, mixture)
 
 
 def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Results:

@@ -102,13 +102,12 @@ def _outcome(run: Run) -> Iterator[str]:
             with writing(run.path):
                 remove(run.path / name)
             yield str(error)
-    if not (model := run.path / "model").exists():
-        return
-    try:
-        if read_json(model / "pruning.json") is None:
-            raise damaged(model / "pruning.json", "it is gone")
-        check_files(model)
-    except (DamagedError, ModelError) as error:
-        with writing(model):
-            remove(model)
-        yield f"The checkpoint is to be written again: {error}"
+    for model in sorted(run.path.glob("model*")):
+        try:
+            if read_json(model / "pruning.json") is None:
+                raise damaged(model / "pruning.json", "it is gone")
+            check_files(model)
+        except (DamagedError, ModelError) as error:
+            with writing(model):
+                remove(model)
+            yield f"The checkpoint is to be written again: {error}"

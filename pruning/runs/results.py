@@ -29,6 +29,16 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
 }
 
 
+# Accuracy of guessing: one over the number of choices of a task's items.
+CHANCE = {
+    **dict.fromkeys(
+        (f"prunescope_{name}" for name in ("wiki", "web", "code", "arithmetic", "answers")), 0.25
+    ),
+    **dict.fromkeys(("arc_challenge", "arc_easy", "hellaswag", "openbookqa"), 0.25),
+    **dict.fromkeys(("prunescope_agreement", "piqa", "winogrande", "boolq"), 0.5),
+}
+
+
 # Columns of the tidy table that say what was measured; the others say what decided it.
 MEASURED = ("name", "dense", "pruned", "delta", "standard_error", "p_value", "significant", "items", "limit")
 OPTIONS = ("model", "method", "ratio", "iterations", "samples", "seq_len", "seed")

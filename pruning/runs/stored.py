@@ -21,7 +21,7 @@ import contextlib
 import re
 import time
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,6 @@ class StoredRun:
             look(lambda: read_json(self.path / "sources.json"))
             if (why := self.lacks()) and not found:
                 found.append(f"{why}.")
-        if (self.path / "model").is_dir():
-            look(lambda: check_files(self.path / "model"))
+        for model in sorted(self.path.glob("model*")):
+            look(partial(check_files, model))
         return found

@@ -20,16 +20,17 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError, RunError
 from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
-from pruning.progress import drain
+from pruning.progress import Progress, drain
 from pruning.runs.create import create
 from pruning.runs.lines import Lines
 from pruning.runs.log import log
 from pruning.runs.meter import Meter
 from pruning.runs.outcome import Results
-from pruning.runs.records import metrics, stored_state, summarise, write_iteration
+from pruning.runs.records import metrics, stored_state, summarise, write_iteration, write_layer
 from pruning.runs.repair import repair
 from pruning.runs.result import Result
 from pruning.runs.run import HANDOVER_SECONDS, Run
+from pruning.runs.sizes import write_model
 from pruning.runs.status import Reporter
 from pruning.runs.store import RunStore
 from pruning.sealed import write_json
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from pruning.engine.events import Event
     from pruning.measure.zeroshot import TaskResult
     from pruning.models.folder import LoadedModel
-    from pruning.progress import Progress
 
 
 class Cancelled(Exception):
@@ -137,10 +137,10 @@ def _device(run: Run, status: Reporter) -> Iterator[None]:
 
 
 def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None) -> Result:
+    from pruning.engine.calibration import LayerFound
     from pruning.engine.events import Finished, Iteration, Started
     from pruning.engine.loop import prune_loaded
     from pruning.measure.zeroshot import compare
-    from pruning.models.checkpoint import save
     from pruning.models.loading import load
 
     began = time.monotonic()
@@ -154,6 +154,8 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         if status.cancelled.is_set():
             raise Cancelled
         meter(event)
+        if isinstance(event, Progress) and isinstance(event.found, LayerFound) and len(run.iterations()) < 2:
+            write_layer(run, event.found)
         if on_event:
             on_event(event)
 
@@ -185,16 +187,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
     assert finished is not None
     if config.save_model:
         status.write(stage="save")
-        record: dict[str, Any] = {
-            "run": run.id,
-            "config": config.model_dump(mode="json"),
-            "ratio": finished.delta.mask.ratio,
-        }
-        if finished.delta.weights:
-            record["changed"] = sorted(finished.delta.weights)
-        save(
-            finished.loaded.model, finished.loaded.tokenizer, run.path / "model", record, finished.delta.mask
-        )
+        write_model(run, finished.loaded, finished.delta, run.path / "model")
 
     def summary() -> Results:
         return summarise(run, run.iterations(), earlier + time.monotonic() - began)

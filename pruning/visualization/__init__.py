@@ -7,7 +7,16 @@ from pruning import RunStore, visualization
 visualization.importance(RunStore().all()[0]).show()
 """
 
+from pruning.visualization.accuracy import accuracy_figure, accuracy_levels_figure
 from pruning.visualization.channels import channel_domains_figure, channel_rank_figure, layer_figure
+from pruning.visualization.cut import Cut, cut_data, cut_figure, cut_map, cut_title, massive
+from pruning.visualization.damage import (
+    Damage,
+    damage_curves_figure,
+    damage_data,
+    foretold_figure,
+    layer_damage_figure,
+)
 from pruning.visualization.domains import (
     Agreement,
     agreement_data,
@@ -40,7 +49,6 @@ from pruning.visualization.masks import (
 )
 from pruning.visualization.notebook import importance, mask_map, perplexity
 from pruning.visualization.outcomes import (
-    accuracy_figure,
     domain_cost_figure,
     experiment_figure,
     perplexity_data,
@@ -82,6 +90,12 @@ __all__ = [
     "MAX_POINTS",
     "SEQUENTIAL",
     "style",
+    "Cut",
+    "cut_data",
+    "cut_figure",
+    "cut_map",
+    "cut_title",
+    "massive",
     "Heatmap",
     "layer_matrix",
     "binned",
@@ -103,6 +117,11 @@ __all__ = [
     "channel_domains_figure",
     "channel_rank_figure",
     "layer_figure",
+    "Damage",
+    "damage_curves_figure",
+    "damage_data",
+    "foretold_figure",
+    "layer_damage_figure",
     "Agreement",
     "agreement_data",
     "agreement_figure",
@@ -112,6 +131,7 @@ __all__ = [
     "perplexity_figure",
     "tradeoff_figure",
     "accuracy_figure",
+    "accuracy_levels_figure",
     "domain_cost_figure",
     "experiment_figure",
     "retention_figure",

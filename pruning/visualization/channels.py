@@ -85,8 +85,8 @@ def layer_figure(row: Array, kept: Array, quantity: str, chosen: float) -> Figur
     edges = np.histogram_bin_edges(logs, bins=60) if len(logs) else np.zeros(2)
     figure = graph().Figure()
     for name, part, colour in (
-        ("retained after this iteration", kept[there], COLOURS[0]),
-        ("removed in this iteration", ~kept[there], GREY),
+        ("retained", kept[there], COLOURS[0]),
+        ("removed", ~kept[there], GREY),
     ):
         counts = np.histogram(logs[part], bins=edges)[0]
         figure.add_bar(

@@ -14,7 +14,7 @@ from pruning.method.moments import Statistics
 from pruning.method.scores import score_sites
 from pruning.models.geometry import Geometry, Kind, Site
 from pruning.models.mask import chance_jaccard, jaccard
-from pruning.visualization.style import COLOURS, DIVERGING, Array, graph, style
+from pruning.visualization.style import DIVERGING, SEQUENTIAL, Array, graph, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -98,30 +98,23 @@ def agreement_figure(data: Agreement, title: str = "", height: int = 360) -> Fig
 
 
 def overlap_figure(data: Agreement, title: str = "", height: int = 360) -> Figure:
-    """Overlap of the domains' own masks by layer, with what chance would give."""
-    go = graph()
-    figure = go.Figure()
-    for number, (pair, values) in enumerate(data.overlap.items()):
-        name = " and ".join(pair)
-        figure.add_scatter(
-            x=np.arange(len(values)),
-            y=values,
-            name=name,
-            mode="lines+markers",
-            line_color=COLOURS[number % len(COLOURS)],
-            hovertemplate=f"{name}, layer %{{x}}: %{{y:.2f}}<extra></extra>",
+    """Overlap of the domains' own masks by layer, a row for each pair; last, what chance would give."""
+    rows = {" and ".join(pair): values for pair, values in data.overlap.items()}
+    rows["random masks"] = np.mean(list(data.chance.values()), axis=0)  # the pairs' own hardly differ
+    figure = graph().Figure(
+        graph().Heatmap(
+            z=np.stack(list(rows.values())).astype(np.float32),
+            y=list(rows),
+            zmin=0,
+            zmax=1,
+            colorscale=SEQUENTIAL,
+            ygap=2,
+            colorbar={"title": {"text": "overlap (Jaccard index)", "side": "right"}, "thickness": 12},
+            hovertemplate="%{y}, layer %{x}: %{z:.2f}<extra></extra>",
         )
-    chance = np.mean(list(data.chance.values()), axis=0)  # the pairs' own hardly differ
-    figure.add_scatter(
-        x=np.arange(len(chance)),
-        y=chance,
-        name="random masks",
-        mode="lines",
-        line={"color": "grey", "dash": "dot", "width": 3},
-        hovertemplate="random masks of the same sizes, layer %{x}: %{y:.2f}<extra></extra>",
     )
-    figure.update_xaxes(title="layer", dtick=1 if len(next(iter(data.overlap.values()), [])) < 24 else None)
-    figure.update_yaxes(title="overlap (Jaccard index)", range=[0, 1.02])
+    figure.update_xaxes(title="layer", showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
     return style(figure, title or "Overlap of single-domain masks by layer", height)
 
 

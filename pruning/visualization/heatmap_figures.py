@@ -9,6 +9,7 @@ import numpy as np
 
 from pruning.visualization.style import (
     DIVERGING,
+    GONE,
     KIND_NAMES,
     MARK,
     MAX_POINTS,
@@ -34,7 +35,7 @@ def importance_figure(
     choosable: bool = False,
     chosen: tuple[int, int] | None = None,
 ) -> Figure:
-    """A heatmap of layers by channels; what is gone stays transparent.
+    """A heatmap of layers by channels; what is gone is grey.
 
     Args:
         data: from `importance_data` or `mask_map_data`.
@@ -75,28 +76,37 @@ def importance_figure(
             showlegend=False,
         )
     figure.update_yaxes(
-        range=[data.rows[-1] + 0.5, data.rows[0] - 0.5], title="layer", dtick=max(1, len(data.values) // 12)
+        range=[data.rows[-1] + 0.5, data.rows[0] - 0.5],
+        showgrid=False,
+        title="layer",
+        dtick=max(1, len(data.values) // 12),
     )
     figure.update_xaxes(
-        title=data.unit + (f", {data.last[0] - data.first[0] + 1} per column" if data.binned else "")
+        range=[data.first[0] - 0.5, data.last[-1] + 0.5],
+        showgrid=False,
+        title=data.unit + (f", {data.last[0] - data.first[0] + 1} per column" if data.binned else ""),
     )
-    return style(
+    style(
         figure,
         title or f"{sentence(data.what)}: {KIND_NAMES[data.kind]}",
         height or height_of(len(data.values)),
     )
+    # Streamlit's theme pads the axes: what is gone would frame the figure
+    return figure.update_layout(plot_bgcolor=GONE, margin_pad=0)
 
 
 def _markers(data: Heatmap) -> Any:
     """An invisible marker on every cell: what the pointer meets."""
     shape = data.values.shape
     x, y = np.broadcast_to(data.columns, shape), np.broadcast_to(data.rows[:, None], shape)
-    parts: list[Array] = []  # of the hover; every number counts where a layer has 27,648 channels
-    where = "%{x}"
+    # of the hover, first the channel that a click opens; each number counts where layers have 27,648 channels
+    parts: list[Array] = [x if data.peak is None else data.peak]
+    template = f"layer %{{y}}, {data.unit} %{{x}}"
     if data.binned:
-        parts = [np.broadcast_to(data.first, shape), np.broadcast_to(data.last, shape)]
-        where = "%{customdata[0]} to %{customdata[1]}"
-    template = f"layer %{{y}}, {data.unit} {where}"
+        parts += [np.broadcast_to(data.first, shape), np.broadcast_to(data.last, shape)]
+        template = f"layer %{{y}}, {data.unit}s %{{customdata[1]}} to %{{customdata[2]}}"
+    if data.peak is not None and (data.binned or data.ordered):
+        template += "<br>largest: channel %{customdata[0]}"
     for array, before, form, after in (
         (data.values, f"{data.what} ", ":.3f", ""),
         (data.rank, "rank ", ":,.0f", ""),

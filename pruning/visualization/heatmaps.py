@@ -45,6 +45,7 @@ class Heatmap:
         rank: (L, B) place of the value among the channels of its layer, 1 for the largest; for the hover.
         kept: (L, B) share of the bin's channels that a mask retains; for the hover.
         ordered: whether each layer is sorted, so that columns are places rather than channels.
+        peak: (L, B) the channel of each bin that has its largest value: what a click opens.
     """
 
     values: Array
@@ -57,6 +58,7 @@ class Heatmap:
     rank: Array | None = None
     kept: Array | None = None
     ordered: bool = False
+    peak: Array | None = None
 
     @property
     def unit(self) -> str:
@@ -130,8 +132,9 @@ def importance_data(
         values: by site (C,) with NaN for removed channels.
         kind: which site.
         what: name of the values.
-        scale: log10; log10 over the layer's median, so that no layer hides the others; standard deviations
-            from the layer's mean; or the values themselves.
+        scale: log10; log10 over the layer's geometric mean, so that no layer hides the others and the
+            logarithms of factors still sum to that of their product; standard deviations from the layer's
+            mean; or the values themselves.
         ordered: each layer sorted by value, the largest first, rather than by position.
         against: values of another iteration, domain or mixture to subtract, on the same scale.
         aggregate: what a bin of channels shows.
@@ -153,17 +156,19 @@ def importance_data(
         order = np.argsort(-matrix, axis=1)  # NaN stay last
         matrix = np.take_along_axis(matrix, order, axis=1)
         kept = None if kept is None else np.take_along_axis(kept, order, axis=1)
+    numbers = order if ordered else np.broadcast_to(np.arange(matrix.shape[1]), matrix.shape)
     sorted_rows = matrix if ordered else None
     if not ordered and matrix.size <= MAX_SORTED:
         sorted_rows = -np.sort(-matrix, axis=1)
     start, stop = (channels[0], channels[1] + 1) if channels else (0, matrix.shape[1])
     cells, first, last = binned(matrix[:, start:stop], bins, aggregate)
+    peak = _peaks(matrix[:, start:stop], numbers[:, start:stop], first, last)
     rank = None if sorted_rows is None or against is not None else _places(cells, sorted_rows)
     if kept is not None:
         kept = binned(kept[:, start:stop], bins, "mean")[0]
     name = {
         "log": f"log10 {what}",
-        "log per layer": f"log10 {what} over layer median",
+        "log per layer": f"log10 {what} over layer mean",
         "standardised": f"{what} (z-score)",
         "linear": what,
     }[scale]
@@ -179,7 +184,19 @@ def importance_data(
         rank,
         kept,
         ordered,
+        peak,
     )
+
+
+def _peaks(matrix: Array, numbers: Array, first: Array, last: Array) -> Array:
+    """(L, B) float32: the number of the largest value in each bin, NaN where nothing is left."""
+    if (first == last).all():
+        return np.where(np.isnan(matrix), np.nan, numbers).astype(np.float32)
+    filled = np.where(np.isnan(matrix), -np.inf, matrix)
+    top = np.repeat(np.maximum.reduceat(filled, first, axis=1), last - first + 1, axis=1)
+    found = np.where((filled == top) & np.isfinite(filled), numbers, np.inf)
+    lowest = np.minimum.reduceat(found, first, axis=1)
+    return np.where(np.isfinite(lowest), lowest, np.nan).astype(np.float32)
 
 
 def _places(cells: Array, ordered: Array) -> Array:
@@ -197,8 +214,9 @@ def _scaled(matrix: Array, scale: str) -> Array:
     if scale == "log":
         return np.log10(np.where(matrix > 0, matrix, np.nan))
     if scale == "log per layer":
-        median = np.nanmedian(np.where(matrix > 0, matrix, np.nan), axis=1, keepdims=True)
-        return np.log10(np.where(matrix > 0, matrix / median, np.nan))
+        logs = np.log10(np.where(matrix > 0, matrix, np.nan))
+        count = np.maximum(np.isfinite(logs).sum(axis=1, keepdims=True), 1)
+        return logs - np.nansum(logs, axis=1, keepdims=True) / count
     if scale == "standardised":
         mean, deviation = np.nanmean(matrix, axis=1, keepdims=True), np.nanstd(matrix, axis=1, keepdims=True)
         return (matrix - mean) / np.where(deviation > 0, deviation, 1.0)

@@ -138,7 +138,7 @@ def retained_share_figure(
             hovertemplate=f"layer %{{x}}, {KIND_NAMES[kind]}: %{{y:.1%}} retained<extra></extra>",
         )
     level(figure, uniform, "uniform pruning")
-    figure.update_xaxes(title="layer", dtick=max(1, len(next(iter(data.values()))) // 16))
+    figure.update_xaxes(title="layer", dtick=max(1, -(-len(next(iter(data.values()))) // 12)))
     figure.update_yaxes(title="share retained", range=[0, 1.02], tickformat=".0%")
     return style(figure, title or "Share retained by layer", height)
 

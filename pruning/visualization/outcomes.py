@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.measure.comparison import Pair, TaskRow
+from pruning.measure.comparison import Pair
 from pruning.measure.significance import interval
 from pruning.runs.results import Retained, axis_title, item_limits, rise
-from pruning.visualization.style import COLOURS, GREY, Array, graph, level, style
+from pruning.visualization.style import COLOURS, GREY, Array, graph, level, log_ticks, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -44,15 +44,24 @@ def perplexity_figure(data: Mapping[str, tuple[Array, Array]], title: str = "", 
             hovertemplate=f"{name}, iteration %{{x}}: %{{y:.2f}}<extra></extra>",
         )
     figure.update_xaxes(title="iteration (0 is the dense model)", dtick=1)
-    figure.update_yaxes(title="perplexity on held-out text (log)", type="log", dtick="D2")
+    figure.update_yaxes(title="perplexity on held-out text (log)")
+    log_ticks(figure.update_yaxes, np.concatenate([values for _, values in data.values()] or [np.empty(0)]))
     return style(figure, title or "Perplexity by iteration and domain", height)
 
 
-def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 340) -> Figure:
+def tradeoff_figure(
+    runs: Mapping[str, tuple[float, float, str]],
+    of: str = "worst domain",
+    title: str = "",
+    height: int = 340,
+) -> Figure:
     """Every run by what it removes and what that costs; a line joins those that no other run beats.
 
     Args:
-        runs: by label the parameters left, the mean perplexity over the dense model's, and the method.
+        runs: by label the share of the dense model's parameters left, a perplexity over the dense model's,
+            and what to colour by.
+        of: whose perplexity.
+        title: says what to see.
         height: in pixels.
     """
     figure = graph().Figure()
@@ -63,7 +72,7 @@ def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 34
         x=[x for x, _ in front],
         y=[y for _, y in front],
         mode="lines",
-        name="Pareto front",
+        name="no other run beats these",
         line={"color": GREY, "dash": "dot"},
     )
     for number, method in enumerate(methods):
@@ -75,11 +84,12 @@ def tradeoff_figure(runs: Mapping[str, tuple[int, float, str]], height: int = 34
             name=method,
             marker={"size": 11, "color": COLOURS[number % len(COLOURS)]},
             customdata=[[label] for label, _, _ in rows],
-            hovertemplate="%{customdata[0]}<br>%{x:,} parameters, perplexity x %{y:.2f}<extra></extra>",
+            hovertemplate=f"%{{customdata[0]}}<br>%{{x:.1%}} left, {of} x %{{y:.2f}}<extra></extra>",
         )
-    figure.update_xaxes(title="parameters")
-    figure.update_yaxes(title="mean perplexity over dense", type="log", dtick="D2")
-    return style(figure, "Parameters against perplexity", height)
+    figure.update_xaxes(title="parameters left, of the dense model's", tickformat=".0%")
+    figure.update_yaxes(title=f"perplexity x, {of}")
+    log_ticks(figure.update_yaxes, np.array([cost for _, cost, _ in runs.values()]))
+    return style(figure, title or f"Size against {of}", height)
 
 
 def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340) -> Figure:
@@ -100,56 +110,6 @@ def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340
     level(figure, 1, "dense")
     figure.update_yaxes(title="perplexity over dense")
     return style(figure, "Perplexity over dense by domain", height)
-
-
-def accuracy_figure(
-    runs: Mapping[str, Mapping[str, TaskRow]], metric: str = "acc", height: int = 340
-) -> Figure:
-    """Change of zero-shot accuracy by task with the paired 95% interval; hollow where it may be noise.
-
-    Args:
-        runs: by label the `tasks` of `zeroshot.compare`; tasks are in the order of the first run's changes.
-        metric: `acc` or `acc_norm`; a task without it shows the one it has, and says so.
-        height: in pixels.
-    """
-    figure = graph().Figure()
-    for number, (label, tasks) in enumerate(runs.items()):
-        rows = []
-        for name, task in tasks.items():
-            measure, row = task.measure(metric)
-            notes = [measure] * (measure != metric) + ([f"first {task.limit}"] if task.limit else [])
-            rows.append((row.delta, f"{name} ({', '.join(notes)})" if notes else name, row))
-        rows.sort(key=lambda row: row[:2])
-        figure.add_scatter(
-            x=[100 * delta for delta, _, _ in rows],
-            y=[name for _, name, _ in rows],
-            name=label,
-            # no error is known where one item was asked
-            error_x={"array": [_bar(row.interval) for _, _, row in rows], "thickness": 1.5},
-            mode="markers",
-            marker={
-                "size": 11,
-                "color": COLOURS[number % len(COLOURS)],
-                "symbol": ["circle" if row.significant else "circle-open" for _, _, row in rows],
-            },
-            offsetgroup=str(number),
-            customdata=[[100 * row.dense, 100 * row.pruned] for _, _, row in rows],
-            hovertemplate=(
-                "%{y}: %{customdata[0]:.1f}% dense, %{customdata[1]:.1f}% pruned, "
-                "change %{x:+.1f} percentage points<extra></extra>"
-            ),
-        )
-    figure.add_vline(x=0, line_color="grey", line_dash="dot")
-    figure.update_layout(scattermode="group")
-    figure.update_xaxes(
-        title=f"change of {metric} in percentage points, 95% interval; hollow: not significant"
-    )
-    return style(figure, "Change of zero-shot accuracy", height)
-
-
-def _bar(interval: float) -> float:
-    """An error bar in points; none where the error is not known."""
-    return 100 * interval if np.isfinite(interval) else 0.0
 
 
 def experiment_figure(

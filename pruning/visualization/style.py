@@ -22,6 +22,7 @@ COLOURS = ("#2a78b5", "#e07b39", "#3f9b6f", "#b0518f", "#8c7a3d", "#5d6bb0", "#c
 KIND_COLOURS = {"attn": COLOURS[0], "mlp": COLOURS[1]}
 KIND_NAMES = {"attn": "attention", "mlp": "MLP"}
 GREY = "rgba(128,128,128,0.35)"
+GONE = "rgba(128,128,128,0.5)"  # channels that are gone: on both themes unlike the ends of both scales
 MARK = "#e8365d"  # the channel on view; seen on every colour of both scales
 
 
@@ -46,6 +47,21 @@ def level(figure: Figure, y: float, name: str) -> None:
     """A dotted line across the figure that the legend names: a label beside it would lie on bars."""
     figure.add_hline(y=y, line_dash="dot", line_color="grey", name=name, showlegend=True)
     figure.update_layout(showlegend=True)
+
+
+def log_ticks(axis: Any, values: Array, most: int = 9) -> None:
+    """Full numbers at 1, 2 and 5 times the powers of ten; plotly's own leave out the zeros."""
+    known = values[np.isfinite(values) & (values > 0)]
+    if not len(known):
+        return
+    low, high = np.log10(known.min()) - 0.3, np.log10(known.max()) + 0.3
+    powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = np.sort(np.outer(powers, steps).ravel())
+        ticks = ticks[(np.log10(ticks) >= low) & (np.log10(ticks) <= high)]
+        if len(ticks) <= most:
+            break
+    axis(type="log", tickvals=ticks, ticktext=[f"{tick:,.10g}" for tick in ticks])
 
 
 def has_legend(figure: Figure) -> bool:

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +8,8 @@ from pruning import RunConfig
 from pruning.engine.budget import dense_scales
 from pruning.engine.events import Finished, Iteration, Started, State
 from pruning.engine.loop import prune_loaded
+from pruning.method.mixture import adapted
+from pruning.method.scores import score_sites
 from pruning.models.geometry import Site
 from pruning.progress import Progress
 from tests.conftest import tiny_loaded
@@ -115,3 +119,17 @@ def test_closing_the_generator_stops_it(options):
     next(generator)
     generator.close()
     assert list(generator) == []
+
+
+def test_a_mixture_that_tunes_itself_takes_its_weights_from_the_rises(options):
+    config = RunConfig.create(**options, adapt_mixture=True)
+    found = iterations(config)[1:]
+    assert found[0].mixture == config.mixture
+    for before, after in itertools.pairwise(found):
+        assert set(before.rises) == {"words", "same"}
+        assert after.mixture == adapted(before.mixture, before.rises)
+        fused = after.statistics.fuse(after.mixture, config.fusion)
+        site = Site(1, "mlp")
+        expected = score_sites(config.score, fused, after.norms, config.seed)[site]
+        assert np.array_equal(after.scores[site], expected, equal_nan=True)
+    assert not iterations(RunConfig.create(**options))[1].rises

@@ -5,7 +5,7 @@ import pytest
 
 from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
-from pruning.method.damage import Curve, hull, predicted
+from pruning.method.damage import Curve, foretell, hull, predicted
 from pruning.models.geometry import Geometry, LayerShape
 from pruning.models.mask import Mask
 
@@ -68,3 +68,17 @@ def test_no_other_split_of_the_budget_is_predicted_to_cost_less(ratio):
     assert mask.ratio == pytest.approx(ratio, abs=0.05)
     lowest = scores[GEOMETRY.sites[1]]
     assert set(np.flatnonzero(~mask.retained[GEOMETRY.sites[1]])) == set(np.argsort(lowest)[: gone[0]])
+
+
+def test_what_a_mask_is_foretold_to_cost_is_the_sum_of_its_sites():
+    retained = {site: array.copy() for site, array in Mask.full(GEOMETRY).retained.items()}
+    for site, gone in zip(MLPS, (8, 16), strict=True):
+        retained[site][:gone] = False
+    mask = Mask(GEOMETRY, retained)
+    sizes = {site: GEOMETRY.parameters(site) for site in GEOMETRY.sites}
+    curves = {
+        site: Curve(np.array([0, size / 2, size]), {"a": np.array([0, 1.0, 4.0]), "b": np.zeros(3)})
+        for site, size in sizes.items()
+    }
+    assert foretell(curves, mask) == pytest.approx({"a": 0.5 + 1.0, "b": 0.0})  # a quarter, a half
+    assert foretell(curves, Mask.full(GEOMETRY)) == pytest.approx({"a": 0, "b": 0})

@@ -9,6 +9,7 @@ from pruning.runs.jobs import job
 from pruning.runs.needs import needs
 from pruning.runs.store import RunStore
 from pruning.runs.worker import prune
+from pruning.sealed import read_json, write_json
 
 
 def ended(task, seconds=120):
@@ -30,6 +31,16 @@ def test_a_job_answers_in_a_file_of_its_own(tiny_folder, tmp_path):
     first, second = task.output["continuations"]
     assert first["tokens"] <= 4 and first["text"] == second["text"]  # the same model and the same seed
     assert task.arguments[0] == "generate"
+
+
+def test_the_words_so_far_are_those_of_the_end(tiny_folder, tmp_path):
+    file = tmp_path / "so-far.json"
+    arguments = ["generate", "a b", "--models", str(tiny_folder), str(tiny_folder), "--tokens", "8"]
+    task = job(RunStore(tmp_path), "generate-s")
+    task.start([*arguments, "--so-far", str(file)])
+    assert ended(task) == "finished"
+    content = read_json(file)
+    assert content["texts"] == [found["text"] for found in task.output["continuations"]]
 
 
 def test_a_job_that_fails_says_the_command_lines_sentence(tmp_path):
@@ -70,13 +81,16 @@ def test_needs_are_reckoned_from_the_shape_and_from_runs_before(tiny_folder, tex
     store = RunStore(tmp_path / "runs")
     config = RunConfig.create(**options, iterations=2)
     before = needs(config, store)
-    assert before.seconds is None and before.problem == ""
+    assert before.seconds > 0 and "matrix product" in before.basis and before.problem == ""
     run = prune(config, store.root).run
     written = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
     assert 0.3 * written < before.disk < 3 * written
-    after = needs(config.replace(iterations=6), store)
-    mean = sum(it.seconds for it in run.results().iterations) / 2
-    assert after.seconds == pytest.approx(6 * mean) and run.id in after.basis
+    # the same run again takes as long; one that calibrates three times as often takes longer
+    results = run.results().model_copy(update={"seconds": 40.0})
+    write_json(run.path / "results.json", results.model_dump())
+    again, more = needs(config, store), needs(config.replace(iterations=6), store)
+    assert again.seconds == pytest.approx(40) and run.id in again.basis
+    assert 2 * again.seconds < more.seconds < 3.5 * again.seconds
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tiny_folder, text_file, tmp_path, monkeypatch):

@@ -200,6 +200,46 @@ def test_a_finished_run_is_not_started_again(options):
         run.launch()
 
 
+def test_layers_can_be_drawn_as_soon_as_they_are_through(options):
+    """The scores of every layer, one after another, are those that the whole iteration has in the end."""
+    from pruning.progress import Progress
+    from pruning.runs.iterations import layers_so_far
+
+    seen, counts = {}, []
+
+    def watch(event):
+        if isinstance(event, Progress) and event.found is not None:
+            seen.update(found := layers_so_far(RunStore().all()[0].path))
+            counts.append(len(found) // 2)
+
+    run = prune(RunConfig.create(**options | {"seq_len": 20, "iterations": 1}), on_event=watch).run
+    first = run.iterations()[1]
+    assert counts == [*range(1, len(first.geometry.layers) + 1)]
+    for site, scores in first.scores.items():
+        np.testing.assert_array_equal(seen[site], scores)
+    assert layers_so_far(run.path) == {}
+
+
+def test_the_time_left_is_known_from_the_second_step(options, monkeypatch):
+    """One second for each of eight steps of a run that calibrates and measures three times as much."""
+    from pruning.progress import Progress
+    from pruning.runs import worker
+
+    config = RunConfig.create(**options | {"samples": 2, "seq_len": 10, "eval_blocks": 2, "iterations": 2})
+    clock = [0.0]
+    monkeypatch.setattr(worker.time, "monotonic", lambda: clock[0])
+    run = RunStore().create(config)
+    status = worker.Reporter(run, exits=False)
+    meter = worker.Meter(run, status, -1)
+    measured, calibrated = 20 * len(config.measured_domains), 20 * len(config.mixture)
+    total = measured + 2 * (measured + calibrated)
+    for done in (0, 5, 10):
+        clock[0] = float(done)
+        meter(Progress("evaluate", 2 * done, 20))
+        left = status.fields["eta"]
+        assert left is None if done == 0 else left == pytest.approx(10 * total / measured - done)
+
+
 # --- what a status says
 
 

@@ -67,6 +67,80 @@ def test_a_difference_with_itself_is_zero_and_what_is_gone_stays_gone(run):
     assert np.isnan(later.values[0][gone]).all()
 
 
+def test_a_column_opens_the_channel_of_its_maximum(run):
+    scores = run.iterations()[1].scores
+    for ordered in (False, True):
+        data = viz.importance_data(scores, "mlp", bins=7, ordered=ordered, scale="linear")
+        for row, cells in enumerate(data.values):
+            found = scores[Site(row, "mlp")][data.peak[row].astype(int)]
+            np.testing.assert_allclose(found, cells, rtol=1e-6)
+    figure = viz.importance_figure(data, choosable=True)
+    np.testing.assert_array_equal(figure.data[1].customdata[:, 0], data.peak.ravel())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"allocation": "uniform"},
+        {"allocation": "equal"},
+        {"normalise": "zscore", "unit_score": "mean"},
+        {"attention_unit": "query_head"},
+    ],
+)
+def test_what_lies_below_the_cut_is_what_goes(run, options):
+    """For every channel of every site, whatever ranks: the sign of the distance is the mask of the engine."""
+    from pruning.engine.budget import first_mask, next_mask
+
+    one, two = run.iterations()[1:3]
+    config = run.config.replace(ratio=0.4, **options)
+    cut = viz.cut_data(one.scores, one.scores, Mask.full(one.geometry), config)
+    expected = first_mask(one.scores, one.geometry, config)
+    for site in one.geometry.sites:
+        np.testing.assert_array_equal(cut.mask.retained[site], expected.retained[site])
+        np.testing.assert_array_equal(cut.distance[site] > 0, expected.channels(site))
+    assert "go" in viz.cut_title(cut, "mlp", Mask.full(one.geometry))
+    later = viz.cut_data(two.scores, one.scores, one.mask, run.config)
+    gone = ~one.mask.channels(Site(1, "mlp"))
+    assert np.isnan(later.distance[Site(1, "mlp")][gone]).all()
+    from pruning.engine.budget import dense_scales
+
+    scales = dense_scales(one.scores, False)
+    same = next_mask(two.scores, one.mask, run.config.ratio, run.config, scales)
+    assert all((later.mask.retained[s] == same.retained[s]).all() for s in same.retained)
+
+
+def test_where_damage_ranks_the_cut_is_drawn_in_it():
+    from pruning.engine.budget import first_mask
+    from pruning.paths import ASSETS
+    from pruning.runs.run import Run
+
+    it = Run(ASSETS / "demo-run").iterations()[1]
+    config = Run(ASSETS / "demo-run").config.replace(ratio=0.4, allocation="measured")
+    assert it.curves
+    cut = viz.cut_data(it.scores, it.scores, Mask.full(it.geometry), config, it.curves)
+    expected = first_mask(it.scores, it.geometry, config, it.curves)
+    for site in it.geometry.sites:
+        np.testing.assert_array_equal(cut.distance[site] > 0, expected.channels(site))
+
+
+def test_a_sorted_layer_has_the_cut_where_its_last_retained_channel_is(run):
+    it = run.iterations()[1]
+    cut = viz.cut_data(it.scores, it.scores, Mask.full(it.geometry), run.config)
+    data = viz.cut_map(cut, "mlp", ordered=True)
+    line = viz.cut_figure(data, cut, "", choosable=True).data[-1]
+    for row in range(len(data.rows)):
+        width = int(cut.mask.retained[Site(row, "mlp")].sum())
+        assert line.x[2 * row] == width - 0.5
+        assert (data.values[row, :width] > 0).all() and (data.values[row, width:] <= 0).all()
+
+
+def test_massive_channels_are_named():
+    values = {Site(0, "mlp"): np.ones(50), Site(1, "mlp"): np.ones(50)}
+    values[Site(1, "mlp")][7] = 5e4
+    assert viz.massive(values) == [(Site(1, "mlp"), 7, 5e4)]
+
+
 def test_mask_map_and_shares(run):
     mask = run.iterations()[-1].mask
     data = viz.mask_map_data(mask, "mlp")
@@ -149,7 +223,7 @@ def test_no_layer_hides_the_others_on_the_scale_by_layer():
     rng = np.random.default_rng(0)
     values = {Site(layer, "mlp"): rng.lognormal(size=40) * 1e6**layer for layer in range(3)}
     data = viz.importance_data(values, "mlp", scale="log per layer")
-    np.testing.assert_allclose(np.median(data.values, axis=1), 0, atol=0.05)
+    np.testing.assert_allclose(np.mean(data.values, axis=1), 0, atol=1e-6)
     low, high = viz.colour_limits([data])
     assert -3 < low < 0 < high < 3
     plain = viz.importance_data(values, "mlp")
@@ -185,7 +259,7 @@ def test_the_hover_tells_rank_and_what_is_kept_by_position_and_sorted(ordered):
     values = {site: np.array([3.0, 1.0, 5.0, np.nan, 4.0])}
     data = viz.importance_data(values, "mlp", scale="linear", ordered=ordered, mask=mask)
     hover = viz.importance_figure(data, choosable=True).data[1]
-    value, rank, kept = hover.customdata.T
+    _, value, rank, kept = hover.customdata.T
     expected = [5, 4, 3, 1, np.nan] if ordered else [3, 1, 5, np.nan, 4]
     np.testing.assert_array_equal(value, expected)
     np.testing.assert_array_equal(rank, [1, 2, 3, 4, np.nan] if ordered else [3, 4, 1, np.nan, 2])

@@ -1,0 +1,116 @@
+import math
+
+import streamlit as st
+
+from pruning import visualization as viz
+from pruning.engine.targets import SIZES, smallest_ratio
+from pruning.errors import PruningError
+from pruning.method.damage import foretell
+from pruning.models.geometry import Geometry
+from pruning.runs.damage import foretold
+from pruning.runs.jobs import job
+from ui import place, state, tasks
+from ui.glossary import popover
+
+
+def _set_ratio(ratio: float) -> None:
+    """Callback: a widget's value is set before the page is drawn."""
+    st.session_state.ratio = round(100 * ratio)
+
+
+chosen = state.choice()
+run = chosen.run
+st.title("Damage")
+st.caption(
+    "Which layers pay for pruning? Each module of each layer is cut alone, at five sizes, and the model's predictions are "
+    "compared with those of the dense model: Kullback-Leibler divergence in nats per token. Lower is better."
+)
+state.follow(run)
+shape = run.geometry
+if shape is None or state.statistics_iteration(chosen) is None:
+    st.info("This run has no statistics yet. They are available after its first iteration.")
+    st.stop()
+dense = state.iteration(run, 1)
+if not dense.curves:
+    st.info(
+        "Damage was not measured in this run. The method prunescope measures it before it prunes; here it can be measured "
+        "for the dense model of this run. That takes about half a minute for the demo model and half an hour for "
+        "SmolLM2 on two cores."
+    )
+    task = job(state.store(), f"damage-{run.id}")
+    if task.state in ("none", "failed") and st.button("Measure damage", icon=":material/straighten:"):
+        tasks.start(task, ["damage", run.id, *tasks.place(run)])
+    tasks.working(task, "Measuring damage", lambda _: st.rerun())
+    st.stop()
+
+try:
+    config = chosen.config()
+    mask = state.preview(dense, config, shape)
+except PruningError as error:
+    state.explain(error)
+    st.stop()
+
+known = {name: value for name, value in foretell(dense.curves, mask).items() if name in chosen.mixture}
+st.subheader(f"Predicted for {mask.ratio:.0%} pruned with the current settings")
+worst = max(known, key=known.__getitem__)
+for column, (name, value) in zip(st.columns(len(known)), known.items(), strict=True):
+    column.metric(
+        f"{name}, most" if name == worst and len(known) > 1 else name,
+        f"+{value:.2f} nats",
+        f"perplexity x {math.exp(value):.2f}",
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+        help="Sum over the modules of what the mask cuts, read from their curves. Modules are taken as independent: large cuts "
+        "cost more than this. See the last figure for what it is worth.",
+    )
+
+with st.popover("Reach a size", icon=":material/straighten:"):
+    what = st.selectbox("Size", list(SIZES), key="size_of")
+    dense_size = run.iterations()[0].metrics.parameters
+
+    def size(ratio: float, geometry: Geometry = shape) -> float:
+        cut = state.preview(dense, config.replace(ratio=ratio), geometry)
+        return SIZES[what](cut, dense_size)
+
+    now = size(config.ratio)
+    limit = st.number_input("At most", min_value=1.0, value=float(round(now)), step=1.0, format="%.0f")
+    try:
+        needed = smallest_ratio(size, limit)
+        st.markdown(f"{needed:.0%} pruned leaves {size(needed):,.0f}.")
+        st.button("Set the pruning ratio", on_click=_set_ratio, args=(needed,))
+    except PruningError as error:
+        state.explain(error)
+place.channel(run)
+MIXTURE = "the domain mixture"
+of = st.segmented_control(
+    "Damage on", [MIXTURE, *known], default=MIXTURE, required=True, key="damage_on", bind="query-params"
+)
+weights = chosen.mixture if of == MIXTURE else {of: 1.0}
+data = viz.damage_data(dense.curves, mask, weights, config.worst_domain if of == MIXTURE else 0.0)
+st.plotly_chart(
+    viz.damage_curves_figure(data, chosen.site.kind, chosen.site.layer),
+    alt="Damage by the share of a layer's module that is cut, a line a layer",
+    config=state.PLOT,
+)
+share = st.slider("Share cut", 10, 90, 50, 5, format="%d%%", key="damage_share", bind="query-params")
+st.plotly_chart(
+    viz.layer_damage_figure(data, share / 100),
+    alt="Damage by layer and module at one share",
+    config=state.PLOT,
+)
+
+pairs = {}
+for other in state.all_runs():
+    found = other.results()
+    if found is None or not other.config.ratio or not state.looked(other):
+        continue
+    for name, value in foretold(other).items():
+        pair = found.perplexity.get(name)
+        if pair is not None and math.isfinite(pair.ratio):
+            pairs[f"{state.label(other)}, {name}"] = (value, math.log(pair.ratio))
+if pairs:
+    st.plotly_chart(
+        viz.foretold_figure(pairs), alt="Predicted against measured rise by run and domain", config=state.PLOT
+    )
+popover("damage", "module", "domain mixture", "pruning ratio")

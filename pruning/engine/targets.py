@@ -1,0 +1,65 @@
+"""The pruning ratio that reaches a size: parameters, bytes, bytes of the key-value cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from pruning.errors import ConfigError
+from pruning.models.folder import Summary
+from pruning.models.mask import Mask
+
+STEP = 0.01  # ratios are tried in such steps
+MOST = 0.9
+
+# What a mask leaves, from it and the parameters of the whole dense model; two bytes a number.
+SIZES: dict[str, Callable[[Mask, int], float]] = {
+    "parameters": lambda mask, dense: dense - mask.removed_parameters,
+    "checkpoint in 16 bit, bytes": lambda mask, dense: 2 * (dense - mask.removed_parameters),
+    "KV cache of a token in 16 bit, bytes": lambda mask, dense: 2 * mask.pruned.cache_values,
+}
+
+
+def smallest_ratio(size: Callable[[float], float], limit: float) -> float:
+    """The smallest ratio, in steps of `STEP`, at which a size is within a limit.
+
+    Args:
+        size: of the model at a ratio; it falls as the ratio rises.
+        limit: in the same unit.
+
+    Raises:
+        ConfigError: not even the largest ratio is enough, or one of them cannot be reached.
+    """
+    low, high = 0, round(MOST / STEP)
+    if size(0) <= limit:
+        return 0.0
+    while high > low:
+        try:
+            least = size(high * STEP)
+            break
+        except ConfigError:  # floors and what is kept may forbid the largest ratios
+            high -= 1
+    else:
+        raise ConfigError("nothing can be removed: lower the floors, or keep less.")
+    if least > limit:
+        raise ConfigError(f"{limit:,.0f} is out of reach: {high * STEP:.0%} removed leaves {least:,.0f}.")
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if size(middle * STEP) <= limit else (middle, high)
+    return high * STEP
+
+
+def ratio_for_parameters(summary: Summary, limit: float) -> float:
+    """The ratio that leaves at most so many parameters in the whole model.
+
+    Raises:
+        ConfigError: embeddings and norms, which are not pruned, are more than that.
+    """
+    linear = summary.geometry.linear_parameters
+    rest = summary.parameters - linear
+    ratio = (summary.parameters - limit) / linear
+    if ratio >= 1:
+        raise ConfigError(
+            f"{limit:,.0f} parameters are out of reach: {rest:,} are embeddings and norms, not pruned."
+        )
+    return max(0.0, math.ceil(ratio * 1e4) / 1e4)

@@ -1,0 +1,57 @@
+"""Ratios that reach a size."""
+
+import numpy as np
+import pytest
+
+from pruning import RunConfig
+from pruning.cli.main import main
+from pruning.engine.budget import first_mask
+from pruning.engine.targets import SIZES, ratio_for_parameters, smallest_ratio
+from pruning.errors import ConfigError
+from pruning.models.folder import describe
+from pruning.models.geometry import Geometry, LayerShape
+from pruning.runs.store import RunStore
+
+GEOMETRY = Geometry(64, 16, (LayerShape(8, 4, 256), LayerShape(8, 4, 256)))
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("part", [0.9, 0.7, 0.45])
+def test_the_smallest_ratio_within_the_limit_is_found(name, part):
+    rng = np.random.default_rng(0)
+    scores = {site: rng.random(GEOMETRY.channels(site)) for site in GEOMETRY.sites}
+    config = RunConfig.create()
+
+    def size(ratio):
+        return SIZES[name](first_mask(scores, GEOMETRY, config.replace(ratio=ratio)), 200_000)
+
+    limit = size(0) * part
+    ratio = smallest_ratio(size, limit)
+    assert size(ratio) <= limit < size(ratio - 0.01)
+
+
+def test_what_is_out_of_reach_is_said_with_what_can_be_had():
+    with pytest.raises(ConfigError, match="90% removed leaves 10"):
+        smallest_ratio(lambda ratio: 100 * (1 - ratio), 5)
+    assert smallest_ratio(lambda ratio: 100 * (1 - ratio), 500) == 0
+
+
+def test_the_command_line_prunes_to_a_number_of_parameters(tiny_folder, text_file, capsys):
+    parameters = describe(str(tiny_folder)).parameters
+    text = ["--domain", f"words={text_file}", "--mixture", "words", "--samples", "4", "--seq-len", "24"]
+    command = ["prune", "--model", str(tiny_folder), *text, "--iterations", "1", "--eval-blocks", "0"]
+    assert main([*command, "--max-parameters", str(int(parameters * 0.8))]) == 0
+    (run,) = RunStore().all()
+    assert run.results().parameters.pruned == pytest.approx(0.8 * parameters, rel=0.02)
+    assert main([*command, "--max-parameters", "1M", "--ratio", "0.3"]) == 2
+    assert main([*command, "--max-parameters", "100"]) == 2
+    assert "embeddings and norms" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--max-parameters", "-3"])
+
+
+def test_a_ratio_for_parameters_counts_what_is_not_pruned():
+    summary = describe("demo")
+    linear = summary.geometry.linear_parameters
+    assert ratio_for_parameters(summary, summary.parameters - linear // 2) == pytest.approx(0.5, abs=1e-4)
+    assert ratio_for_parameters(summary, 1e12) == 0
