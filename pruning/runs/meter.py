@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pruning.runs.status import Reporter
 
 
+UNITS = {"calibrate": "tokens", "evaluate": "tokens", "zero-shot": "tasks"}  # what stages count
 SETTLED_SECONDS = 2.0  # a stage's own speed counts from here on; before, that of earlier ones
 
 
@@ -68,11 +69,10 @@ class Meter:
                 self.stage, self.began = event.stage, time.monotonic()
                 log.log(self.run.path, "stage", stage=event.stage, after=self.iteration, total=event.total)
             elapsed = max(time.monotonic() - self.began, 1e-6)
-            asking = event.stage == "zero-shot"
             # calibration counts every token once a layer
             counted = self.layers if event.stage == "calibrate" else 1
             done, total = event.done / counted, event.total / counted
-            if not asking:
+            if event.stage in self.rates:
                 self._learn(event, done, total, elapsed)
             self.status.note(
                 stage=event.stage,
@@ -80,9 +80,9 @@ class Meter:
                 done=event.done,
                 total=event.total,
                 current=min(self.iteration + 1, self.run.config.iterations),
-                per_second=done / elapsed,
-                unit="tasks" if asking else "tokens",
-                eta=self._asked(event, elapsed) if asking else self._eta(event.stage, total - done),
+                per_second=done / elapsed if event.stage in UNITS else None,
+                unit=UNITS.get(event.stage, ""),
+                eta=self._eta(event.stage, done, total - done, elapsed),
             )
 
     def _learn(self, event: Progress, done: float, total: float, elapsed: float) -> None:
@@ -94,30 +94,20 @@ class Meter:
         if whole:
             write_cached(self.file, Speed(**self.rates))
 
-    def _eta(self, stage: str, left: float) -> float | None:
-        """Seconds left, when so many tokens of a stage are; None where no speed is known yet."""
+    def _eta(self, stage: str, done: float, left: float, elapsed: float) -> float | None:
+        """Seconds left in the run; None where no speed is known yet."""
+        config, here = self.run.config, elapsed * left / done if done else None
+        if stage == "zero-shot" and here is not None:
+            self.asking = elapsed + here
+            if self.iteration >= config.iterations:
+                return here
         known = {name: rate for name, rate in self.rates.items() if rate}
-        if not known:
+        if not known or (here is None and stage not in self.rates):
             return None
-        # both stages are passes through the same layers: the one stands for the other until it has run
+        # both are passes through the same layers: the one stands for the other until it has run
         rates = {name: known.get(name) or next(iter(known.values())) for name in self.rates}
         seconds = {name: self.tokens[name] / rates[name] for name in rates}
-        found = left / rates[stage] + self.asking
-        if self.iteration >= 0 or stage == "calibrate":
-            found += seconds["evaluate"] * (stage == "calibrate")
-            rounds = self.run.config.iterations - self.iteration - 1
-        else:
-            rounds = self.run.config.iterations
+        found = left / rates[stage] if stage in rates else here or 0.0
+        found += seconds["evaluate"] * (stage != "evaluate") + self.asking
+        rounds = config.iterations - max(self.iteration, 0) - (self.iteration >= 0)
         return found + max(rounds, 0) * sum(seconds.values())
-
-    def _asked(self, event: Progress, elapsed: float) -> float | None:
-        """Seconds left while tasks are asked: of the dense model first, and after the last cut once more."""
-        if not event.done:
-            return None
-        each = elapsed / event.done
-        self.asking = each * event.total
-        rest = each * (event.total - event.done)
-        if self.iteration >= self.run.config.iterations:
-            return rest
-        pruning = self._eta("evaluate", self.tokens["evaluate"])
-        return None if pruning is None else rest + pruning
