@@ -238,6 +238,11 @@ def mixture(names: list[str]) -> dict[str, float]:
     return {name: shares[name] for name in names if shares}
 
 
+def _within(value: Any, count: int) -> int:
+    """A whole number from 0 to below `count`, the nearest to what an address says."""
+    return min(max(int(value or 0), 0), count - 1)
+
+
 def choice() -> Choice:
     """The current settings."""
     ensure_frame()
@@ -245,9 +250,11 @@ def choice() -> Choice:
     run = next((run for run in all_runs() if run.id == chosen.run), shipped()[0])
     names = domain_names(run)
     last = max((it.number for it in run.iterations()), default=0)
-    site = Site(int(chosen.get("layer") or 0), chosen.get("site") or "mlp")
     shape = run.geometry
-    width = shape.channels(site) if shape and site.layer < len(shape.layers) else 1
+    layers = len(shape.layers) if shape else 1
+    # an address may name what another model has, or no model
+    site = Site(_within(chosen.get("layer"), layers), chosen.get("site") or "mlp")
+    width = shape.channels(site) if shape else 1
     return Choice(
         run=run,
         ratio=chosen.ratio / 100,
@@ -258,7 +265,7 @@ def choice() -> Choice:
         mixture=mixture(names) or {name: 1 / len(names) for name in names},
         iteration=min(chosen.get("iteration", 1) or 1, last),
         site=site,
-        channel=min(int(chosen.get("channel") or 0), width - 1),
+        channel=_within(chosen.get("channel"), width),
         keep=tuple(chosen.get("keep", [])),
         remove=tuple(chosen.get("remove", [])),
     )

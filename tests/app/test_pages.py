@@ -882,3 +882,14 @@ def test_three_panels_show_that_two_make_the_third(app):
     assert not app.exception
     titles = [figure["layout"]["title"]["text"] for figure in figures(app)[:3]]
     assert titles == ["Input variance", "Weight norm", "Fluctuation score"]
+
+
+@pytest.mark.parametrize("number", ["1000000000", "-5"])
+def test_an_address_with_numbers_beyond_any_model_draws(monkeypatch, number):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    for name in ("layer", "channel", "iteration"):
+        at.query_params[name] = number
+    at.run()
+    at.switch_page("pages/importance.py").run()
+    assert not at.exception and not at.error
