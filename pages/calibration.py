@@ -5,7 +5,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.models.folder import describe
 from pruning.models.geometry import Kind
-from pruning.text.sources import EMBEDDED_DOMAINS, load_text
+from pruning.text.sources import EMBEDDED_DOMAINS
 from ui import calibration, state
 from ui.glossary import popover
 
@@ -46,16 +46,8 @@ if shown is not None:
 st.subheader("Calibration text")
 names = state.domain_names(run)
 for name, tab in zip(names, st.tabs(names), strict=True):
-    source = run.config.domains.get(name, "embedded")
-    if source.startswith("hub:"):
-        tab.caption(f"{source}: the run's log states the revision.")
-        continue
-    try:
-        texts = load_text(name, source, "calibration").texts
-        tab.caption(f"{len(texts):,} documents, {sum(map(len, texts)):,} characters ({source})")
-        tab.code(texts[len(texts) // 2][:900], language=None, wrap_lines=True)
-    except PruningError as error:
-        tab.warning(str(error))
+    with tab:
+        calibration.text(run, name)
 
 st.subheader("New calibration statistics")
 left, right = st.columns(2)

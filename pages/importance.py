@@ -8,7 +8,7 @@ from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.models.geometry import KINDS, Kind
 from pruning.words import sentence
-from ui import channels, mixtures, place, state
+from ui import canvas, channels, mixtures, place, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -19,6 +19,7 @@ shown = state.statistics_iteration(chosen)
 if shown is None:
     st.info("This run has no statistics yet. They are available after its first iteration.")
     st.stop()
+canvas.draw(chosen)
 
 top = st.columns([4, 3, 4, 2], vertical_alignment="bottom")
 offered = [channels.DECIDES, *channels.QUANTITIES, channels.FACTORS]

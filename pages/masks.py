@@ -6,7 +6,7 @@ from pruning.errors import PruningError
 from pruning.models.geometry import KINDS, Site
 from pruning.models.mask import chance_jaccard, jaccard
 from pruning.words import sentence, size_text
-from ui import masks, mixtures, place, state
+from ui import canvas, masks, mixtures, place, state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -31,7 +31,9 @@ view = st.segmented_control(
     persist_state="session",
 )
 live = view == PREVIEW
-if not live:
+if live:
+    canvas.draw(chosen)
+else:
     place.iteration(run)
 with st.expander(
     "Keep or remove heads and channels",

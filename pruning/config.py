@@ -7,13 +7,21 @@ A `RunConfig` is validated once, frozen, written into the run as `config.json`, 
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from pruning.errors import ConfigError
+from pruning.limits import SAMPLES, TOKENS, check_names, check_words, normalised
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.compensation import COMPENSATIONS
 from pruning.method.moments import Fusion, TokenWeights
@@ -25,6 +33,7 @@ from pruning.method.units import AttentionUnit, UnitScore
 from pruning.models.loading import Dtype
 from pruning.registry import Registry
 from pruning.text.sources import EMBEDDED_DOMAINS
+from pruning.words import clipped, quoted
 
 
 class RunConfig(BaseModel):
@@ -48,10 +57,10 @@ class RunConfig(BaseModel):
         description="move the mixture after each iteration towards the domains that lost most",
     )
     domains: dict[str, str] = Field(
-        default={}, description="source of a domain's text: embedded, a path, or hub:NAME"
+        default={}, description="source of a domain's text: embedded, a path, FILE:COLUMN, or hub:NAME"
     )
-    samples: int = Field(32, ge=1, description="calibration blocks per domain")
-    seq_len: int = Field(256, ge=2, description="tokens per block")
+    samples: int = Field(32, ge=1, le=SAMPLES, description="calibration blocks per domain")
+    seq_len: int = Field(256, ge=2, le=TOKENS, description="tokens per block")
     token_weights: TokenWeights = Field(
         "residual",
         description="weight of a token in the statistics: equal, or the inverse mean square of the residual "
@@ -97,9 +106,9 @@ class RunConfig(BaseModel):
     remove: tuple[str, ...] = Field(
         (), description="heads and channels to remove first, in the same notation"
     )
-    round_to: int = Field(1, ge=1, description="multiple to which MLP widths are rounded")
+    round_to: int = Field(1, ge=1, le=TOKENS, description="multiple to which MLP widths are rounded")
     min_attention_units: int = Field(
-        1, ge=1, description="minimum number of attention units retained in every layer"
+        1, ge=1, le=TOKENS, description="minimum number of attention units retained in every layer"
     )
     min_mlp_share: float = Field(
         0.02, gt=0, le=1, description="minimum share of MLP channels retained in every layer"
@@ -124,6 +133,7 @@ class RunConfig(BaseModel):
     eval_blocks: int | None = Field(
         64,
         ge=0,
+        le=TOKENS,
         description="held-out blocks per domain for perplexity: 0 skips it, all (null in a file) uses every "
         "block",
     )
@@ -135,7 +145,7 @@ class RunConfig(BaseModel):
         None, description="folder with additional lm-eval task definitions (YAML)"
     )
     task_limit: int | None = Field(
-        None, ge=1, description="maximum number of items evaluated per task, the first ones"
+        None, ge=1, le=TOKENS, description="maximum number of items evaluated per task, the first ones"
     )
     save_model: bool = Field(True, description="store the pruned checkpoint in the run folder")
     seed: int = Field(
@@ -161,21 +171,32 @@ class RunConfig(BaseModel):
             data = {"mixture": equal, **rest, "adapt_mixture": True}
         return {**METHODS[METHODS.check(data.get("method", "iterative"))], **data}
 
+    @field_validator("*")
+    @classmethod
+    def _check_words(cls, value: Any, info: ValidationInfo) -> Any:
+        words = (*value, *value.values()) if isinstance(value, dict) else value
+        check_words(str(info.field_name), words if isinstance(words, tuple) else (words,))
+        return value
+
+    @field_validator("domains")
+    @classmethod
+    def _check_names(cls, domains: dict[str, str]) -> dict[str, str]:
+        check_names(domains)
+        return domains
+
     @field_validator("mixture")
     @classmethod
     def _normalise_mixture(cls, mixture: dict[str, float]) -> dict[str, float]:
-        for name, weight in mixture.items():
-            if not math.isfinite(weight) or weight < 0:
-                raise ValueError(f"the weight of domain {name!r} is {weight}: weights are numbers from 0 up")
-        total = math.fsum(mixture.values())
-        if not total > 0:
-            raise ValueError("all domain weights are zero: give at least one domain a weight above 0")
-        if abs(total - 1) < 1e-12:  # normalised already: dividing again would change the last digit
-            total = 1.0
-        return {name: weight / total for name, weight in mixture.items() if weight > 0}
+        check_names(mixture)
+        return normalised(mixture)
 
     @model_validator(mode="after")
     def _check_domains(self) -> RunConfig:
+        if self.samples * self.seq_len > TOKENS:
+            raise ValueError(
+                f"{self.samples:,} blocks of {self.seq_len:,} tokens are more than {TOKENS:,} tokens: "
+                "give fewer --samples or a shorter --seq-len"
+            )
         for name in self.mixture:
             if name not in self.domains and name not in EMBEDDED_DOMAINS:
                 known = ", ".join((*EMBEDDED_DOMAINS, *self.domains))
@@ -195,13 +216,15 @@ class RunConfig(BaseModel):
             return cls(**options)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = clipped(".".join(str(part) for part in first["loc"]), 80)
             if first["type"] == "extra_forbidden":
                 raise ConfigError(
-                    f"unknown option {where!r}: known are {', '.join(cls.model_fields)}."
+                    f"unknown option {quoted(where)}: known are {', '.join(cls.model_fields)}."
                 ) from None
             message = first["msg"].removeprefix("Value error, ")
-            prefix = f"{where} is {first['input']!r}: " if where and first["type"] != "value_error" else ""
+            prefix = (
+                f"{where} is {quoted(first['input'])}: " if where and first["type"] != "value_error" else ""
+            )
             raise ConfigError(
                 f"{prefix}{message[:1].lower() + message[1:] if prefix else message}."
             ) from None
@@ -218,7 +241,7 @@ class RunConfig(BaseModel):
         try:
             data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))  # JSON is YAML
         except OSError as error:
-            raise ConfigError(f"cannot read the config {str(path)!r}: {error.strerror}.") from None
+            raise ConfigError(f"cannot read the config {quoted(path)}: {error.strerror}.") from None
         except (yaml.YAMLError, UnicodeDecodeError):
             raise ConfigError(f"the config {str(path)!r} is neither JSON nor YAML.") from None
         if isinstance(data, dict) and isinstance(data.get("config"), dict):  # a run's own config.json
@@ -255,26 +278,3 @@ def choices(field: str) -> tuple[str, ...] | None:
     if registry is not None:
         return tuple(registry)
     return get_args(info.annotation) if get_origin(info.annotation) is Literal else None
-
-
-def parse_mixture(text: str) -> dict[str, float]:
-    """`wiki=0.4,code=0.6` as a mixture; a name alone has weight 1.
-
-    Raises:
-        ConfigError: a weight that is no number, or a domain named twice.
-    """
-    mixture: dict[str, float] = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, weight = part.partition("=")
-        name = name.strip()
-        if name in mixture:
-            raise ConfigError(f"the mixture names domain {name!r} twice: give each domain once.")
-        try:
-            mixture[name] = float(weight) if weight else 1.0
-        except ValueError:
-            raise ConfigError(
-                f"the weight {weight!r} of domain {name!r} is no number: write {name}=0.5."
-            ) from None
-    if not mixture:
-        raise ConfigError("the mixture is empty: write it as wiki=0.5,code=0.5.")
-    return mixture

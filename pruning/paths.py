@@ -24,3 +24,19 @@ def cache_folder() -> Path:
     """Where results are kept between runs: `PRUNESCOPE_CACHE`, or the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunescope"
     return Path(os.environ.get("PRUNESCOPE_CACHE") or default)
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there; not where the system cannot even ask, as for a name of 5,000 letters."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def expand(name: str) -> Path:
+    """A path with `~` spelled out, where there is such a user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)

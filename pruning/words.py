@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
+import string
+from collections.abc import Sequence
+from pathlib import PurePath
+
+QUOTED = 160  # characters of a value in a sentence: a path is shown whole, a file's content is not
+MESSAGE = 700  # characters of a message; a library may repeat a person's input of any length
+LISTED = 12  # names in a sentence; of a table with hundreds of columns the first do
+_REPR = reprlib.Repr()
+_REPR.maxlong, _REPR.maxstring = 60, QUOTED
+_MARKUP = re.compile(f"[{re.escape(string.punctuation)}]")
+
 
 def sentence(text: str) -> str:
     """A message with its first letter large."""
     return text[:1].upper() + text[1:]
+
+
+def plain(text: object) -> str:
+    """Text that is not ours for Markdown: on one line, and shown as it is written."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return _MARKUP.sub(r"\\\g<0>", line)
+
+
+def quoted(value: object, limit: int = QUOTED) -> str:
+    """What a person gave, for a message: in quotes, on one line, with nothing a terminal would obey.
+
+    Args:
+        value: text, a path, or whatever a file held in its place.
+        limit: characters; of a longer one beginning and end are shown.
+    """
+    if not isinstance(value, str | PurePath):
+        return _REPR.repr(value)  # of a list of lists of lists the beginning
+    text = str(value)
+    if len(text) <= limit:
+        return repr(text)
+    return f"{repr(text[: limit // 2])[:-1]}…{repr(text[-limit // 4 :])[1:]} ({len(text):,} characters)"
+
+
+def clipped(text: str, limit: int = MESSAGE) -> str:
+    """A message of a library's, which may hold a person's input of any length, with its middle left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: 2 * limit // 3]}…{text[-limit // 3 :]}"
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -36,3 +77,9 @@ def seconds_text(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def listed(names: Sequence[str], limit: int = LISTED) -> str:
+    """Names for a sentence, quoted, the first of many."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(quoted(name, 60) for name in names[:limit]) + more

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pruning"
 ORDER = [
     "errors",
     "words",
+    "limits",
     "versions",
     "paths",
     "progress",
@@ -24,9 +25,11 @@ ORDER = [
     "measure",
     "engine",
     "formats",
+    "serving",
     "runs",
     "visualization",
     "experiments",
+    "lessons",
     "cli",
 ]
 # The mathematics, in the order in which one channel is followed from its activations to the mask.
@@ -47,12 +50,15 @@ TORCH_FREE = [
     "method.scores",
     "engine.budget",
     "formats.format",
+    "serving.engines",
+    "serving.server",
     "runs.worker",
     "runs.jobs",
     "runs.needs",
     "runs.results",
     "visualization",
     "experiments.report",
+    "lessons.client",
     "cli.main",
 ]
 LINES = 300

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from pruning import RunConfig
-from pruning.config import METHODS, parse_mixture
+from pruning.config import METHODS
 from pruning.errors import ConfigError
+from pruning.limits import parse_mixture
 from pruning.text.sources import EMBEDDED_DOMAINS
 
 

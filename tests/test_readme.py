@@ -1,8 +1,8 @@
 """The README's snippets do what they say."""
 
+import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from pruning.engine.loop import prune_loaded
 from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.loading import load
+from pruning.serving.engines import python_of
 from tests.conftest import needs_demo
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -20,24 +21,43 @@ SNIPPETS = dict(
 )
 
 
+ENGINE = {"VLLM": "vllm", "MLX": "mlx", "GGUF": "llamacpp"}
+
+
 @needs_demo
-@pytest.mark.parametrize(("name", "format"), [("EQUAL", "hf"), ("DIFFERENT", "hf"), ("GGUF", "gguf")])
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        ("EQUAL", "hf"),
+        ("DIFFERENT", "hf"),
+        ("GGUF", "gguf"),
+        pytest.param("VLLM", "hf", marks=pytest.mark.engines),
+        pytest.param("MLX", "deci", marks=pytest.mark.engines),
+    ],
+)
 def test_a_snippet_loads_a_pruned_model_in_a_fresh_process(name, format, tmp_path):
-    if format == "gguf":
-        pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: requirements-gguf.txt")
+    python = python_of(ENGINE.get(name, "transformers"))
+    if python is None:
+        pytest.skip(f"{ENGINE[name]} is not installed: make engines, or requirements-gguf.txt")
     allocation = "equal" if name == "EQUAL" else "global"
     config = RunConfig.create(iterations=1, samples=2, eval_blocks=0, allocation=allocation)
     *_, done = prune_loaded(load("demo", "cpu"), config)
     folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", {}, done.mask)
     written = export(folder, format, tmp_path / "out", verify=False)
     code = SNIPPETS[name].replace(f'"{name}"', repr(str(written.path)))
-    if format == "hf":
+    if name not in ENGINE:
         code += 'ids = tokenizer("The river", return_tensors="pt")\n'
         code += "print(tokenizer.decode(model.generate(**ids, max_new_tokens=4, do_sample=False)[0]))"
     # elsewhere, so that nothing of this project can be imported by accident
     # and nobody there to answer a question
+    (tmp_path / "snippet.py").write_text(code)
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, stdin=subprocess.DEVNULL
+        [python, "snippet.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"},
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()

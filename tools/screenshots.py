@@ -21,7 +21,10 @@ from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "screenshots"
-PAGES = ("overview", "calibration", "importance", "masks", "damage", "prune", "results", "experiments")
+PAGES = (
+    *("overview", "calibration", "importance", "masks", "damage", "prune", "results", "experiments"),
+    "learn",
+)
 FLAGS = (
     "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync"
@@ -107,6 +110,7 @@ LOOKS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "prune": ("", run_at_work),
     "results": ("", run_done),
     "experiments": ("experiment=demo_mixture%2C+ships+with+the+app", None),
+    "learn": ("lesson=toy", None),
 }
 
 

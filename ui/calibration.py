@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import streamlit as st
@@ -10,12 +12,18 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
+from pruning.files import writing
 from pruning.models.geometry import Geometry, Kind
 from pruning.runs.iterations import StoredIteration
-from pruning.text.sources import EMBEDDED_DOMAINS, load_text
+from pruning.runs.run import Run
+from pruning.text.files import KNOWN
+from pruning.text.sources import EMBEDDED_DOMAINS, load_text, told
+from pruning.words import plain, quoted, sentence
 from ui import state
 
 UPLOAD_BYTES = 5_000_000
+FILE_NAME_BYTES = 200  # of an upload that are kept, the last; file systems take 255
+NAMED = "write FILE:COLUMN with one of"  # what a message asks of the command line
 
 
 def agreement(it: StoredIteration, chosen: state.Choice, kind: Kind) -> viz.Agreement:
@@ -42,6 +50,25 @@ def _agreement(
     return viz.agreement_data(_it.statistics, _it.norms, _geometry, _config, kind)
 
 
+def text(run: Run, name: str) -> None:
+    """What a run read as the text of a domain, from its own record: no file is opened for it."""
+    source = run.config.domains.get(name, "embedded")
+    if source == "embedded":
+        texts = load_text(name, source, "calibration").texts
+        st.caption(f"{len(texts):,} documents, {sum(map(len, texts)):,} characters (embedded)")
+        st.code(texts[len(texts) // 2][:900], language=None, wrap_lines=True)
+        return
+    try:
+        said = json.loads((run.path / "sources.json").read_text(encoding="utf-8"))[name]
+        line, sample = told(said), str(said["sample"])
+    # there is none, or another program wrote it
+    except (AttributeError, KeyError, OSError, RecursionError, StopIteration, TypeError, ValueError):
+        st.caption(f"{plain(source)}: the run has no record of what was read.")
+        return
+    st.caption(plain(line))
+    st.code(sample, language=None, wrap_lines=True)
+
+
 def upload(goes_to: str = "domains") -> None:
     """Controls that turn a file into a custom domain; what it holds is said at once.
 
@@ -49,61 +76,90 @@ def upload(goes_to: str = "domains") -> None:
         goes_to: key of the multiselect that the new domain is chosen in.
     """
     file = st.file_uploader(
-        f"Custom domain: a text or JSON Lines file of at most {UPLOAD_BYTES // 10**6} MB",
-        type=["txt", "jsonl"],
+        f"Custom domain: a file of at most {UPLOAD_BYTES // 10**6} MB",
         max_upload_size=UPLOAD_BYTES // 10**6,
+        help=f"{sentence(KNOWN)}. Text with chats passes the chat template of the model.",
         key=f"file-{goes_to}",
     )
-    path = None
-    if file is not None and file.size <= UPLOAD_BYTES:
-        folder = state.store().root / "uploads"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{file.file_id}{Path(file.name).suffix}"
-        path.write_bytes(file.getvalue())
-        try:
-            texts = load_text(Path(file.name).stem, str(path), "calibration").texts
-            st.caption(
-                f"{len(texts):,} documents, {sum(map(len, texts)):,} characters for calibration. It begins:"
-            )
-            st.code(texts[0][:160], language=None, wrap_lines=True)
-        except PruningError as error:
-            state.explain(error)
-            return
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    left, middle, right = st.columns([3, 3, 2], vertical_alignment="bottom")
     usual = re.sub(r"\W+", "_", Path(file.name).stem)[:24] if file is not None else ""
     key = f"title-{goes_to}-{usual}"
     left.text_input(
         "Domain name", usual, max_chars=24, placeholder="letters, digits and underscores", key=key
     )
+    column = middle.text_input(
+        "Column",
+        placeholder="of a table",
+        key=f"column-{goes_to}",
+        help="The column of a table that is text. It may be left empty if the columns have the usual names, such as "
+        "text, content, messages, or instruction and output. Several are joined: title+body",
+    )
+    fits = file is not None and file.size <= UPLOAD_BYTES
+    source = _read(file.name, file.file_id, file.getvalue(), column) if file is not None and fits else None
     # the key, not the name: a click may arrive together with the last letters
     right.button(
-        "Add domain", width="stretch", on_click=_add, args=(goes_to, key, path), key=f"add-{goes_to}"
+        "Add domain", width="stretch", on_click=_add, args=(goes_to, key, source), key=f"add-{goes_to}"
     )
     if said := st.session_state.pop(f"said-{goes_to}", None):
         good, words = said
         (st.success if good else st.error)(words)
-    elif file is not None and file.size > UPLOAD_BYTES:
+    elif file is not None and not fits:
         limit = UPLOAD_BYTES / 1e6
         st.error(
             f"The file has {file.size / 1e6:.1f} MB, the limit is {limit:.0f} MB: upload a shorter file."
         )
 
 
-def _add(goes_to: str, key: str, path: Path | None) -> None:
+def _read(title: str, file_id: str, content: bytes, column: str) -> str | None:
+    """Keep an upload under its own file name, read it, and say what was read or why nothing was.
+
+    Returns:
+        The source of a domain; None where nothing was read.
+    """
+    path = state.store().root.resolve() / "uploads" / file_id / _file_name(title)
+    source = f"{path}:{column}" if column else str(path)
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        found = load_text(path.stem, source, "calibration").source
+    except PruningError as error:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        words = (
+            str(error).replace(quoted(path), quoted(path.name)).replace(NAMED, "enter under Column one of")
+        )
+        st.error(plain(sentence(words)))
+        return None
+    st.caption(plain(told({**found, "path": path.name})))
+    st.code(found["sample"], language=None, wrap_lines=True)
+    return source
+
+
+def _add(goes_to: str, key: str, source: str | None) -> None:
     """Callback: a named file becomes a domain, chosen in the form."""
     name = st.session_state[key]
-    if path is None:
-        said = False, "No file is selected: choose one, then press Add domain."
+    if source is None:
+        said = False, "No file was read: choose one, then press Add domain."
     elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in EMBEDDED_DOMAINS:
         taken = ", ".join(EMBEDDED_DOMAINS)
         said = (
             False,
-            f"{name!r} is not a valid domain name: start with a letter, use only letters, digits and underscores, "
-            f"and none of the names {taken}.",
+            f"{plain(repr(name))} is not a valid domain name: start with a letter, use only letters, digits and "
+            f"underscores, and none of the names {taken}.",
         )
     else:
-        st.session_state.setdefault("uploads", {})[name] = str(path.resolve())
+        st.session_state.setdefault("uploads", {})[name] = source
         chosen = st.session_state.get(goes_to, list(EMBEDDED_DOMAINS))
         st.session_state[goes_to] = list(dict.fromkeys([*chosen, name]))
         said = True, f"Domain {name} added. It is chosen in the form."
     st.session_state[f"said-{goes_to}"] = said
+
+
+def _file_name(title: str) -> str:
+    """The person's own name of a file, as far as it can be one."""
+    name = (
+        re.sub(r"[\0/\\]", "_", title)
+        .encode("utf-8", "replace")[-FILE_NAME_BYTES:]
+        .decode("utf-8", "replace")
+    )
+    return name if name.strip(".") else "text"

@@ -13,6 +13,7 @@ from ui import navigation, place, sidebar, source
 STYLE = """<style>
 .stMainBlockContainer { padding: 4.2rem 2.5rem 3rem; }
 .stMainBlockContainer h1 { padding: 0; }
+[data-testid="stTopNavLink"] { padding: 0 0.25rem; }
 [data-testid="stSidebarHeader"] { height: 2.6rem; margin-bottom: 0; padding-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-top: 0.4rem; padding-bottom: 1rem; }
 [data-testid="stTopNavLink"] > span:has([data-testid="stIconMaterial"]) { display: none; }

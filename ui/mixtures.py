@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pruning.config import RunConfig, parse_mixture
+from pruning.config import RunConfig
 from pruning.errors import PruningError
+from pruning.limits import parse_mixture
 from pruning.runs.run import Run
 from ui import state
 

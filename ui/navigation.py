@@ -22,6 +22,7 @@ def pages() -> StreamlitPage:
             st.Page("pages/prune.py", title="Prune", icon=":material/content_cut:"),
             st.Page("pages/results.py", title="Results", icon=":material/bar_chart:"),
             st.Page("pages/experiments.py", title="Experiments", icon=":material/science:"),
+            st.Page("pages/learn.py", title="Learn", icon=":material/school:"),
         ],
         position="top",
     )

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from pruning.config import METHODS, RunConfig, choices, parse_mixture
+from pruning.config import METHODS, RunConfig, choices
 from pruning.errors import ConfigError
+from pruning.limits import parse_mixture
+from pruning.paths import exists
 from pruning.runs.sizes import named_checkpoint
 from pruning.runs.store import RunStore
-from pruning.words import sentence
+from pruning.words import clipped, quoted, sentence
 
 
 class Parser(argparse.ArgumentParser):
     """argparse with the house's errors: one sentence, exit code 2."""
 
     def error(self, message: str) -> Any:
-        print(f"{sentence(message)}. '{self.prog} --help' lists the options.", file=sys.stderr)
+        if "PROMPT" in message:
+            message += " (one that begins with '-' is written behind '--')"
+        print(f"{sentence(clipped(message))}. '{self.prog} --help' lists the options.", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -86,7 +91,7 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
     for item in getattr(args, "domain", None) or []:
         name, separator, source = item.partition("=")
         if not (separator and name and source):
-            raise ConfigError(f"cannot read --domain {item!r}: write NAME=PATH or NAME=hub:ID.")
+            raise ConfigError(f"cannot read --domain {quoted(item)}: write NAME=PATH or NAME=hub:ID.")
         domains[name] = source
     base: dict[str, Any] = {}
     if args.config:
@@ -99,11 +104,32 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
     return RunConfig.create(**{**base, **given, **changes})
 
 
-def count(text: str) -> int:
-    """A whole number from 1 up."""
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return int(text)
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole numbers between two, both included."""
+
+    def read(text: str) -> int:
+        plain = re.fullmatch(r"[+-]?\d{1,20}", text.strip(), re.ASCII)
+        if plain is None or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{quoted(text)} is no whole number from {low} to {high:,}")
+        return int(text)
+
+    return read
+
+
+def temperature(text: str) -> float:
+    """A number from 0 to 100."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no number from 0 to 100")
+    return value
+
+
+count = whole_number(1, 1_000_000)
+port = whole_number(1, 65_535)
+seed = whole_number(0, 2**63 - 1)
 
 
 def counts(text: str) -> tuple[int, ...]:
@@ -113,7 +139,7 @@ def counts(text: str) -> tuple[int, ...]:
 
 def named_model(name: str, store: str | None) -> str:
     """A model by its name, or the checkpoint of a run by its id; see `sizes.named_checkpoint`."""
-    if name[:8].isdigit() and "/" not in name and not Path(name).exists():
+    if name[:8].isdigit() and "/" not in name and not exists(Path(name)):
         return str(named_checkpoint(RunStore(store), name))
     return name
 

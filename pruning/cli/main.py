@@ -17,12 +17,23 @@ from pruning import __version__
 from pruning.cli import models, work
 from pruning.cli import runs as stored_runs
 from pruning.cli.app import app as start_app
-from pruning.cli.arguments import Parser, add_run_options, amount, count, counts
+from pruning.cli.arguments import (
+    Parser,
+    add_run_options,
+    amount,
+    count,
+    counts,
+    port,
+    seed,
+    temperature,
+)
 from pruning.config import choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
 from pruning.runs.worker import Cancelled, out_of_memory
-from pruning.words import sentence
+from pruning.serving.engines import TIMED
+from pruning.serving.server import SERVERS
+from pruning.words import clipped, sentence
 
 DESCRIPTION = "Prune a language model, and read what it cost. 'prune' alone prunes the demo model."
 
@@ -69,19 +80,27 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--format", choices=tuple(FORMATS), default="hf", help="default: hf")
     sub.add_argument(
-        "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0 (default: as stored)"
+        "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: as stored)"
     )
     sub.add_argument("--out", metavar="FOLDER", help="what to write (default: within the run)")
     sub.add_argument("--runs", **store)
     sub.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="load it and compare"
     )
+    sub = command(models.serve)
+    sub.add_argument("source", metavar="RUN", help="a run's id")
+    sub.add_argument("--engine", choices=SERVERS, help="default: the first that is installed")
+    sub.add_argument("--type", metavar="TYPE", help="of the weights, as for export")
+    sub.add_argument("--port", type=count, default=8000, metavar="N", help="on localhost (default: 8000)")
+    sub.add_argument("--runs", **store)
     sub = command(models.generate)
     sub.add_argument("prompt", metavar="PROMPT")
     sub.add_argument("--models", nargs="+", default=["demo"], metavar="MODEL", help="as for bench")
-    sub.add_argument("--tokens", type=int, default=60, metavar="N", help="at most (default: 60)")
-    sub.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0 takes the likeliest")
-    sub.add_argument("--seed", type=int, default=0, metavar="N")
+    sub.add_argument("--tokens", type=count, default=60, metavar="N", help="at most (default: 60)")
+    sub.add_argument(
+        "--temperature", type=temperature, default=0.7, metavar="T", help="0 takes the likeliest"
+    )
+    sub.add_argument("--seed", type=seed, default=0, metavar="N")
     sub.add_argument("--so-far", metavar="FILE", help="JSON file of the words so far, while they are written")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
@@ -102,6 +121,17 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--new-tokens", type=count, default=16, metavar="N", help="written in a repeat of decode"
+    )
+    sub.add_argument(
+        "--engine",
+        choices=TIMED,
+        default=TIMED[0],
+        help="that computes: another one on exports of the models (default: transformers)",
+    )
+    sub.add_argument(
+        "--depth",
+        action="store_true",
+        help="also time the first model without as many layers as the last has fewer parameters",
     )
     sub.add_argument("--repeats", type=count, default=5, metavar="N", help="counted rounds (default: 5)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -127,8 +157,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("run_id", metavar="ID", help="a run's id, or the beginning of one")
     sub.add_argument("--runs", **store)
     sub = command(start_app, "app")
-    sub.add_argument("--port", type=count, metavar="N", help="default: 8501, or the next that is free")
+    sub.add_argument("--port", type=port, metavar="N", help="default: 8501, or the next that is free")
     sub.add_argument("--headless", action="store_true", help="do not open a browser")
+    sub = command(stored_runs.report)
+    sub.add_argument("run_id", metavar="RUN", help="a run's id, the beginning of one, or its folder")
+    sub.add_argument("--html", metavar="FILE", required=True, help="what to write")
+    sub.add_argument("--runs", **store)
     sub = command(stored_runs.compare)
     sub.add_argument("run_ids", nargs="*", metavar="ID", help="runs to compare (default: all)")
     sub.add_argument("--runs", **store)
@@ -140,11 +174,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault(
         "TQDM_DISABLE", "1"
     )  # before the libraries that read it: their bars would break ours
-    args = parser().parse_args(argv)
     try:
+        args = parser().parse_args(argv)
         return args.run(args)
     except PruningError as error:
-        print(sentence(str(error)), file=sys.stderr)
+        print(sentence(clipped(str(error))), file=sys.stderr)
         return 2
     except (KeyboardInterrupt, Cancelled):
         print("Stopped; 'runs list' shows the run and 'runs resume ID' goes on.", file=sys.stderr)

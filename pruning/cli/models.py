@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pruning.cli.terminal import ProgressBar, console, print_json, table
 from pruning.errors import ConfigError
 from pruning.files import write_json
 from pruning.runs.store import RUN_ID
-from pruning.words import size_text
+from pruning.words import quoted, size_text
 
 
 def export_model(args: argparse.Namespace) -> int:
@@ -22,12 +23,7 @@ def export_model(args: argparse.Namespace) -> int:
     from pruning.models.folder import locate
 
     source = locate(named_model(args.source, args.runs))
-    out = args.out
-    if out is None:
-        if not (source.name.startswith("model") and RUN_ID.fullmatch(source.parent.name)):
-            raise ConfigError(f"{args.source!r} is no run: say with --out which folder to write.")
-        size = source.name.removeprefix("model")  # of one iteration: -03
-        out = source.parent / "exports" / f"{args.format}{size}"
+    out = args.out or _within_run(source, args.source, args.format)
     done = export(source, args.format, out, args.type, verify=args.verify)
     if args.json:
         content = {"path": str(done.path), "format": args.format, "architecture": done.form.architecture}
@@ -44,24 +40,67 @@ def export_model(args: argparse.Namespace) -> int:
     return 0
 
 
+def _within_run(checkpoint: Path, name: str, format: str) -> Path:
+    """The folder of a run's export."""
+    if not (checkpoint.name.startswith("model") and RUN_ID.fullmatch(checkpoint.parent.name)):
+        raise ConfigError(f"{quoted(name)} is no run: say with --out which folder to write.")
+    size = checkpoint.name.removeprefix("model")  # of one iteration: -03
+    return checkpoint.parent / "exports" / f"{format}{size}"
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Export a run and start vLLM's or llama.cpp's own server on it, on this machine only."""
+    from pruning.formats.write import export
+    from pruning.models.folder import locate
+    from pruning.serving import server
+    from pruning.serving.engines import ENGINES
+
+    found = server.find(args.engine)
+    format = ENGINES[found.engine].format
+    source = locate(named_model(args.source, args.runs))
+    if source.name != "model" or not RUN_ID.fullmatch(source.parent.name):
+        raise ConfigError(f"{args.source!r} is no run: 'runs list' shows what can be served.")
+    done = export(source, format, _within_run(source, args.source, format), args.type)
+    name = source.parent.name
+    command = found.command(done.path, name, args.port)
+    ask = server.curl(name, args.port)
+    if args.json:
+        print_json({"engine": found.engine, "path": str(done.path), "command": command, "curl": ask})
+    else:
+        print(f"{done.form.architecture}, {size_text(done.bytes)}, in {done.path}")
+        print(
+            f"Starting {ENGINES[found.engine].title}. Once it listens, ask from another terminal:\n\n{ask}\n"
+        )
+    sys.stdout.flush()
+    return server.start(found, done.path, name, args.port)
+
+
 def measure(args: argparse.Namespace) -> int:
     """Size, memory and speed of models, measured turn by turn."""
-    from pruning.measure.speed import bench, size
+    from pruning.measure.speed import bench, shortened, size
     from pruning.models.loading import load
     from pruning.progress import drain
+    from pruning.serving.bench import bench_served
 
     models = [load(named_model(name, args.runs), args.device, args.dtype) for name in args.models]
     names = [Path(name).name for name in args.models]
     models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
     sizes = [size(model) for model in models]
+    if args.depth:
+        dense = load(named_model(args.models[0], args.runs), args.device, args.dtype)
+        rival = shortened(replace(dense, name=names[0]), sizes[-1].parameters)
+        models, names, sizes = [*models, rival], [*names, rival.name], [*sizes, size(rival)]
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
-        found = drain(bench(models, args.batch, args.lengths, args.new_tokens, args.repeats), bar)
+        counts = args.batch, args.lengths, args.new_tokens, args.repeats
+        timed = bench(models, *counts) if args.engine == "transformers" else None
+        found = drain(timed or bench_served(args.engine, models, *counts), bar)
     if args.json:
         print_json(
             {
                 "models": [{"model": m.name, **asdict(s)} for m, s in zip(models, sizes, strict=True)],
                 "speed": [m.to_dict() for m in found],
+                "engine": args.engine,
                 "device": str(models[0].model.device),
                 "dtype": str(models[0].model.dtype).removeprefix("torch."),
             }
@@ -96,7 +135,9 @@ def measure(args: argparse.Namespace) -> int:
             )
         )
     columns = ("model", "batch", "length", "prefill, tokens/s", "times", "decode, tokens/s", "times")
-    console().print(table(columns, cells, f"speed on {models[0].model.device}, median and range"))
+    console().print(
+        table(columns, cells, f"speed in {args.engine} on {models[0].model.device}, median and range")
+    )
     return 0
 
 
@@ -123,7 +164,7 @@ def generate(args: argparse.Namespace) -> int:
         inputs = loaded.tokenizer(args.prompt, return_tensors="pt").to(loaded.model.device)
         room = loaded.model.config.max_position_embeddings - inputs.input_ids.shape[1]
         if room < 1:
-            raise ConfigError(f"the prompt is longer than the context of {name!r}: shorten it.")
+            raise ConfigError(f"the prompt is longer than the context of {quoted(name)}: shorten it.")
         torch.manual_seed(args.seed)
         sampling: dict[str, Any] = {"do_sample": args.temperature > 0}
         texts.append("")

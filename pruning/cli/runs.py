@@ -15,7 +15,7 @@ from pruning.method.damage import predicted
 from pruning.models.geometry import Site
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
-from pruning.words import number
+from pruning.words import number, size_text
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -134,6 +134,20 @@ def runs_resume(args: argparse.Namespace) -> int:
         print_json(result.summary.model_dump())
     else:
         console().print(results_table(result.summary))
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
+    from pruning.visualization.report import write_html
+
+    folder, file = Path(args.run_id), Path(args.html)
+    run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
+    size = write_html(run, file)
+    if args.json:
+        print_json({"run_id": run.id, "html": str(file), "bytes": size})
+    else:
+        print(f"{file}: {size_text(size)}; open it in a browser.")
     return 0
 
 

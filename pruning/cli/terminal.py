@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pruning.files import finite
+from pruning.text.sources import told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +30,13 @@ def print_json(content: Any) -> None:
     print(json.dumps(finite(content), indent=1))
 
 
+def tell_sources(sources: Mapping[str, Mapping[str, Any]]) -> None:
+    """Say on standard error what was read of every domain's text, with the beginning of a document."""
+    for domain, source in sources.items():
+        if line := told(source):
+            print(f"domain {domain}: {line}\n  such as {source['sample'][:80]!r}", file=sys.stderr)
+
+
 class ProgressBar:
     """Shows the engine's events on a terminal; call it with each. Elsewhere it says nothing."""
 
@@ -45,15 +54,17 @@ class ProgressBar:
             disable=quiet or not target.is_terminal,
             transient=True,
         )
-        self.iterations, self.complete = iterations, -1
+        self.iterations, self.complete, self.quiet = iterations, -1, quiet
         self.task: TaskID = self.bar.add_task("loading the model", total=None)
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
-        from pruning.engine.events import Iteration
+        from pruning.engine.events import Iteration, Started
         from pruning.progress import Progress
 
-        if isinstance(event, Iteration):
+        if isinstance(event, Started) and not self.quiet:
+            tell_sources(event.sources)
+        elif isinstance(event, Iteration):
             self.complete = event.number
         elif isinstance(event, Progress):
             if self.complete < 0:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pruning.cli.arguments import named_model, run_config
-from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
+from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table, tell_sources
 from pruning.config import RunConfig
 from pruning.errors import ConfigError
 from pruning.runs.store import RunStore
@@ -65,6 +65,8 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     check(config)
     loaded = load(config.model, config.device, config.dtype)
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
+    if not args.json:
+        tell_sources({b.domain: b.source for b in blocks})
     mask = Mask.full(geometry(loaded.model))
     began = time.monotonic()
     bar = ProgressBar(1, quiet=args.json)
@@ -162,10 +164,12 @@ def evaluate(args: argparse.Namespace) -> int:
     config = run_config(args)
     config = config.replace(model=named_model(config.model, args.runs))
     check_tasks(config.tasks, config.task_data, config.task_folder)
+    if config.eval_blocks == 0 and not config.tasks:
+        raise ConfigError("there is nothing to evaluate on: --eval-blocks is 0 and no --tasks are named.")
     loaded = load(config.model, config.device, config.dtype)
     blocks = evaluation_blocks(config, loaded.tokenizer, loaded.model)
-    if not blocks:
-        raise ConfigError("there is nothing to evaluate on: --eval-blocks is 0.")
+    if not args.json:
+        tell_sources({b.domain: b.source for b in blocks})
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
         state = state_of(loaded)
@@ -173,7 +177,7 @@ def evaluate(args: argparse.Namespace) -> int:
         where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
         where["limit"] = config.task_limit
         accuracies = drain(zero_shot(loaded, config.tasks, state, **where), bar) if config.tasks else {}
-    mean = mean_perplexity({name: p.value for name, p in values.items()})
+    mean = mean_perplexity({name: p.value for name, p in values.items()}) if values else None
     if args.json:
         rows = {n: {"perplexity": p.value, **p.to_dict()} for n, p in values.items()}
         tasks = {
@@ -183,13 +187,14 @@ def evaluate(args: argparse.Namespace) -> int:
         }
         print_json({"model": config.model, "domains": rows, "mean": mean, "tasks": tasks})
         return 0
-    cells = [
-        (name, number(p.value), f"{p.bits_per_byte:.3f}" if p.bits_per_byte else "-", f"{p.tokens:,}")
-        for name, p in values.items()
-    ]
-    cells.append(("mean (geometric)", number(mean), "", ""))
-    title = f"perplexity of {config.model}, blocks of {config.seq_len}"
-    console().print(table(("domain", "perplexity", "bits per byte", "tokens"), cells, title))
+    if values:
+        cells = [
+            (name, number(p.value), f"{p.bits_per_byte:.3f}" if p.bits_per_byte else "-", f"{p.tokens:,}")
+            for name, p in values.items()
+        ]
+        cells.append(("mean (geometric)", number(mean), "", ""))
+        title = f"perplexity of {config.model}, blocks of {config.seq_len}"
+        console().print(table(("domain", "perplexity", "bits per byte", "tokens"), cells, title))
     if accuracies:
         answers = [
             (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pruning.config import RunConfig
-from pruning.errors import too_long
+from pruning.errors import ModelError, too_long
 from pruning.models.architectures import CausalLM
 from pruning.text.blocks import TokenBlocks, heldout_blocks, sample_blocks
 from pruning.text.sources import load_text
@@ -19,6 +19,17 @@ def _check_length(config: RunConfig, model: CausalLM) -> None:
         raise too_long(config.seq_len, context)
 
 
+def _within(blocks: TokenBlocks, model: CausalLM) -> TokenBlocks:
+    """The blocks, if every token of them has a row in the embedding."""
+    rows = model.get_input_embeddings().num_embeddings
+    if (last := int(blocks.ids.max())) >= rows:
+        raise ModelError(
+            f"the tokenizer gives the id {last:,} for text of domain {blocks.domain!r}, and the embedding "
+            f"has {rows:,} rows: give the tokenizer that belongs to the model."
+        )
+    return blocks
+
+
 def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
     """The calibration blocks of every domain of a config.
 
@@ -27,13 +38,16 @@ def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) ->
     """
     _check_length(config, model)
     return [
-        sample_blocks(
-            name,
-            load_text(name, config.domains.get(name, "embedded"), "calibration", config.seed),
-            tokenizer,
-            config.samples,
-            config.seq_len,
-            config.seed,
+        _within(
+            sample_blocks(
+                name,
+                load_text(name, config.domains.get(name, "embedded"), "calibration", config.seed, tokenizer),
+                tokenizer,
+                config.samples,
+                config.seq_len,
+                config.seed,
+            ),
+            model,
         )
         for name in config.mixture
     ]
@@ -58,12 +72,15 @@ def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> 
     if config.eval_blocks == 0:
         return []
     return [
-        heldout_blocks(
-            name,
-            load_text(name, config.domains.get(name, "embedded"), "heldout", config.seed),
-            tokenizer,
-            config.seq_len,
-            config.eval_blocks,
+        _within(
+            heldout_blocks(
+                name,
+                load_text(name, config.domains.get(name, "embedded"), "heldout", config.seed, tokenizer),
+                tokenizer,
+                config.seq_len,
+                config.eval_blocks,
+            ),
+            model,
         )
         for name in config.measured_domains
     ]

@@ -3,12 +3,12 @@
 The architecture is `deci`, the one in stock llama.cpp whose loader takes heads and channels by layer and
 biases on every projection. It rotates queries and keys in interleaved pairs where transformers rotates
 halves, so their rows are permuted, as llama.cpp's own converters for Llama models do. A bias on pruned query
-heads is read by llama.cpp as llama-cpp-python 0.3.36 carries it; older versions refuse it.
+heads is read by llama.cpp as llama-cpp-python 0.3.36 carries it; older versions refuse it. Norms of queries
+and keys are known to `qwen3` only, which has one width for all layers and no biases, and rotates halves.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +20,7 @@ import numpy as np
 from pruning.errors import ExportError
 from pruning.formats import llamacpp
 from pruning.formats.format import FORMATS, Form, Format, Source
-from pruning.formats.gguf_vocabulary import PRE_TOKENIZERS, add_tokenizer, pre_tokenizer, vocabulary
+from pruning.formats.gguf_vocabulary import add_tokenizer, refusal, vocabulary
 from pruning.formats.traits import Traits
 from pruning.formats.verify import judged, probe
 from pruning.models.architectures import CausalLM, geometry, layer_views
@@ -29,34 +29,72 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-GGUF_TYPES = ("f32", "f16", "bf16", "q8_0")
-BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}  # of a weight; q8_0 has a scale to 32 weights
+# Bytes of a weight; q8_0 has a scale to 32 weights, and the k-quants mix types (about as in Llama models).
+BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q6_k": 0.82, "q5_k_m": 0.71, "q4_k_m": 0.61}
+K_QUANTS = ("q6_k", "q5_k_m", "q4_k_m")
+SUPER_BLOCK = 256  # weights of a row that a k-quant stores together
 DEFAULT = "f16"
 TESTED = "llama-cpp-python 0.3.36"
-COMPUTES = ("rope:linear", "rope:llama3")  # beyond a plain Llama layer
-# Of the largest logit: llama.cpp keeps keys and values in f16 and multiplies q8_0 by q8_0.
-TOLERANCES = {"f32": 5e-3, "f16": 1e-2, "bf16": 3e-2, "q8_0": 1e-1}
+# What each architecture computes beyond a plain Llama layer.
+COMPUTES = {"deci": ("rope:linear", "rope:llama3"), "qwen3": ("query_key_norms",)}
+# As `verify.TOLERANCE`. The values in the file are compared one by one before; this tells whether llama.cpp
+# computes the same with them, so it leaves room for what the types round (SmolLM2 pruned by 30%: f16 0.006,
+# bf16 0.04, q8_0 0.15, q4_k_m 0.74, where its rows of 576 fall back to q5_0).
+TOLERANCES = {"f32": 2e-3, "f16": 5e-2, "bf16": 0.2, "q8_0": 0.5} | dict.fromkeys(K_QUANTS, 1.0)
+
+
+def architecture(traits: Traits) -> str:
+    """The name in llama.cpp of what a model is written as."""
+    return "qwen3" if traits.model_type == "qwen3" else "deci"
 
 
 def _judge(traits: Traits, kind: str | None) -> Form:
-    form = Form("gguf", "deci", f"llama.cpp, Ollama, LM Studio (checked with {TESTED})")
-    if what := traits.beyond(COMPUTES):
-        return replace(form, refusal=f"llama.cpp's deci does not compute {what}: use --format hf.")
-    if traits.tokenizer is not None and pre_tokenizer(traits.tokenizer) is None:
+    name = architecture(traits)
+    form = Form("gguf", name, f"llama.cpp, Ollama, LM Studio (checked with {TESTED})")
+    if what := traits.beyond(COMPUTES[name]):
+        return replace(form, refusal=f"llama.cpp's {name} does not compute {what}: use --format hf.")
+    shape = traits.geometry
+    if name == "qwen3" and (not traits.equal_widths or traits.output_bias or shape.query_bias):
         return replace(
             form,
-            refusal="the tokenizer is not a byte-level BPE that llama.cpp knows by name "
-            f"({', '.join(PRE_TOKENIZERS.values())}): use --format hf.",
+            refusal="llama.cpp's qwen3 has one width for all layers and no biases: use --format hf, or prune "
+            "with --allocation equal --compensation none.",
         )
-    return replace(form, bytes=int(traits.parameters() * BYTES[kind or DEFAULT]))
+    if traits.tokenizer is not None and (why := refusal(traits.tokenizer)):
+        return replace(form, refusal=f"{why}: use --format hf.")
+    form = replace(form, bytes=int(traits.parameters() * BYTES[kind or DEFAULT]))
+    if kind not in K_QUANTS:
+        return form
+    if not llamacpp.installed():
+        return replace(
+            form,
+            refusal=f"weights are made {kind} by llama.cpp's own quantiser, which is not installed: "
+            "pip install -r requirements-gguf.txt, or use --type q8_0.",
+        )
+    rows = {shape.hidden_size, *(shape.channels(site) for site in shape.sites)}
+    if any(row % SUPER_BLOCK for row in rows):
+        return replace(
+            form,
+            drawback=f"matrices whose rows are no multiple of {SUPER_BLOCK} are stored with more bits "
+            f"(prune with --round-to {SUPER_BLOCK})",
+        )
+    return form
 
 
 def _write(source: Source, folder: Path) -> Path:
-    kind = source.kind or DEFAULT
+    kind, model = source.kind or DEFAULT, source.loaded.model
     file = folder / f"{source.name}-{kind}.gguf"
-    write_gguf(source.loaded.model, source.loaded.tokenizer, file, kind)
+    if kind not in K_QUANTS:
+        write_gguf(model, source.loaded.tokenizer, file, kind)
+        if source.verify:
+            check_gguf(model, file)
+        return file
+    whole = folder / f"{source.name}-f32.gguf"
+    write_gguf(model, source.loaded.tokenizer, whole, "f32")
     if source.verify:
-        check_gguf(source.loaded.model, file)
+        check_gguf(model, whole)
+    llamacpp.quantise(whole, file, kind)
+    whole.unlink()
     return file
 
 
@@ -64,7 +102,7 @@ def _check(source: Source, written: Path, reference: Tensor) -> float | None:
     """Logits, where llama-cpp-python is installed."""
     import torch
 
-    if not importlib.util.find_spec("llama_cpp"):
+    if not llamacpp.installed():
         return None
     llm = llamacpp.open_gguf(written)
     try:
@@ -78,7 +116,7 @@ def _snippet(form: Form, path: Path) -> str:
     return f'from llama_cpp import Llama\nprint(Llama("{path}")("The river", max_tokens=20))'
 
 
-FORMATS.add(Format(GGUF_TYPES, _judge, _write, _check, _snippet, smaller=False), "gguf")
+FORMATS.add(Format(tuple(BYTES), _judge, _write, _check, _snippet, smaller=False), "gguf")
 
 
 def write_gguf(model: CausalLM, tokenizer: Any, file: Path, kind: str = "f16") -> dict[str, int]:
@@ -91,21 +129,27 @@ def write_gguf(model: CausalLM, tokenizer: Any, file: Path, kind: str = "f16") -
         How many weight matrices were written as each type.
 
     Raises:
-        KeyError: the tokenizer is none that `pre_tokenizer` knows.
+        ExportError: the tokenizer is none that llama.cpp knows.
     """
     import gguf
 
     shape, config = geometry(model), model.config
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = json.loads(backend.to_str()) if backend is not None else {}
-    writer = gguf.GGUFWriter(str(file), "deci")
+    if why := refusal(content):  # where the checkpoint had no tokenizer.json to judge it by
+        raise ExportError(f"{why}: use --format hf.")
+    name = "qwen3" if config.model_type == "qwen3" else "deci"
+    writer = gguf.GGUFWriter(str(file), name)
     writer.add_name(config.name_or_path or "pruned model")
     writer.add_block_count(len(shape.layers))
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length([layer.channels for layer in shape.layers])
-    writer.add_head_count([layer.heads for layer in shape.layers])
-    writer.add_head_count_kv([layer.kv_heads for layer in shape.layers])
+    for add, widths in (
+        (writer.add_feed_forward_length, [layer.channels for layer in shape.layers]),
+        (writer.add_head_count, [layer.heads for layer in shape.layers]),
+        (writer.add_head_count_kv, [layer.kv_heads for layer in shape.layers]),
+    ):
+        add(widths if name == "deci" else widths[0])
     writer.add_key_length(shape.head_dim)
     writer.add_value_length(shape.head_dim)
     writer.add_rope_dimension_count(shape.head_dim)
@@ -178,15 +222,19 @@ def _arrays(model: CausalLM) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _tensors(model: CausalLM, head_dim: int) -> list[tuple[str, Tensor]]:
-    """Every tensor by its name in GGUF, queries and keys permuted."""
+    """Every tensor by its name in GGUF, queries and keys permuted where llama.cpp rotates pairs."""
     found: list[tuple[str, Tensor]] = [
         ("token_embd.weight", model.get_input_embeddings().weight),
         ("output_norm.weight", model.model.norm.weight),
     ]
     if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:  # whatever it says
         found.append(("output.weight", model.get_output_embeddings().weight))
+    pairs = model.config.model_type != "qwen3"
     for index, view in enumerate(layer_views(model)):
         block = f"blk.{index}"
+        for name, norm in (("attn_q_norm", "q_norm"), ("attn_k_norm", "k_norm")):
+            if hasattr(view.attention, norm):
+                found.append((f"{block}.{name}.weight", getattr(view.attention, norm).weight))
         found.append((f"{block}.attn_norm.weight", view.layer.input_layernorm.weight))
         found.append((f"{block}.ffn_norm.weight", view.layer.post_attention_layernorm.weight))
         for name, linear in (
@@ -199,7 +247,7 @@ def _tensors(model: CausalLM, head_dim: int) -> list[tuple[str, Tensor]]:
             ("ffn_down", view.down),
         ):
             for kind, tensor in linear.named_parameters():
-                rotated = name in ("attn_q", "attn_k")
+                rotated = pairs and name in ("attn_q", "attn_k")
                 found.append((f"{block}.{name}.{kind}", interleave(tensor, head_dim) if rotated else tensor))
     return found
 

@@ -8,6 +8,7 @@ accepts was read in its source: transformers 5.23.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ _BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 # --- what they make of a model -----------------------------------------------------------------------------
 
 
-def _itemsize(traits: Traits, kind: str | None) -> int:
+def bytes_of(traits: Traits, kind: str | None) -> int:
+    """Bytes of a weight of a type; None for as stored."""
     return _BYTES[kind] if kind else traits.itemsize
 
 
@@ -60,7 +62,7 @@ def stock_architecture(traits: Traits, geometry: Geometry) -> tuple[str, str]:
 
 
 def _judge_hf(traits: Traits, kind: str | None) -> Form:
-    size = int(traits.parameters() * _itemsize(traits, kind))
+    size = int(traits.parameters() * bytes_of(traits, kind))
     stock = stock_architecture(traits, traits.geometry)[0] if traits.equal_widths else ""
     if stock:
         return Form("hf", f"{ARCHITECTURES[stock].name}ForCausalLM", _STOCK, bytes=size)
@@ -74,7 +76,7 @@ def _judge_padded(traits: Traits, kind: str | None) -> Form:
         why = "all layers have the same widths already: use --format hf."
     if why:
         return Form("padded", "", _STOCK, refusal=why)
-    size = int(traits.parameters(traits.widest) * _itemsize(traits, kind))
+    size = int(traits.parameters(traits.widest) * bytes_of(traits, kind))
     return Form("padded", f"{ARCHITECTURES[stock].name}ForCausalLM", _STOCK, _PADDED, size)
 
 
@@ -125,7 +127,9 @@ def _write_stock(loaded: LoadedModel, traits: Traits, folder: Path, padded: bool
     dtype = next(loaded.model.parameters()).dtype
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    state = padded_state(loaded.model, traits.geometry, shape) if padded else loaded.model.state_dict()
+    state = (
+        padded_state(loaded.model, traits.geometry, shapes.layers) if padded else loaded.model.state_dict()
+    )
     for name, parameter in model.named_parameters():
         if name not in state and name.endswith(".bias"):  # which the target has and this model does not
             state[name] = torch.zeros(parameter.shape, dtype=dtype)
@@ -136,15 +140,15 @@ def _write_stock(loaded: LoadedModel, traits: Traits, folder: Path, padded: bool
     loaded.tokenizer.save_pretrained(folder)
 
 
-def padded_state(model: Any, geometry: Geometry, shape: LayerShape) -> dict[str, Tensor]:
-    """The state of a model with every layer filled up with zeros to one shape.
+def padded_state(model: Any, geometry: Geometry, shapes: Sequence[LayerShape]) -> dict[str, Tensor]:
+    """The state of a model with every layer filled up with zeros to a shape of its own.
 
     Exact: a channel with a zero column in `down_proj`, or a head with zero values and a zero column in
     `o_proj`, adds nothing.
     """
     state = dict(model.state_dict())
     size = geometry.head_dim
-    for index, own in enumerate(geometry.layers):
+    for index, (own, shape) in enumerate(zip(geometry.layers, shapes, strict=True)):
         query = (own.kv_heads, own.group, size), (shape.kv_heads, shape.group, size)
         key = (own.kv_heads, size), (shape.kv_heads, size)
         channels = (own.channels,), (shape.channels,)
@@ -185,6 +189,7 @@ def _write_custom(loaded: LoadedModel, traits: Traits, folder: Path, record: dic
         "model_type": f"pruned_{traits.model_type}",
         "auto_map": {
             "AutoConfig": f"{module}.Pruned{name}Config",
+            "AutoModel": f"{module}.Pruned{name}Model",  # vLLM builds from this one
             "AutoModelForCausalLM": f"{module}.Pruned{name}ForCausalLM",
         },
         "head_dim": traits.geometry.head_dim,

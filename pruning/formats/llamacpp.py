@@ -1,7 +1,8 @@
-"""A GGUF file in llama.cpp, through llama-cpp-python: what exports are compared with."""
+"""A GGUF file in llama.cpp, through llama-cpp-python: what exports are compared with and quantised by."""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from pruning.errors import ExportError
+
+
+def installed() -> bool:
+    """Whether llama-cpp-python can be imported; it is not imported for this."""
+    return importlib.util.find_spec("llama_cpp") is not None
+
 
 def open_gguf(path: Path, context: int = 512, threads: int = 2) -> Any:
     """A `llama_cpp.Llama` that keeps the logits of every token.
 
-    It runs without repacked weights: llama.cpp's AMX kernels crash on some processors (its issue 20824).
+    It runs without repacked weights: llama.cpp's AMX kernels crash on some processors (its issue 20824). Keys
+    and values are kept in f32, where its f16 would round them.
 
     Raises:
         ImportError: llama-cpp-python is not installed; see `requirements-gguf.txt`.
@@ -30,7 +39,15 @@ def open_gguf(path: Path, context: int = 512, threads: int = 2) -> Any:
 
     binding.llama_model_default_params = plain
     try:
-        return llama_cpp.Llama(str(path), n_ctx=context, logits_all=True, verbose=False, n_threads=threads)
+        return llama_cpp.Llama(
+            str(path),
+            n_ctx=context,
+            logits_all=True,
+            verbose=False,
+            n_threads=threads,
+            type_k=binding.GGML_TYPE_F32,
+            type_v=binding.GGML_TYPE_F32,
+        )
     finally:
         binding.llama_model_default_params = defaults
 
@@ -46,3 +63,25 @@ def greedy(llm: Any, ids: Sequence[int], count: int) -> list[int]:
     """The `count` likeliest tokens, one after another, behind a prompt."""
     llm.reset()
     return list(itertools.islice(llm.generate(list(ids), temp=0), count))
+
+
+def quantise(source: Path, out: Path, kind: str) -> None:
+    """Write a GGUF file of whole weights anew, as a type such as `q4_k_m`, by llama.cpp's own quantiser.
+
+    Matrices whose rows the type cannot hold get the type that llama.cpp falls back to.
+
+    Raises:
+        ExportError: llama.cpp refuses it.
+    """
+    import ctypes
+    import logging
+
+    import llama_cpp
+
+    logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)  # or it lists every matrix that falls back
+
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
+    done = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(parameters))
+    if done != 0:
+        raise ExportError(f"llama.cpp cannot write these weights as {kind}: use --type q8_0.")

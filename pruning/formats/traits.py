@@ -67,7 +67,7 @@ class Traits:
             itemsize=sizes.get(summary.dtype, 2),
             base=record.get("config", {}).get("model"),
             mask=(folder / MASK_FILE).is_file(),
-            tokenizer=_tokenizer_file(dense) if dense else None,
+            tokenizer=_tokenizer_file(folder) or (_tokenizer_file(dense) if dense else None),
         )
 
     def beyond(self, allowed: Collection[str]) -> str:
@@ -100,9 +100,7 @@ class Traits:
 def _tokenizer_file(folder: Path) -> dict[str, Any] | None:
     """What `tokenizer.json` holds; None where there is none and the library makes it from other files."""
     file = folder / "tokenizer.json"
-    if not file.is_file():
-        return {} if (folder / "tokenizer.model").is_file() else None
-    return _read_tokenizer(file, file.stat().st_mtime_ns)
+    return _read_tokenizer(file, file.stat().st_mtime_ns) if file.is_file() else None
 
 
 @lru_cache(maxsize=4)  # of megabytes, and a page asks at every click

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 
 from pruning.errors import ConfigError
-from pruning.models.architectures import CausalLM, geometry
+from pruning.models.architectures import CausalLM, geometry, layer_views
 from pruning.models.folder import LoadedModel
 from pruning.progress import Progress
 
@@ -133,9 +134,24 @@ def turns(
     return [results[WARM_UP:] for results in found]
 
 
-def lengths_within(models: Sequence[LoadedModel], new_tokens: int) -> tuple[int, ...]:
+@dataclass(frozen=True)
+class Subject:
+    """What is timed.
+
+    Attributes:
+        name: of the model.
+        context: its length.
+        time: seconds of prefill and of decode, of a batch, a length and a number of new tokens.
+    """
+
+    name: str
+    context: int
+    time: Callable[[int, int, int], tuple[float, float]]
+
+
+def lengths_within(contexts: Iterable[int], new_tokens: int) -> tuple[int, ...]:
     """The default lengths of a prompt, as far as every model's context goes."""
-    context = min(loaded.model.config.max_position_embeddings for loaded in models)
+    context = min(contexts)
     fitting = tuple(length for length in LENGTHS if length + new_tokens <= context)
     return fitting or (max(1, context - new_tokens),)
 
@@ -147,10 +163,25 @@ def bench(
     new_tokens: int = 16,
     repeats: int = 5,
 ) -> Generator[Progress, None, list[Measurement]]:
-    """Time prefill and decode of models, turn by turn.
+    """Time prefill and decode of models on the same device, turn by turn; as `bench_subjects`."""
+    subjects = [
+        Subject(loaded.name, loaded.model.config.max_position_embeddings, _timer(loaded.model))
+        for loaded in models
+    ]
+    return (yield from bench_subjects(subjects, batches, lengths, new_tokens, repeats))
+
+
+def bench_subjects(
+    subjects: Sequence[Subject],
+    batches: Sequence[int] = (1, 8),
+    lengths: Sequence[int] | None = None,
+    new_tokens: int = 16,
+    repeats: int = 5,
+) -> Generator[Progress, None, list[Measurement]]:
+    """Time prefill and decode, turn by turn.
 
     Args:
-        models: on the same device.
+        subjects: that take turns.
         batches: sequences at once.
         lengths: tokens of a prompt; 128 and 512 as far as the context goes when left out.
         new_tokens: written in a repeat of decode.
@@ -162,7 +193,7 @@ def bench(
     Raises:
         ConfigError: a length beyond a model's context, or nothing to time.
     """
-    lengths = lengths or lengths_within(models, new_tokens)
+    lengths = lengths or lengths_within((subject.context for subject in subjects), new_tokens)
     for what, count in (
         ("repeats", repeats),
         ("new tokens", new_tokens),
@@ -170,12 +201,11 @@ def bench(
     ):
         if count < 1:
             raise ConfigError(f"the number of {what} is {count}: give 1 or more.")
-    for loaded in models:
-        context = loaded.model.config.max_position_embeddings
-        if max(lengths) + new_tokens > context:
+    for subject in subjects:
+        if max(lengths) + new_tokens > subject.context:
             raise ConfigError(
                 f"prompts of {max(lengths)} and {new_tokens} new tokens are longer than the context of "
-                f"{loaded.name!r}, {context}: give a shorter --lengths."
+                f"{subject.name!r}, {subject.context}: give a shorter --lengths."
             )
     found: list[Measurement] = []
     cells = [(batch, length) for length in lengths for batch in batches]
@@ -187,24 +217,24 @@ def bench(
         ) -> Progress:
             return Progress("bench", before + turn, len(cells) * rounds, what)
 
-        works = [_work(loaded.model, batch, length, new_tokens) for loaded in models]
+        works = [partial(subject.time, batch, length, new_tokens) for subject in subjects]
         times = yield from turns(works, repeats, event)
-        for loaded, took in zip(models, times, strict=True):
+        for subject, took in zip(subjects, times, strict=True):
             prefill, decode = zip(*took, strict=True)
             speeds = Speed.of(batch * length, prefill), Speed.of(batch * new_tokens, decode)
-            found.append(Measurement(loaded.name, batch, length, *speeds))
+            found.append(Measurement(subject.name, batch, length, *speeds))
     yield Progress("bench", len(cells) * rounds, len(cells) * rounds)
     return found
 
 
-def _work(model: CausalLM, batch: int, length: int, new_tokens: int) -> Callable[[], tuple[float, float]]:
+def _timer(model: CausalLM) -> Callable[[int, int, int], tuple[float, float]]:
     """Reads prompts and writes behind them; returns the seconds of each."""
     device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, model.config.vocab_size, (batch, length), generator=generator).to(device)
 
     @torch.no_grad()
-    def work() -> tuple[float, float]:
+    def work(batch: int, length: int, new_tokens: int) -> tuple[float, float]:
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, model.config.vocab_size, (batch, length), generator=generator).to(device)
         cache: Any = None
 
         def read() -> None:
@@ -220,3 +250,28 @@ def _work(model: CausalLM, batch: int, length: int, new_tokens: int) -> Callable
         return seconds(device, read), seconds(device, write)
 
     return work
+
+
+def shortened(loaded: LoadedModel, parameters: int) -> LoadedModel:
+    """A model without its last decoder layers, of about so many parameters: depth pruning, for speed.
+
+    Which layers go decides quality, and not speed; quality is not asked here. The model itself is changed.
+
+    Raises:
+        ConfigError: it has fewer parameters than that, or no layer would be left.
+    """
+    model = loaded.model
+    total = sum(p.numel() for p in model.parameters())
+    layers = len(layer_views(model))
+    one = sum(p.numel() for p in layer_views(model)[-1].layer.parameters())
+    kept = layers - round((total - parameters) / one)
+    if not 1 <= kept < layers:
+        raise ConfigError(
+            f"without layers {loaded.name!r} does not come from {total:,} to {parameters:,} parameters: name "
+            "the dense model first, and a smaller one behind it."
+        )
+    model.model.layers = model.model.layers[:kept]
+    model.config.num_hidden_layers = kept
+    if kinds := getattr(model.config, "layer_types", None):
+        model.config.layer_types = kinds[:kept]
+    return replace(loaded, name=f"{loaded.name}, {kept} of {layers} layers")

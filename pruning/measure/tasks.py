@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ConfigError
-from pruning.paths import ASSETS
+from pruning.paths import ASSETS, exists
+from pruning.words import quoted
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -50,8 +51,8 @@ def check_folders(*folders: str | Path | None) -> None:
         ConfigError: one is not there.
     """
     for folder in folders:
-        if folder is not None and not Path(folder).is_dir():
-            raise ConfigError(f"there is no folder {str(folder)!r} with task data: give one that exists.")
+        if folder is not None and not (exists(Path(folder)) and Path(folder).is_dir()):
+            raise ConfigError(f"there is no folder {quoted(folder)} with task data: give one that exists.")
 
 
 @cache

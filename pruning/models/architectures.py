@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from torch.nn import Linear
 
 CausalLM = Any  # a transformers PreTrainedModel, whose attributes are its architecture's own
+# Channels that a config may name, of all layers: ten times those of a 405B model. Every page holds arrays of
+# this size, so that a number with a few zeros too many would take the memory of the app's server.
+CHANNELS = 100_000_000
 ROLES = ("query", "key", "value", "output", "gate", "up", "down")
 
 
@@ -76,11 +79,14 @@ class Architecture:
         """
         heads = config["num_attention_heads"]
         kv_heads = config.get("num_key_value_heads") or heads
+        head_dim = config.get("head_dim") or config["hidden_size"] // heads
+        if config["num_hidden_layers"] * (heads * head_dim + config["intermediate_size"]) > CHANNELS:
+            raise ValueError("more channels than any model has")
         shape = {"kv_heads": kv_heads, "group": heads // kv_heads, "channels": config["intermediate_size"]}
         return Geometry.from_dict(
             {
                 "hidden_size": config["hidden_size"],
-                "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
+                "head_dim": head_dim,
                 "layers": [shape] * config["num_hidden_layers"],
                 "query_bias": self.has_bias("query", config),
                 "key_value_bias": self.has_bias("key", config),

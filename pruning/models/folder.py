@@ -17,12 +17,13 @@ from pruning.errors import ModelError
 from pruning.files import PRUNING_FILE, kept_for, read_cached, write_cached
 from pruning.models import gguf_input, hub
 from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
+from pruning.models.checks import check_adapter, check_config, count_dense
 from pruning.models.geometry import Geometry
-from pruning.models.tensors import WEIGHTS, stored_tensors, weights_digest
-from pruning.paths import ASSETS
+from pruning.models.tensors import read_object, stored_tensors, weight_files, weights_digest
+from pruning.paths import ASSETS, expand
+from pruning.words import quoted
 
 DEMO = ASSETS / "demo-model"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 
 
 # What an export with its modelling file adds to the dense config.
@@ -89,10 +90,19 @@ def smollm2() -> Path:
 
 
 def place(name: str) -> Path:
-    """Where a name points, whether or not a model is there: a folder, or a GGUF file."""
+    """Where a name points, whether or not a model is there: a folder, or a GGUF file.
+
+    Raises:
+        ModelError: it cannot be the name of anything.
+    """
     if name == "smollm2":
         return smollm2()
-    return DEMO if name == "demo" else Path(name).expanduser()
+    path = DEMO if name == "demo" else expand(name)
+    try:
+        path.is_dir()
+    except OSError as error:  # a name longer than the system takes, say
+        raise ModelError(f"there is no model {quoted(name)}: {error.strerror}.") from None
+    return path
 
 
 def locate(name: str) -> Path:
@@ -107,15 +117,17 @@ def locate(name: str) -> Path:
     if not path.is_dir():
         if not hub.is_hub_id(name):
             raise ModelError(
-                f"there is no model {name!r}: give demo, smollm2, a folder or GGUF file, or a hub id like "
-                "owner/name."
+                f"there is no model {quoted(name)}: give demo, smollm2, a folder or GGUF file, or a hub id "
+                "like owner/name."
             )
         path = hub.download(name)
     if "base" in read_record(path):
         return path
-    if not (path / "config.json").exists():
+    check_adapter(path)
+    if not (path / "config.json").exists() and not (path / "config.json").is_symlink():
         raise ModelError(f"the folder {str(path)!r} holds no model: it has no config.json.")
-    if not list(path.glob(WEIGHTS)):
+    check_config(read_config(path))
+    if not weight_files(path):
         others = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
         if others:
             raise ModelError(
@@ -156,15 +168,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: it is no JSON object.
     """
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ModelError(
-            f"{str(path / 'config.json')!r} cannot be read: it is not a model's config."
-        ) from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{str(path / 'config.json')!r} holds no model config.")
-    return config
+    return read_object(path / "config.json")
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -200,6 +204,7 @@ def dense_type(config: dict[str, Any]) -> str:
     if isinstance(model_type, str):
         model_type = model_type.removeprefix(_PREFIX)
     supported(model_type)
+    check_config(config)
     return str(model_type)
 
 
@@ -220,11 +225,15 @@ def describe(name: str) -> Summary:
             dense, pruned = describe(base), Geometry.from_dict(read_record(path)["geometry"])
             gone = dense.geometry.linear_parameters - pruned.linear_parameters
             return replace(dense, geometry=pruned, parameters=dense.parameters - gone)
-        parameters = sum(math.prod(tensor["shape"]) for *_, tensor in stored_tensors(path))
+        parameters = 0
     summary = _summary(read_config(path), path / "config.json", parameters)
+    if parameters:
+        return summary
     if record := read_record(path):
-        return replace(summary, geometry=Geometry.from_dict(record["geometry"]))
-    return summary
+        parameters = sum(math.prod(tensor.shape) for tensor in stored_tensors(weight_files(path)))
+        return replace(summary, geometry=Geometry.from_dict(record["geometry"]), parameters=parameters)
+    shapes = (summary.model_type, summary.geometry, summary.vocabulary, summary.tied)
+    return replace(summary, parameters=count_dense(path, *shapes))
 
 
 def outline(name: str) -> tuple[dict[str, Any], Path | None]:
@@ -247,7 +256,7 @@ def _summary(config: dict[str, Any], file: Path, parameters: int, dtype: str = "
     try:
         geometry, vocabulary = ARCHITECTURES[model_type].geometry(config), int(config["vocab_size"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) else "has widths that are no whole numbers"
+        what = f"has no {error}" if isinstance(error, KeyError) else "has sizes that no model has"
         raise ModelError(f"{str(file)!r} {what}: copy the model's own config again.") from None
     return Summary(
         model_type=model_type,

@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from pruning.errors import ModelError
+from pruning.paths import exists
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -14,7 +15,7 @@ _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 
 def is_hub_id(name: str) -> bool:
     """Whether a name is an id like owner/name, and no folder here."""
-    return bool(_ID.fullmatch(name)) and not Path(name).exists()
+    return bool(_ID.fullmatch(name)) and not exists(Path(name))
 
 
 def cached(name: str) -> Path | None:

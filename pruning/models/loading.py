@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Literal
 
 from pruning.errors import ModelError
+from pruning.models.checks import check_ids, check_tokenizer
 from pruning.models.folder import (
-    TOKENIZER_FILES,
     LoadedModel,
     dense_type,
+    describe,
     fingerprint,
     locate,
     read_config,
@@ -65,11 +66,9 @@ def load(name: str, device: str = "auto", dtype: Dtype | Literal["stored"] = "au
     if base := record.get("base"):
         return cut_by_masks(load(base, device, dtype), path, name)
     dense_type(read_config(path))
-    if not any((path / file).exists() for file in TOKENIZER_FILES):
-        raise ModelError(
-            f"the folder {str(path)!r} holds no tokenizer: copy the dense model's tokenizer.json and "
-            "tokenizer_config.json into it."
-        )
+    check_tokenizer(path)
+    if not record:
+        describe(str(path))  # whose weights are those of its config
     device = pick_device(device)
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "stored"
@@ -78,7 +77,16 @@ def load(name: str, device: str = "auto", dtype: Dtype | Literal["stored"] = "au
         model = (read_pruned if record else read_dense)(path, torch_dtype)
         # with the config at hand the library need not run an export's modelling file to find it
         tokenizer = AutoTokenizer.from_pretrained(path, config=model.config)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:
         reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
         raise ModelError(f"the model in {str(path)!r} cannot be loaded: {reason}") from None
+    check_ids(path, model.get_input_embeddings().num_embeddings)
     return LoadedModel(model.to(device).eval(), tokenizer, name, path, fingerprint(path))

@@ -30,7 +30,7 @@ from pruning.models.folder import (
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
 from pruning.models.surgery import resize
-from pruning.models.tensors import WEIGHTS, weights_digest
+from pruning.models.tensors import weight_files, weights_digest
 
 
 def read_dense(path: Path, dtype: Any) -> CausalLM:
@@ -85,7 +85,7 @@ def read_pruned(path: Path, dtype: Any) -> CausalLM:
     config = CONFIG_MAPPING[model_type].from_dict(content)
     state: dict[str, torch.Tensor] = {}
     try:
-        for file in sorted(path.glob(WEIGHTS)):
+        for file in weight_files(path):
             state |= load_file(file)
     except SafetensorError as error:
         raise _broken(path, error) from None

@@ -1,40 +1,147 @@
-"""The stored tensors of a model folder, read without torch."""
+"""The files of a model folder that hold its weights, and the tensors in them, read without torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
+from pruning.words import quoted
 
-WEIGHTS = "model*.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+HEADER_BYTES = 100_000_000  # of a safetensors file; the format's own limit
+JSON_BYTES = 100_000_000  # of a config or an index; that of a 671B model has 9 MB
+_LFS = b"version https://git-lfs.github.com/spec/"
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # weights that are numbers as they stand
 
 
-def stored_tensors(path: Path, pattern: str = WEIGHTS) -> Iterator[tuple[str, Path, int, dict[str, Any]]]:
-    """Name, file, offset and header (`dtype`, `shape`, `data_offsets`) of every stored tensor.
+@dataclass(frozen=True)
+class Stored:
+    """A stored tensor.
+
+    Attributes:
+        name: in the model.
+        file: that holds it.
+        begin, end: its bytes in the file.
+        dtype: as safetensors names it.
+        shape: of it.
+    """
+
+    name: str
+    file: Path
+    begin: int
+    end: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether the weights are stored as floating-point numbers, and not packed."""
+        return self.dtype in _BYTES
+
+
+def missing(file: Path) -> str:
+    """Why a file that is needed is not there and what to do, to follow on its name; empty if it is."""
+    if file.exists():
+        return ""
+    if file.is_symlink():
+        return f"is a link to {quoted(file.readlink())}, which is not there: download or copy the file itself"
+    return "is not there: copy or download it again"
+
+
+def pointer(file: Path) -> str:
+    """The same for a file that Git left in the place of a large one."""
+    with file.open("rb") as stream:
+        found = stream.read(len(_LFS)) == _LFS
+    return "is a Git LFS pointer and not the file itself: run 'git lfs pull'" if found else ""
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model folder.
 
     Raises:
-        ModelError: a file is broken.
+        ModelError: there is none.
     """
-    for file in sorted(path.glob(pattern)):
-        try:
-            with file.open("rb") as stream:
-                size = int.from_bytes(stream.read(8), "little")
-                if not 0 < size < file.stat().st_size:
-                    raise ValueError
-                header = json.loads(stream.read(size))
-            header.pop("__metadata__", None)
-            for tensor in header.values():
-                tensor["shape"], tensor["data_offsets"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+    try:
+        if problem := missing(file) or pointer(file):
+            raise ModelError(f"{quoted(file)} {problem}.")
+        if file.stat().st_size > JSON_BYTES:
+            raise ModelError(f"{quoted(file)} has more than {JSON_BYTES / 1e6:.0f} MB: copy it again.")
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        raise ModelError(f"{quoted(file)} cannot be read as JSON: copy or download it again.") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{quoted(file)} holds no JSON object: copy or download it again.")
+    return content
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that make up a model, as transformers chooses them: no variants and no leftovers.
+
+    Raises:
+        ModelError: files are missing, or lie outside the folder.
+    """
+    if (path / WEIGHTS).exists() or (path / WEIGHTS).is_symlink():
+        return [path / WEIGHTS]
+    index = path / INDEX
+    if not index.exists() and not index.is_symlink():
+        if shards := sorted(path.glob("model-*-of-*.safetensors")):
             raise ModelError(
-                f"{str(file)!r} is no safetensors file, or only a part of one: copy or download it again."
+                f"the folder {quoted(path)} holds {quoted(shards[0].name)}, a part of a model, and no "
+                f"{INDEX}: copy or download that as well."
+            )
+        return []
+    named = read_object(index).get("weight_map")
+    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+        raise ModelError(f"{quoted(index)} names no files of weights: copy or download it again.")
+    for name in dict.fromkeys(named.values()):
+        if Path(name).name != name or name == ".." or "\0" in name:
+            raise ModelError(
+                f"{quoted(index)} names {quoted(name)}, which is not a file of its folder: copy or "
+                "download it again."
+            )
+    return [path / name for name in sorted(set(named.values()))]
+
+
+def stored_tensors(files: list[Path]) -> Iterator[Stored]:
+    """The tensors in safetensors files.
+
+    Raises:
+        ModelError: a file is missing or broken.
+    """
+    for file in files:
+        try:
+            if problem := missing(file) or pointer(file):
+                raise ModelError(f"{quoted(file)} {problem}.")
+            yield from _header(file)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ModelError(
+                f"{quoted(file)} is no safetensors file, or only a part of one: copy or download it again."
             ) from None
-        for name, tensor in header.items():
-            yield name, file, 8 + size, tensor
+
+
+def _header(file: Path) -> list[Stored]:
+    whole = file.stat().st_size
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        if not 0 < size < min(whole, HEADER_BYTES):
+            raise ValueError
+        header = json.loads(stream.read(size))
+    header.pop("__metadata__", None)
+    found = []
+    for name, tensor in header.items():
+        (begin, end), shape, dtype = tensor["data_offsets"], tensor["shape"], tensor["dtype"]
+        if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
+            raise ValueError
+        if end > whole - size - 8 or (dtype in _BYTES and end - begin != math.prod(shape) * _BYTES[dtype]):
+            raise ValueError
+        found.append(Stored(name, file, 8 + size + begin, 8 + size + end, str(dtype), tuple(shape)))
+    return found
 
 
 def weights_digest(path: Path) -> str:
@@ -44,11 +151,10 @@ def weights_digest(path: Path) -> str:
         ModelError: a file is broken.
     """
     digest = hashlib.blake2b(digest_size=16)
-    found = list(stored_tensors(path)) or list(stored_tensors(path, "*.safetensors"))  # none beside masks
-    for name, file, offset, tensor in sorted(found, key=lambda entry: entry[0]):
-        digest.update(f"{name} {tensor.get('dtype')} {tensor['shape']}".encode())
-        begin, end = tensor["data_offsets"]
-        with file.open("rb") as stream:
-            stream.seek(offset + begin)
-            digest.update(stream.read(end - begin))
+    files = weight_files(path) or sorted(path.glob("*.safetensors"))  # no weights beside masks
+    for tensor in sorted(stored_tensors(files), key=lambda tensor: tensor.name):
+        digest.update(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}".encode())
+        with tensor.file.open("rb") as stream:
+            stream.seek(tensor.begin)
+            digest.update(stream.read(tensor.end - tensor.begin))
     return digest.hexdigest()

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -180,3 +181,81 @@ def test_export_writes_into_the_run_or_where_it_is_told(capsys, options, tmp_pat
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert words in error and len(error.strip().splitlines()) == 1
+
+
+NINES, PATH = "9" * 4400, "x" * 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["prune", "--mixture", "wiki=1e308,code=1e308"],
+            "The weight of domain 'wiki' is 1e.308: weights are",
+        ),
+        (["prune", "--mixture", "wiki=-1"], "The weight of domain 'wiki' is -1.0"),
+        (["prune", "--samples", str(2**64)], "Samples is 18446744073709551616: input should be less than"),
+        (["prune", "--samples", "1000000", "--seq-len", "1000000"], "tokens: give fewer --samples"),
+        (["prune", "--samples", NINES], "Argument --samples: invalid int value"),
+        (["prune", "--seed", "-1"], "Seed is -1"),
+        (["prune", "--seed", str(2**64)], "Seed is 18446744073709551616"),
+        (["prune", "--ratio", "nan"], "Ratio is nan"),
+        (["prune", "--mixture", f"wiki={NINES}"], "The weight of domain 'wiki' is inf"),
+        (["prune", "--model", PATH], "(5,000 characters)|Model has 5,000 characters"),
+        (["prune", "--model", "a/" * 300], "There is no model"),
+        (["prune", "--model", "x" * 300], "There is no model .*File name too long"),
+        (["prune", "--model", "\udcff"], "Model is .*leave out or rename"),
+        (["prune", "--model", "a\0b"], "Model is 'a.x00b'"),
+        (["prune", "--config", PATH], "Cannot read the config .*5,000 characters.*File name too long"),
+        (["prune", "--task-folder", "y" * 300], "There is no folder"),
+        (["prune", "--domain", f"a={PATH}", "--mixture", "a"], "Domains has 5,000 characters"),
+        (["prune", "--domain", f"a={'x' * 300}", "--mixture", "a"], "Domain 'a': .*File name too long"),
+        (["prune", "--domain", "a/b=notes.txt"], "'a/b' cannot name a domain: use up to 64 letters"),
+        (["prune", "--domain", "a\nb=notes.txt"], "cannot name a domain|leave out or rename"),
+        (["prune", "--domain", f"{'a' * 300}=notes.txt"], "cannot name a domain"),
+        (["prune", "--domain", "mean=notes.txt"], "'mean' cannot name a domain"),
+        (
+            ["prune", "--domain", "Wiki=a.txt", "--mixture", "Wiki,wiki", "--domain", "wiki=b.txt"],
+            "are one to some",
+        ),
+        (["prune", "--domain", "=notes.txt"], "Cannot read --domain '=notes.txt'"),
+        (["prune", "--mixture", "=1"], "'' cannot name a domain"),
+        (["prune", "--mixture", ",,"], "The mixture is empty"),
+        (["generate", "-degrees"], "PROMPT .one that begins with '-' is written behind '--'"),
+        (["generate", "x", "--tokens", "-1"], "'-1' is no whole number from 1 to"),
+        (["generate", "x", "--tokens", NINES], "is no whole number from 1 to"),
+        (["generate", "x", "--seed", "-1"], "'-1' is no whole number from 0 to"),
+        (["generate", "x", "--seed", str(2**64)], "is no whole number from 0 to"),
+        (["generate", "x", "--temperature", "nan"], "'nan' is no number from 0 to 100"),
+        (["generate", "x", "--temperature", "-1"], "'-1' is no number from 0 to 100|expected one argument"),
+        (["generate", "x", "--models", "20260101-" + "x" * 300], "There is no run"),
+        (["bench", "x" * 300], "There is no model"),
+        (["export", "x" * 300], "There is no model"),
+        (["runs", "show", "\udcff" * 300], "There is no run"),
+        (["app", "--port", "70000"], "'70000' is no whole number from 1 to 65,535"),
+        ([PATH], "Argument COMMAND: invalid choice"),
+    ],
+)
+def test_numbers_and_words_that_cannot_be_are_one_short_sentence(capsys, arguments, says):
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    words = capsys.readouterr().err
+    assert code == 2
+    assert re.search(says, words) and words.count("\n") == 1 and len(words) < 800
+    assert RunStore().all() == []
+
+
+def test_a_prompt_may_begin_with_a_dash(capsys, tiny_folder):
+    assert main(["generate", "--models", str(tiny_folder), "--tokens", "3", "--", "-5 degrees"]) == 0
+
+
+@needs_demo
+def test_tasks_are_evaluated_alone(capsys):
+    options = ["--tasks", "prunescope_wiki", "--limit", "3", "--eval-blocks", "0"]
+    found = run(capsys, "evaluate", "--model", "demo", *options)
+    assert found["domains"] == {} and found["mean"] is None
+    assert found["tasks"]["prunescope_wiki"]["items"] == 3
+    assert main(["evaluate", "--model", "demo", "--eval-blocks", "0"]) == 2
+    assert "no --tasks are named" in capsys.readouterr().err

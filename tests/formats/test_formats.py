@@ -1,63 +1,26 @@
 import importlib.util
-import itertools
 import json
 import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, SeedOssConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pruning.cli.main import main
 from pruning.errors import ExportError, ModelError, RunError
 from pruning.formats import huggingface
 from pruning.formats.format import forms
-from pruning.formats.gguf import interleave
-from pruning.formats.llamacpp import greedy, logits, open_gguf
 from pruning.formats.traits import Traits
 from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
 from pruning.models.loading import load
-from tests.conftest import ARCHITECTURES, CONFIGS, SIZES, needs_demo, tiny_folder, tiny_model, tiny_pruned  # noqa: F401
+from tests.conftest import ARCHITECTURES, tiny_model
+from tests.formats.conftest import IDS, changed
 
-IDS = torch.randint(0, 256, (2, 20), generator=torch.manual_seed(5))
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 256, "eos_token_id": None}
-# Whatever the scores: the first layer loses heads, or the first two lose groups, and the last none.
-HEADS = {"query_head": ("0.attn.0",), "kv_group": ("0.attn.0-1", "1.attn.2-3")}
-needs_llama_cpp = pytest.mark.skipif(
-    not importlib.util.find_spec("llama_cpp"),
-    reason="llama-cpp-python is not installed: see requirements-gguf.txt",
-)
-
-
-@pytest.fixture
-def checkpoint(text_file, tmp_path, monkeypatch):
-    """Writes the checkpoint of a tiny pruned model; `dense` changes its config."""
-    monkeypatch.setitem(CONFIGS, "seed_oss", lambda: SeedOssConfig(**SIZES, head_dim=8))
-
-    def make(name, dense=None, **options):
-        original = CONFIGS[name]
-
-        def config():
-            made = original()
-            for key, value in (dense or {}).items():
-                setattr(made, key, value)
-            return made
-
-        monkeypatch.setitem(CONFIGS, name, config)
-        if "allocation" not in options:
-            unit = "kv_group" if name == "llama_mha" else options.get("attention_unit", "kv_group")
-            options = {"remove": HEADS[unit], "keep": ("2.attn",), **options}
-        done = tiny_pruned(name, text_file, **options)
-        record = {"config": {"method": "iterative", "mixture": {"text": 1.0}}}
-        folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", record, done.mask)
-        return folder, done.loaded
-
-    return make
 
 
 def no_code(folder):
@@ -100,6 +63,26 @@ def test_different_widths_load_with_the_modelling_file(name, iterations, unit, t
     # and this project reads its own export
     assert torch.equal(load(str(done.path)).model(IDS).logits, loaded.model(IDS).logits)
     assert describe(str(done.path)).geometry == describe(str(folder)).geometry
+
+
+@pytest.mark.parametrize("unit", ["kv_group", "query_head"])
+def test_loading_warns_of_nothing_and_the_decoder_alone_loads_too(unit, checkpoint, tmp_path):
+    """vLLM's Transformers backend builds from the decoder's class, on the config of the whole."""
+    folder, loaded = checkpoint("qwen2", attention_unit=unit)
+    done = export(folder, "hf", tmp_path / "hf")
+    code = (
+        "from transformers import AutoModel, AutoModelForCausalLM\n"
+        f"options = dict(pretrained_model_name_or_path={str(done.path)!r}, trust_remote_code=True)\n"
+        "whole = AutoModelForCausalLM.from_pretrained(**options)\n"
+        "decoder = AutoModel.from_pretrained(**options)\n"
+        "assert set(decoder.state_dict()) == set(whole.model.state_dict())\n"
+        "assert all(decoder.config is getattr(m, 'config', decoder.config) for m in decoder.modules())\n"
+        "print(type(decoder).__name__, decoder.config.per_layer_config[0].num_attention_heads)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    heads = describe(str(folder)).geometry.layers[0].heads
+    assert result.stdout.split() == ["PrunedQwen2Model", str(heads)], result.stderr
+    assert "Reading global config value" not in result.stderr
 
 
 def test_a_modelling_file_needs_the_users_yes(checkpoint, tmp_path):
@@ -337,13 +320,6 @@ def test_what_computes_something_else_is_not_kept(checkpoint, tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
-def changed(folder, name, value):
-    """The checkpoint with one number of a tensor changed."""
-    state = load_file(folder / "model.safetensors")
-    state[name].view(-1)[0] = value
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-
-
 def test_a_model_without_finite_logits_is_not_exported(checkpoint, tmp_path):
     folder, _ = checkpoint("qwen2")
     changed(folder, "model.layers.0.mlp.up_proj.weight", float("nan"))
@@ -398,126 +374,3 @@ def test_weights_can_be_written_smaller(checkpoint, tmp_path):
     sizes = [(done.path / "model.safetensors").stat().st_size for done in (whole, half)]
     assert sizes[1] < 0.6 * sizes[0]
     assert half.difference == 0  # against the checkpoint in the same type
-
-
-# --- GGUF ------------------------------------------------------------------------------------------------
-
-
-def test_rows_go_from_halves_to_pairs():
-    rows = torch.arange(8.0)[:, None]  # one head of 8: halves 0-3 and 4-7
-    assert interleave(rows, 8).flatten().tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "reason"),
-    [
-        ("tokenizer.json", {"pre_tokenizer": {"type": "Metaspace"}}, "not a byte-level BPE"),
-        ("config.json", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "type 'yarn'"),
-    ],
-)
-def test_what_llama_cpp_cannot_compute_is_known_beforehand(file, change, reason, checkpoint, tmp_path):
-    folder, _ = checkpoint("qwen2")
-    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
-    offered = {form.format: form for form in forms(Traits.read(folder))}
-    assert reason in offered["gguf"].refusal and offered["gguf"].refusal.endswith("use --format hf.")
-    with pytest.raises(ExportError, match=reason):
-        export(folder, "gguf", tmp_path / "out")
-
-
-def test_norms_and_biases_keep_their_precision(checkpoint, tmp_path):
-    from gguf import GGUFReader
-
-    folder, _ = checkpoint("qwen2")
-    state = load_file(folder / "model.safetensors")
-    reader = GGUFReader(export(folder, "gguf", tmp_path / "gguf", "bf16").path)
-    written = {tensor.name: tensor.data for tensor in reader.tensors}
-    for name, original in (
-        ("output_norm.weight", "model.norm.weight"),
-        ("blk.0.ffn_down.bias", "model.layers.0.mlp.down_proj.bias"),
-    ):
-        assert np.array_equal(written[name], state[original].numpy())
-
-
-def test_a_weight_beyond_a_type_is_refused(checkpoint, tmp_path):
-    folder, _ = checkpoint("qwen2")
-    changed(folder, "model.layers.0.mlp.up_proj.weight", 1e6)
-    with pytest.raises(ExportError, match=r"'blk\.0\.ffn_up\.weight' .* f16 cannot hold .* --type"):
-        export(folder, "gguf", tmp_path / "gguf", "f16")
-    assert export(folder, "gguf", tmp_path / "gguf", "bf16").path.exists()
-
-
-def test_several_chat_templates_go_along(checkpoint, tmp_path):
-    from gguf import GGUFReader
-
-    folder, loaded = checkpoint("qwen2")
-    loaded.tokenizer.chat_template = {"default": "one", "tool_use": "two"}
-    loaded.tokenizer.save_pretrained(folder)
-    for _ in range(2):  # the second replaces the first
-        export(folder, "hf", tmp_path / "hf")
-    reader = GGUFReader(export(folder, "gguf", tmp_path / "gguf").path)
-    assert reader.get_field("tokenizer.chat_template").contents() == "one"
-    assert reader.get_field("tokenizer.chat_template.tool_use").contents() == "two"
-
-
-@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
-def test_a_gguf_file_holds_every_layers_own_widths(kind, checkpoint, tmp_path):
-    from gguf import GGUFReader
-
-    folder, _ = checkpoint("qwen2")
-    layers = describe(str(folder)).geometry.layers
-    assert len(set(layers)) > 1
-    reader = GGUFReader(export(folder, "gguf", tmp_path / "gguf", kind).path)
-
-    def array(name):
-        return [int(v) for v in reader.get_field(f"deci.{name}").contents()]
-
-    assert array("feed_forward_length") == [layer.channels for layer in layers]
-    assert array("attention.head_count") == [layer.heads for layer in layers]
-    assert array("attention.head_count_kv") == [layer.kv_heads for layer in layers]
-    names = {tensor.name for tensor in reader.tensors}
-    biased = json.loads((folder / "pruning.json").read_text())["biased"]
-    parts = {"attn": "attn_output", "mlp": "ffn_down"}
-    for site, has_bias in biased.items():
-        layer, part = site.split(".")
-        assert (f"blk.{layer}.{parts[part]}.bias" in names) == has_bias
-    assert {"blk.1.attn_q.bias", "blk.2.ffn_down.bias"} <= names
-    assert "output.weight" not in names  # tied
-
-
-@needs_llama_cpp
-@pytest.mark.parametrize(
-    ("name", "unit"),
-    list(itertools.product(["qwen2", "llama_mha", "llama_gqa_bias", "seed_oss"], ["kv_group", "query_head"])),
-)
-@torch.no_grad()
-def test_llama_cpp_computes_the_same_logits(name, unit, checkpoint, tmp_path):
-    folder, loaded = checkpoint(name, attention_unit=unit)
-    llm = open_gguf(export(folder, "gguf", tmp_path / "gguf", "f32").path)
-    theirs, ours = logits(llm, IDS[0].tolist()), loaded.model(IDS[:1]).logits[0].numpy()
-    assert np.abs(theirs - ours).max() < 0.005 * np.abs(ours).max()
-    assert (theirs.argmax(1) == ours.argmax(1)).all()
-
-
-@needs_llama_cpp
-@needs_demo
-@torch.no_grad()
-def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
-    from pruning import RunConfig
-    from pruning.engine.blocks import evaluation_blocks
-    from pruning.engine.loop import prune_loaded
-
-    config = RunConfig.create(iterations=2, samples=8, eval_blocks=0)
-    *_, done = prune_loaded(load("demo", "cpu"), config)
-    model, tokenizer = done.loaded.model, done.loaded.tokenizer
-    folder = save(model, tokenizer, tmp_path / "model", {}, done.mask)
-    llm = open_gguf(export(folder, "gguf", tmp_path / "gguf", "f32").path)
-    prompt = "The river rises in the north.\n\nIt's 12345 metres, na\u00efve?  def f(x):\n    return x"
-    for blocks in evaluation_blocks(config.replace(eval_blocks=1), tokenizer, model):
-        ids = blocks.ids[0].tolist()
-        theirs, ours = logits(llm, ids), model(torch.tensor([ids])).logits[0].numpy()
-        assert np.abs(theirs - ours).max() < 0.005 * np.abs(ours).max()
-        assert (theirs.argmax(1) == ours.argmax(1)).mean() > 0.99
-    assert llm.tokenize(prompt.encode(), add_bos=False) == tokenizer(prompt).input_ids
-    start = tokenizer("The city of", return_tensors="pt")
-    ours = model.generate(**start, max_new_tokens=24, do_sample=False)[0, start.input_ids.shape[1] :]
-    assert greedy(llm, start.input_ids[0].tolist(), 24) == ours.tolist()

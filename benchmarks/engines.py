@@ -1,0 +1,164 @@
+"""Every export of SmolLM2, pruned by 30%, in every engine that is installed: what it computes, against the pruned model.
+
+    make engines && pip install -r requirements-gguf.txt && python benchmarks/engines.py
+
+Four runs: widths as they fall, multiples of 256, equal widths, and query heads cut. Each export is opened by the
+engine in its own environment and asked for the log-probabilities of held-out text and for greedy tokens.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import RESULTS, machine, table
+
+from pruning import RunConfig
+from pruning.engine.blocks import evaluation_blocks
+from pruning.formats.gguf import K_QUANTS
+from pruning.formats.write import export
+from pruning.models.loading import load
+from pruning.runs.worker import prune
+from pruning.serving.engines import python_of
+from pruning.serving.process import served
+
+TOKENS, PROMPT, NEW = 96, 32, 24
+RUNS = {
+    "as they fall": {},
+    "multiples of 256": {"round_to": 256},
+    "equal": {"allocation": "equal"},
+    "query heads cut": {
+        "attention_unit": "query_head",
+        "remove": ("3.attn.0", "9.attn.4-5"),
+        "keep": ("12.attn",),
+    },
+}
+STOCK = ("transformers", "vllm", "mlx")
+# run, format, type, engines
+CASES = [
+    ("as they fall", "hf", None, ("transformers", "vllm")),
+    ("query heads cut", "hf", None, ("transformers", "vllm")),
+    ("equal", "hf", None, STOCK),
+    ("as they fall", "padded", None, STOCK),
+    ("as they fall", "deci", None, ("vllm", "mlx")),
+    ("multiples of 256", "deci", None, ("vllm", "mlx")),
+    ("query heads cut", "deci", None, ("vllm", "mlx")),
+    *(("as they fall", "gguf", kind, ("llamacpp",)) for kind in ("f32", "f16", "bf16", "q8_0")),
+    ("query heads cut", "gguf", "f32", ("llamacpp",)),
+    *(("multiples of 256", "gguf", kind, ("llamacpp",)) for kind in K_QUANTS),
+    ("equal", "unbiased", None, STOCK),
+]
+
+
+@torch.no_grad()
+def scores(model, prompts):
+    found = []
+    for ids in map(torch.tensor, prompts):
+        logits = model(ids[None]).logits[0, :-1].log_softmax(-1)
+        found.append(logits.gather(1, ids[1:, None])[:, 0].numpy())
+    return found
+
+
+@torch.no_grad()
+def greedy(model, prompts):
+    options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    ids = [torch.tensor([prompt[:PROMPT]]) for prompt in prompts]
+    return [model.generate(i, **options)[0, PROMPT:].tolist() for i in ids]
+
+
+def apart(a, b):
+    return max(float(np.abs(np.array(x) - np.array(y)).max()) for x, y in zip(a, b, strict=True))
+
+
+class Truth:
+    """A pruned model in this process: what it computes, and what it would without the biases that compensate."""
+
+    def __init__(self, config, folder):
+        self.checkpoint = prune(config, folder).run.checkpoint
+        loaded = load(str(self.checkpoint), "cpu", "float32")
+        blocks = evaluation_blocks(config.replace(eval_blocks=1), loaded.tokenizer, loaded.model)
+        self.prompts = [block.ids[0][:TOKENS].tolist() for block in blocks]
+        self.scores, self.greedy = scores(loaded.model, self.prompts), greedy(loaded.model, self.prompts)
+        for name, parameter in loaded.model.named_parameters():
+            if name.endswith(("o_proj.bias", "down_proj.bias")):
+                parameter.data.zero_()
+        self.unbiased = scores(loaded.model, self.prompts)
+
+
+def written(truth, format, kind, folder):
+    """The export, or for the control the stock folder whose config does not say that it has biases."""
+    if format != "unbiased":
+        return export(truth.checkpoint, format, folder, kind)
+    done = export(truth.checkpoint, "hf", folder, kind)
+    file = done.path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"attention_bias": False, "mlp_bias": False}))
+    return done
+
+
+def ask(truth, engine, path):
+    try:
+        with served(engine, path, 2 * TOKENS, len(truth.prompts)) as opened:
+            found = opened.ask("score", prompts=truth.prompts)
+            tokens = opened.ask("generate", prompts=[p[:PROMPT] for p in truth.prompts], new=NEW)
+            runs_as = opened.ask("architecture") if engine in ("vllm", "mlx") else ""
+            version = opened.ask("version")
+    except Exception as error:  # what an engine says is the result
+        return (engine, "", "refuses: " + str(error)[-140:].replace("|", "/").replace("\n", " "), "", "", "")
+    away, lost = apart(found, truth.scores), apart(found, truth.unbiased)
+    mean = float(np.mean([np.abs(np.array(a) - b).mean() for a, b in zip(found, truth.scores, strict=True)]))
+    alike = sum(
+        a == b
+        for ours, theirs in zip(truth.greedy, tokens, strict=True)
+        for a, b in zip(ours, theirs, strict=True)
+    )
+    return (
+        version, runs_as, f"{away:.2g}", f"{mean:.2g}", f"{alike} of {NEW * len(tokens)}",
+        "honoured" if away < lost / 2 else "dropped in silence",
+    )  # fmt: skip
+
+
+def main():
+    rows, notes = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        truths = {}
+        for name, options in RUNS.items():
+            config = RunConfig.create(
+                model="smollm2", ratio=0.3, iterations=1, samples=8, eval_blocks=0, **options
+            )
+            truths[name] = truth = Truth(config, Path(folder) / name)
+            lost = apart(truth.scores, truth.unbiased)
+            notes.append(f"- {name}: without its biases a log-probability differs by up to {lost:.2g}")
+            print(notes[-1], flush=True)
+        for number, (name, format, kind, engines) in enumerate(CASES):
+            truth = truths[name]
+            done = written(truth, format, kind, Path(folder) / f"export-{number}")
+            what = "control: `hf`, config without its biases" if format == "unbiased" else f"`{format}`"
+            for engine in engines:
+                if python_of(engine) is None:
+                    found = (engine, "", "not installed here: not tested", "", "", "")
+                else:
+                    found = ask(truth, engine, done.path)
+                rows.append(
+                    (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.form.architecture, *found)
+                )
+                print(rows[-1], flush=True)
+                write(rows, notes)
+
+
+def write(rows, notes):
+    head = ("widths", "format", "type", "MB", "architecture", "engine", "runs as", "largest difference",
+            "mean difference", "greedy tokens alike", "biases")  # fmt: skip
+    text = f"# SmolLM2-135M-Instruct, pruned by 30%, in the engines\n\n{machine()}\n\n"
+    text += (
+        f"Log-probabilities of {TOKENS} tokens of held-out text of each of four domains, and {NEW} greedy tokens behind "
+        f"{PROMPT} of them, against the pruned model in transformers (float32, in this project's process). All in "
+        "float32, but for the types of GGUF. Biases are honoured where the log-probabilities are nearer to the model's "
+        "than to those of the model without its biases.\n\n"
+    )
+    text += table(head, rows) + "\n\n" + "\n".join(notes) + "\n\n`python benchmarks/engines.py`\n"
+    (RESULTS / "engines.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""`deci`: a folder that mlx-lm's nemotron-nas and vLLM's own DeciLM load, for layers of different width.
+
+Both take the number of key-value heads and of channels by layer, within limits: all layers have the same
+number of query heads, hidden size over head size; key-value heads divide them; and the channels are given as
+a multiplier that both round up to a multiple of 256. What a layer has less is filled up with zeros, which
+adds nothing to its output. As read in vLLM 0.32.0 and mlx-lm 0.32.2, which skip no bias.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruning.files import write_json
+from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
+from pruning.formats.huggingface import SHARD, bytes_of, padded_state
+from pruning.formats.traits import Traits
+from pruning.formats.verify import judged, logits
+from pruning.models.geometry import Geometry, LayerShape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CODE_FILE = "configuration_decilm.py"
+ARCHITECTURE = "DeciLMForCausalLM"
+MULTIPLE = 256  # of the channels
+COMPUTES = ("rope:linear", "rope:llama3")
+_LOADS_IN = "mlx-lm, and vLLM with --trust-remote-code (one small file, which you can read)"
+
+
+def padded(geometry: Geometry) -> Geometry | None:
+    """The narrowest geometry that the architecture has room for; None where there is none."""
+    heads, rest = divmod(geometry.hidden_size, geometry.head_dim)
+    shapes = []
+    for own in geometry.layers:
+        fitting = (n for n in range(own.kv_heads, heads + 1) if heads % n == 0 and heads // n >= own.group)
+        kv_heads = next(fitting, 0)
+        if rest or not kv_heads:
+            return None
+        channels = -(-own.channels // MULTIPLE) * MULTIPLE
+        shapes.append(LayerShape(kv_heads, heads // kv_heads, channels))
+    return replace(geometry, layers=tuple(shapes))
+
+
+def _judge(traits: Traits, kind: str | None) -> Form:
+    form = Form("deci", ARCHITECTURE, _LOADS_IN)
+    if what := traits.beyond(COMPUTES):
+        return replace(form, refusal=f"DeciLM does not compute {what}: use --format hf.")
+    own = traits.geometry
+    if (shapes := padded(own)) is None:
+        return replace(
+            form,
+            refusal=f"the heads of a DeciLM fill its hidden size, and heads of {own.head_dim} channels do "
+            f"not fill {own.hidden_size}: use --format hf.",
+        )
+    drawbacks = []
+    more = [(a, b) for a, b in zip(own.layers, shapes.layers, strict=True) if b.channels > a.channels]
+    if more:
+        added = sum(b.channels - a.channels for a, b in more) / sum(a.channels for a in own.layers)
+        drawbacks.append(
+            f"{added:.0%} more MLP channels, as widths are rounded up to {MULTIPLE} with zeros (prune with "
+            f"--round-to {MULTIPLE})"
+        )
+    heads = own.hidden_size // own.head_dim
+    if lost := sum(heads - layer.heads for layer in own.layers):
+        drawbacks.append(f"{lost} removed query heads come back as zeros")
+    size = int(traits.parameters(shapes) * bytes_of(traits, kind))
+    return replace(form, drawback="; ".join(drawbacks), bytes=size)
+
+
+def _write(source: Source, folder: Path) -> Path:
+    import torch
+    from huggingface_hub import save_torch_state_dict
+
+    model, traits, tokenizer = source.loaded.model, source.traits, source.loaded.tokenizer
+    shapes = padded(traits.geometry)
+    assert shapes is not None  # or it was refused
+    state = padded_state(model, traits.geometry, shapes.layers)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    if tied:
+        state.pop("lm_head.weight", None)
+    biased = {
+        part: any(f".{part}." in n and n.endswith(".bias") for n in state) for part in ("self_attn", "mlp")
+    }
+    for name in [name for name in state if name.endswith("_proj.weight")]:
+        bias = name.removesuffix("weight") + "bias"
+        if bias not in state and biased["mlp" if ".mlp." in name else "self_attn"]:
+            state[bias] = torch.zeros_like(state[name][:, 0])
+    state = {name: tensor.detach().contiguous() for name, tensor in state.items()}
+    save_torch_state_dict(state, folder, max_shard_size=SHARD)
+    tokenizer.save_pretrained(folder)
+    if model.generation_config is not None:
+        model.generation_config.save_pretrained(folder)
+    write_json(folder / "config.json", _config(model, traits, shapes, tied, biased))
+    (folder / CODE_FILE).write_text(Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8"), "utf-8")
+    return folder
+
+
+def _config(
+    model: Any, traits: Traits, shapes: Geometry, tied: bool, biased: dict[str, bool]
+) -> dict[str, Any]:
+    dense, hidden = model.config, shapes.hidden_size
+    rotary = {key: value for key, value in dense.rope_parameters.items() if key != "rope_theta"}
+    return {
+        "architectures": [ARCHITECTURE],
+        "model_type": "nemotron-nas",
+        "auto_map": {"AutoConfig": f"{Path(CODE_FILE).stem}.DeciLMConfig"},
+        "hidden_size": hidden,
+        "num_hidden_layers": len(shapes.layers),
+        "num_attention_heads": shapes.layers[0].heads,
+        "num_key_value_heads": max(layer.kv_heads for layer in shapes.layers),
+        "intermediate_size": max(layer.channels for layer in shapes.layers),
+        "head_dim": shapes.head_dim,
+        "hidden_act": "silu",
+        "attention_bias": biased["self_attn"],
+        "mlp_bias": biased["mlp"],
+        "block_configs": [
+            {
+                "attention": {"n_heads_in_group": layer.group, "no_op": False},
+                "ffn": {"ffn_mult": 3 * layer.channels / (2 * hidden), "no_op": False},
+            }
+            for layer in shapes.layers
+        ],
+        # transformers 5 reads the rotary embedding at the one place, mlx-lm at the other
+        "rope_parameters": dict(dense.rope_parameters),
+        "rope_theta": dense.rope_parameters["rope_theta"],
+        "rope_scaling": None if rotary.get("rope_type", "default") == "default" else rotary,
+        "rms_norm_eps": dense.rms_norm_eps,
+        "max_position_embeddings": dense.max_position_embeddings,
+        "vocab_size": dense.vocab_size,
+        "tie_word_embeddings": tied,
+        "initializer_range": dense.initializer_range,
+        **{f"{name}_token_id": getattr(dense, f"{name}_token_id", None) for name in ("bos", "eos", "pad")},
+        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def _check(source: Source, written: Path, reference: Tensor) -> float:
+    """Logits of a stock Llama with the projections that were written and the groups of the config."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from pruning.models.architectures import layer_views
+
+    content = json.loads((written / "config.json").read_text(encoding="utf-8"))
+    blocks = content.pop("block_configs")
+    for key in ("model_type", "architectures", "auto_map", "rope_theta", "rope_scaling"):
+        content.pop(key)
+    state = {name: t for file in written.glob("*.safetensors") for name, t in load_file(file).items()}
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig.from_dict(content)).eval()
+    for view, block in zip(layer_views(model), blocks, strict=True):
+        view.attention.num_key_value_groups = block["attention"]["n_heads_in_group"]
+    for name in [name for name, _ in model.named_parameters()]:
+        module, _, leaf = name.rpartition(".")
+        if name in state:
+            setattr(model.get_submodule(module), leaf, torch.nn.Parameter(state[name], requires_grad=False))
+    if content["tie_word_embeddings"]:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    return judged(reference, logits(model))
+
+
+def _snippet(form: Form, path: Path) -> str:
+    return (
+        "from mlx_lm import generate, load\n"
+        f'model, tokenizer = load("{path}")\n'
+        'print(generate(model, tokenizer, "The river", max_tokens=20))'
+    )
+
+
+FORMATS.add(Format(tuple(DTYPES), _judge, _write, _check, _snippet), "deci")

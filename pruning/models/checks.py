@@ -1,0 +1,180 @@
+"""What keeps a model folder from being pruned, said before its weights are read. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pruning.errors import ModelError
+from pruning.models.architectures import ARCHITECTURES, ROLES, Architecture
+from pruning.models.geometry import Geometry
+from pruning.models.tensors import Stored, missing, pointer, read_object, stored_tensors, weight_files
+from pruning.words import quoted
+
+HEAD = "lm_head.weight"
+ADAPTER = "adapter_config.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+# Endings of the class names whose weights are those of a causal language model.
+_CAUSAL = ("ForCausalLM", "Model")
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuse what is no plain causal language model.
+
+    Args:
+        config: as in `config.json`.
+
+    Raises:
+        ModelError: it is quantised, or has another head.
+    """
+    said = config.get("quantization_config") or config.get("compression_config")
+    if said:
+        said = said if isinstance(said, dict) else {}
+        kind = said.get("quant_method") or said.get("format") or "of an unnamed kind"
+        bits = f", {said['bits']} bits" if isinstance(said.get("bits"), int) else ""
+        raise ModelError(
+            f"the model is quantised ({quoted(kind, 40)}{bits}), and pruning needs its weights as numbers: "
+            "give the model that it was quantised from, or a GGUF file of it."
+        )
+    classes = config.get("architectures")
+    if isinstance(classes, list) and classes and not any(str(name).endswith(_CAUSAL) for name in classes):
+        raise ModelError(
+            f"the model is a {quoted(classes[0], 60)}, and only causal language models are pruned: give the "
+            "language model that it was made from."
+        )
+
+
+def check_adapter(path: Path) -> None:
+    """Refuse an adapter, which stands for another model than the folder's own weights.
+
+    Raises:
+        ModelError: the folder holds one.
+    """
+    if not (path / ADAPTER).exists():
+        return
+    base = read_object(path / ADAPTER).get("base_model_name_or_path")
+    of = f" of {quoted(base)}" if isinstance(base, str) and base else ""
+    if weight_files(path):
+        raise ModelError(
+            f"the folder {quoted(path)} holds an adapter{of} beside its weights: remove {ADAPTER} if "
+            "the adapter is merged into them, or merge it (merge_and_unload of peft)."
+        )
+    raise ModelError(
+        f"the folder {quoted(path)} holds an adapter{of} and no model: merge it into that model "
+        "(merge_and_unload of peft), and give the folder of the result."
+    )
+
+
+def check_tokenizer(path: Path) -> None:
+    """Whether a folder holds a tokenizer.
+
+    Raises:
+        ModelError: it does not, or a file of it is not the file itself.
+    """
+    files = [path / name for name in (*TOKENIZER_FILES, "tokenizer_config.json")]
+    for file in files:
+        if (file.exists() or file.is_symlink()) and (problem := missing(file) or pointer(file)):
+            raise ModelError(f"{quoted(file)} {problem}.")
+    if not any(file.exists() for file in files[:-1]):
+        raise ModelError(
+            f"the folder {quoted(path)} holds no tokenizer: copy the dense model's tokenizer.json and "
+            "tokenizer_config.json into it."
+        )
+
+
+def check_ids(path: Path, rows: int) -> None:
+    """Whether every token that a folder's `tokenizer.json` names has a row in the embedding.
+
+    Special tokens are left out: transformers adds those that a model never had.
+
+    Args:
+        path: of the model.
+        rows: of the embedding.
+
+    Raises:
+        ModelError: one has none, or the file is broken.
+    """
+    file = path / "tokenizer.json"
+    if not file.exists():
+        return
+    content = read_object(file)
+    try:
+        vocabulary = content["model"]["vocab"]
+        ids = (
+            dict(vocabulary) if isinstance(vocabulary, dict) else {t[0]: i for i, t in enumerate(vocabulary)}
+        )
+        added = [token for token in content.get("added_tokens") or () if not token.get("special")]
+        ids |= {token["content"]: token["id"] for token in added}
+        token = max(ids, key=ids.__getitem__, default="")
+        last = int(ids.get(token, -1))
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise ModelError(f"{quoted(file)} is no tokenizer: copy or download it again.") from None
+    if last >= rows:
+        raise ModelError(
+            f"the tokenizer in {quoted(file)} has ids up to {last:,} ({quoted(token, 40)}) and the embedding "
+            f"{rows:,} rows: give the tokenizer that belongs to the model, or enlarge the embedding "
+            "(resize_token_embeddings of transformers)."
+        )
+
+
+def count_dense(path: Path, model_type: str, geometry: Geometry, vocabulary: int, tied: bool) -> int:
+    """The parameters of a dense model, once its stored tensors are found to be those that its config names.
+
+    Args:
+        path: of the folder.
+        model_type, geometry, vocabulary, tied: by the config.
+
+    Raises:
+        ModelError: a tensor is missing, packed, or of another shape.
+    """
+    names = ARCHITECTURES[model_type]
+    inner = names.layers.partition(".")[0] + "."  # which a model without its head leaves out
+    stored = {
+        inner * _bare(tensor, names) + tensor.name: tensor for tensor in stored_tensors(weight_files(path))
+    }
+    for name, shape in _shapes(names, geometry, vocabulary):
+        tensor = stored.get(name)
+        if tensor is None and name == HEAD and tied:
+            continue
+        if tensor is None:
+            raise ModelError(f"the weights in {quoted(path)} lack {name!r}: copy or download them again.")
+        where = f"{name!r} in {quoted(tensor.file)}"
+        if not tensor.plain:
+            raise ModelError(
+                f"{where} is packed as {quoted(tensor.dtype, 40)}, and pruning needs weights as numbers: "
+                "give the model that it was quantised from."
+            )
+        if tensor.shape != shape:
+            raise ModelError(
+                f"{where} has the shape {tensor.shape}, and {shape} by the config: give the config that "
+                "belongs to these weights."
+            )
+    total = sum(math.prod(tensor.shape) for tensor in stored.values())
+    head = stored.get(HEAD)
+    return total - (math.prod(head.shape) if tied and head else 0)
+
+
+def _bare(tensor: Stored, names: Architecture) -> bool:
+    return (
+        tensor.name.startswith(names.layers.partition(".")[2] + ".") or tensor.name == "embed_tokens.weight"
+    )
+
+
+def _shapes(
+    names: Architecture, geometry: Geometry, vocabulary: int
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The names and shapes of the embedding, the projections of all layers, and the head."""
+    width, dim = geometry.hidden_size, geometry.head_dim
+    yield names.layers.partition(".")[0] + ".embed_tokens.weight", (vocabulary, width)
+    yield HEAD, (vocabulary, width)
+    for number, layer in enumerate(geometry.layers):
+        queries, keys = layer.heads * dim, layer.kv_heads * dim
+        rows = dict.fromkeys(("key", "value"), keys) | dict.fromkeys(("gate", "up"), layer.channels)
+        rows["query"] = queries
+        columns = {"output": queries, "down": layer.channels}
+        for role in ROLES:
+            part = names.mlp if role in ("gate", "up", "down") else names.attention
+            shape = (width, columns[role]) if role in columns else (rows[role], width)
+            yield f"{names.layers}.{number}.{part}.{getattr(names, role)}.weight", shape

@@ -1,0 +1,88 @@
+"""`prunescope serve`: an engine's own server on an export, on this machine only."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruning.errors import RunError
+from pruning.serving.engines import ENGINES, program_of, python_of
+
+SERVERS = ("vllm", "llamacpp")  # in the order in which they are preferred
+HOST = "127.0.0.1"
+# Of llama_cpp.server, in one expression.
+_EXTRA = "import fastapi, uvicorn, sse_starlette, starlette_context, pydantic_settings, llama_cpp"
+
+
+@dataclass(frozen=True)
+class Server:
+    """An engine's server.
+
+    Attributes:
+        engine: a name in `ENGINES`.
+        program: its command without arguments.
+    """
+
+    engine: str
+    program: tuple[str, ...]
+
+    def command(self, model: Path, name: str, port: int) -> list[str]:
+        """What starts it on an export.
+
+        Args:
+            model: folder or file.
+            name: under which it is asked.
+            port: on localhost.
+        """
+        place = ["--host", HOST, "--port", str(port)]
+        if self.engine == "vllm":
+            return [*self.program, str(model), "--served-model-name", name, *place, *_trust(model)]
+        alias = "--alias" if len(self.program) == 1 else "--model_alias"
+        return [*self.program, "--model", str(model), alias, name, *place]
+
+
+def _trust(folder: Path) -> list[str]:
+    """vLLM's flag for an export with a file of code: the one that was written with it."""
+    return ["--trust-remote-code"] if list(folder.glob("*.py")) else []
+
+
+def find(engine: str | None) -> Server:
+    """The server that is installed.
+
+    Args:
+        engine: which; the first that is there when left out.
+
+    Raises:
+        RunError: none is; the sentence says what to install.
+    """
+    for name in [engine] if engine else SERVERS:
+        if name == "vllm" and (vllm := program_of(name, "vllm")):
+            return Server(name, (str(vllm), "serve"))
+        if name == "llamacpp" and (llama := program_of(name, "llama-server")):
+            return Server(name, (str(llama),))
+        if name == "llamacpp" and (python := python_of(name)) and _imports(python, _EXTRA):
+            return Server(name, (str(python), "-m", "llama_cpp.server"))
+    what = f"{ENGINES[engine].title} has" if engine else "neither vLLM nor llama.cpp has"
+    raise RunError(
+        f"{what} a server here: `make engines` installs vLLM, llama.cpp brings llama-server, and "
+        "pip install 'llama-cpp-python[server]' one in Python."
+    )
+
+
+def _imports(python: Path, code: str) -> bool:
+    return subprocess.run([str(python), "-c", code], capture_output=True).returncode == 0
+
+
+def curl(name: str, port: int) -> str:
+    """The one command that asks it: both speak OpenAI's protocol."""
+    body = json.dumps({"model": name, "prompt": "The river", "max_tokens": 20, "temperature": 0})
+    return f"curl http://{HOST}:{port}/v1/completions -H 'Content-Type: application/json' -d '{body}'"
+
+
+def start(server: Server, model: Path, name: str, port: int) -> int:
+    """Run a server until it ends or is interrupted, and return its exit code; it sends nothing anywhere."""
+    quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.call(server.command(model, name, port), env={**os.environ, **quiet})

@@ -1,0 +1,228 @@
+"""Reports of a finished run, as one HTML file or as Markdown."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from pruning.config import RunConfig
+from pruning.errors import RunError
+from pruning.files import whole, writing
+from pruning.measure.comparison import TaskRow
+from pruning.models.geometry import KINDS, Site
+from pruning.runs.iterations import StoredIteration
+from pruning.runs.outcome import Results
+from pruning.runs.run import Run
+from pruning.visualization.heatmaps import animation_bins, colour_limits, importance_data
+from pruning.visualization.live import CSS, HTML, SCRIPT, arrays_of, live_data, pack, source, unsupported
+from pruning.visualization.outcomes import perplexity_data
+from pruning.visualization.style import KIND_NAMES, Array
+from pruning.words import number, seconds_text
+
+
+def command(run: Run) -> str:
+    """The command line that reproduces a run."""
+    return f"python -m pruning prune --config {run.path / 'config.json'}"
+
+
+def _rows(results: Results) -> list[tuple[str, str, str, str]]:
+    """Rows of all metrics: name, dense, pruned, change."""
+    rows = []
+    for name, pair in results.perplexity.items():
+        times = f"x {pair.ratio:.2f}" if math.isfinite(pair.ratio) else ""
+        rows.append((f"perplexity, {name}", number(pair.dense), number(pair.pruned), times))
+    for name, bits in results.bits_per_byte.items():
+        if bits.dense and bits.pruned:
+            change = f"{bits.pruned - bits.dense:+.3f}"
+            rows.append((f"bits per byte, {name}", f"{bits.dense:.3f}", f"{bits.pruned:.3f}", change))
+    asked = results.zero_shot
+    for name, task in {**asked.tasks, "average of tasks": asked.average}.items() if asked else ():
+        rows += [_accuracy_row(name, task, metric) for metric in task.measures]
+    return rows
+
+
+def _accuracy_row(name: str, task: TaskRow, metric: str) -> tuple[str, str, str, str]:
+    found = task.measures[metric]
+    asked = f"first {task.limit}" if task.limit else task.items or ""
+    spread = f" ± {100 * found.interval:.1f}" if math.isfinite(found.interval) else ""
+    change = f"{100 * found.delta:+.1f}{spread} percentage points"
+    change += "" if found.significant else ", not significant"
+    title = f"{name}, {metric}" + (f", {asked} items" if asked else "")
+    return title, f"{100 * found.dense:.1f}%", f"{100 * found.pruned:.1f}%", change
+
+
+def markdown(run: Run) -> str:
+    """The report as Markdown."""
+    results = run.results()
+    assert results is not None
+    parameters = results.parameters
+    lines = [
+        f"# {run.config.model}, pruning ratio {results.achieved_ratio:.1%}, method {run.config.method}",
+        f"{parameters.dense:,} parameters dense, {parameters.pruned:,} pruned; "
+        f"run time {results.seconds:.1f} s.",
+        "| | dense | pruned | change |\n|---|---:|---:|---:|\n"
+        + "\n".join("| " + " | ".join(row) + " |" for row in _rows(results)),
+        f"Reproduce the run with `{command(run)}`, or with this config:",
+        f"```json\n{json.dumps(results.config, indent=1)}\n```",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+# --- one HTML file -----------------------------------------------------------------------------------------
+def html(run: Run) -> str:
+    """The report as one HTML file that draws its figures itself and asks nothing of a network.
+
+    Raises:
+        RunError: the run has no statistics yet.
+    """
+    iterations = [it for it in run.iterations() if it.number]
+    if not iterations:
+        raise RunError(f"run {run.id!r} has no statistics yet: wait for its first iteration, or resume it.")
+    results, config, dense = run.results(), run.config, iterations[0]
+    title = (
+        f"{Path(config.model).name}, {config.ratio:.0%} pruned"
+        if config.ratio
+        else f"{config.model}, statistics"
+    )
+    live_part, statistics = f"<p>{escape(_NOT_LIVE)}</p>", b""
+    if unsupported(config) is None:
+        names = [name for name in config.measured_domains if name in dense.statistics.moments]
+        data = live_data(dense, arrays_of(config), config.seed, names)
+        statistics = pack(data, config, dense.geometry)
+        live_part = f'<p class="note">{escape(_LIVE)}</p>{HTML}'
+    return Template(source("report.html")).substitute(
+        title=escape(title),
+        summary=escape(_summary(run, results)),
+        results=_measures(results) if results and config.ratio else "",
+        live=live_part,
+        path=_path(run.iterations()),
+        command=escape(command(run)),
+        config=escape(json.dumps(config.model_dump(mode="json"), indent=1)),
+        css=CSS,
+        script=SCRIPT + source("heatmaps.js"),
+        statistics=_base64(statistics),
+        maps=_base64(_maps(iterations, config)),
+    )
+
+
+def write_html(run: Run, file: Path) -> int:
+    """Write `html` into a file, whole or not at all; returns its size in bytes.
+
+    Raises:
+        RunError: the run has no statistics yet, or the file cannot be written.
+    """
+    text = html(run)
+    with writing(file), whole(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return file.stat().st_size
+
+
+_LIVE = (
+    "Drag a bar: your browser fuses, scores and cuts the dense model's statistics again, in one cut. A run "
+    "of several iterations collects new statistics after each cut, so its mask can differ. Blue goes, red "
+    "stays; pale is near the cut."
+)
+_NOT_LIVE = "The browser does not compute the score, normaliser or allocation of this run."
+
+
+def _base64(content: bytes) -> str:
+    return b64encode(content).decode()
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{cells}</tr>{lines}</table></div>'
+
+
+def _measures(results: Results) -> str:
+    return "<h2>What it cost</h2>" + _table(("", "dense", "pruned", "change"), _rows(results))
+
+
+def _summary(run: Run, results: Results | None) -> str:
+    config = run.config
+    shares = ", ".join(f"{share:.0%} {name}" for name, share in config.mixture.items())
+    words = f"{config.model}, method {config.method}, calibrated on {shares}. "
+    if config.ratio == 0:
+        return words + "This run collected statistics and removed nothing."
+    if results is None:
+        return words + "The run is not finished."
+    size = results.parameters
+    words += f"{size.dense:,} parameters became {size.pruned:,} ({size.pruned / size.dense - 1:+.1%})"
+    if results.mean and math.isfinite(results.mean.ratio):
+        by_domain = {name: pair.ratio for name, pair in results.perplexity.items() if name != "mean"}
+        worst = max(by_domain, key=by_domain.__getitem__)
+        words += (
+            f"; perplexity on held-out text rose to {results.mean.ratio:.2f} times the dense model's, "
+            f"the most on {worst} ({by_domain[worst]:.2f} times)"
+        )
+    return f"{words}. Run time {seconds_text(results.seconds)}."
+
+
+def _path(iterations: Sequence[StoredIteration]) -> str:
+    """Perplexity by iteration, as a table."""
+    data = perplexity_data(iterations)
+    if not data or len(iterations) < 2:
+        return ""
+    rows = [
+        (
+            str(it.number),
+            f"{it.metrics.ratio:.1%}",
+            *(number(float(values[at])) for _, values in data.values()),
+        )
+        for at, it in enumerate(iterations)
+    ]
+    return "<h2>Perplexity by iteration</h2>" + _table(("iteration", "pruned", *data), rows)
+
+
+def _maps(iterations: Sequence[StoredIteration], config: RunConfig) -> bytes:
+    """Heatmaps of all iterations as heatmaps.js reads them: a JSON object after its length, and bytes.
+
+    A byte is a cell: 0 for channels that are gone, 1 to 255 from the 1st to the 99th percentile.
+    """
+    quantities: dict[str, Callable[[StoredIteration], Mapping[Site, Array]]] = {
+        f"{config.score.replace('_', ' ')} score": lambda it: it.scores,
+        "input variance": lambda it: {
+            site: fused.variance
+            for site, fused in it.statistics.fuse(
+                config.mixture, config.fusion, worst_domain=config.worst_domain
+            ).items()
+        },
+        "weight norm": lambda it: {site: norm for site, (norm, _) in it.norms.items()},
+    }
+    layers = len(iterations[0].geometry.layers)
+    bins = animation_bins(layers, len(quantities) * len(KINDS) * len(iterations), 256)
+    frames: list[dict[str, Any]] = []
+    body = b""
+    for at, values in enumerate(quantities.values()):
+        found = [values(it) for it in iterations]
+        for kind in KINDS:
+            maps = [importance_data(each, kind, scale="log", bins=bins) for each in found]
+            low, high = colour_limits(maps)
+            for number_, each in enumerate(maps):
+                cells = np.clip((each.values - low) / (high - low), 0, 1) * 254 + 1
+                size = {
+                    "layers": cells.shape[0],
+                    "columns": cells.shape[1],
+                    "channels": int(each.last[-1]) + 1,
+                }
+                scale = {"low": low, "high": high, "start": len(body)}
+                frames.append({"quantity": at, "iteration": number_, **size, **scale})
+                body += np.nan_to_num(cells).round().astype(np.uint8).tobytes()
+    header = {
+        "quantities": list(quantities),
+        "iterations": [it.number for it in iterations],
+        "kinds": [KIND_NAMES[kind] for kind in KINDS],
+        "frames": frames,
+    }
+    text = json.dumps(header).encode()
+    return struct.pack("<I", len(text)) + text + body

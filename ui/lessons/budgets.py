@@ -1,0 +1,95 @@
+"""Lesson: which layers pay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from ui.lessons.ask import ask
+from ui.lessons.draw import bars, dotted
+from ui.lessons.shape import Guess, Lesson, Reveal, Value
+
+LAYERS = 6
+
+
+def _controls() -> dict[str, Any]:
+    left, right = st.columns(2, vertical_alignment="bottom")
+    ratio = left.slider("Pruning ratio", 10, 70, 50, 10, format="%d%%", key="learn-budgets-ratio")
+    measured = right.toggle(
+        "Also by measured damage (up to half a minute the first time)",
+        key="learn-budgets-measured",
+        help="Each module is cut alone at five sizes, and the divergence of the predictions is measured.",
+    )
+    return {"ratio": ratio / 100, "measured": measured}
+
+
+def _measure(ratio: float, measured: bool) -> dict[str, Any]:
+    found = ask("budgets", ratio=ratio, allocations=["uniform", "global"])
+    if measured:
+        more = ask("budgets", ratio=ratio, allocations=["measured"])
+        return found | {"allocations": found["allocations"] | more["allocations"]}
+    return found
+
+
+def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, measured: bool) -> Reveal:
+    dense, by = found["dense"]["mean"], found["allocations"]
+    retained = {f"layer {layer}": value for layer, value in enumerate(by["global"]["retained"])}
+    most = max(retained, key=lambda name: retained[name])
+    least = min(retained, key=lambda name: retained[name])
+    figure = bars(
+        {name: 100 * value for name, value in retained.items()},
+        "What each layer retains with one ranking of all (global)",
+        "% of its parameters",
+        guess,
+        text="%{y:.0f}%",
+    )
+    dotted(figure, 100 * (1 - ratio), "uniform")
+    for name in by:
+        if name == "measured":
+            figure.add_scatter(
+                x=list(retained),
+                y=[100 * value for value in by[name]["retained"]],
+                mode="markers",
+                marker={"symbol": "diamond", "size": 11, "color": "#e07b39"},
+                name="by measured damage",
+            )
+    means = {name: each["perplexity"]["mean"] for name, each in by.items()}
+    cost = bars(means, f"Mean perplexity after {ratio:.0%}", "perplexity", text="%{y:.1f}")
+    dotted(cost, dense, f"dense: {dense:.1f}")
+    told = ", ".join(f"{name} {value:.1f}" for name, value in means.items())
+    return Reveal(
+        most,
+        f"With one ranking of all units at {ratio:.0%}, {most} retains {retained[most]:.0%} of its parameters and {least} "
+        f"{retained[least]:.0%}. Mean perplexity: dense {dense:.1f}, {told}.",
+        [
+            (figure, "Share of each layer that is retained, with the predicted layer"),
+            (cost, "Mean perplexity by allocation"),
+        ],
+    )
+
+
+LESSON = Lesson(
+    key="budgets",
+    title="Which layers pay",
+    question="Must every layer give the same?",
+    before=(
+        "Half of the parameters of the demo model's six layers goes. A **uniform** budget takes half of every layer. A "
+        "**global** budget ranks all heads and channels of all layers together and takes the lowest, wherever they are. A "
+        "**measured** budget first cuts each module alone and looks at what that costs."
+    ),
+    guess=Guess(
+        "Which layer retains most under the global budget?",
+        options=tuple(f"layer {layer}" for layer in range(LAYERS)),
+    ),
+    first={"ratio": 0.5, "measured": False},
+    controls=_controls,
+    measure=_measure,
+    reveal=_reveal,
+    remember=(
+        "Layers are not equally dispensable, so that a budget that may differ by layer costs less than a uniform one at the "
+        "same ratio. A global ranking is only as good as the comparison of scores between layers, which the next lesson is "
+        "about."
+    ),
+    go=("pages/masks.py", "Try allocations in 'Pruning options' and see the masks on the Masks page"),
+)

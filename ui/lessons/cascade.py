@@ -1,0 +1,95 @@
+"""Lesson: one cut against five."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from ui.lessons.ask import ask
+from ui.lessons.draw import bars, dotted, level, lines
+from ui.lessons.shape import Guess, Lesson, Reveal, Value
+
+LAYERS = 6
+SHIFTED, SHARE = 2, 0.5  # layers that are cut to see the shift, and the part of their channels that goes
+
+
+def _controls() -> dict[str, Any]:
+    left, right = st.columns(2)
+    ratio = left.select_slider(
+        "Pruning ratio", (30, 50, 70), 70, format_func=lambda v: f"{v}%", key="learn-cascade-ratio"
+    )
+    normalise = right.segmented_control(
+        "Scores are made comparable by",
+        ("share", "soft_share"),
+        default="share",
+        required=True,
+        key="learn-cascade-normalise",
+        help="share divides each score by the total of its module. soft_share, the default of the app, divides by less "
+        "where the scores are uneven.",
+    )
+    return {"ratio": ratio / 100, "normalise": normalise}
+
+
+def _measure(ratio: float, normalise: str) -> dict[str, Any]:
+    found = ask("cascade", ratio=ratio, normalise=normalise)
+    return found | {"shift": ask("shift", layers=SHIFTED, share=SHARE)["layers"]}
+
+
+def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, normalise: str) -> Reveal:
+    dense, one, several = (found[name]["mean"] for name in ("dense", "one", "several"))
+    figure = bars(
+        {"one cut": one, "five cuts": several},
+        f"Mean perplexity after {ratio:.0%}, {normalise}",
+        "perplexity",
+        text="%{y:.1f}",
+    )
+    dotted(figure, dense, f"dense: {dense:.1f}")
+    if guess is not None:
+        level(figure, float(guess) / 100 * one)
+    shift = lines(
+        {"variance after the cut / before": found["shift"]},
+        f"Layers 0 and {SHIFTED - 1} lose {SHARE:.0%} of their channels: what the others see",
+        "median over channels",
+    )
+    shift.update_yaxes(rangemode="normal")
+    dotted(shift, 1.0, "as before")
+    behind = found["shift"][SHIFTED:]
+    return Reveal(
+        100 * several / one,
+        f"At {ratio:.0%} with {normalise}, the mean perplexity is {one:.1f} after one cut and {several:.1f} after five "
+        f"(dense: {dense:.1f}), {100 * several / one:.0f}% of it. On the right nothing behind layer {SHIFTED - 1} was "
+        f"touched, yet the variances there are {min(behind):.2f} to {max(behind):.2f} times what they were.",
+        [
+            (figure, "Perplexity after one cut and after five, with the prediction"),
+            (shift, "Variance after a cut of the first layers over that before, by layer"),
+        ],
+    )
+
+
+LESSON = Lesson(
+    key="cascade",
+    title="One cut against five",
+    question="Why prune in small steps?",
+    before=(
+        "Scores come from the model as it is. Cutting an early layer changes what all later layers see, and the scores there "
+        "grow stale. Pruned **in one cut**, the whole model goes by the statistics of the dense one. **In five cuts**, "
+        "statistics are taken anew before each. Here 70% of the demo model's layers goes, once in one cut, once in five."
+    ),
+    guess=Guess(
+        "The mean perplexity after five cuts, in percent of that after one cut?",
+        low=20,
+        high=150,
+        start=100,
+        unit="%",
+    ),
+    first={"ratio": 0.7, "normalise": "share"},
+    controls=_controls,
+    measure=_measure,
+    reveal=_reveal,
+    remember=(
+        "Every cut shifts the statistics behind it, so that small cuts with fresh statistics avoid mistakes that one large "
+        "cut makes. How much that helps depends on the ratio and on how scores are made comparable: try 30%, and soft_share."
+    ),
+    go=("pages/prune.py", "Set the number of iterations of a run on the Prune page"),
+)

@@ -1,0 +1,143 @@
+"""Lesson: whose text decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from pruning.engine.budget import first_mask
+from pruning.method.scores import score_sites
+from pruning.models.geometry import Site
+from pruning.models.mask import Mask, chance_jaccard, jaccard
+from pruning.text.sources import EMBEDDED_DOMAINS
+from pruning.visualization.style import SEQUENTIAL, graph, style
+from ui import state
+from ui.lessons.ask import ask, fused, shipped
+from ui.lessons.shape import Guess, Lesson, Reveal, Value
+
+BY, PAID = "wiki", "math"
+
+
+def _controls() -> dict[str, Any]:
+    left, right = st.columns(2)
+    ratio = left.slider("Pruning ratio", 10, 70, 50, 10, format="%d%%", key="learn-domains-ratio")
+    other = right.selectbox(
+        "Compare the choice of wiki with that of",
+        [name for name in EMBEDDED_DOMAINS if name != BY],
+        index=2,
+        key="learn-domains-other",
+    )
+    return {"ratio": ratio / 100, "other": other}
+
+
+def _measure(ratio: float, other: str) -> dict[str, Any]:
+    return ask("domains", ratio=ratio)
+
+
+@st.cache_data(show_spinner=False)
+def overlap(model: str, ratio: float, other: str) -> tuple[list[float], list[float]]:
+    """By layer the overlap of the MLP channels that two domains would retain, and what chance would give."""
+    run, masks = shipped(model), []
+    it, shape = state.iteration(run, 1), run.geometry
+    assert shape is not None
+    for name in (BY, other):
+        config = run.config.replace(ratio=ratio, mixture={name: 1.0})
+        scores = score_sites(config.score, fused(model, {name: 1.0}), it.norms, config.seed)
+        masks.append(first_mask(scores, shape, config))
+    a, b = masks
+    return _by_layer(a, b, jaccard), _by_layer(a, b, chance_jaccard)
+
+
+def _by_layer(a: Mask, b: Mask, measure: Any) -> list[float]:
+    return [measure(a, b, Site(layer, "mlp")) for layer in range(len(a.geometry.layers))]
+
+
+def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, other: str) -> Reveal:
+    dense, pruned = found["dense"], found["pruned"]
+    rows = [*EMBEDDED_DOMAINS, "all"]
+    times = np.array([[pruned[by][on] / dense[on] for on in EMBEDDED_DOMAINS] for by in rows])
+    truth = pruned[BY][PAID] / dense[PAID]
+    figure = graph().Figure(
+        graph().Heatmap(
+            z=np.log(times),
+            x=[f"paid on {name}" for name in EMBEDDED_DOMAINS],
+            y=[f"decided by {name}" for name in rows],
+            text=[[f"x {value:.2f}" for value in row] for row in times],
+            texttemplate="%{text}",
+            colorscale=SEQUENTIAL,
+            showscale=False,
+            hovertemplate="%{y}, %{x}: perplexity %{text}<extra></extra>",
+        )
+    )
+    figure.update_yaxes(autorange="reversed")
+    if guess is not None:
+        figure.add_annotation(
+            x=f"paid on {PAID}",
+            y=f"decided by {BY}",
+            text=f"you said x {float(guess):.1f}",
+            showarrow=False,
+            yshift=-16,
+            bgcolor="#e8365d",
+            font={"color": "white"},
+        )
+    style(figure, f"Perplexity after removing {ratio:.0%}, times the dense model's", 360)
+    figure.update_layout(margin_l=130)
+    shares, rows_of = {}, {}
+    for model, title in (("demo", "demo model"), ("smollm2", "SmolLM2")):
+        real, chance = overlap(model, ratio, other)
+        shares[model] = float(np.mean(real)), float(np.mean(chance))
+        rows_of[title] = real
+    agree = graph().Figure()
+    for title, values in rows_of.items():
+        agree.add_scatter(
+            x=np.linspace(0, 1, len(values)),
+            y=values,
+            mode="lines+markers",
+            name=f"{title}: {len(values)} layers",
+        )
+    agree.update_xaxes(title="depth: from the first layer to the last", tickformat=".0%")
+    agree.update_yaxes(title="overlap (Jaccard)", range=[0, 1])
+    style(agree, f"Overlap of the channels retained by wiki and by {other}", 360)
+    return Reveal(
+        truth,
+        f"Pruned by {BY} alone, the demo model's perplexity rises {pruned[BY][BY] / dense[BY]:.2f} times on {BY} and "
+        f"{truth:.2f} times on {PAID}; pruned by all domains, {pruned['all'][BY] / dense[BY]:.2f} and "
+        f"{pruned['all'][PAID] / dense[PAID]:.2f} times. The channels that {BY} and {other} retain overlap by "
+        f"{shares['demo'][0]:.2f} in the demo model (chance: {shares['demo'][1]:.2f}) and by {shares['smollm2'][0]:.2f} in "
+        f"SmolLM2 (chance: {shares['smollm2'][1]:.2f}).",
+        [
+            (figure, "Perplexity by the domain that decided and the domain that pays, with the prediction"),
+            (agree, "Overlap by depth of the channels that two domains retain, in two models"),
+        ],
+    )
+
+
+LESSON = Lesson(
+    key="domains",
+    title="Whose text decides",
+    question="What does it cost a domain when another domain chooses the channels?",
+    before=(
+        "The demo model has read four domains: encyclopedia (wiki), web, code and math. Each domain keeps other channels "
+        "busy, so that each would remove others. Half of the demo model's layers goes, chosen by the statistics of **wiki "
+        "alone**. On held-out wiki text this costs little. Now the same pruned model reads **math**."
+    ),
+    guess=Guess(
+        "How many times higher is the perplexity on math than before?",
+        low=1,
+        high=10,
+        step=0.1,
+        start=2,
+        unit=" times",
+    ),
+    first={"ratio": 0.5, "other": "math"},
+    controls=_controls,
+    measure=_measure,
+    reveal=_reveal,
+    remember=(
+        "The calibration text decides what a model keeps: a domain that was not asked pays most. A mixture of all domains "
+        "costs each of them a little more than choosing alone, and spares the others the worst."
+    ),
+    go=("pages/calibration.py", "See where the domains disagree on the Calibration page"),
+)

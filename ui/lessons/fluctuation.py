@@ -1,0 +1,135 @@
+"""Lesson: fluctuation against magnitude."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from pruning.models.geometry import Site
+from pruning.visualization.style import COLOURS, MARK, graph, style
+from ui import state
+from ui.lessons.ask import ask, fused, shipped
+from ui.lessons.draw import bars
+from ui.lessons.shape import Guess, Lesson, Reveal, Value
+
+LARGE, SMALL = "the large, constant one", "the small, busy one"
+SITES = ("0.attn", "1.attn", "3.attn", "3.mlp")
+
+
+def pair(site: Site) -> tuple[int, int, dict[str, np.ndarray]]:
+    """A large, constant channel of the demo model, a smaller, busier one, and the arrays (C,) that say so.
+
+    The first has the highest mean over deviation among the tenth of the channels with the largest root mean
+    square output; the second has the highest fluctuation among those whose output is less than half as large.
+    """
+    stats = fused("demo")[site]
+    norm = state.iteration(shipped("demo"), 1).norms[site][0]
+    size, busy = np.sqrt(stats.mean_square) * norm, np.sqrt(stats.variance) * norm
+    big = np.argsort(size)[::-1][: len(size) // 10]
+    constant = int(big[np.argmax(np.abs(stats.mean[big]) / np.sqrt(stats.variance[big]))])
+    smaller = np.flatnonzero(size < size[constant] / 2)
+    return (
+        constant,
+        int(smaller[np.argmax(busy[smaller])]),
+        {"size": size, "busy": busy, "mean": stats.mean},
+    )
+
+
+def _controls() -> dict[str, Any]:
+    left, right = st.columns(2)
+    site = left.selectbox("Module", SITES, format_func=_name, key="learn-fluctuation-site")
+    repair = right.segmented_control(
+        "In place of the channel",
+        ("bias", "none"),
+        default="bias",
+        required=True,
+        key="learn-fluctuation-repair",
+        format_func={"bias": "its mean, as a bias", "none": "nothing"}.__getitem__,
+    )
+    return {"site": site, "repair": repair}
+
+
+def _name(site: str) -> str:
+    layer, kind = site.split(".")
+    return f"layer {layer}, {'attention' if kind == 'attn' else 'MLP'}"
+
+
+def _measure(site: str, repair: str) -> dict[str, Any]:
+    constant, busy, _ = pair(Site.parse(site))
+    return ask("lose", site=site, channels=[constant, busy])
+
+
+def _reveal(found: dict[str, Any], guess: Value | None, site: str, repair: str) -> Reveal:
+    constant, busy, values = pair(Site.parse(site))
+    costs = {
+        LARGE: 1000 * found[str(constant)][repair],
+        SMALL: 1000 * found[str(busy)][repair],
+    }
+    cheaper = min(costs, key=lambda name: costs[name])
+    how = "its mean kept as a bias" if repair == "bias" else "nothing in its place"
+    figure = bars(
+        costs,
+        f"Cost of removing it, {how}",
+        "0.001 nats a token",
+        guess,
+    )
+    cloud = graph().Figure()
+    cloud.add_scatter(
+        x=values["size"],
+        y=values["busy"],
+        mode="markers",
+        marker={"size": 5, "color": COLOURS[0]},
+        name="all",
+    )
+    for channel, name, symbol in ((constant, LARGE, "diamond"), (busy, SMALL, "star")):
+        cloud.add_scatter(
+            x=[values["size"][channel]],
+            y=[values["busy"][channel]],
+            mode="markers",
+            marker={"size": 14, "symbol": symbol, "color": MARK if symbol == "diamond" else COLOURS[1]},
+            name=name,
+        )
+    cloud.update_xaxes(title="magnitude: root mean square x weight norm", type="log", dtick="D2")
+    cloud.update_yaxes(title="deviation x weight norm", type="log", dtick="D2")
+    style(cloud, f"Magnitude and fluctuation, {_name(site)}", 330)
+    rank = {name: int((values[key] > values[key][constant]).sum()) + 1 for name, key in _KEYS.items()}
+    return Reveal(
+        cheaper,
+        f"Channel {constant} is rank {rank['magnitude']} of {len(values['size'])} by magnitude and rank "
+        f"{rank['fluctuation']} by fluctuation; its mean is {values['mean'][constant]:.2f}. Without it "
+        f"the predictions move by {1000 * found[str(constant)]['bias']:.3f} thousandths of a nat where its mean stays as "
+        f"a bias, and by {1000 * found[str(constant)]['none']:.3f} where nothing does. For channel {busy}, less than half "
+        f"as large, it is {1000 * found[str(busy)]['bias']:.3f} and {1000 * found[str(busy)]['none']:.3f}.",
+        [
+            (figure, "Cost of removing each of two channels, with the prediction"),
+            (cloud, "Magnitude and fluctuation of all channels of the module, with the two marked"),
+        ],
+    )
+
+
+_KEYS = {"magnitude": "size", "fluctuation": "busy"}
+
+LESSON = Lesson(
+    key="fluctuation",
+    title="Fluctuation against magnitude",
+    question="Which channel can go: a large one that never changes, or a small one that does?",
+    before=(
+        "Two channels feed the attention output of layer 0. One is **large but constant**: about the same value for "
+        "every token. The other is **small but busy**: less than half as large, but different from token to token. One of "
+        "them is removed, and what it added *on average* stays as a constant, a **bias**. Then we measure how far the "
+        "model's predictions move (their KL divergence from the dense model's)."
+    ),
+    guess=Guess("Which removal moves the predictions less?", options=(LARGE, SMALL)),
+    first={"site": SITES[0], "repair": "bias"},
+    controls=_controls,
+    measure=_measure,
+    reveal=_reveal,
+    remember=(
+        "What is constant can be replaced by a constant, however large it is: therefore the score is variance times squared "
+        "weight norm, not size. This holds only because a bias takes over the mean: remove the same channel without it "
+        "and its size counts again."
+    ),
+    go=("pages/importance.py", "Compare 'fluctuation score' and 'root mean square' on the Importance page"),
+)
