@@ -57,6 +57,8 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         assert heatmap(page) != before
         assert "w_code=44" in page.url and "w_math=56" in page.url
 
+        page.locator(".js-plotly-plot").nth(0).scroll_into_view_if_needed()
+        page.wait_for_timeout(500)
         cells = page.locator(".js-plotly-plot").nth(0).locator(".nsewdrag").first.bounding_box()
         page.mouse.move(cells["x"] + cells["width"] * 0.5, cells["y"] + cells["height"] * 0.58)
         page.wait_for_timeout(500)
