@@ -98,7 +98,12 @@ def upload(goes_to: str = "domains") -> None:
     source = _read(file.name, file.file_id, file.getvalue(), column) if file is not None and fits else None
     # the key, not the name: a click may arrive together with the last letters
     right.button(
-        "Add domain", width="stretch", on_click=_add, args=(goes_to, key, source), key=f"add-{goes_to}"
+        "Add domain",
+        width="stretch",
+        disabled=file is not None and source is None,  # why it cannot be read stands above
+        on_click=_add,
+        args=(goes_to, key, source),
+        key=f"add-{goes_to}",
     )
     if said := st.session_state.pop(f"said-{goes_to}", None):
         good, words = said

@@ -48,7 +48,8 @@ def pick(on_view: Run, runs: list[Run]) -> None:
         accept_new_options=True,
         on_change=_show,
         args=(runs,),
-        help="Choose a model, or type a folder, a GGUF file or a Hugging Face Hub id. Files stay on this machine.",
+        help="Choose a model, or type a folder, a GGUF file or a Hugging Face Hub id. Files stay on this machine. "
+        "New: its statistics are not there yet.",
     )
     if name in looked:
         return
@@ -65,7 +66,7 @@ def _option(name: str, looked: dict[str, Run]) -> str:
     size = KNOWN.get(name, ("", ""))[1]
     if name in looked and not size:
         size = f"{looked[name].iterations()[0].metrics.parameters / 1e6:,.0f} M"
-    parts = [title(name), *filter(None, [size]), *([] if name in looked else ["no statistics yet"])]
+    parts = [title(name), *filter(None, [size]), *([] if name in looked else ["new"])]
     return ", ".join(parts)
 
 
@@ -114,7 +115,7 @@ def _offer(name: str, on_view: Run) -> None:
             st.error(sentence(refused))
     except PruningError as error:
         st.caption(f":red[{sentence(str(error))}]")
-    st.caption(f"Until then the pages show {state.label(on_view)}.")
+    st.caption(f"Meanwhile the pages show {state.label(on_view)}.")
 
 
 def _look(config: RunConfig) -> None:

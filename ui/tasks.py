@@ -97,7 +97,7 @@ def continuation(run: Run, checkpoint: Path) -> None:
             st.columns(2), ("Dense", "Pruned"), [*known.get("texts", []), "", ""], strict=False
         ):
             column.markdown(f"**{name}**")
-            column.code(known.get("prompt", "") + text, language=None, wrap_lines=True)
+            column.code(known.get("prompt", prompt) + text, language=None, wrap_lines=True)
 
     def show(output: dict[str, Any]) -> None:
         for column, name, found in zip(
