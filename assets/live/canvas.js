@@ -50,15 +50,18 @@ function mount(root, bytes, released) {
   const find = (name) => root.querySelector(name);
   const canvas = find("canvas"), context = canvas.getContext("2d"), image = document.createElement("canvas");
   const self = { frames: [], found: null, dragging: false };
-  let live, shares, percent, start, ratio, reference, bars, scheduled = false, areas = [], table, dark = null;
+  let live, shares, percent, start, ratio, bars, reference = null, scheduled = false, areas = [], table, dark = null;
 
   function take(content) {
     if (self.dragging) return; // letting go brings another
+    const before = live?.id;
     live = unpack(content);
     shares = live.shares;
-    percent = percents(shares, 100);
+    const now = percents(shares, 100);
+    // what the last drag changed is told until something else is changed
+    if (before !== live.id || ratio !== live.ratio || !now.every((share, d) => share === percent[d])) reference = null;
+    percent = now;
     ratio = live.ratio;
-    reference = null;
     build();
     draw();
     describe();
@@ -97,7 +100,7 @@ function mount(root, bytes, released) {
   }
 
   function move(d, value) {
-    if (!self.dragging) { self.dragging = true; start = percent; }
+    if (!self.dragging) { self.dragging = true; start = percent; reference = self.found; }
     if (d < live.domains.length) {
       percent = pushed(start, d, value, live.held);
       shares = percent.map((share) => share / 100);
@@ -117,7 +120,6 @@ function mount(root, bytes, released) {
   function draw() {
     const began = performance.now();
     const found = (self.found = preview(live, shares, ratio));
-    reference ??= found;
     paint(found);
     say(found);
     self.frames.push(performance.now() - began);
@@ -211,8 +213,8 @@ function mount(root, bytes, released) {
       const whole = each.site.kind === "attn" ? each.site.heads : each.site.channels;
       count[each.site.kind][0] += Math.round(whole * each.share);
       count[each.site.kind][1] += whole;
-      const before = reference.sites[s].kept, size = each.site.size;
-      if (each.site.kind === "mlp")
+      const before = reference?.sites[s].kept, size = each.site.size;
+      if (before && each.site.kind === "mlp")
         for (let i = 0; i < before.length; i++) if (each.kept[i] !== before[i]) swapped += size ? size[i] : 1;
     });
     const number = (value) => value.toLocaleString("en"), about = live.grouped ? "about " : "";

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +146,8 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
         },
         "sites": sites,
     }
-    return Live(header, np.concatenate(parts).astype("<f4").tobytes(), items)
+    body = np.concatenate(parts).astype("<f4").tobytes()
+    return Live({**header, "id": zlib.crc32(body)}, body, items)
 
 
 def _curve(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:

@@ -690,3 +690,12 @@ def test_statistics_of_one_site_are_those_of_all():
         for domain in among:
             np.testing.assert_array_equal(alone[domain][site].m2, among[domain][site].m2)
         np.testing.assert_array_equal(it.norms_of(site), it.norms[site])
+
+
+def test_the_canvas_says_what_the_browser_cannot_compute(app, monkeypatch):
+    from pruning.visualization import live
+
+    monkeypatch.setattr(live, "NORMALISERS", ("share",))
+    app.switch_page("pages/masks.py").run()
+    assert not app.exception
+    assert any("does not compute normalise 'soft_share'" in caption.value for caption in app.caption)
