@@ -108,6 +108,20 @@ def runs_resume(args: argparse.Namespace) -> int:
     return 0
 
 
+def report(args: argparse.Namespace) -> int:
+    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
+    from pruning.visualization.report import write_html
+
+    folder, file = Path(args.run_id), Path(args.html)
+    run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
+    size = write_html(run, file)
+    if args.json:
+        print_json({"run_id": run.id, "html": str(file), "bytes": size})
+    else:
+        print(f"{file}: {size_text(size)}; open it in a browser.")
+    return 0
+
+
 def runs_delete(args: argparse.Namespace) -> int:
     """Delete a run."""
     store = RunStore(args.runs)
@@ -155,18 +169,4 @@ def compare(args: argparse.Namespace) -> int:
     out = console()
     out.print(table(("run", "ratio", "K", *domains), cells))
     out.print("Perplexity after pruning; 'runs show ID' tells the rest.", highlight=False)
-    return 0
-
-
-def report(args: argparse.Namespace) -> int:
-    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
-    from pruning.visualization.report import write_html
-
-    folder, file = Path(args.run_id), Path(args.html)
-    run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
-    size = write_html(run, file)
-    if args.json:
-        print_json({"run_id": run.id, "html": str(file), "bytes": size})
-    else:
-        print(f"{file}: {size_text(size)}; open it in a browser.")
     return 0
