@@ -40,6 +40,12 @@ function pushed(before, moved, value, held) {
   return found;
 }
 
+// The first and last of some entries in a column; layers may be narrower than the widest, and share one axis.
+function within(column, columns, widest, entries) {
+  const edge = (at) => Math.min(Math.floor((at * widest) / columns), entries);
+  return [edge(column), edge(column + 1) - 1];
+}
+
 // How far a score lies above the cut (up to 1) or below it (down to -1).
 function distance(score, cut, standardised) {
   if (standardised) return (score - cut) / DEVIATIONS;
@@ -81,7 +87,8 @@ function mount(root, bytes, released) {
         input.tabIndex = -1;
       }
       input.addEventListener("input", () => move(d, Number(input.value)));
-      input.addEventListener("change", () => release());
+      // a bar that comes back to where it was changes nothing, and is let go all the same
+      for (const end of ["change", "keyup", "pointerup", "pointercancel"]) input.addEventListener(end, release);
       words.append(title, value);
       label.append(words, input);
       return { label, input, value };
@@ -112,6 +119,7 @@ function mount(root, bytes, released) {
   }
 
   function release() {
+    if (!self.dragging) return;
     self.dragging = false;
     describe();
     released({ mixture: Object.fromEntries(live.domains.map((name, d) => [name, percent[d]])), ratio: Math.round(100 * ratio) });
@@ -162,23 +170,23 @@ function mount(root, bytes, released) {
       context.fillRect(x, 20 + layer * row, (sizes[2] * kept) / all, Math.max(row - 1, 1));
       context.globalAlpha = 1;
     }
-    legend(left + sizes[0] + gap, 20 + layers * row + 18, ink);
+    legend(left, 20 + layers * row + 18, ink);
   }
 
   function area(found, kind, x, width, row, ink) {
     const sites = found.sites.filter((each) => each.site.kind === kind);
     const standardised = live.options.normalise.startsWith("zscore");
     const columns = Math.max(...sites.map(({ site }) => (kind === "attn" ? site.heads : live.grouped ? site.columns : Math.min(site.items, live.columns))));
+    const widest = Math.max(...sites.map((each) => each.kept.length));
     image.width = columns;
     image.height = sites.length;
     const pixels = new ImageData(columns, sites.length), data = new Uint32Array(pixels.data.buffer);
     sites.forEach((each, layer) => {
-      const entries = each.kept.length, size = kind === "mlp" ? each.site.size : null;
-      const cut = each.cut === -Infinity ? each.lowestKept : each.cut;
+      const size = kind === "mlp" ? each.site.size : null, cut = each.cut === -Infinity ? each.lowestKept : each.cut;
       for (let column = 0; column < columns; column++) {
         let sum_ = 0, weight = 0;
-        const last = Math.floor(((column + 1) * entries) / columns);
-        for (let i = Math.floor((column * entries) / columns); i < last; i++) {
+        const [first_, last] = within(column, columns, widest, each.kept.length);
+        for (let i = first_; i <= last; i++) {
           let value = distance(each.score[i], cut, standardised);
           if (each.kept[i]) value = value > 1 ? 1 : value < 0.05 ? 0.05 : value;
           else value = value < -1 ? -1 : value > -0.05 ? -0.05 : value;
@@ -190,10 +198,10 @@ function mount(root, bytes, released) {
     });
     image.getContext("2d").putImageData(pixels, 0, 0);
     context.drawImage(image, x, 20, width, sites.length * row);
-    const widest = Math.max(...sites.map(({ site }) => (kind === "attn" ? site.heads : site.channels)));
+    const most = Math.max(...sites.map(({ site }) => (kind === "attn" ? site.heads : site.channels)));
     context.fillStyle = ink;
-    context.fillText(kind === "attn" ? `${widest} attention heads` : `${widest.toLocaleString("en")} MLP channels`, x, 13);
-    return { kind, x, width, row, columns, sites };
+    context.fillText(kind === "attn" ? `${most} attention heads` : `${most.toLocaleString("en")} MLP channels`, x, 13);
+    return { kind, x, width, row, columns, sites, widest, most };
   }
 
   function legend(x, y, ink) {
@@ -203,7 +211,7 @@ function mount(root, bytes, released) {
     }
     context.fillStyle = ink;
     const ends = live.options.normalise.startsWith("zscore") ? "2 deviations" : "10 times";
-    context.fillText(`removed, to ${ends} below the cut; in the middle the cut; retained, to ${ends} above it`, x + 168, y + 1);
+    context.fillText(`removed, to ${ends} below the cut | retained, to ${ends} above it`, x + 168, y + 1);
   }
 
   function say(found) {
@@ -239,9 +247,11 @@ function mount(root, bytes, released) {
     const at = areas.find((each) => x >= each.x && x < each.x + each.width && y >= 0 && y < each.row * each.sites.length);
     if (!at) return void (find(".here").textContent = "");
     const layer = Math.floor(y / at.row), column = Math.floor(((x - at.x) / at.width) * at.columns);
-    const each = at.sites[layer], entries = each.kept.length, size = at.kind === "mlp" ? each.site.size : null;
-    const range = (all) => [Math.floor((column * all) / at.columns), Math.floor(((column + 1) * all) / at.columns) - 1];
-    const [first_, last] = range(at.kind === "attn" ? entries : each.site.channels), [from, to] = range(entries);
+    const each = at.sites[layer], size = at.kind === "mlp" ? each.site.size : null;
+    const channels = at.kind === "mlp" ? each.site.channels : each.site.heads;
+    const [first_, last] = within(column, at.columns, at.most, channels);
+    const [from, to] = within(column, at.columns, at.widest, each.kept.length);
+    if (to < from) return void (find(".here").textContent = "");
     let kept = 0, all = 0, low = Infinity, high = -Infinity;
     for (let i = from; i <= to; i++) {
       kept += each.kept[i] * (size ? size[i] : 1);
