@@ -518,12 +518,13 @@ function preview(live, shares, ratio) {
         removed += cost[u];
         if (score[u] > each.cut && !(named && unit.rank[u] !== own[u])) each.cut = score[u];
       } else {
-        each.share += unit.size[u] / (groups ? site.entries : site.channels);
+        each.share += unit.size[u];
         if (score[u] < each.lowestKept) each.lowestKept = score[u];
       }
       if (!groups) each.kept[u] = 1 - gone[u];
       else for (const entry of groups[u]) { each.kept[entry] = 1 - gone[u]; each.score[entry] = score[u]; }
     }
+    each.share /= groups ? site.entries : site.channels;
     return each;
   });
   if (common) {

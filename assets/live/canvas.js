@@ -49,7 +49,7 @@ function within(column, columns, widest, entries) {
 // How far a score lies above the cut (up to 1) or below it (down to -1).
 function distance(score, cut, standardised) {
   if (standardised) return (score - cut) / DEVIATIONS;
-  return cut > 0 ? (score > 0 ? Math.log10(score / cut) / DECADES : -1) : 1;
+  return cut > 0 ? (score > 0 ? Math.log(score / cut) / (DECADES * Math.LN10) : -1) : 1;
 }
 
 function mount(root, bytes, released) {
