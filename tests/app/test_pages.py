@@ -493,6 +493,15 @@ def test_reports_hold_every_measure():
     assert "--config" in text
 
 
+def test_the_canvas_says_what_the_browser_cannot_compute(app, monkeypatch):
+    from pruning.visualization import live
+
+    monkeypatch.setattr(live, "NORMALISERS", ("share",))
+    app.switch_page("pages/masks.py").run()
+    assert not app.exception
+    assert any("does not compute normalise 'soft_share'" in caption.value for caption in app.caption)
+
+
 def test_a_custom_domain_gets_its_slider(monkeypatch, tmp_path, tiny_folder, text_file):
     """Statistics of an uploaded text, as the button on the Calibration page starts them."""
     from pruning import RunConfig
