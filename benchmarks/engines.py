@@ -1,12 +1,14 @@
 """Every export of SmolLM2, pruned by 30%, in every engine that is installed: what it computes, against the pruned model.
 
-    make engines && pip install -r requirements-gguf.txt && python benchmarks/engines.py
+    make engines && pip install -r requirements-gguf.txt && python benchmarks/engines.py [FOLDER]
 
 Four runs: widths as they fall, multiples of 256, equal widths, and query heads cut. Each export is opened by the
-engine in its own environment and asked for the log-probabilities of held-out text and for greedy tokens.
+engine in its own environment and asked for the log-probabilities of held-out text and for greedy tokens. Runs are
+kept in FOLDER, and not repeated if they are there. What stands under "By hand" in the report stays.
 """
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from pruning.serving.engines import python_of
 from pruning.serving.process import served
 
 TOKENS, PROMPT, NEW = 96, 32, 24
+FILE = RESULTS / "engines.md"
 RUNS = {
     "as they fall": {},
     "multiples of 256": {"round_to": 256},
@@ -34,20 +37,21 @@ RUNS = {
         "keep": ("12.attn",),
     },
 }
-STOCK = ("transformers", "vllm", "mlx")
 # run, format, type, engines
 CASES = [
     ("as they fall", "hf", None, ("transformers", "vllm")),
-    ("query heads cut", "hf", None, ("transformers", "vllm")),
-    ("equal", "hf", None, STOCK),
-    ("as they fall", "padded", None, STOCK),
-    ("as they fall", "deci", None, ("vllm", "mlx")),
-    ("multiples of 256", "deci", None, ("vllm", "mlx")),
-    ("query heads cut", "deci", None, ("vllm", "mlx")),
     *(("as they fall", "gguf", kind, ("llamacpp",)) for kind in ("f32", "f16", "bf16", "q8_0")),
-    ("query heads cut", "gguf", "f32", ("llamacpp",)),
     *(("multiples of 256", "gguf", kind, ("llamacpp",)) for kind in K_QUANTS),
-    ("equal", "unbiased", None, STOCK),
+    ("as they fall", "deci", None, ("mlx", "vllm")),
+    ("equal", "hf", None, ("transformers", "mlx", "vllm")),
+    ("multiples of 256", "deci", None, ("mlx",)),
+    ("query heads cut", "gguf", "f32", ("llamacpp",)),
+    ("query heads cut", "deci", None, ("mlx",)),
+    ("as they fall", "padded", None, ("transformers", "mlx")),
+    ("query heads cut", "hf", None, ("transformers", "vllm")),
+    ("equal", "unbiased", None, ("transformers", "mlx", "vllm")),
+    ("as they fall", "padded", None, ("vllm",)),
+    ("query heads cut", "deci", None, ("vllm",)),
 ]
 
 
@@ -75,7 +79,8 @@ class Truth:
     """A pruned model in this process: what it computes, and what it would without the biases that compensate."""
 
     def __init__(self, config, folder):
-        self.checkpoint = prune(config, folder).run.checkpoint
+        known = sorted(folder.glob("*/model"))
+        self.checkpoint = known[0] if known else prune(config, folder).run.checkpoint
         loaded = load(str(self.checkpoint), "cpu", "float32")
         blocks = evaluation_blocks(config.replace(eval_blocks=1), loaded.tokenizer, loaded.model)
         self.prompts = [block.ids[0][:TOKENS].tolist() for block in blocks]
@@ -120,13 +125,17 @@ def ask(truth, engine, path):
 
 def main():
     rows, notes = [], []
+    hand = "## By hand"
+    known = FILE.read_text() if FILE.exists() else ""
+    hand = known[known.index(hand) :] if hand in known else ""
     with tempfile.TemporaryDirectory() as folder:
         truths = {}
         for name, options in RUNS.items():
             config = RunConfig.create(
                 model="smollm2", ratio=0.3, iterations=1, samples=8, eval_blocks=0, **options
             )
-            truths[name] = truth = Truth(config, Path(folder) / name)
+            runs = Path(sys.argv[1] if sys.argv[1:] else folder) / name.replace(" ", "-")
+            truths[name] = truth = Truth(config, runs)
             lost = apart(truth.scores, truth.unbiased)
             notes.append(f"- {name}: without its biases a log-probability differs by up to {lost:.2g}")
             print(notes[-1], flush=True)
@@ -143,10 +152,10 @@ def main():
                     (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.form.architecture, *found)
                 )
                 print(rows[-1], flush=True)
-                write(rows, notes)
+                write(rows, notes, hand)
 
 
-def write(rows, notes):
+def write(rows, notes, hand):
     head = ("widths", "format", "type", "MB", "architecture", "engine", "runs as", "largest difference",
             "mean difference", "greedy tokens alike", "biases")  # fmt: skip
     text = f"# SmolLM2-135M-Instruct, pruned by 30%, in the engines\n\n{machine()}\n\n"
@@ -157,7 +166,7 @@ def write(rows, notes):
         "than to those of the model without its biases.\n\n"
     )
     text += table(head, rows) + "\n\n" + "\n".join(notes) + "\n\n`python benchmarks/engines.py`\n"
-    (RESULTS / "engines.md").write_text(text)
+    FILE.write_text(text + (f"\n{hand}" if hand else ""))
 
 
 if __name__ == "__main__":
