@@ -3,12 +3,12 @@
     make engines && pip install -r requirements-gguf.txt && python benchmarks/engines.py [FOLDER]
 
 Four runs: widths as they fall, multiples of 256, equal widths, and query heads cut. Each export is opened by the
-engine in its own environment and asked for the log-probabilities of held-out text and for greedy tokens. Runs are
-kept in FOLDER, and not repeated if they are there. What stands under "By hand" in the report stays.
+engine in its own environment and asked for the log-probabilities of held-out text and for greedy tokens. What stands
+under "By hand" in the report stays there.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pruning.formats.gguf import K_QUANTS
 from pruning.formats.write import export
 from pruning.models.loading import load
 from pruning.runs.worker import prune
-from pruning.serving.engines import python_of
+from pruning.serving.engines import ENGINES, python_of
 from pruning.serving.process import served
 
 TOKENS, PROMPT, NEW = 96, 32, 24
@@ -128,31 +128,37 @@ def main():
     hand = "## By hand"
     known = FILE.read_text() if FILE.exists() else ""
     hand = known[known.index(hand) :] if hand in known else ""
-    with tempfile.TemporaryDirectory() as folder:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("folder", nargs="?", help="keeps runs and rows, and goes on from them")
+    arguments.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = Path(given.folder or temporary)
+        file = kept / "rows.json"
+        measured = json.loads(file.read_text()) if file.exists() else {}
         truths = {}
         for name, options in RUNS.items():
             config = RunConfig.create(
                 model="smollm2", ratio=0.3, iterations=1, samples=8, eval_blocks=0, **options
             )
-            runs = Path(sys.argv[1] if sys.argv[1:] else folder) / name.replace(" ", "-")
-            truths[name] = truth = Truth(config, runs)
+            truths[name] = truth = Truth(config, kept / name.replace(" ", "-"))
             lost = apart(truth.scores, truth.unbiased)
             notes.append(f"- {name}: without its biases a log-probability differs by up to {lost:.2g}")
             print(notes[-1], flush=True)
         for number, (name, format, kind, engines) in enumerate(CASES):
-            truth = truths[name]
-            done = written(truth, format, kind, Path(folder) / f"export-{number}")
+            truth, done = truths[name], None
             what = "control: `hf`, config without its biases" if format == "unbiased" else f"`{format}`"
             for engine in engines:
-                if python_of(engine) is None:
-                    found = (engine, "", "not installed here: not tested", "", "", "")
-                else:
-                    found = ask(truth, engine, done.path)
-                rows.append(
-                    (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.form.architecture, *found)
-                )
-                print(rows[-1], flush=True)
-                write(rows, notes, hand)
+                key = f"{name}, {format}, {kind}, {engine}"
+                if key not in measured and engine in given.engines and python_of(engine):
+                    done = done or written(truth, format, kind, Path(temporary) / f"export-{number}")
+                    shown = (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.form.architecture)
+                    measured[key] = [*shown, *ask(truth, engine, done.path)]
+                    file.write_text(json.dumps(measured, indent=1))
+                    print(measured[key], flush=True)
+                if key in measured:
+                    rows.append(measured[key])
+        write(rows, notes, hand)
 
 
 def write(rows, notes, hand):
