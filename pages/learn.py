@@ -11,18 +11,18 @@ from ui.navigation import ensure_frame
 
 ensure_frame()
 client()  # loads its model while one reads
-lessons: dict[str, Callable[[], None]] = {lesson.key: partial(play, lesson) for lesson in LESSONS}
-places = {
-    "toy": toy.draw,
-    **lessons,
-    "by hand": hand.draw,
-    "glossary": glossary.draw,
-    "teacher": teacher.draw,
+st.html(classroom.OWN)
+places: dict[str, tuple[str, Callable[[], None]]] = {
+    "toy": (toy.TITLE, toy.draw),
+    **{
+        lesson.key: (f"{number}. {lesson.title}", partial(play, lesson))
+        for number, lesson in enumerate(LESSONS, 1)
+    },
+    "by hand": (hand.TITLE, hand.draw),
+    "glossary": ("Glossary", glossary.draw),
+    "teacher": (teacher.TITLE, teacher.draw),
 }
-left, right = st.columns([6, 1], vertical_alignment="center")
-with right:
-    classroom.toggle()
-chosen = left.segmented_control(
+chosen = st.segmented_control(
     "Lesson",
     list(places),
     default="toy",
@@ -32,4 +32,6 @@ chosen = left.segmented_control(
     persist_state="session",
     label_visibility="collapsed",
 )
-places[chosen]()
+title, draw = places[chosen]
+classroom.title(title)
+draw()

@@ -47,7 +47,6 @@ def popover(*names: str) -> None:
 
 def draw() -> None:
     """All entries, with what one types to search."""
-    st.title("Glossary", anchor=False)
     asked = st.text_input("Search", placeholder="variance", key="glossary-search").strip().lower()
     found = {
         term: entry
@@ -61,7 +60,7 @@ def draw() -> None:
             left, right = st.columns([3, 2], vertical_alignment="center")
             left.markdown(f"**{term}**  \n{entry.text}")
             right.latex(entry.formula)
-            with left.container(horizontal=True):
+            with left.container(horizontal=True, vertical_alignment="center"):
                 st.page_link(f"pages/{entry.page}.py", label=f"Seen on {entry.page.capitalize()}")
                 if entry.lesson:
                     st.button(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pruning.config import RunConfig, choices
 from pruning.models import folder
 from pruning.models.geometry import Site
 from ui.lessons import LESSONS
@@ -284,6 +285,7 @@ def test_the_class_takes_forty_minutes_and_handouts_have_answers_only_where_aske
 def test_what_the_teacher_is_told_to_show_is_so():
     from ui.lessons.budgets import LESSON
 
+    assert RunConfig().compensation == "bias" and "least_squares" in (choices("compensation") or ())
     assert found("repair", layer=0)[1].truth < 0  # the bias does harm there
     assert found("budgets", ratio=0.7)[1].truth == LESSON.guess.options[0]
     assert found("cascade", ratio=0.3)[1].truth == pytest.approx(100, abs=10)  # not worth five calibrations

@@ -77,7 +77,7 @@ def test_the_toy_computes_what_the_engine_computes_and_a_lesson_is_played(tmp_pa
         page.get_by_text("You predicted").wait_for(timeout=120_000)
         page.locator(".js-plotly-plot").first.wait_for()
         page.get_by_text("your prediction").first.wait_for()
-        page.get_by_text("Class mode").click()
+        page.get_by_text("Class", exact=True).click()
         settle(page)
         assert not page.get_by_test_id("stSidebar").is_visible()
         assert "class=true" in page.url and "lesson=fluctuation" in page.url

@@ -11,6 +11,7 @@ from pruning.models.geometry import Site
 from pruning.visualization.style import KIND_NAMES
 from ui.lessons.ask import ask
 
+TITLE = "Cut the demo model by hand"
 LAYERS = 6
 PROMPT = "The river rises in the mountains and"
 Which = Literal["lowest", "highest"]
@@ -57,10 +58,8 @@ def words(cut: Cut) -> str:
 def draw() -> None:
     """The controls, and both models' texts."""
     history: History = st.session_state.setdefault("history", History())
-    st.title("Cut the demo model by hand", anchor=False)
     st.markdown(
-        "Choose what goes, and read what both models make of the same prompt. What removed channels gave on average stays "
-        "as a bias. Which cut makes the text fall apart, and which one is hardly seen?"
+        "Choose what goes; the mean of it stays as a bias. Which cut makes the text fall apart, and which is hardly seen?"
     )
     parts = st.columns([2, 3, 3, 3, 2], vertical_alignment="bottom")
     layer = parts[0].selectbox("Layer", range(LAYERS), key="hand-layer")
@@ -84,17 +83,16 @@ def draw() -> None:
         args=((f"{layer}.{kind}", which, share / 100),),
         width="stretch",
     )
-    with st.container(horizontal=True, vertical_alignment="center"):
+    back, words_in = st.columns([2, 3], vertical_alignment="bottom")
+    with back.container(horizontal=True):
         st.button("Undo", icon=":material/undo:", on_click=history.undo, disabled=not history.done)
         st.button("Redo", icon=":material/redo:", on_click=history.redo, disabled=not history.undone)
         st.button("Start again", on_click=history.clear, disabled=not history.done)
-        if history.undone:
-            st.caption(f"Redo: {words(history.undone[-1])}")
+    prompt = words_in.text_input("Prompt", PROMPT, max_chars=400, key="hand-prompt")
     if history.done:
         st.markdown("\n".join(f"{number}. {words(cut)}" for number, cut in enumerate(history.done, 1)))
     else:
         st.caption("Nothing is cut yet: both models are the same.")
-    prompt = st.text_input("Prompt", PROMPT, max_chars=400, key="hand-prompt")
     found = ask("by_hand", cuts=[list(cut) for cut in history.done], prompt=prompt)
     dense, pruned = found["perplexity"]
     for column, name, text, own in zip(
@@ -103,7 +101,11 @@ def draw() -> None:
         with column:
             st.markdown(f"**{name}**")
             st.text(prompt + text)
-            change = f"{own['mean'] / dense['mean'] - 1:+.0%} against dense" if own is pruned else None
+            change = (
+                f"{own['mean'] / dense['mean'] - 1:+.0%} against dense"
+                if own is pruned and history.done
+                else None
+            )
             st.metric("Mean perplexity", f"{own['mean']:.1f}", change, delta_color="inverse")
     st.caption(
         f"{found['ratio']:.1%} of the linear parameters of the layers are gone. Both models always write the most likely "

@@ -14,7 +14,7 @@ STYLE = """@page { size: A4; margin: 14mm 15mm }
 body { font: 9.6pt/1.34 system-ui, sans-serif; color: #1d2733; background: #fff; max-width: 180mm; margin: auto }
 h1 { font-size: 15pt; margin: 0 0 1mm } h2 { font-size: 10.5pt; margin: 2.6mm 0 0.6mm } p { margin: 0.6mm 0 }
 .full { font-size: 7.9pt; line-height: 1.22 } .full h2 { font-size: 9pt; margin: 1.4mm 0 0.3mm } .full p { margin: 0.3mm 0 }
-.fill { display: flex; gap: 4mm; margin-top: 3.4mm } .fill span { border-bottom: 0.3mm solid #777; flex: 1 }
+.fill { display: flex; gap: 4mm; margin: 6mm 0 5mm } .fill span { border-bottom: 0.3mm solid #777; flex: 1 }
 .fill span:last-child { flex: 2.4 } .answer { border-left: 1mm solid #2a78b5; padding-left: 2.5mm }"""
 
 
@@ -33,7 +33,7 @@ def _options(lesson: Lesson) -> str:
     guess = lesson.guess
     if guess.options:
         return "Choose: " + "; ".join(guess.options) + "."
-    return f"Between {guess.text(guess.low)} and {guess.text(guess.high)}."
+    return f"From {guess.low:g} to {guess.text(guess.high)}."
 
 
 def markdown(found: dict[str, Reveal] | None = None) -> str:

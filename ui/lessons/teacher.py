@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ui.lessons import LESSONS, handout
+from ui.lessons import LESSONS, handout, toy
 
 TOTAL = 40  # minutes
 TOY, LESSON, CLOSE = 4, 5, 1  # of the toy, of each lesson, of the end
+TITLE = f"For the teacher: {TOTAL} minutes"
 # What to do with each lesson after its reveal, and what to ask.
 MOVES = {
     "toy": "Drag channel 1's points apart until another channel is the first to go. Ask: what does the bias know of a token?",
@@ -23,8 +24,8 @@ MOVES = {
 
 def schedule() -> list[tuple[int, int, str, str]]:
     """First and last minute, what is on the screen, and what to do."""
-    steps = [("toy", TOY, "Three channels by hand")]
-    steps += [(lesson.key, LESSON, f"{n}. {lesson.title}") for n, lesson in enumerate(LESSONS, 1)]
+    steps = [("toy", TOY, toy.TITLE)]
+    steps += [(lesson.key, LESSON, f"Lesson {n}: {lesson.title}") for n, lesson in enumerate(LESSONS, 1)]
     rows, now = [], 0
     for key, minutes, title in steps:
         rows.append((now, now + minutes, title, MOVES[key]))
@@ -35,7 +36,6 @@ def schedule() -> list[tuple[int, int, str, str]]:
 
 def draw() -> None:
     """The plan, how to prepare, and the handouts."""
-    st.title(f"For the teacher: {TOTAL} minutes", anchor=False)
     st.markdown(
         "**Before the class.** Open each lesson once on the computer that you project from and commit to any prediction: "
         "what was measured is kept until the app is closed, and appears at once. Then reload the page, which forgets "
