@@ -99,6 +99,13 @@ def run_done(page: Page) -> None:
     page.get_by_role("button", name="Show results").click()
 
 
+def committed(page: Page) -> None:
+    """Commit to a prediction of a lesson, and wait for its measurement."""
+    page.get_by_text("the small, busy one").click()
+    page.get_by_role("button", name="Commit to it").click()
+    page.get_by_text("You predicted").wait_for(timeout=120_000)
+
+
 # What a page needs to be at its most telling: choices in the address, and something to do first.
 LOOKS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "overview": ("", None),
@@ -109,7 +116,7 @@ LOOKS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "prune": ("run=demo-run", run_at_work),
     "results": ("", run_done),
     "experiments": ("experiment=demo_mixture%2C+ships+with+the+app", None),
-    "learn": ("lesson=toy", None),
+    "learn": ("lesson=fluctuation", committed),
 }
 
 
