@@ -9,6 +9,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.runs.results import retention
+from pruning.words import plain
 from ui import report, results, state, tasks
 from ui.glossary import popover
 from ui.navigation import ensure_frame
@@ -66,7 +67,7 @@ if len(answers) > 1:
 
 for name in chosen:
     run, found = runs[name]
-    with st.expander(state.label(run), expanded=len(chosen) == 1):
+    with st.expander(plain(state.label(run)), expanded=len(chosen) == 1):
         before, after = found.parameters.dense, found.parameters.pruned
         columns = st.columns(3)
         columns[0].metric("Parameters", f"{after:,}", f"{after - before:,}", delta_color="inverse")

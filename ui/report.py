@@ -11,7 +11,7 @@ from pruning.measure.comparison import TaskRow
 from pruning.runs.outcome import Results
 from pruning.runs.results import retention
 from pruning.runs.run import Run
-from pruning.words import number
+from pruning.words import number, plain
 
 
 def command(run: Run) -> str:
@@ -51,10 +51,10 @@ def markdown(run: Run) -> str:
     assert results is not None
     parameters = results.parameters
     lines = [
-        f"# {run.config.model}, pruning ratio {results.achieved_ratio:.1%}, method {run.config.method}",
+        f"# {plain(run.config.model)}, pruning ratio {results.achieved_ratio:.1%}, method {run.config.method}",
         f"{parameters.dense:,} parameters dense, {parameters.pruned:,} pruned; run time {results.seconds:.1f} s.",
         "| | dense | pruned | change |\n|---|---:|---:|---:|\n"
-        + "\n".join("| " + " | ".join(row) + " |" for row in _rows(results)),
+        + "\n".join("| " + " | ".join(map(plain, row)) + " |" for row in _rows(results)),
         f"Reproduce the run with `{command(run)}`, or with this config:",
         f"```json\n{json.dumps(results.config, indent=1)}\n```",
     ]

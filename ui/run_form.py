@@ -6,7 +6,7 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.runs.needs import needs
-from pruning.words import sentence, size_text
+from pruning.words import plain, sentence, size_text
 from ui import state
 
 
@@ -22,10 +22,10 @@ def config(chosen: state.Choice) -> RunConfig:
     )
     meant = meant.replace(iterations=int(iterations))
     st.markdown(
-        f"Method **{meant.method}**, model {meant.model}, pruning ratio {meant.ratio:.0%}, iterations {meant.iterations}"
+        f"Method **{meant.method}**, model {plain(meant.model)}, pruning ratio {meant.ratio:.0%}, iterations {meant.iterations}"
     )
     st.caption(
-        "Domain mixture: " + " · ".join(f"{name} {share:.0%}" for name, share in meant.mixture.items())
+        "Domain mixture: " + " · ".join(f"{plain(name)} {share:.0%}" for name, share in meant.mixture.items())
     )
     preset = RunConfig.create(method=meant.method)
     said = ("method", "ratio", "mixture", "parent")
@@ -35,7 +35,7 @@ def config(chosen: state.Choice) -> RunConfig:
         if name not in said and value != getattr(preset, name)
     ]
     if changed:
-        st.caption(f"Options that differ from the method's preset: {', '.join(changed)}")
+        st.caption(f"Options that differ from the method's preset: {plain(', '.join(changed))}")
     return meant.replace(**_tasks())
 
 
@@ -95,7 +95,7 @@ def needs_words(meant: RunConfig) -> bool:
         f"{size_text(need.memory)} of memory ({size_text(need.memory_free)} free)."
     )
     if need.warning:
-        st.warning(sentence(need.warning))
+        st.warning(plain(sentence(need.warning)))
     if need.problem:
-        st.error(sentence(need.problem))
+        st.error(plain(sentence(need.problem)))
     return not need.problem

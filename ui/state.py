@@ -28,7 +28,7 @@ from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.text.sources import EMBEDDED_DOMAINS
-from pruning.words import sentence
+from pruning.words import plain, sentence
 from ui.navigation import ensure_frame, go
 
 # Finished runs that ship with the project; the app opens on the first one that is there.
@@ -135,7 +135,7 @@ def shipped() -> list[Run]:
 
 
 def label(run: Run) -> str:
-    """A unique one-line label of a run, used in links."""
+    """A unique one-line label of a run, used in links; for Markdown it has to pass `plain`."""
     if run.path in SHIPPED:
         return SHIPPED[run.path]
     config = run.config
@@ -317,4 +317,4 @@ def follow(run: Run) -> None:
 
 def explain(error: PruningError) -> None:
     """Show an error as one sentence."""
-    st.error(sentence(str(error)))
+    st.error(plain(sentence(str(error))))

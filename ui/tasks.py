@@ -15,7 +15,7 @@ from pruning.formats.format import FORMATS, forms
 from pruning.formats.traits import Traits
 from pruning.runs.jobs import Job, job
 from pruning.runs.run import Run
-from pruning.words import sentence, size_text
+from pruning.words import plain, sentence, size_text
 from ui import state
 
 STORED = "default"  # as stored, or the default of the format
@@ -35,7 +35,7 @@ def working(task: Job, what: str, show: Callable[[dict[str, Any]], None]) -> Non
                 task.cancel()
                 st.rerun()
         elif now == "failed":
-            st.error(task.problem)
+            st.error(plain(task.problem))
         elif now == "finished":
             show(task.output)
         if now != was and was == "running":
@@ -70,8 +70,15 @@ def continuation(run: Run, checkpoint: Path) -> None:
         )
         pressed = right.form_submit_button("Generate", width="stretch", disabled=task.state == "running")
     if pressed:
-        arguments = ["generate", prompt, "--models", run.config.model, str(checkpoint)]
-        start(task, [*arguments, "--temperature", str(temperature), "--device", run.config.device])
+        arguments = [
+            "generate",
+            "--models",
+            run.config.model,
+            str(checkpoint),
+            "--temperature",
+            str(temperature),
+        ]
+        start(task, [*arguments, "--device", run.config.device, "--", prompt])
 
     def show(output: dict[str, Any]) -> None:
         for column, name, found in zip(
@@ -123,7 +130,7 @@ def exports(run: Run, checkpoint: Path) -> None:
         start(task, arguments + ([] if kind == STORED else ["--type", str(kind)]))
 
     def show(output: dict[str, Any]) -> None:
-        text = f"Exported {size_text(output['bytes'])} to `{output['path']}`."
+        text = f"Exported {size_text(output['bytes'])} to {plain(output['path'])}."
         if output["difference"] is not None:
             text += f" Reloaded for verification: the largest logit difference is {output['difference']:.2g}."
         st.success(text)

@@ -7,6 +7,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.runs.run import Run
+from pruning.words import plain
 from ui import report, state
 from ui.navigation import go
 
@@ -44,12 +45,12 @@ def _status(run: Run) -> None:
     elif what in ("starting", "running", "cancelling", "stalled"):
         number = status.current
         where = f"iteration {number} of {status.iterations or '?'}" if number else "the dense model"
-        text = f"{what}: {where}, {status.stage} {status.detail}"
+        text = plain(f"{what}: {where}, {status.stage} {status.detail}")
         st.progress(min(1.0, status.done / max(status.total, 1)), text=text)
         eta, rate = status.eta, status.per_second
         words = [f"{rate:,.0f} {status.unit} per second." if rate else ""]
         words += [f"About {eta:.0f} s left." if eta else ""]
-        st.caption(" ".join(filter(None, words)))
+        st.caption(plain(" ".join(filter(None, words))))
         if what == "stalled":
             st.warning(
                 "No status update for 30 seconds. The machine may be out of memory and swapping; cancel the run if it "
@@ -66,7 +67,7 @@ def _status(run: Run) -> None:
         st.warning("Cancelled. Resume continues after the last completed iteration.")
     else:
         problem = "The worker process ended unexpectedly." if what == "dead" else "The run failed."
-        st.error(f"{problem} {status.message}")
+        st.error(f"{problem} {plain(status.message)}")
 
 
 def _buttons(run: Run, going: bool) -> None:
