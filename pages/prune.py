@@ -2,6 +2,7 @@ import streamlit as st
 
 from pruning.errors import PruningError
 from ui import run_form, state, watch
+from ui.consent import consent
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -12,7 +13,7 @@ with left:
     st.subheader("New run")
     try:
         config = run_form.config(chosen)
-        enough = run_form.needs_words(config)
+        enough = run_form.needs_words(config) and consent(config)
         if st.button("Start", type="primary", icon=":material/content_cut:", disabled=not enough):
             state.begin(config)
     except PruningError as error:

@@ -20,6 +20,7 @@ STYLE = """<style>
 
 def draw() -> StreamlitPage:
     """Draw the frame; returns the page of the current URL."""
+    _admit()
     page = navigation.pages()
     st.logo(str(ASSETS / "logo.svg"), size="large")
     st.html(STYLE)
@@ -29,3 +30,12 @@ def draw() -> StreamlitPage:
     sidebar.draw(run, runs)
     source.draw(run, runs)
     return page
+
+
+def _admit() -> None:
+    """Where a login is configured (`[auth]` in `.streamlit/secrets.toml`), ask for it before anything is shown."""
+    if getattr(st.user, "is_logged_in", True):
+        return
+    st.title("Prunescope")
+    st.button("Log in", type="primary", on_click=st.login)
+    st.stop()

@@ -18,11 +18,12 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.engine.budget import first_mask
-from pruning.errors import PruningError
+from pruning.errors import PruningError, RunError
 from pruning.method.scores import score_sites
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
 from pruning.paths import ASSETS
+from pruning.runs import trust
 from pruning.runs.create import create
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
@@ -159,6 +160,11 @@ def begin(config: RunConfig, watch: bool = True) -> None:
     Raises:
         PruningError: the run cannot be started; nothing is stored.
     """
+    if found := trust.pending(config):
+        raise RunError(
+            f"these settings were not made here, and would {'; '.join(map(str, found[:5]))}: start the run on the "
+            "Prune page, which asks for your agreement."
+        )
     run = create(config, store())
     run.launch()
     st.session_state.watched = st.session_state.follow = run.id

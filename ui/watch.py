@@ -9,6 +9,7 @@ from pruning.errors import PruningError
 from pruning.runs.run import Run
 from pruning.words import plain
 from ui import report, state
+from ui.consent import consent
 from ui.navigation import go
 
 
@@ -81,7 +82,9 @@ def _buttons(run: Run, going: bool) -> None:
         if columns[0].button("Show results", icon=":material/bar_chart:", width="stretch"):
             st.session_state.side = [run.id]
             go("pages/results.py")
-    elif not run.results() and columns[0].button("Resume", icon=":material/play_arrow:", width="stretch"):
+    elif not run.results() and columns[0].button(
+        "Resume", icon=":material/play_arrow:", width="stretch", disabled=not consent(run.config)
+    ):
         try:
             run.launch()
         except PruningError as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
 from pruning.errors import ConfigError
+from pruning.runs import trust
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.words import number
@@ -98,6 +99,7 @@ def runs_resume(args: argparse.Namespace) -> int:
 
     run = RunStore(args.runs).get(args.run_id)
     run.check_startable()
+    _agree(args, run)
     bar = ProgressBar(run.config.iterations, quiet=args.json)
     with bar.bar:
         result = execute(run, bar)
@@ -106,6 +108,24 @@ def runs_resume(args: argparse.Namespace) -> int:
     else:
         console().print(results_table(result.summary))
     return 0
+
+
+def _agree(args: argparse.Namespace, run: Run) -> None:
+    """Ask about what a run from elsewhere would read and run.
+
+    Raises:
+        RunError: the person has not agreed to it.
+    """
+    found = trust.pending(run.config)
+    if found and not args.yes and sys.stdin.isatty():
+        print(f"Run {run.id} was not made here. It would:", file=sys.stderr)
+        for ask in found:
+            code = f", which holds {trust.code_files(ask)}" if ask.does == "run" else ""
+            print(f"  {ask}{code}", file=sys.stderr)
+        args.yes = input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    if args.yes:
+        trust.agree(found)
+    trust.check(run)
 
 
 def runs_delete(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError, RunError
 from pruning.files import write_json, writing
 from pruning.paths import default_root
+from pruning.runs import trust
 from pruning.runs.run import Run
 from pruning.versions import versions
 
@@ -45,6 +46,7 @@ class RunStore:
         except PruningError:
             shutil.rmtree(path, ignore_errors=True)
             raise
+        trust.agree(trust.asks(config))  # whoever makes a run has named what it reads
         return Run(path)
 
     def get(self, run_id: str) -> Run:

@@ -23,6 +23,7 @@ from pruning.files import finite, write_json, writing
 from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
 from pruning.progress import drain
+from pruning.runs import trust
 from pruning.runs.create import create
 from pruning.runs.outcome import Results
 from pruning.runs.records import metrics, stored_state, summarise, write_iteration
@@ -239,6 +240,7 @@ def main() -> int:
     """The process of a run."""
     run = Run(Path(sys.argv[1]))
     try:
+        trust.check(run)
         execute(run, exits=True)
     except Cancelled:
         return 0
