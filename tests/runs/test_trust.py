@@ -19,7 +19,8 @@ TASK = "task: mine\ndataset_path: json\ndoc_to_text: !function utils.text\n"
 def options(tiny_folder, text_file):
     return {
         "model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1},
-        "samples": 3, "seq_len": 24, "eval_blocks": 0, "iterations": 1, "ratio": 0.2, "device": "cpu", "save_model": False,
+        "samples": 3, "seq_len": 24, "eval_blocks": 0, "iterations": 1, "ratio": 0.2, "device": "cpu",
+        "save_model": False,
     }  # fmt: skip
 
 
