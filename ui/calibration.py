@@ -14,6 +14,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.files import writing
 from pruning.models.geometry import Geometry, Kind
+from pruning.runs import trust
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
 from pruning.text.files import KNOWN
@@ -128,6 +129,7 @@ def _read(title: str, file_id: str, content: bytes, column: str) -> str | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         found = load_text(path.stem, source, "calibration").source
+        trust.agree([trust.read(source)])
     except PruningError as error:
         shutil.rmtree(path.parent, ignore_errors=True)
         words = (

@@ -14,6 +14,7 @@ from pruning.method.damage import foretell, lost_output
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
 from pruning.runs.iterations import StoredIteration
+from pruning.words import plain
 from ui import mixtures, state
 
 WITHOUT_PINS = "without manual keep and remove"
@@ -140,7 +141,7 @@ def pins(chosen: state.Choice) -> None:
     parts[5].button("Clear all", on_click=_forget, width="stretch")
     for pinned, words in ((chosen.keep, "Always kept"), (chosen.remove, "Removed first")):
         if pinned:
-            st.markdown(f"{words}: " + " ".join(f"`{name}`" for name in pinned))
+            st.markdown(f"{words}: {plain(', '.join(pinned))}")
 
 
 def _pin(key: str, other: str, selectors: list[str]) -> None:

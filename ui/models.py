@@ -11,7 +11,7 @@ from pruning.errors import PruningError
 from pruning.models.folder import describe
 from pruning.runs.needs import needs
 from pruning.runs.run import Run
-from pruning.words import seconds_text, sentence
+from pruning.words import plain, seconds_text, sentence
 from ui import state
 
 # Models that are offered before any run of them: what they are called, and their parameters.
@@ -100,7 +100,7 @@ def _offer(name: str, on_view: Run) -> None:
             f"No statistics of this model yet: {tokens:,} tokens to read, about {seconds_text(need.seconds)}."
         )
         if need.problem:
-            st.error(sentence(need.problem))
+            st.error(plain(sentence(need.problem)))
         at_work = any(run.active and run.config.model == name for run in state.store().all())
         label = "Reading it" if at_work else "Look at it"
         st.button(
@@ -112,10 +112,10 @@ def _offer(name: str, on_view: Run) -> None:
             args=(config,),
         )
         if refused := st.session_state.pop("refused", None):
-            st.error(sentence(refused))
+            st.error(plain(sentence(refused)))
     except PruningError as error:
-        st.caption(f":red[{sentence(str(error))}]")
-    st.caption(f"Meanwhile the pages show {state.label(on_view)}.")
+        st.caption(f":red[{plain(sentence(str(error)))}]")
+    st.caption(f"Meanwhile the pages show {plain(state.label(on_view))}.")
 
 
 def _look(config: RunConfig) -> None:
