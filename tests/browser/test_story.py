@@ -103,7 +103,7 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         assert "w_code=44" in page.url and "ratio=45" in page.url
         assert "follow=" in page.url or "run=iterative" in page.url
         page.reload()  # the run goes on without us, and the link says which one it is
-        page.get_by_text("Finished. The Results page").wait_for(timeout=240_000)
+        page.get_by_text("Finished. The Results page").wait_for(timeout=600_000)
         assert "run=iterative" in page.url
 
         page.get_by_role("button", name="Show results").click()
