@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pruning.errors import ConfigError
 from pruning.lessons.lab import EXPERIMENTS, Answer, Lab, Told, without
 from pruning.method.scores import score_sites
 from pruning.models.architectures import layer_views
+from pruning.models.delta import Delta
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
@@ -160,8 +162,6 @@ def shift(lab: Lab, told: Told, layers: int, share: float) -> Answer:
 
 
 def _statistics(lab: Lab, model: Any, mask: Mask, told: Told) -> Any:
-    from pruning.models.delta import Delta
-
     state = Delta.of(model, mask, set()).digest(lab.loaded.fingerprint)
     return drain(calibrate_cached(model, lab.blocks, mask, state, lab.config.token_weights), told)
 
@@ -196,8 +196,7 @@ def budgets(lab: Lab, told: Told, ratio: float, allocations: Sequence[str]) -> A
 
 
 def _short(lab: Lab) -> list[Any]:
-    from dataclasses import replace
-
+    """Less text for the 60 trials of the damage curves: with it a reader waits for seconds."""
     return [replace(each, ids=each.ids[:2, :128]) for each in lab.blocks]
 
 
