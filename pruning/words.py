@@ -13,7 +13,7 @@ LISTED = 12  # names in a sentence; of a table with hundreds of columns the firs
 _REPR = reprlib.Repr()
 _REPR.maxlong, _REPR.maxstring = 60, QUOTED
 # What Markdown and Streamlit take for more than itself: anywhere, before what follows, or as a line begins.
-_MARKUP = re.compile(r"[\\`*_\[\]<>~$|&]|:(?=\S)|^[#+=-]|(?<=^\d)[.)]")
+_MARKUP = re.compile(r"[\\`*\[\]<>~$|&]|(?<!\w)_|_(?!\w)|:(?=\S)|^[#+=-]|(?<=^\d)[.)]")
 
 
 def sentence(text: str) -> str:

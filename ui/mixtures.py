@@ -8,7 +8,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.limits import parse_mixture
 from pruning.runs.run import Run
-from pruning.words import listed, plain
+from pruning.words import clipped, plain
 from ui import state
 
 EQUAL, OWN, WRITTEN = "equal weights", "mixture of this run", "custom mixture"
@@ -61,7 +61,7 @@ def write(chosen: state.Choice) -> None:
         if text and (unknown := set(parse_mixture(text)) - set(known)):
             st.error(
                 plain(
-                    f"This run has no domain {listed(sorted(unknown))}: its domains are {', '.join(known)}."
+                    f"This run has no domain {clipped(', '.join(sorted(unknown)), 200)}: its domains are {', '.join(known)}."
                 )
             )
     except PruningError as error:
