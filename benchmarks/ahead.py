@@ -20,21 +20,25 @@ from typing import Any
 
 import methods
 from common import RESULTS, table
-from methods import DENSE, MIXED, RATIOS, TITLES, heldout, key, measure
+from methods import DENSE, MIXED, TITLES, heldout, key, measure
 
 from pruning.measure.comparison import mean_perplexity
 from pruning.models.loading import load
 
 FILE = RESULTS / "ahead.jsonl"
+RATIOS = (0.25, 0.5, 0.7)
 SQUARES = {"compensation": "least_squares"}
+PRUNESCOPE = {**SQUARES, "iterations": 1, "allocation": "measured"}  # the preset, as options
 ROWS: dict[str, dict[str, Any]] = {
+    "prunescope: least squares, measured damage, K = 1": PRUNESCOPE,
     "flap, mixed": {"method": "flap", "mixture": MIXED},
     "iterative, bias, K = 5 (the paper's)": {},
-    "bias, K = 1": {"iterations": 1},
     "least squares, K = 1": {**SQUARES, "iterations": 1},
+    "prunescope, K = 3, sequential": {**PRUNESCOPE, "iterations": 3, "sequential": True},
     "least squares, K = 3": {**SQUARES, "iterations": 3},
     "least squares, K = 3, sequential": {**SQUARES, "iterations": 3, "sequential": True},
-    "least squares, measured damage, K = 1": {**SQUARES, "iterations": 1, "allocation": "measured"},
+    "bias, K = 1": {"iterations": 1},
+    "bias, K = 5, mixture auto": {"mixture": "auto"},
 }
 
 

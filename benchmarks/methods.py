@@ -43,7 +43,8 @@ RATIOS = (0.25, 0.5)
 DENSE = {"demo": "dense", "smollm2": "dense smollm2"}  # the rows of the dense models
 TITLES = {"demo": "demo model", "smollm2": "SmolLM2-135M"}
 # What was so before there was a choice: rows of that time have no such field.
-BEFORE = {"token_weights": "equal", "worst_domain": 0.0, "sequential": False}
+BEFORE: dict[str, Any] = {"token_weights": "equal", "worst_domain": 0.0, "sequential": False}
+BEFORE |= {"adapt_mixture": False, "name": "", "tags": []}
 MIXED = dict.fromkeys(EMBEDDED_DOMAINS, 1.0)
 
 NORMALISERS = ("soft_share", "robust_share", "share", "zscore", "zscore_zero", "zscore_first", "none")

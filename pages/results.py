@@ -1,6 +1,7 @@
 import csv
 import io
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 
@@ -8,7 +9,7 @@ from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.runs.results import retention
 from pruning.words import plain, seconds_text
-from ui import report, results, state, tasks
+from ui import report, results, sizes, state, tasks
 from ui.glossary import popover
 
 on_view = state.choice().run
@@ -75,20 +76,27 @@ for name in chosen:
             f"{found.parameters.dense:,} parameters before, {found.parameters.pruned:,} after: pruning ratio "
             f"{found.achieved_ratio:.2%} of the decoder layers' linear weights. Run time {seconds_text(found.seconds)}."
         )
+        checkpoint: Path | PruningError | None
+        try:
+            checkpoint = sizes.checkpoint(run)
+        except PruningError as error:
+            checkpoint = error
         titles = ["Accuracy", "Perplexity", "Text generation", "Export", "Speed", "Lineage"]
         tabs = st.tabs(titles, key=f"tab-{name}", on_change="rerun")
         with tabs[0]:
             results.accuracy(run, found)
         with tabs[1]:
             results.perplexity(run, found)
-        try:
-            checkpoint = run.checkpoint
-            for tab, show in zip(tabs[2:5], (tasks.continuation, tasks.exports, tasks.speed), strict=True):
-                with tab:
-                    show(run, checkpoint)
-        except PruningError as error:
-            for tab in tabs[2:5]:
-                with tab:
+        for tab, show in zip(tabs[2:5], (tasks.continuation, tasks.exports, tasks.speed), strict=True):
+            with tab:
+                try:
+                    if isinstance(checkpoint, PruningError):
+                        raise checkpoint
+                    if checkpoint is None:
+                        st.info("The model of this size is not written yet: press **Write this size** above.")
+                    else:
+                        show(run, checkpoint)
+                except PruningError as error:
                     state.explain(error)
         with tabs[5]:
             results.origin(run, every)

@@ -74,9 +74,14 @@ def place(run: Run) -> list[str]:
     return ["--runs", str(run.path.parent)]
 
 
+def size(checkpoint: Path) -> str:
+    """What the names of a run's tasks end in: nothing for its own model, -03 for that after iteration 3."""
+    return checkpoint.name.removeprefix("model")
+
+
 def continuation(run: Run, checkpoint: Path) -> None:
     """Text generated from one prompt by the dense and the pruned model, in a worker process."""
-    task = job(state.store(), f"generate-{run.id}")
+    task = job(state.store(), f"generate-{run.id}{size(checkpoint)}")
     with st.form(f"prompt-{run.id}", border=False):
         left, middle, right = st.columns([6, 2, 2], vertical_alignment="bottom")
         prompt = left.text_input("Prompt", "The river rises in", max_chars=2000)
@@ -142,9 +147,9 @@ def exports(run: Run, checkpoint: Path) -> None:
         "Weight type", [STORED, *kinds], key=f"kind-{run.id}-{'-'.join(kinds)}", disabled=not kinds
     )
     root = state.store().root / "exports" / run.id if run.path in state.SHIPPED else run.path / "exports"
-    task = job(state.store(), f"export-{run.id}-{name}")
+    task = job(state.store(), f"export-{run.id}-{name}{size(checkpoint)}")
     if right.button("Export", key=f"write-{run.id}", width="stretch", disabled=task.state == "running"):
-        out = (root / name).resolve()
+        out = (root / f"{name}{size(checkpoint)}").resolve()
         arguments = ["export", str(checkpoint.resolve()), "--format", name, "--out", str(out)]
         start(task, arguments + ([] if kind == STORED else ["--type", str(kind)]))
 
@@ -166,7 +171,7 @@ def exports(run: Run, checkpoint: Path) -> None:
 
 def speed(run: Run, checkpoint: Path) -> None:
     """Speed of the dense and the pruned model, measured alternately on this machine in a worker process."""
-    task = job(state.store(), f"bench-{run.id}")
+    task = job(state.store(), f"bench-{run.id}{size(checkpoint)}")
     busy = any(other.active for other in state.store().all())
     pressed = st.button(
         "Measure on this machine",

@@ -905,3 +905,28 @@ def test_an_address_with_numbers_beyond_any_model_draws(monkeypatch, number):
     at.run()
     at.switch_page("pages/importance.py").run()
     assert not at.exception and not at.error
+
+
+def test_any_size_of_a_run_is_shown_and_written(monkeypatch, tiny_folder, text_file):
+    from pruning import RunConfig, prune
+
+    options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
+    options |= {"samples": 3, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "iterations": 2}
+    run = prune(RunConfig.create(**options, ratio=0.4)).run
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = run.id
+    at.run()
+    at.switch_page("pages/results.py").run()
+    at.select_slider(key=f"size-{run.id}").set_value(1).run()
+    parameters = run.iterations()[1].metrics.parameters
+    assert any(f"After iteration 1: {parameters:,} parameters" in caption.value for caption in at.caption)
+    next(b for b in at.button if b.label == "Write this size").click().run()
+    deadline = time.monotonic() + 120
+    while not (run.path / "exports" / "masks-01").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(1.0)  # the process ends
+    at.run()
+    assert not at.exception and not at.error
+    assert not any(b.label == "Write this size" for b in at.button)
+    assert (run.path / "model-01" / "pruning.json").exists()
