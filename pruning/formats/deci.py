@@ -18,7 +18,6 @@ from pruning.formats.huggingface import SHARD, bytes_of, padded_state
 from pruning.formats.traits import Traits
 from pruning.formats.verify import judged, logits
 from pruning.models.geometry import Geometry, LayerShape
-from pruning.sealed import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +92,8 @@ def _write(source: Source, folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
-    write_json(folder / "config.json", _config(model, traits, shapes, tied, biased))
+    config = _config(model, traits, shapes, tied, biased)
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     (folder / CODE_FILE).write_text(Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8"), "utf-8")
     return folder
 
