@@ -1,6 +1,6 @@
 # make run    install into .venv and open the app on the demo model
 # make test   install what tests need as well, and run them
-# make engines   install vLLM and mlx-lm, each in an environment of its own
+# make engines   install vLLM, mlx-lm and llama.cpp's server, each in an environment of its own
 # make smollm2   bring a real language model, SmolLM2-135M-Instruct (93 MB)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -31,6 +31,9 @@ engines:
 	.engines/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
 	test -x .engines/mlx/bin/python || $(PYTHON) -m venv .engines/mlx
 	.engines/mlx/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-mlx.txt
+	test -x .engines/llamacpp/bin/python || $(PYTHON) -m venv .engines/llamacpp
+	.engines/llamacpp/bin/python -m pip install --quiet --disable-pip-version-check \
+		"llama-cpp-python[server]" -c requirements-gguf.txt
 
 wheel: .venv/.installed-dev
 	$(BIN)/python tools/check_wheel.py

@@ -26,8 +26,8 @@ ITERATIONS = 16
 TARGETS = {"demo": 0.3, "32B": 1.0}
 
 
-def make_run(root, iterations=ITERATIONS):
-    """A run of the shape of Qwen2.5-32B with random statistics of every iteration."""
+def make_run(root, iterations=ITERATIONS, layers=64, channels=27_648):
+    """A run of the shape of Qwen2.5-32B, or of fewer layers, with random statistics of every iteration."""
     from safetensors.numpy import save_file
 
     from pruning import RunConfig
@@ -38,7 +38,7 @@ def make_run(root, iterations=ITERATIONS):
     from pruning.runs.store import RunStore
     from pruning.sealed import write_json
 
-    shape = Geometry(5120, 128, (LayerShape(8, 5, 27_648),) * 64, query_bias=True, key_value_bias=True)
+    shape = Geometry(5120, 128, (LayerShape(8, 5, channels),) * layers, query_bias=True, key_value_bias=True)
     config = RunConfig.create(iterations=iterations)
     run = RunStore(root).create(config)
     write_json(run.path / "geometry.json", shape.to_dict())
@@ -255,7 +255,8 @@ def measure_canvas(folder):
     runs = {
         "demo: 6 layers x 1,024 channels x 4 domains": Run(ASSETS / "demo-run"),
         "SmolLM2: 30 layers x 1,536 channels x 4 domains": Run(ASSETS / "smollm2-run"),
-        "32B shape: 64 layers x 27,648 channels x 4 domains, binned": make_run(folder, 1),
+        "32 layers x 11,008 channels x 4 domains, in 512 columns": make_run(folder, 1, 32, 11_008),
+        "32B shape: 64 layers x 27,648 channels x 4 domains, in 256 columns": make_run(folder, 1),
     }
     return {"machine": machine(), "runs": canvas_times(runs)}
 

@@ -1,11 +1,13 @@
 """Every export of SmolLM2, pruned by 30%, in every engine that is installed: what it computes, against the pruned model.
 
-    make engines && pip install -r requirements-gguf.txt && python benchmarks/engines.py
+    make engines && pip install -r requirements-gguf.txt && python benchmarks/engines.py [FOLDER]
 
 Four runs: widths as they fall, multiples of 256, equal widths, and query heads cut. Each export is opened by the
-engine in its own environment and asked for the log-probabilities of held-out text and for greedy tokens.
+engine in its own environment and asked for the log-probabilities of held-out text and for greedy tokens. What stands
+under "By hand" in the report stays there.
 """
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -20,10 +22,11 @@ from pruning.formats.gguf import K_QUANTS
 from pruning.formats.write import export
 from pruning.models.loading import load
 from pruning.runs.worker import prune
-from pruning.serving.engines import python_of
+from pruning.serving.engines import ENGINES, python_of
 from pruning.serving.process import served
 
 TOKENS, PROMPT, NEW = 96, 32, 24
+FILE = RESULTS / "engines.md"
 RUNS = {
     "as they fall": {},
     "multiples of 256": {"round_to": 256},
@@ -34,20 +37,21 @@ RUNS = {
         "keep": ("12.attn",),
     },
 }
-STOCK = ("transformers", "vllm", "mlx")
 # run, format, type, engines
 CASES = [
     ("as they fall", "hf", None, ("transformers", "vllm")),
-    ("query heads cut", "hf", None, ("transformers", "vllm")),
-    ("equal", "hf", None, STOCK),
-    ("as they fall", "padded", None, STOCK),
-    ("as they fall", "deci", None, ("vllm", "mlx")),
-    ("multiples of 256", "deci", None, ("vllm", "mlx")),
-    ("query heads cut", "deci", None, ("vllm", "mlx")),
     *(("as they fall", "gguf", kind, ("llamacpp",)) for kind in ("f32", "f16", "bf16", "q8_0")),
-    ("query heads cut", "gguf", "f32", ("llamacpp",)),
     *(("multiples of 256", "gguf", kind, ("llamacpp",)) for kind in K_QUANTS),
-    ("equal", "unbiased", None, STOCK),
+    ("as they fall", "deci", None, ("mlx", "vllm")),
+    ("equal", "hf", None, ("transformers", "mlx", "vllm")),
+    ("multiples of 256", "deci", None, ("mlx",)),
+    ("query heads cut", "gguf", "f32", ("llamacpp",)),
+    ("query heads cut", "deci", None, ("mlx",)),
+    ("as they fall", "padded", None, ("transformers", "mlx")),
+    ("query heads cut", "hf", None, ("transformers", "vllm")),
+    ("equal", "unbiased", None, ("transformers", "mlx", "vllm")),
+    ("as they fall", "padded", None, ("vllm",)),
+    ("query heads cut", "deci", None, ("vllm",)),
 ]
 
 
@@ -75,7 +79,8 @@ class Truth:
     """A pruned model in this process: what it computes, and what it would without the biases that compensate."""
 
     def __init__(self, config, folder):
-        self.checkpoint = prune(config, folder).run.checkpoint
+        known = sorted(folder.glob("*/model"))
+        self.checkpoint = known[0] if known else prune(config, folder).run.checkpoint
         loaded = load(str(self.checkpoint), "cpu", "float32")
         blocks = evaluation_blocks(config.replace(eval_blocks=1), loaded.tokenizer, loaded.model)
         self.prompts = [block.ids[0][:TOKENS].tolist() for block in blocks]
@@ -120,33 +125,43 @@ def ask(truth, engine, path):
 
 def main():
     rows, notes = [], []
-    with tempfile.TemporaryDirectory() as folder:
+    hand = "## By hand"
+    known = FILE.read_text() if FILE.exists() else ""
+    hand = known[known.index(hand) :] if hand in known else ""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("folder", nargs="?", help="keeps runs and rows, and goes on from them")
+    arguments.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = Path(given.folder or temporary)
+        file = kept / "rows.json"
+        measured = json.loads(file.read_text()) if file.exists() else {}
         truths = {}
         for name, options in RUNS.items():
             config = RunConfig.create(
                 model="smollm2", ratio=0.3, iterations=1, samples=8, eval_blocks=0, **options
             )
-            truths[name] = truth = Truth(config, Path(folder) / name)
+            truths[name] = truth = Truth(config, kept / name.replace(" ", "-"))
             lost = apart(truth.scores, truth.unbiased)
             notes.append(f"- {name}: without its biases a log-probability differs by up to {lost:.2g}")
             print(notes[-1], flush=True)
         for number, (name, format, kind, engines) in enumerate(CASES):
-            truth = truths[name]
-            done = written(truth, format, kind, Path(folder) / f"export-{number}")
+            truth, done = truths[name], None
             what = "control: `hf`, config without its biases" if format == "unbiased" else f"`{format}`"
             for engine in engines:
-                if python_of(engine) is None:
-                    found = (engine, "", "not installed here: not tested", "", "", "")
-                else:
-                    found = ask(truth, engine, done.path)
-                rows.append(
-                    (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.form.architecture, *found)
-                )
-                print(rows[-1], flush=True)
-                write(rows, notes)
+                key = f"{name}, {format}, {kind}, {engine}"
+                if key not in measured and engine in given.engines and python_of(engine):
+                    done = done or written(truth, format, kind, Path(temporary) / f"export-{number}")
+                    shown = (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.form.architecture)
+                    measured[key] = [*shown, *ask(truth, engine, done.path)]
+                    file.write_text(json.dumps(measured, indent=1))
+                    print(measured[key], flush=True)
+                if key in measured:
+                    rows.append(measured[key])
+        write(rows, notes, hand)
 
 
-def write(rows, notes):
+def write(rows, notes, hand):
     head = ("widths", "format", "type", "MB", "architecture", "engine", "runs as", "largest difference",
             "mean difference", "greedy tokens alike", "biases")  # fmt: skip
     text = f"# SmolLM2-135M-Instruct, pruned by 30%, in the engines\n\n{machine()}\n\n"
@@ -157,7 +172,7 @@ def write(rows, notes):
         "than to those of the model without its biases.\n\n"
     )
     text += table(head, rows) + "\n\n" + "\n".join(notes) + "\n\n`python benchmarks/engines.py`\n"
-    (RESULTS / "engines.md").write_text(text)
+    FILE.write_text(text + (f"\n{hand}" if hand else ""))
 
 
 if __name__ == "__main__":

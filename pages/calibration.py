@@ -6,6 +6,7 @@ from pruning.errors import PruningError
 from pruning.models.folder import describe
 from pruning.models.geometry import Kind
 from pruning.text.sources import EMBEDDED_DOMAINS
+from pruning.words import plain
 from ui import calibration, state
 from ui.glossary import popover
 
@@ -45,7 +46,7 @@ if shown is not None:
 
 st.subheader("Calibration text")
 names = state.domain_names(run)
-for name, tab in zip(names, st.tabs(names), strict=True):
+for name, tab in zip(names, st.tabs([plain(name) for name in names]), strict=True):
     with tab:
         calibration.text(run, name)
 
@@ -57,12 +58,12 @@ try:
     summary = describe(model)
     shape = summary.geometry.layers[0]
     left.markdown(
-        f"Model **{model}**, chosen in the sidebar: {summary.model_type}, {len(summary.geometry.layers)} layers, hidden size {summary.geometry.hidden_size:,}, "
+        f"Model **{plain(model)}**, chosen in the sidebar: {summary.model_type}, {len(summary.geometry.layers)} layers, hidden size {summary.geometry.hidden_size:,}, "
         f"{shape.heads} query and {shape.kv_heads} key-value heads, MLP width {shape.channels:,}, context length {summary.context:,}, "
         f"{summary.parameters / 1e6:,.1f} M parameters, {summary.dtype}"
     )
 except PruningError as error:
-    left.warning(str(error))
+    left.warning(plain(error))
 samples = right.number_input("Blocks per domain", 1, 4096, 32)
 seq_len = right.number_input("Tokens per block", 16, 8192, 256)
 

@@ -6,6 +6,7 @@ from pruning.experiments.grid import SPEC_FILE, command, read
 from pruning.experiments.report import REPORT_FILE, markdown
 from pruning.paths import PROJECT
 from pruning.runs.results import OPTIONS
+from pruning.words import plain
 from ui import state
 from ui.glossary import popover
 from ui.navigation import ensure_frame
@@ -33,7 +34,7 @@ except ConfigError as error:
     state.explain(error)
     st.stop()
 
-st.markdown(f"**{experiment.title}.** {experiment.about}")
+st.markdown(f"**{plain(experiment.title)}.** {plain(experiment.about)}")
 metrics = [m for m in ("perplexity", "bits_per_byte", "acc", "acc_norm") if (frame["metric"] == m).any()]
 known = [
     *OPTIONS,

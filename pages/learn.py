@@ -3,22 +3,26 @@ from functools import partial
 
 import streamlit as st
 
-from ui.lessons import LESSONS, classroom, toy
+from ui import glossary
+from ui.lessons import LESSONS, classroom, hand, teacher, toy
 from ui.lessons.ask import client
 from ui.lessons.play import play
 from ui.navigation import ensure_frame
 
 ensure_frame()
 client()  # loads its model while one reads
-lessons = {lesson.key: lesson for lesson in LESSONS}
-places: dict[str, Callable[[], None]] = {
-    "toy": toy.draw,
-    **{key: partial(play, lesson) for key, lesson in lessons.items()},
+st.html(classroom.OWN)
+places: dict[str, tuple[str, Callable[[], None]]] = {
+    "toy": (toy.TITLE, toy.draw),
+    **{
+        lesson.key: (f"{number}. {lesson.title}", partial(play, lesson))
+        for number, lesson in enumerate(LESSONS, 1)
+    },
+    "by hand": (hand.TITLE, hand.draw),
+    "glossary": ("Glossary", glossary.draw),
+    "teacher": (teacher.TITLE, teacher.draw),
 }
-left, right = st.columns([5, 1], vertical_alignment="center")
-with right:
-    classroom.toggle()
-chosen = left.segmented_control(
+chosen = st.segmented_control(
     "Lesson",
     list(places),
     default="toy",
@@ -28,4 +32,6 @@ chosen = left.segmented_control(
     persist_state="session",
     label_visibility="collapsed",
 )
-places[chosen]()
+title, draw = places[chosen]
+classroom.title(title)
+draw()

@@ -76,6 +76,7 @@ for column, title, value, change, words in zip(
     column.metric(
         title, value, words if change else "unchanged", delta_color="off", delta_arrow="off", border=True
     )
+masks.cost(chosen, dense, mask)
 if live:
     st.caption(
         "The pruning ratio counts the linear weights of the decoder layers; embeddings are never cut, so the share of all "

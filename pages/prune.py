@@ -3,6 +3,7 @@ import streamlit as st
 from pruning.errors import PruningError
 from pruning.runs.create import check
 from ui import run_form, state, watch
+from ui.consent import consent
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -15,7 +16,7 @@ with left:
         config = run_form.config(chosen)
         check(config)
         run_form.summary(config)
-        enough = run_form.needs_words(config)
+        enough = run_form.needs_words(config) and consent(config)
         if st.button("Start", type="primary", icon=":material/content_cut:", disabled=not enough):
             state.begin(config)
     except PruningError as error:

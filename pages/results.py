@@ -7,7 +7,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.runs.results import retention
-from pruning.words import seconds_text
+from pruning.words import plain, seconds_text
 from ui import report, results, state, tasks
 from ui.glossary import popover
 
@@ -70,7 +70,7 @@ if len(answers) > 1:
 
 for name in chosen:
     run, found = runs[name]
-    with st.expander(f"Details of {state.label(run)}", expanded=len(chosen) == 1):
+    with st.expander(f"Details of {plain(state.label(run))}", expanded=len(chosen) == 1):
         st.caption(
             f"{found.parameters.dense:,} parameters before, {found.parameters.pruned:,} after: pruning ratio "
             f"{found.achieved_ratio:.2%} of the decoder layers' linear weights. Run time {seconds_text(found.seconds)}."

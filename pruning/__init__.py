@@ -11,6 +11,7 @@ load("my-model").model                              # and back
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pruning.runs.result import Result
     from pruning.runs.store import RunStore
     from pruning.runs.worker import prune
+
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read by huggingface_hub when it is first imported
 
 __version__ = "0.2.0"
 __all__ = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import reprlib
-import string
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -13,7 +12,8 @@ MESSAGE = 700  # characters of a message; a library may repeat a person's input 
 LISTED = 12  # names in a sentence; of a table with hundreds of columns the first do
 _REPR = reprlib.Repr()
 _REPR.maxlong, _REPR.maxstring = 60, QUOTED
-_MARKUP = re.compile(f"[{re.escape(string.punctuation)}]")
+# What Markdown and Streamlit take for more than itself: anywhere, before what follows, or as a line begins.
+_MARKUP = re.compile(r"[\\`*\[\]<>~$|&]|(?<!\w)_|_(?!\w)|:(?=\S)|^[#+=-]|(?<=^\d)[.)]")
 
 
 def sentence(text: str) -> str:
@@ -23,7 +23,7 @@ def sentence(text: str) -> str:
 
 def plain(text: object) -> str:
     """Text that is not ours for Markdown: on one line, and shown as it is written."""
-    line = "".join(c if c.isprintable() else " " for c in str(text))
+    line = "".join(c if c.isprintable() else " " for c in str(text)).strip()
     return _MARKUP.sub(r"\\\g<0>", line)
 
 

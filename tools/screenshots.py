@@ -87,18 +87,23 @@ def settle(page: Page) -> None:
 def run_at_work(page: Page) -> None:
     """Start a run, and wait until it has something to show."""
     page.get_by_role("button", name="Start").click()
-    page.get_by_text("iteration 3 of 5").wait_for(timeout=120_000)
+    page.get_by_text("iteration 3 of 5").wait_for(timeout=600_000)
     page.locator(".js-plotly-plot").first.wait_for()
 
 
 def run_done(page: Page) -> None:
-    """Wait for the run that was started, which then stands beside the demo run."""
-    for _ in range(120):
-        if page.get_by_text("iterative 50% demo").count():
-            break
-        page.wait_for_timeout(1000)
-        page.reload()
-        settle(page)
+    """Wait for the run that was started, and look at its results."""
+    page.goto(page.url.split("/results")[0] + "/prune")
+    settle(page)
+    page.get_by_text("Finished. The Results page").wait_for(timeout=1_200_000)
+    page.get_by_role("button", name="Show results").click()
+
+
+def committed(page: Page) -> None:
+    """Commit to a prediction of a lesson, and wait for its measurement."""
+    page.get_by_text("the small, busy one").click()
+    page.get_by_role("button", name="Commit to it").click()
+    page.get_by_text("You predicted").wait_for(timeout=120_000)
 
 
 # What a page needs to be at its most telling: choices in the address, and something to do first.
@@ -107,10 +112,11 @@ LOOKS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "calibration": ("w_code=80", None),
     "importance": ("iteration=3&layer=3&channel=516", None),
     "masks": ("layer=3&channel=516", None),
-    "prune": ("", run_at_work),
+    "damage": ("run=demo-run", None),
+    "prune": ("run=demo-run", run_at_work),
     "results": ("", run_done),
     "experiments": ("experiment=demo_mixture%2C+ships+with+the+app", None),
-    "learn": ("lesson=toy", None),
+    "learn": ("lesson=fluctuation", committed),
 }
 
 
@@ -119,11 +125,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "runs") as address:
         for dark in (False, True):
             with browser(dark) as page:
-                for name in PAGES if not dark else ("importance",):
+                for name in PAGES:
                     query, first = LOOKS[name]
                     page.goto(f"{address}/{'' if name == 'overview' else name}?{query}")
                     settle(page)
-                    if first:
+                    if first and not dark:  # the run of the light pictures is there
                         first(page)
                         settle(page)
                     path = OUT / f"{name}{'-dark' if dark else ''}.png"

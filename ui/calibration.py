@@ -14,6 +14,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.files import writing
 from pruning.models.geometry import Geometry, Kind
+from pruning.runs import trust
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
 from pruning.text.files import KNOWN
@@ -98,7 +99,12 @@ def upload(goes_to: str = "domains") -> None:
     source = _read(file.name, file.file_id, file.getvalue(), column) if file is not None and fits else None
     # the key, not the name: a click may arrive together with the last letters
     right.button(
-        "Add domain", width="stretch", on_click=_add, args=(goes_to, key, source), key=f"add-{goes_to}"
+        "Add domain",
+        width="stretch",
+        disabled=file is not None and source is None,  # why it cannot be read stands above
+        on_click=_add,
+        args=(goes_to, key, source),
+        key=f"add-{goes_to}",
     )
     if said := st.session_state.pop(f"said-{goes_to}", None):
         good, words = said
@@ -123,6 +129,7 @@ def _read(title: str, file_id: str, content: bytes, column: str) -> str | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         found = load_text(path.stem, source, "calibration").source
+        trust.agree([trust.read(source)])
     except PruningError as error:
         shutil.rmtree(path.parent, ignore_errors=True)
         words = (

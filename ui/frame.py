@@ -36,6 +36,7 @@ def run() -> None:
 
 
 def _draw() -> StreamlitPage:
+    _admit()
     page = navigation.pages()
     st.logo(str(ASSETS / "logo.svg"), size="large")
     st.html(STYLE)
@@ -45,3 +46,12 @@ def _draw() -> StreamlitPage:
     sidebar.draw(on_view, runs)
     source.draw(on_view, runs)
     return page
+
+
+def _admit() -> None:
+    """Where a login is configured (`[auth]` in `.streamlit/secrets.toml`), ask for it before anything is shown."""
+    if getattr(st.user, "is_logged_in", True):
+        return
+    st.title("Prunescope")
+    st.button("Log in", type="primary", on_click=st.login)
+    st.stop()

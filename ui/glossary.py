@@ -1,8 +1,9 @@
-"""The glossary: terms and their definitions."""
+"""The glossary: one entry for each term of the app, for the popovers of all pages and the page of its own."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import streamlit as st
 import yaml
@@ -10,14 +11,66 @@ import yaml
 from pruning.paths import ASSETS
 
 
+@dataclass(frozen=True)
+class Entry:
+    """One term.
+
+    Attributes:
+        text: its definition.
+        formula: in LaTeX.
+        page: where it is seen, a file of `pages` without its ending.
+        lesson: that is about it.
+    """
+
+    text: str
+    formula: str = ""
+    page: str = ""
+    lesson: str = ""
+
+
 @functools.cache
-def terms() -> dict[str, str]:
-    """Definitions by term."""
-    return yaml.safe_load((ASSETS / "glossary.yaml").read_text(encoding="utf-8"))
+def entries() -> dict[str, Entry]:
+    """Entries by term."""
+    content = yaml.safe_load((ASSETS / "glossary.yaml").read_text(encoding="utf-8"))
+    return {term: Entry(**entry) for term, entry in content.items()}
 
 
 def popover(*names: str) -> None:
     """A button that shows the definitions of a page's terms."""
     with st.popover("Glossary", icon=":material/menu_book:"):
         for name in names:
-            st.markdown(f"**{name}**: {terms()[name]}")
+            st.markdown(f"**{name}**: {entries()[name].text}")
+        st.page_link(
+            "pages/learn.py", label="All terms", icon=":material/school:", query_params={"lesson": "glossary"}
+        )
+
+
+def draw() -> None:
+    """All entries, with what one types to search."""
+    asked = st.text_input("Search", placeholder="variance", key="glossary-search").strip().lower()
+    found = {
+        term: entry
+        for term, entry in sorted(entries().items())
+        if asked in term.lower() or asked in entry.text.lower()
+    }
+    if not found:
+        st.info(f"No entry has the words {asked!r}. Clear the search to see all {len(entries())}.")
+    for term, entry in found.items():
+        with st.container(border=True):
+            left, right = st.columns([3, 2], vertical_alignment="center")
+            left.markdown(f"**{term}**  \n{entry.text}")
+            right.latex(entry.formula)
+            with left.container(horizontal=True, vertical_alignment="center"):
+                st.page_link(f"pages/{entry.page}.py", label=f"Seen on {entry.page.capitalize()}")
+                if entry.lesson:
+                    st.button(
+                        f"Lesson: {entry.lesson}",
+                        key=f"glossary-{term}",
+                        type="tertiary",
+                        on_click=_open,
+                        args=(entry.lesson,),
+                    )
+
+
+def _open(lesson: str) -> None:
+    st.session_state.lesson = lesson

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import streamlit as st
 
+from pruning import visualization as viz
 from pruning.config import METHODS
+from pruning.method.damage import foretell, lost_output
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
 from pruning.runs.iterations import StoredIteration
+from pruning.words import plain
 from ui import mixtures, state
 
 WITHOUT_PINS = "without manual keep and remove"
@@ -51,6 +55,54 @@ def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geomet
     return state.preview(dense, changed.config(), shape)
 
 
+def cost(chosen: state.Choice, dense: StoredIteration, mask: Mask) -> None:
+    """What a mask is expected to cost by domain, with how far earlier expectations were off.
+
+    Args:
+        chosen: the settings; domains without a share are left out.
+        dense: the iteration with the statistics of the dense model.
+        mask: over it.
+    """
+    measured = bool(dense.curves)
+    if measured:
+        found = foretell(dense.curves, mask)
+        words = {name: f"+{value:.2f} nats (x {math.exp(value):.2f})" for name, value in found.items()}
+        about = "**Predicted rise of the log-perplexity**, from the measured damage curves"
+    else:
+        found = lost_output(dense.statistics, dense.norms, mask)
+        words = {name: f"{value:.0%}" for name, value in found.items()}
+        about = "**Output variance lost**, mean over modules, from the statistics"
+    shown = sorted((name for name in found if name in chosen.mixture), key=lambda name: -found[name])
+    left, right = st.columns([5, 1], vertical_alignment="center")
+    left.markdown(f"{about}: " + ", ".join(f"{name} **{words[name]}**" for name in shown))
+    with right.popover("How sure?", width="stretch"):
+        pairs = {}
+        for run in state.all_runs(experiments=False):
+            results = run.results()
+            if results is None or not run.config.ratio or not state.looked(run):
+                continue
+            first, last = state.iteration(run, 1), run.iterations()[-1].mask
+            if measured:
+                expected = foretell(first.curves, last) if first.curves else {}
+            else:
+                expected = lost_output(first.statistics, first.norms, last)
+            for name, value in expected.items():
+                pair = results.perplexity.get(name)
+                if pair is not None and math.isfinite(pair.ratio):
+                    pairs[f"{state.label(run)}, {name}"] = value, math.log(pair.ratio)
+        if not measured:
+            st.caption(
+                "What later layers make of a loss is not in the statistics, so this can name the wrong domain as the worst. "
+                "Damage curves, measured on the Damage page, tell more."
+            )
+        if pairs:
+            st.plotly_chart(
+                viz.foretold_figure(pairs, lost=not measured),
+                alt="What was expected against what was measured, by run and domain",
+                config=state.PLOT,
+            )
+
+
 def pins(chosen: state.Choice) -> None:
     """Controls to pin layers, heads and channel ranges as kept or removed, preset to the selected channel."""
     shape = chosen.run.geometry
@@ -89,7 +141,7 @@ def pins(chosen: state.Choice) -> None:
     parts[5].button("Clear all", on_click=_forget, width="stretch")
     for pinned, words in ((chosen.keep, "Always kept"), (chosen.remove, "Removed first")):
         if pinned:
-            st.markdown(f"{words}: " + " ".join(f"`{name}`" for name in pinned))
+            st.markdown(f"{words}: {plain(', '.join(pinned))}")
 
 
 def _pin(key: str, other: str, selectors: list[str]) -> None:

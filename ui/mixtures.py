@@ -8,6 +8,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.limits import parse_mixture
 from pruning.runs.run import Run
+from pruning.words import clipped, plain
 from ui import state
 
 EQUAL, OWN, WRITTEN = "equal weights", "mixture of this run", "custom mixture"
@@ -59,7 +60,9 @@ def write(chosen: state.Choice) -> None:
     try:
         if text and (unknown := set(parse_mixture(text)) - set(known)):
             st.error(
-                f"This run has no domain {', '.join(sorted(unknown))}: its domains are {', '.join(known)}."
+                plain(
+                    f"This run has no domain {clipped(', '.join(sorted(unknown)), 200)}: its domains are {', '.join(known)}."
+                )
             )
     except PruningError as error:
         state.explain(error)

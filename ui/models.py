@@ -11,7 +11,7 @@ from pruning.errors import PruningError
 from pruning.models.folder import describe
 from pruning.runs.needs import needs
 from pruning.runs.run import Run
-from pruning.words import seconds_text, sentence
+from pruning.words import plain, seconds_text, sentence
 from ui import state
 
 # Models that are offered before any run of them: what they are called, and their parameters.
@@ -48,7 +48,8 @@ def pick(on_view: Run, runs: list[Run]) -> None:
         accept_new_options=True,
         on_change=_show,
         args=(runs,),
-        help="Choose a model, or type a folder, a GGUF file or a Hugging Face Hub id. Files stay on this machine.",
+        help="Choose a model, or type a folder, a GGUF file or a Hugging Face Hub id. Files stay on this machine. "
+        "New: its statistics are not there yet.",
     )
     if name in looked:
         return
@@ -65,7 +66,7 @@ def _option(name: str, looked: dict[str, Run]) -> str:
     size = KNOWN.get(name, ("", ""))[1]
     if name in looked and not size:
         size = f"{looked[name].iterations()[0].metrics.parameters / 1e6:,.0f} M"
-    parts = [title(name), *filter(None, [size]), *([] if name in looked else ["no statistics yet"])]
+    parts = [title(name), *filter(None, [size]), *([] if name in looked else ["new"])]
     return ", ".join(parts)
 
 
@@ -99,7 +100,7 @@ def _offer(name: str, on_view: Run) -> None:
             f"No statistics of this model yet: {tokens:,} tokens to read, about {seconds_text(need.seconds)}."
         )
         if need.problem:
-            st.error(sentence(need.problem))
+            st.error(plain(sentence(need.problem)))
         at_work = any(run.active and run.config.model == name for run in state.store().all())
         label = "Reading it" if at_work else "Look at it"
         st.button(
@@ -111,10 +112,10 @@ def _offer(name: str, on_view: Run) -> None:
             args=(config,),
         )
         if refused := st.session_state.pop("refused", None):
-            st.error(sentence(refused))
+            st.error(plain(sentence(refused)))
     except PruningError as error:
-        st.caption(f":red[{sentence(str(error))}]")
-    st.caption(f"Until then the pages show {state.label(on_view)}.")
+        st.caption(f":red[{plain(sentence(str(error)))}]")
+    st.caption(f"Meanwhile the pages show {plain(state.label(on_view))}.")
 
 
 def _look(config: RunConfig) -> None:

@@ -10,13 +10,17 @@ from pruning import visualization as viz
 from pruning.models.geometry import KINDS, Kind, Site
 from pruning.runs.run import Run
 
+DIGITS = 7  # of a number in a link; no model has more layers or channels
+
 
 def seed() -> None:
     """Take over what a link says of the place, also on pages that do not draw these widgets."""
     for key in ("iteration", "layer", "channel", "site"):
         said = st.query_params.get(key, "")
-        if key not in st.session_state and (said.isdecimal() or said in KINDS):
-            st.session_state[key] = said if key == "site" else int(said) if said.isdecimal() else 0
+        if key == "site" and said in KINDS:
+            st.session_state.setdefault(key, said)
+        elif key != "site" and said.isdecimal() and len(said) <= DIGITS:
+            st.session_state.setdefault(key, int(said))
 
 
 def iteration(run: Run) -> None:

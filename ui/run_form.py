@@ -10,7 +10,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.runs.needs import needs
 from pruning.text.sources import EMBEDDED_DOMAINS
-from pruning.words import seconds_text, sentence, size_text
+from pruning.words import plain, seconds_text, sentence, size_text
 from ui import calibration, models, results, state
 
 
@@ -159,7 +159,7 @@ def needs_words(meant: RunConfig) -> bool:
     if at_work:
         st.caption(f"It will wait for {', then '.join(map(state.label, reversed(at_work)))}.")
     if need.warning:
-        st.warning(sentence(need.warning))
+        st.warning(plain(sentence(need.warning)))
     if need.problem:
-        st.error(sentence(need.problem))
+        st.error(plain(sentence(need.problem)))
     return not need.problem

@@ -9,6 +9,7 @@ import streamlit as st
 
 from pruning.config import METHODS, RunConfig, choices
 from pruning.runs.run import Run
+from pruning.words import plain
 from ui import models, state
 from ui.source import ROUNDINGS
 
@@ -58,7 +59,7 @@ def _weights(names: list[str]) -> None:
             left, right = st.columns([2, 3], vertical_alignment="center", gap="small")
             words[name] = left.empty()
             right.slider(
-                name,
+                plain(name),
                 0,
                 100,
                 50,
@@ -70,7 +71,7 @@ def _weights(names: list[str]) -> None:
     shares = state.mixture(names)
     for name, place in words.items():
         lock = ":material/lock: " if name in held else ""
-        place.markdown(f"{lock}{name} **{shares.get(name, 0):.0%}**")
+        place.markdown(f"{lock}{plain(name)} **{shares.get(name, 0):.0%}**")
     if not shares:
         st.warning("All weights are zero: all domains get equal weights until one is raised.")
 

@@ -9,6 +9,7 @@ from pruning import visualization as viz
 from pruning.config import METHODS, RunConfig
 from pruning.runs.iterations import layers_so_far
 from pruning.runs.run import Run
+from pruning.words import plain, quoted
 from ui import models, state
 
 ROUNDINGS = (1, 8, 16, 32, 64, 128, 256)
@@ -56,7 +57,9 @@ def draw(run: Run, runs: list[Run]) -> None:
     # the shipped run first: the default of a link without a run must not depend on which run is the newest
     names = sorted(by_id, key=lambda name: name != state.shipped()[0].id)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="source"):
-        with st.popover(_words(run), type="tertiary", icon=":material/database:", key="source-popover"):
+        with st.popover(
+            plain(_words(run)), type="tertiary", icon=":material/database:", key="source-popover"
+        ):
             st.selectbox(
                 "Displayed run",
                 names,
@@ -65,7 +68,7 @@ def draw(run: Run, runs: list[Run]) -> None:
                 bind="query-params",
                 help="The pages show the statistics of this run.",
             )
-            st.caption(_details(run))
+            st.caption(plain(_details(run)))
             st.button(
                 "Copy settings of this run",
                 on_click=copy,
@@ -79,8 +82,8 @@ def draw(run: Run, runs: list[Run]) -> None:
     if lost := st.session_state.get("lost"):
         left, right = st.columns([5, 1], vertical_alignment="center")
         left.warning(
-            f"The link names the run {lost!r}, which is not in this store: it was deleted, or belongs to another "
-            f"machine. The pages show {state.label(run)} instead."
+            f"The link names the run {plain(quoted(lost))}, which is not in this store: it was deleted, or belongs to "
+            f"another machine. The pages show {plain(state.label(run))} instead."
         )
         right.button("Understood", on_click=lambda: st.session_state.pop("lost", None), width="stretch")
 
@@ -137,7 +140,7 @@ def _at_work(on_view: Run) -> Run | None:
         where = "waits for its turn" if status.state == "queued" else status.stage or status.state
         done = f" {status.done / status.total:.0%}" if status.total and status.state != "queued" else ""
         st.markdown(
-            f":material/hourglass_top: New run **{state.label(run)}**: {where}{done}. "
+            f":material/hourglass_top: New run **{plain(state.label(run))}**: {plain(where)}{done}. "
             "The pages show the run on the left until it has statistics.",
         )
 

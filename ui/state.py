@@ -24,12 +24,13 @@ from pruning.method.scores import score_sites
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
 from pruning.paths import ASSETS
+from pruning.runs import trust
 from pruning.runs.create import create
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.text.sources import EMBEDDED_DOMAINS
-from pruning.words import sentence
+from pruning.words import plain, sentence
 from ui.navigation import ensure_frame, go
 
 # Finished runs that ship with the project; the app opens on the first one that is there.
@@ -138,7 +139,7 @@ def shipped() -> list[Run]:
 
 
 def label(run: Run) -> str:
-    """A unique one-line label of a run, used in links."""
+    """A unique one-line label of a run, used in links; for Markdown it has to pass `plain`."""
     if run.path in SHIPPED:
         return SHIPPED[run.path]
     config = run.config
@@ -163,6 +164,11 @@ def begin(config: RunConfig, watch: bool = True) -> None:
     Raises:
         PruningError: the run cannot be started; nothing is stored.
     """
+    if found := trust.pending(config):
+        raise RunError(
+            f"these settings were not made here, and would {'; '.join(map(str, found[:5]))}: start the run on the "
+            "Prune page, which asks for your agreement."
+        )
     run = create(config, store())
     run.launch()
     st.session_state.watched = st.session_state.follow = run.id
@@ -357,4 +363,4 @@ def follow(run: Run) -> None:
 
 def explain(error: PruningError) -> None:
     """Show an error as one sentence."""
-    st.error(sentence(str(error)))
+    st.error(plain(sentence(str(error))))

@@ -17,7 +17,7 @@ from pruning.formats.traits import Traits
 from pruning.runs.jobs import Job, job
 from pruning.runs.run import Run
 from pruning.sealed import read_json
-from pruning.words import sentence, size_text
+from pruning.words import plain, sentence, size_text
 from ui import state
 
 STORED = "default"  # as stored, or the default of the format
@@ -50,7 +50,7 @@ def working(
                 st.rerun()
             meanwhile()
         elif now == "failed":
-            st.error(task.problem)
+            st.error(plain(task.problem))
         elif now == "finished":
             show(task.output)
         if now != was and was == "running":
@@ -85,9 +85,9 @@ def continuation(run: Run, checkpoint: Path) -> None:
         )
         pressed = right.form_submit_button("Generate", width="stretch", disabled=task.state == "running")
     if pressed:
-        arguments = ["generate", prompt, "--models", run.config.model, str(checkpoint)]
+        arguments = ["generate", "--models", run.config.model, str(checkpoint)]
         arguments += ["--temperature", str(temperature), "--device", run.config.device]
-        start(task, [*arguments, "--so-far", str(task.path / "so-far.json")])
+        start(task, [*arguments, "--so-far", str(task.path / "so-far.json"), "--", prompt])
 
     def growing() -> None:
         known: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def continuation(run: Run, checkpoint: Path) -> None:
             st.columns(2), ("Dense", "Pruned"), [*known.get("texts", []), "", ""], strict=False
         ):
             column.markdown(f"**{name}**")
-            column.code(known.get("prompt", "") + text, language=None, wrap_lines=True)
+            column.code(known.get("prompt", prompt) + text, language=None, wrap_lines=True)
 
     def show(output: dict[str, Any]) -> None:
         for column, name, found in zip(
@@ -149,7 +149,7 @@ def exports(run: Run, checkpoint: Path) -> None:
         start(task, arguments + ([] if kind == STORED else ["--type", str(kind)]))
 
     def show(output: dict[str, Any]) -> None:
-        text = f"Exported {size_text(output['bytes'])} to `{output['path']}`."
+        text = f"Exported {size_text(output['bytes'])} to {plain(output['path'])}."
         if output["difference"] is not None:
             text += f" Reloaded for verification: the largest logit difference is {output['difference']:.2g}."
         st.success(text)

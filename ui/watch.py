@@ -6,8 +6,9 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.runs.run import Run
-from pruning.words import seconds_text
+from pruning.words import plain, seconds_text
 from ui import report, state
+from ui.consent import consent
 from ui.navigation import go
 
 
@@ -44,12 +45,12 @@ def _status(run: Run) -> None:
     elif what in ("starting", "running", "cancelling", "stalled"):
         number = status.current
         where = f"iteration {number} of {status.iterations or '?'}" if number else "the dense model"
-        text = f"{what}: {where}, {status.stage} {status.detail}"
+        text = plain(f"{what}: {where}, {status.stage} {status.detail}")
         st.progress(min(1.0, status.done / max(status.total, 1)), text=text)
         eta, rate = status.eta, status.per_second
         words = [f"{rate:,.0f} {status.unit} per second." if rate else ""]
         words += [f"About {seconds_text(eta)} left." if eta else ""]
-        st.caption(" ".join(filter(None, words)))
+        st.caption(plain(" ".join(filter(None, words))))
         if what == "stalled":
             st.warning(
                 "No status update for 30 seconds. The machine may be out of memory and swapping; cancel the run if it "
@@ -69,7 +70,7 @@ def _status(run: Run) -> None:
             "dead": "The worker process ended unexpectedly.",
             "damaged": "Files of this run are damaged:",
         }
-        st.error(f"{problem.get(what, 'The run failed.')} {status.message}")
+        st.error(f"{problem.get(what, 'The run failed.')} {plain(status.message)}")
 
 
 def _queue(run: Run) -> str:
@@ -79,7 +80,9 @@ def _queue(run: Run) -> str:
         return "Queued: the device is free, it starts in a moment."
     names = ", then ".join(state.label(other) for other in ahead)
     left = ahead[0].status().eta
-    return f"Queued behind {names}." + (f" The first has about {seconds_text(left)} left." if left else "")
+    return f"Queued behind {plain(names)}." + (
+        f" The first has about {seconds_text(left)} left." if left else ""
+    )
 
 
 def _buttons(run: Run, going: bool) -> None:
@@ -96,7 +99,7 @@ def _buttons(run: Run, going: bool) -> None:
         if row.button("Show results", icon=":material/bar_chart:"):
             st.session_state.side = [run.id]
             go("pages/results.py")
-    elif run.resumable:
+    elif run.resumable and consent(run.config):
         state.resume_button(run, row)
     looked = len(run.iterations()) > 1
     if looked and row.button("Show channels", icon=":material/grid_on:"):

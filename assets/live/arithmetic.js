@@ -28,7 +28,7 @@ function unpack(bytes) {
       if (needs.has("mean_square"))
         site.meanSquare.push(m2.map((value, i) => value / count + site.mean[d][i] ** 2 * (weight / count)));
     }
-    site.norm = site.norm?.map((value) => value * value);
+    site.squaredNorm = site.norm?.map((value) => value * value);
     for (const name of ["score", "scratch", "values", "sorted", "unitScore"]) site[name] = new Float64Array(n);
     site.sortedSize = live.grouped ? new Float64Array(n) : null;
     site.entries = site.kind === "attn" ? site.heads : n;
@@ -45,7 +45,8 @@ function mix(into, parts, shares) {
   }
 }
 
-function mixVariance({ score, scratch: mean, sorted: blend, ...site }, shares, options) {
+function mixVariance(site, shares, options) {
+  const { score, scratch: mean, sorted: blend } = site;
   mix(score, site.variance, shares);
   if (options.fusion === "total") {
     mix(mean, site.mean, shares);
@@ -68,13 +69,13 @@ function mixVariance({ score, scratch: mean, sorted: blend, ...site }, shares, o
 const SCORES = {
   fluctuation: (site, shares, options) => {
     mixVariance(site, shares, options);
-    for (let i = 0; i < site.items; i++) site.score[i] *= site.norm[i]; // squared when it was unpacked
+    for (let i = 0; i < site.items; i++) site.score[i] *= site.squaredNorm[i];
   },
   wanda_sp: (site, shares) => {
     mix(site.score, site.meanSquare, shares);
     for (let i = 0; i < site.items; i++) site.score[i] = site.meanAbs[i] * Math.sqrt(site.score[i]);
   },
-  magnitude: (site) => { for (let i = 0; i < site.items; i++) site.score[i] = Math.sqrt(site.norm[i]); },
+  magnitude: (site) => site.score.set(site.norm),
   input_variance: mixVariance,
   random: (site) => site.score.set(site.given),
 };
@@ -517,12 +518,13 @@ function preview(live, shares, ratio) {
         removed += cost[u];
         if (score[u] > each.cut && !(named && unit.rank[u] !== own[u])) each.cut = score[u];
       } else {
-        each.share += unit.size[u] / (groups ? site.entries : site.channels);
+        each.share += unit.size[u];
         if (score[u] < each.lowestKept) each.lowestKept = score[u];
       }
       if (!groups) each.kept[u] = 1 - gone[u];
       else for (const entry of groups[u]) { each.kept[entry] = 1 - gone[u]; each.score[entry] = score[u]; }
     }
+    each.share /= groups ? site.entries : site.channels;
     return each;
   });
   if (common) {

@@ -40,25 +40,34 @@ function pushed(before, moved, value, held) {
   return found;
 }
 
+// The first and last of some entries in a column; layers may be narrower than the widest, and share one axis.
+function within(column, columns, widest, entries) {
+  const edge = (at) => Math.min(Math.floor((at * widest) / columns), entries);
+  return [edge(column), edge(column + 1) - 1];
+}
+
 // How far a score lies above the cut (up to 1) or below it (down to -1).
 function distance(score, cut, standardised) {
   if (standardised) return (score - cut) / DEVIATIONS;
-  return cut > 0 ? (score > 0 ? Math.log10(score / cut) / DECADES : -1) : 1;
+  return cut > 0 ? (score > 0 ? Math.log(score / cut) / (DECADES * Math.LN10) : -1) : 1;
 }
 
 function mount(root, bytes, released) {
   const find = (name) => root.querySelector(name);
   const canvas = find("canvas"), context = canvas.getContext("2d"), image = document.createElement("canvas");
   const self = { frames: [], found: null, dragging: false };
-  let live, shares, percent, start, ratio, reference, bars, scheduled = false, areas = [], table, dark = null;
+  let live, shares, percent, start, ratio, bars, reference = null, scheduled = false, areas = [], table, dark = null;
 
   function take(content) {
     if (self.dragging) return; // letting go brings another
+    const before = live?.id;
     live = unpack(content);
     shares = live.shares;
-    percent = percents(shares, 100);
+    const now = percents(shares, 100);
+    // what the last drag changed is told until something else is changed
+    if (before !== live.id || ratio !== live.ratio || !now.every((share, d) => share === percent[d])) reference = null;
+    percent = now;
     ratio = live.ratio;
-    reference = null;
     build();
     draw();
     describe();
@@ -78,7 +87,8 @@ function mount(root, bytes, released) {
         input.tabIndex = -1;
       }
       input.addEventListener("input", () => move(d, Number(input.value)));
-      input.addEventListener("change", () => release());
+      // a bar that comes back to where it was changes nothing, and is let go all the same
+      for (const end of ["change", "keyup", "pointerup", "pointercancel"]) input.addEventListener(end, release);
       words.append(title, value);
       label.append(words, input);
       return { label, input, value };
@@ -97,7 +107,7 @@ function mount(root, bytes, released) {
   }
 
   function move(d, value) {
-    if (!self.dragging) { self.dragging = true; start = percent; }
+    if (!self.dragging) { self.dragging = true; start = percent; reference = self.found; }
     if (d < live.domains.length) {
       percent = pushed(start, d, value, live.held);
       shares = percent.map((share) => share / 100);
@@ -109,6 +119,7 @@ function mount(root, bytes, released) {
   }
 
   function release() {
+    if (!self.dragging) return;
     self.dragging = false;
     describe();
     released({ mixture: Object.fromEntries(live.domains.map((name, d) => [name, percent[d]])), ratio: Math.round(100 * ratio) });
@@ -117,7 +128,6 @@ function mount(root, bytes, released) {
   function draw() {
     const began = performance.now();
     const found = (self.found = preview(live, shares, ratio));
-    reference ??= found;
     paint(found);
     say(found);
     self.frames.push(performance.now() - began);
@@ -160,23 +170,23 @@ function mount(root, bytes, released) {
       context.fillRect(x, 20 + layer * row, (sizes[2] * kept) / all, Math.max(row - 1, 1));
       context.globalAlpha = 1;
     }
-    legend(left + sizes[0] + gap, 20 + layers * row + 18, ink);
+    legend(left, 20 + layers * row + 18, ink);
   }
 
   function area(found, kind, x, width, row, ink) {
     const sites = found.sites.filter((each) => each.site.kind === kind);
     const standardised = live.options.normalise.startsWith("zscore");
     const columns = Math.max(...sites.map(({ site }) => (kind === "attn" ? site.heads : live.grouped ? site.columns : Math.min(site.items, live.columns))));
+    const widest = Math.max(...sites.map((each) => each.kept.length));
     image.width = columns;
     image.height = sites.length;
     const pixels = new ImageData(columns, sites.length), data = new Uint32Array(pixels.data.buffer);
     sites.forEach((each, layer) => {
-      const entries = each.kept.length, size = kind === "mlp" ? each.site.size : null;
-      const cut = each.cut === -Infinity ? each.lowestKept : each.cut;
+      const size = kind === "mlp" ? each.site.size : null, cut = each.cut === -Infinity ? each.lowestKept : each.cut;
       for (let column = 0; column < columns; column++) {
         let sum_ = 0, weight = 0;
-        const last = Math.floor(((column + 1) * entries) / columns);
-        for (let i = Math.floor((column * entries) / columns); i < last; i++) {
+        const [first_, last] = within(column, columns, widest, each.kept.length);
+        for (let i = first_; i <= last; i++) {
           let value = distance(each.score[i], cut, standardised);
           if (each.kept[i]) value = value > 1 ? 1 : value < 0.05 ? 0.05 : value;
           else value = value < -1 ? -1 : value > -0.05 ? -0.05 : value;
@@ -188,10 +198,10 @@ function mount(root, bytes, released) {
     });
     image.getContext("2d").putImageData(pixels, 0, 0);
     context.drawImage(image, x, 20, width, sites.length * row);
-    const widest = Math.max(...sites.map(({ site }) => (kind === "attn" ? site.heads : site.channels)));
+    const most = Math.max(...sites.map(({ site }) => (kind === "attn" ? site.heads : site.channels)));
     context.fillStyle = ink;
-    context.fillText(kind === "attn" ? `${widest} attention heads` : `${widest.toLocaleString("en")} MLP channels`, x, 13);
-    return { kind, x, width, row, columns, sites };
+    context.fillText(kind === "attn" ? `${most} attention heads` : `${most.toLocaleString("en")} MLP channels`, x, 13);
+    return { kind, x, width, row, columns, sites, widest, most };
   }
 
   function legend(x, y, ink) {
@@ -201,7 +211,7 @@ function mount(root, bytes, released) {
     }
     context.fillStyle = ink;
     const ends = live.options.normalise.startsWith("zscore") ? "2 deviations" : "10 times";
-    context.fillText(`removed, to ${ends} below the cut; in the middle the cut; retained, to ${ends} above it`, x + 168, y + 1);
+    context.fillText(`removed, to ${ends} below the cut | retained, to ${ends} above it`, x + 168, y + 1);
   }
 
   function say(found) {
@@ -211,8 +221,8 @@ function mount(root, bytes, released) {
       const whole = each.site.kind === "attn" ? each.site.heads : each.site.channels;
       count[each.site.kind][0] += Math.round(whole * each.share);
       count[each.site.kind][1] += whole;
-      const before = reference.sites[s].kept, size = each.site.size;
-      if (each.site.kind === "mlp")
+      const before = reference?.sites[s].kept, size = each.site.size;
+      if (before && each.site.kind === "mlp")
         for (let i = 0; i < before.length; i++) if (each.kept[i] !== before[i]) swapped += size ? size[i] : 1;
     });
     const number = (value) => value.toLocaleString("en"), about = live.grouped ? "about " : "";
@@ -237,9 +247,11 @@ function mount(root, bytes, released) {
     const at = areas.find((each) => x >= each.x && x < each.x + each.width && y >= 0 && y < each.row * each.sites.length);
     if (!at) return void (find(".here").textContent = "");
     const layer = Math.floor(y / at.row), column = Math.floor(((x - at.x) / at.width) * at.columns);
-    const each = at.sites[layer], entries = each.kept.length, size = at.kind === "mlp" ? each.site.size : null;
-    const range = (all) => [Math.floor((column * all) / at.columns), Math.floor(((column + 1) * all) / at.columns) - 1];
-    const [first_, last] = range(at.kind === "attn" ? entries : each.site.channels), [from, to] = range(entries);
+    const each = at.sites[layer], size = at.kind === "mlp" ? each.site.size : null;
+    const channels = at.kind === "mlp" ? each.site.channels : each.site.heads;
+    const [first_, last] = within(column, at.columns, at.most, channels);
+    const [from, to] = within(column, at.columns, at.widest, each.kept.length);
+    if (to < from) return void (find(".here").textContent = "");
     let kept = 0, all = 0, low = Infinity, high = -Infinity;
     for (let i = from; i <= to; i++) {
       kept += each.kept[i] * (size ? size[i] : 1);

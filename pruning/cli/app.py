@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 
@@ -16,4 +15,4 @@ def app(args: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "streamlit", "run", str(PROJECT / "app.py")]
     command += ["--server.port", str(args.port)] if args.port else []
     command += ["--server.headless", "true"] if args.headless else []
-    return subprocess.call(command, env={**os.environ, "HF_HUB_DISABLE_TELEMETRY": "1"})
+    return subprocess.call(command)

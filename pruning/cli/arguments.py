@@ -14,6 +14,7 @@ from pruning.config import METHODS, RunConfig, choices
 from pruning.errors import ConfigError
 from pruning.limits import parse_mixture
 from pruning.paths import exists
+from pruning.runs import trust
 from pruning.runs.sizes import named_checkpoint
 from pruning.runs.store import RunStore
 from pruning.words import clipped, quoted, sentence
@@ -55,6 +56,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help="JSON or YAML with these options, such as a run's config.json"
     )
+    parser.add_argument("--yes", action="store_true", help="run the code in the task folder of --config")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -101,7 +103,14 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
             base = {key: value for key, value in base.items() if key not in preset}
     if domains:
         given["domains"] = {**base.get("domains", {}), **domains}
-    return RunConfig.create(**{**base, **given, **changes})
+    config = RunConfig.create(**{**base, **given, **changes})
+    code = [ask for ask in trust.pending(config) if ask.does == "run" and "task_folder" not in given]
+    if code and not args.yes:
+        raise ConfigError(
+            f"the config {quoted(args.config)} would run the code in {quoted(code[0].what)} "
+            f"({trust.code_files(code[0])}): look at it, then add --yes."
+        )
+    return config
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

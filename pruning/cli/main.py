@@ -152,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
         sub = command(run, name, runs)
         if name != "list":
             sub.add_argument("run_id", metavar="ID", help="a run's id, or the beginning of one")
-        if name == "delete":
+        if name in ("delete", "resume"):
             sub.add_argument("--yes", action="store_true", help="do not ask")
         sub.add_argument("--runs", **store)
     sub = command(doctor)

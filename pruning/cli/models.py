@@ -72,7 +72,7 @@ def serve(args: argparse.Namespace) -> int:
             f"Starting {ENGINES[found.engine].title}. Once it listens, ask from another terminal:\n\n{ask}\n"
         )
     sys.stdout.flush()
-    return server.start(found, done.path, name, args.port)
+    server.start(found, done.path, name, args.port)
 
 
 def measure(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from pruning.cli.terminal import ProgressBar, console, print_json, results_table
 from pruning.errors import ConfigError, RunError
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
+from pruning.runs import trust
 from pruning.runs.repair import repair
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
@@ -134,6 +135,7 @@ def runs_resume(args: argparse.Namespace) -> int:
 
     run = RunStore(args.runs).get(args.run_id)
     run.check_startable()
+    _agree(args, run)
     bar = ProgressBar(run.config.iterations, quiet=args.json)
     with bar.bar:
         result = execute(run, bar)
@@ -172,6 +174,24 @@ def report(args: argparse.Namespace) -> int:
     else:
         print(f"{file}: {size_text(size)}; open it in a browser.")
     return 0
+
+
+def _agree(args: argparse.Namespace, run: Run) -> None:
+    """Ask about what a run from elsewhere would read and run.
+
+    Raises:
+        RunError: the person has not agreed to it.
+    """
+    found = trust.pending(run.config)
+    if found and not args.yes and sys.stdin.isatty():
+        print(f"Run {run.id} was not made here. It would:", file=sys.stderr)
+        for ask in found:
+            code = f", which holds {trust.code_files(ask)}" if ask.does == "run" else ""
+            print(f"  {ask}{code}", file=sys.stderr)
+        args.yes = input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+    if args.yes:
+        trust.agree(found)
+    trust.check(run)
 
 
 def runs_delete(args: argparse.Namespace) -> int:

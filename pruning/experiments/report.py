@@ -15,6 +15,7 @@ from pruning.files import writing
 from pruning.measure.significance import interval
 from pruning.runs.results import item_limits, retained
 from pruning.visualization import experiment_figure
+from pruning.words import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,7 @@ def report(target: Path, figures: bool = True) -> Path:
         for number, figure in enumerate(drawn, 1):
             figure.write_image(target / f"figure-{number}.svg", width=900, height=420)
             text = text.replace(
-                f"<!-- figure {number} -->", f"![{figure.layout.title.text}](figure-{number}.svg)"
+                f"<!-- figure {number} -->", f"![{plain(figure.layout.title.text)}](figure-{number}.svg)"
             )
     with writing(target):
         (target / REPORT_FILE).write_text(text, encoding="utf-8")
@@ -67,7 +68,12 @@ def metrics(frame: pd.DataFrame) -> list[str]:
 
 def markdown(experiment: Experiment, frame: pd.DataFrame) -> str:
     """The report's text, with a mark where each figure goes."""
-    lines = [f"# {experiment.title}", experiment.about, _made(experiment, frame), _budgets(frame)]
+    lines = [
+        f"# {plain(experiment.title)}",
+        plain(experiment.about),
+        _made(experiment, frame),
+        _budgets(frame),
+    ]
     beside = paper()[experiment.paper] if experiment.paper else {}
     shown = metrics(frame)
     for number, metric in enumerate(shown, 1):
@@ -94,7 +100,7 @@ def _made(experiment: Experiment, frame: pd.DataFrame) -> str:
     models, seeds = sorted(set(frame["model"])), sorted(set(frame["seed"]))
     return (
         f"`{command(experiment)}`: "
-        f"{frame['run_id'].nunique()} runs of {', '.join(models)}, "
+        f"{frame['run_id'].nunique()} runs of {plain(', '.join(models))}, "
         f"{seconds / 60:.0f} minutes of pruning and measuring, "
         f"seeds {', '.join(map(str, seeds))}. The figures are this project's own unless "
         "a table says otherwise; ± is the standard deviation over seeds."
@@ -153,7 +159,7 @@ def _grid(
 def _option(name: str, value: Any) -> str:
     if name == "calibration_tokens":
         return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else plain(value)
 
 
 def _spread(values: pd.Series, digits: int) -> str:

@@ -92,8 +92,8 @@ def _write(source: Source, folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)
-    config = _config(model, traits, shapes, tied, biased)
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    config = json.dumps(_config(model, traits, shapes, tied, biased), indent=2)
+    (folder / "config.json").write_text(config, encoding="utf-8")
     (folder / CODE_FILE).write_text(Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8"), "utf-8")
     return folder
 

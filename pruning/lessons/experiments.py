@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from pruning.engine.calibration import calibrate_cached, observing
 from pruning.engine.curves import damage_curves
 from pruning.engine.events import Iteration
 from pruning.engine.loop import prune_loaded, state_of
+from pruning.errors import ConfigError
 from pruning.lessons.lab import EXPERIMENTS, Answer, Lab, Told, without
 from pruning.method.scores import score_sites
-from pruning.method.units import select
 from pruning.models.architectures import layer_views
+from pruning.models.delta import Delta
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
@@ -160,8 +162,6 @@ def shift(lab: Lab, told: Told, layers: int, share: float) -> Answer:
 
 
 def _statistics(lab: Lab, model: Any, mask: Mask, told: Told) -> Any:
-    from pruning.models.delta import Delta
-
     state = Delta.of(model, mask, set()).digest(lab.loaded.fingerprint)
     return drain(calibrate_cached(model, lab.blocks, mask, state, lab.config.token_weights), told)
 
@@ -196,8 +196,7 @@ def budgets(lab: Lab, told: Told, ratio: float, allocations: Sequence[str]) -> A
 
 
 def _short(lab: Lab) -> list[Any]:
-    from dataclasses import replace
-
+    """Less text for the 60 trials of the damage curves: with it a reader waits for seconds."""
     return [replace(each, ids=each.ids[:2, :128]) for each in lab.blocks]
 
 
@@ -222,25 +221,43 @@ def normalisers(lab: Lab, told: Told, ratio: float, names: Sequence[str]) -> Ans
 
 @EXPERIMENTS.add
 @torch.no_grad()
-def by_hand(lab: Lab, told: Told, remove: Sequence[str], prompt: str, tokens: int = 40) -> Answer:
+def by_hand(lab: Lab, told: Told, cuts: Sequence[Sequence[Any]], prompt: str, tokens: int = 40) -> Answer:
     """The dense model and one that a person cut go on with the same prompt.
 
     Args:
         lab, told: as for all.
-        remove: what was cut, as selectors.
+        cuts: site, `lowest` or `highest`, and the part of the dense site that goes by score.
         prompt: to go on with.
         tokens: to write, each the most likely one.
 
     Returns:
-        `texts` of both, `perplexity` of both by domain, `ratio` that was removed.
+        `texts` of both, `perplexity` of both by domain and `mean`, `ratio` that was removed.
+
+    Raises:
+        ConfigError: the prompt is empty, or longer than the model's context.
     """
-    chosen = select(lab.geometry, remove)
-    mask = Mask(lab.geometry, {site: ~array for site, array in chosen.items()})
-    model = lab.pruned(mask, lab.fused(), lab.config) if remove else lab.loaded.model
-    texts = []
     ids = lab.loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+    length, room = ids["input_ids"].shape[1], lab.loaded.model.config.max_position_embeddings - tokens
+    if not 0 < length <= room:
+        raise ConfigError(f"the prompt has {length} tokens: write 1 to {room} for the models to go on from.")
+    scores = score_sites(lab.config.score, lab.fused(), lab.first.norms, lab.config.seed)
+    retained = {site: array.copy() for site, array in Mask.full(lab.geometry).retained.items()}
+    for name, which, share in cuts:
+        site = Site.parse(name)
+        # what goes together: one MLP channel, or a key-value head with its query heads
+        entries = len(retained[site]) if site.kind == "mlp" else lab.geometry.layers[site.layer].kv_heads
+        order = np.argsort(scores[site].reshape(entries, -1).sum(axis=1), kind="stable")
+        gone = (order if which == "lowest" else order[::-1])[: min(round(share * entries), entries - 1)]
+        retained[site].reshape(entries, -1)[gone] = False
+    for site, array in retained.items():
+        if not array.any():
+            raise ConfigError(f"these cuts leave nothing of {site}: undo one of them.")
+    mask = Mask(lab.geometry, retained)
+    model = lab.pruned(mask, lab.fused(), lab.config) if cuts else lab.loaded.model
+    texts = []
     for number, each in enumerate((lab.loaded.model, model)):
         told(Progress("write", number, 2))
         written = each.generate(**ids, max_new_tokens=tokens, do_sample=False)
-        texts.append(lab.loaded.tokenizer.decode(written[0, ids["input_ids"].shape[1] :]))
-    return {"texts": texts, "perplexity": [lab.dense, lab.perplexities(model)], "ratio": mask.ratio}
+        texts.append(lab.loaded.tokenizer.decode(written[0, length:], skip_special_tokens=True))
+    perplexities = [lab.dense, lab.perplexities(model) if cuts else lab.dense]
+    return {"texts": texts, "perplexity": perplexities, "ratio": mask.ratio}

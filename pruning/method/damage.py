@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pruning.method.moments import Statistics
 from pruning.models.geometry import Site
 from pruning.models.mask import Array, Mask
 
@@ -101,3 +102,26 @@ def foretell(curves: Mapping[Site, Curve], mask: Mask) -> dict[str, float]:
         for name, damage in curve.damage.items():
             total[name] = total.get(name, 0.0) + float(predicted(curve.removed, damage, gone)[0])
     return total
+
+
+def lost_output(
+    statistics: Statistics, norms: Mapping[Site, tuple[Array, Array]], mask: Mask
+) -> dict[str, float]:
+    """The share of the output variance of its modules that goes with a mask, by domain the mean over sites.
+
+    A site's output is a sum over its channels; taken for uncorrelated, each adds its fluctuation score
+    (arXiv 2312.11983), and the bias makes up for its mean. What later layers make of it is not known here.
+
+    Args:
+        statistics: of the dense model.
+        norms: of its weight columns, by site; the first of the two is used.
+        mask: over the same model.
+    """
+    lost = {}
+    for domain, sites in statistics.moments.items():
+        shares = []
+        for site, moments in sites.items():
+            scores = moments.variance * norms[site][0] ** 2
+            shares.append(float(scores[~mask.channels(site)].sum() / (scores.sum() or 1.0)))
+        lost[domain] = float(np.mean(shares))
+    return lost

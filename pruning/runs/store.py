@@ -10,6 +10,7 @@ from pruning.config import RunConfig
 from pruning.errors import RunError
 from pruning.files import remove, whole, writing
 from pruning.paths import default_root
+from pruning.runs import trust
 from pruning.runs.log import log, log_store
 from pruning.runs.run import Run, folders_in, runs_in
 from pruning.sealed import sealed, write_json
@@ -39,6 +40,7 @@ class RunStore:
                 log(temporary, "created", config=sealed(told))  # from which `repair` restores it
                 write_json(temporary / "status.json", {"state": "queued", "heartbeat": now, "created": now})
         log_store(self.root, "created", run=name)
+        trust.agree(trust.asks(config))  # whoever makes a run has named what it reads
         return Run(path)
 
     def get(self, run_id: str) -> Run:

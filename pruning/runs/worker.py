@@ -21,6 +21,7 @@ from pruning.errors import PruningError, RunError
 from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
 from pruning.progress import Progress, drain
+from pruning.runs import trust
 from pruning.runs.create import create
 from pruning.runs.lines import Lines
 from pruning.runs.log import log
@@ -263,6 +264,7 @@ def main() -> int:
     """The process of a run."""
     run = Run(Path(sys.argv[1]))
     try:
+        trust.check(run)
         execute(run, Lines(run.config.iterations), exits=True)
     except Cancelled:
         return 0

@@ -7,6 +7,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pruning.errors import RunError
 from pruning.serving.engines import ENGINES, program_of, python_of
@@ -82,7 +83,8 @@ def curl(name: str, port: int) -> str:
     return f"curl http://{HOST}:{port}/v1/completions -H 'Content-Type: application/json' -d '{body}'"
 
 
-def start(server: Server, model: Path, name: str, port: int) -> int:
-    """Run a server until it ends or is interrupted, and return its exit code; it sends nothing anywhere."""
+def start(server: Server, model: Path, name: str, port: int) -> NoReturn:
+    """Become a server, so that what stops this process stops it; it sends nothing anywhere."""
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.call(server.command(model, name, port), env={**os.environ, **quiet})
+    command = server.command(model, name, port)
+    os.execve(command[0], command, {**os.environ, **quiet})

@@ -119,12 +119,13 @@ def layer_damage_figure(data: Mapping[Site, Damage], share: float, height: int =
     return style(figure, f"Damage where {share:.0%} of one module is cut", height)
 
 
-def foretold_figure(runs: Mapping[str, tuple[float, float]], height: int = 340) -> Figure:
+def foretold_figure(runs: Mapping[str, tuple[float, float]], height: int = 340, lost: bool = False) -> Figure:
     """Foretold damage against the measured rise of the log-perplexity, a dot a run and domain.
 
     Args:
         runs: by label the foretold and the measured rise, in nats a token.
         height: in pixels.
+        lost: whether the first number is the output variance lost, which has no unit in common with the rise.
     """
     figure = graph().Figure()
     figure.add_scatter(
@@ -136,6 +137,12 @@ def foretold_figure(runs: Mapping[str, tuple[float, float]], height: int = 340) 
         hovertemplate="%{customdata[0]}<br>predicted %{x:.3f}, measured %{y:.3f}<extra></extra>",
         showlegend=False,
     )
+    if lost:
+        figure.update_xaxes(
+            title="output variance lost, mean of modules", tickformat=".0%", rangemode="tozero"
+        )
+        figure.update_yaxes(title="measured rise of the log-perplexity", rangemode="tozero")
+        return style(figure, "Output variance lost and measured rise, a dot for each run and domain", height)
     end = max((max(pair) for pair in runs.values()), default=1.0)
     figure.add_scatter(
         x=[0, end], y=[0, end], mode="lines", line={"color": GREY, "dash": "dot"}, name="as predicted"

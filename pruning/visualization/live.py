@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ from pruning.runs.iterations import StoredIteration
 from pruning.visualization.style import MAX_BINS, Array
 
 MAX_ITEMS = 65_536  # channels packed one by one; four domains of these are 1.3 MB
-OF_A_COLUMN = {"attn": 8, "mlp": 4}  # channels that stand for a head, or for a column of the MLP
+OF_A_COLUMN = {"attn": 8, "mlp": 3}  # channels that stand for a head, or for a column of the MLP
 GOLDEN = 0.6180339887498949
 
 
@@ -97,7 +98,7 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
     """
     geometry, domains = it.geometry, domains or list(it.statistics.moments)
     grouped = sum(geometry.channels(site) for site in geometry.sites) > MAX_ITEMS
-    columns = min(MAX_BINS, max(MAX_ITEMS // OF_A_COLUMN["mlp"] // len(geometry.layers), 16))
+    columns = min(MAX_BINS, max(MAX_ITEMS // 4 // len(geometry.layers), 16))
     items, sites, parts = {}, [], []
     for site in geometry.sites:
         shape, width = geometry.layers[site.layer], geometry.channels(site)
@@ -145,7 +146,8 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
         },
         "sites": sites,
     }
-    return Live(header, np.concatenate(parts).astype("<f4").tobytes(), items)
+    body = np.concatenate(parts).astype("<f4").tobytes()
+    return Live({**header, "id": zlib.crc32(body)}, body, items)
 
 
 def _curve(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pruning.config import RunConfig, choices
 from pruning.models import folder
 from pruning.models.geometry import Site
 from ui.lessons import LESSONS
@@ -140,6 +141,7 @@ def test_a_domain_that_was_not_asked_pays_most_and_a_mixture_spares_it():
     times = {by: {on: pruned[by][on] / dense[on] for on in names} for by in pruned}
     assert shown.truth == pytest.approx(times["wiki"]["math"])
     for by in names:
+        assert max(times[by], key=times[by].get) != by  # it is not the one that decided that pays most
         assert min(names, key=lambda other: times[other][by]) == by  # none spares a domain as itself
         assert times["all"][by] > times[by][by]
         assert max(times["all"].values()) < max(times[by].values())
@@ -192,3 +194,99 @@ def test_the_culprits_are_found_on_the_page_and_the_weights_are_asked_for(learn,
         at.multiselect(key="learn-scale-channels").set_value([int(channel) for channel in named])
         at.run()
         assert any(words in each.value for each in [*at.success, *at.info])
+
+
+# --- by hand, glossary, handouts, the teacher's page --------------------------------------------------------
+
+
+def press(at, label):
+    next(button for button in at.button if button.label == label).click()
+    at.run()
+    assert not at.exception and not at.error
+
+
+def test_what_is_cut_by_hand_can_be_undone_and_redone_with_both_models_texts(learn):
+    at = learn("by hand")
+    dense = [text.value for text in at.text]
+    assert dense[0] == dense[1]
+    at.select_slider(key="hand-share").set_value(75)
+    press(at, "Cut")
+    one, share = [text.value for text in at.text], at.metric[1].value
+    assert one[0] == dense[0] and float(share) > float(at.metric[0].value)
+    at.segmented_control(key="hand-which").set_value("highest")
+    at.selectbox(key="hand-layer").set_value(4)
+    press(at, "Cut")
+    two = [text.value for text in at.text]
+    assert two[1] != one[1] and float(at.metric[1].value) > float(share)
+    press(at, "Undo")
+    assert [text.value for text in at.text] == one
+    press(at, "Redo")
+    assert [text.value for text in at.text] == two
+    press(at, "Start again")
+    assert [text.value for text in at.text] == dense
+    press(at, "Redo")
+    assert [text.value for text in at.text] == one  # in the order in which they were made
+
+
+def test_an_empty_prompt_is_a_sentence(learn):
+    at = learn("by hand")
+    at.text_input(key="hand-prompt").set_value("")
+    at.run()
+    assert any("0 tokens" in error.value for error in at.error)
+
+
+def test_every_term_has_a_formula_and_a_page_and_popovers_use_it(learn):
+    from ui.glossary import entries
+
+    lessons = {lesson.key for lesson in LESSONS} | {""}
+    for term, entry in entries().items():
+        assert entry.text.endswith(".") and entry.formula, term
+        assert (ROOT / "pages" / f"{entry.page}.py").exists(), term
+        assert entry.lesson in lessons, term
+    at = learn("glossary")
+    assert len(at.latex) == len(entries())
+    at.text_input(key="glossary-search").set_value("massive activation")
+    at.run()
+    assert 0 < len(at.latex) < 5
+
+
+def test_a_formula_of_the_glossary_is_what_the_engine_computes():
+    """Soft share and the fluctuation score, worked out as their formulas say."""
+    from pruning.method.normalise import NORMALISERS, Scale
+    from pruning.method.scores import SCORES, SiteStatistics
+
+    values = np.random.default_rng(0).lognormal(size=200)
+    clipped = np.minimum(values, np.percentile(values, 99)).mean()
+    divisor = (200 * np.median(values) * np.median(values) / clipped) ** 0.75
+    assert NORMALISERS["soft_share"](values, Scale.of(values)) == pytest.approx(values / divisor)
+    assert NORMALISERS["share"](values, Scale.of(values)) == pytest.approx(values / values.sum())
+    site = SiteStatistics(values, values, values + 1, values)
+    assert SCORES["fluctuation"](site) == pytest.approx(values * (values + 1) ** 2)
+
+
+def test_the_class_takes_forty_minutes_and_handouts_have_answers_only_where_asked(learn):
+    from ui.lessons import handout, teacher
+
+    rows = teacher.schedule()
+    assert rows[0][0] == 0 and rows[-1][1] == teacher.TOTAL == 40
+    assert all(a[1] == b[0] for a, b in zip(rows, rows[1:], strict=False))
+    assert set(teacher.MOVES) == {"toy", *NAMES}
+    at = learn("teacher")
+    press(at, "Measure the answers (about a minute)")
+    assert len(at.get("download_button")) == 4
+    answers = handout.answers()
+    for make in (handout.markdown, handout.html):
+        blank, full = make(), make(answers)
+        for lesson in LESSONS:
+            assert lesson.question in blank and lesson.question in full
+            truth = lesson.guess.text(answers[lesson.key].truth)
+            assert f"Measured: {truth}." in full and f"Measured: {truth}." not in blank
+
+
+def test_what_the_teacher_is_told_to_show_is_so():
+    from ui.lessons.budgets import LESSON
+
+    assert RunConfig().compensation == "bias" and "least_squares" in (choices("compensation") or ())
+    assert found("repair", layer=0)[1].truth < 0  # the bias does harm there
+    assert found("budgets", ratio=0.7)[1].truth == LESSON.guess.options[0]
+    assert found("cascade", ratio=0.3)[1].truth == pytest.approx(100, abs=10)  # not worth five calibrations

@@ -493,6 +493,15 @@ def test_reports_hold_every_measure():
     assert "--config" in text
 
 
+def test_the_canvas_says_what_the_browser_cannot_compute(app, monkeypatch):
+    from pruning.visualization import live
+
+    monkeypatch.setattr(live, "NORMALISERS", ("share",))
+    app.switch_page("pages/masks.py").run()
+    assert not app.exception
+    assert any("does not compute normalise 'soft_share'" in caption.value for caption in app.caption)
+
+
 def test_a_custom_domain_gets_its_slider(monkeypatch, tmp_path, tiny_folder, text_file):
     """Statistics of an uploaded text, as the button on the Calibration page starts them."""
     from pruning import RunConfig
@@ -559,7 +568,10 @@ def upload(app, name, content, title, column=""):
     app.file_uploader[0].set_value((name, content, "text/plain"))
     app.run()  # what it holds is said at once
     next(t for t in app.text_input if t.label == "Domain name").set_value(title)
-    next(b for b in app.button if b.label == "Add domain").click()
+    add = next(b for b in app.button if b.label == "Add domain")
+    assert add.disabled == bool(app.error)
+    if not add.disabled:
+        add.click()
     app.run()
     assert not app.exception
     return app

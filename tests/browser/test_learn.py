@@ -1,6 +1,7 @@
 """The toy and one lesson in a real Chromium."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -76,8 +77,21 @@ def test_the_toy_computes_what_the_engine_computes_and_a_lesson_is_played(tmp_pa
         page.get_by_text("You predicted").wait_for(timeout=120_000)
         page.locator(".js-plotly-plot").first.wait_for()
         page.get_by_text("your prediction").first.wait_for()
-        page.get_by_text("Class mode").click()
+        page.get_by_text("Class", exact=True).click()
         settle(page)
         assert not page.get_by_test_id("stSidebar").is_visible()
         assert "class=true" in page.url and "lesson=fluctuation" in page.url
     assert errors == []
+
+
+def test_the_handouts_print_on_one_page_each(tmp_path):
+    """With answers as long as those that are measured."""
+    from ui.lessons import LESSONS, handout
+    from ui.lessons.shape import Reveal
+
+    long = {lesson.key: Reveal(1.0, "number " * 60) for lesson in LESSONS}
+    with browser() as page:
+        for content in (handout.html(), handout.html(long)):
+            page.set_content(content)
+            sheet = page.pdf(prefer_css_page_size=True)
+            assert len(re.findall(rb"/Type\s*/Page\b", sheet)) == 1

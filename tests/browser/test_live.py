@@ -122,6 +122,8 @@ def test_the_browser_scores_and_cuts_as_the_engine_does(script, name, options):
         cases = [cases[OPTIONS.index(options) % 3]]
     for mixture, ratio in cases:
         config = RunConfig.create(**options, ratio=min(ratio, most)).replace(mixture=mixture)
+        if what := live.unsupported(config):
+            pytest.skip(f"the browser does not compute {what}, and the page shows no canvas")
         expected = scores(it, config)
         data, found = ask(script, it, config, with_scores=ratio < 0.7)
         assert not data.header["grouped"]
@@ -162,17 +164,24 @@ def test_the_browser_cuts_by_measured_damage_as_the_engine_does(script, worst):
         assert found["ratio"] == mask.ratio
 
 
-def drag(page, label, to):
-    """Draw a bar to a share of its width, in steps, as a hand does."""
+def drag(page, label, *places):
+    """Draw a bar to places of its width one after another, in steps, as a hand does."""
     bar = page.locator(".live label").filter(has_text=label).locator("input")
     bar.scroll_into_view_if_needed()
     box = bar.bounding_box()
     y, at = box["y"] + box["height"] / 2, float(bar.input_value()) / float(bar.get_attribute("max"))
-    page.mouse.move(box["x"] + box["width"] * at, y)
+
+    def x(share):
+        """Where the middle of the handle is, which is 6 pixels wide and stays inside the border."""
+        return box["x"] + 4 + (box["width"] - 8) * share
+
+    page.mouse.move(x(at), y)
     page.mouse.down()
-    for step in range(1, 9):
-        page.mouse.move(box["x"] + box["width"] * (at + (to - at) * step / 8), y)
-        page.wait_for_timeout(40)
+    for to in places:
+        for step in range(1, 9):
+            page.mouse.move(x(at + (to - at) * step / 8), y)
+            page.wait_for_timeout(40)
+        at = to
 
 
 def picture(page):
@@ -200,6 +209,7 @@ def test_a_drag_redraws_and_its_end_sets_the_sliders_of_the_sidebar(tmp_path, pa
         assert sum(found.values()) - found["Pruning ratio"] == 100
         page.mouse.up()
         settle(page)
+        assert "This drag turned" in page.locator(".says").inner_text()  # still there to be read
         assert page.get_by_role("slider", name="code").input_value() == str(found["code"])
         assert f"w_code={found['code']}" in page.url and f"w_math={found['math']}" in page.url
         drag(page, "Pruning ratio", 0.3 / 0.9)
@@ -210,6 +220,16 @@ def test_a_drag_redraws_and_its_end_sets_the_sliders_of_the_sidebar(tmp_path, pa
         says = page.locator(".says").inner_text().split("%")[0].removeprefix("Removes ")
         metric = page.get_by_test_id("stMetric").filter(has_text="Pruning ratio").first
         assert metric.get_by_test_id("stMetricValue").inner_text() == f"{says}%"  # the canvas and the engine
+        bar = page.locator(".live label").filter(has_text="math").locator("input")
+        there = float(bar.input_value()) / 100
+        drag(page, "math", 0.9, there)  # and back: nothing has changed
+        page.mouse.up()
+        assert shares(page)["math"] == round(100 * there)
+        page.get_by_role("slider", name="math").press(
+            "ArrowRight"
+        )  # and the canvas still follows the sidebar
+        settle(page)
+        assert shares(page)["math"] == round(100 * there) + 1
         assert errors == []
 
 
@@ -231,16 +251,13 @@ def test_a_wide_model_is_represented_by_some_of_its_channels(script):
 
 @pytest.fixture
 def hostile(tmp_path):
-    """The demo run as if its model and one of its domains had been named by an enemy."""
-    folder, name = tmp_path / "run", "<img src=x onerror=alert(1)>"
+    """The demo run as if its names had been given by an enemy."""
+    folder = tmp_path / "run"
     shutil.copytree(ASSETS / "demo-run", folder, ignore=shutil.ignore_patterns("model"))
     stored = json.loads((folder / "config.json").read_text())
-    config = stored["config"]
-    config |= {"model": "</script><script>alert(2)</script>$title", "domains": {name: "words.txt"}}
-    config["mixture"][name] = config["mixture"].pop("code")
+    stored["config"]["model"] = "</script><script>alert(2)</script>$title"
+    stored["config"]["parent"] = "</pre><img src=x onerror=alert(1)>"
     (folder / "config.json").write_text(json.dumps(stored))
-    for moments in folder.glob("iteration-*/moments-code.safetensors"):
-        moments.rename(moments.with_name(f"moments-{name}.safetensors"))
     return folder
 
 
@@ -258,7 +275,7 @@ def test_a_report_is_one_file_that_needs_no_network(tmp_path, page, hostile, cap
     assert page.get_by_role("heading", level=1).inner_text() == "script>$title, 50% pruned"
     assert "perplexity, wiki" in page.locator("table").first.inner_text()
     before, said = picture(page), page.locator(".says").inner_text()
-    drag(page, "onerror", 0.8)
+    drag(page, "code", 0.8)
     page.mouse.up()
     assert picture(page) != before and page.locator(".says").inner_text() != said
     page.get_by_role("slider", name="Pruning ratio").press("ArrowLeft")  # for the keyboard as well

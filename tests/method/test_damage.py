@@ -6,7 +6,7 @@ import pytest
 from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
 from pruning.method.damage import Curve, foretell, hull, predicted
-from pruning.models.geometry import Geometry, LayerShape
+from pruning.models.geometry import Geometry, LayerShape, Site
 from pruning.models.mask import Mask
 
 GEOMETRY = Geometry(16, 4, (LayerShape(2, 2, 32), LayerShape(2, 2, 32)))
@@ -82,3 +82,25 @@ def test_what_a_mask_is_foretold_to_cost_is_the_sum_of_its_sites():
     }
     assert foretell(curves, mask) == pytest.approx({"a": 0.5 + 1.0, "b": 0.0})  # a quarter, a half
     assert foretell(curves, Mask.full(GEOMETRY)) == pytest.approx({"a": 0, "b": 0})
+
+
+def test_the_lost_output_is_that_of_a_linear_map_of_independent_channels():
+    """Against two passes over samples: variance of the output with and without the removed channels."""
+    from pruning.method.damage import lost_output
+    from pruning.method.moments import Moments, Statistics
+
+    rng = np.random.default_rng(0)
+    shape = Geometry(16, 4, (LayerShape(2, 2, 12),), True, True, False)
+    mask = Mask.full(shape)
+    mask.retained[Site(0, "mlp")][:5] = False
+    moments, norms, truth = {}, {}, {}
+    for site in shape.sites:
+        width = shape.channels(site)
+        x = rng.normal(size=(200_000, width)) * rng.uniform(0.2, 3, width) + rng.normal(size=width)
+        weight = rng.normal(size=(16, width))
+        moments[site] = Moments(len(x), x.mean(axis=0), ((x - x.mean(axis=0)) ** 2).sum(axis=0))
+        norms[site] = np.linalg.norm(weight, axis=0), np.abs(weight).mean(axis=0)
+        gone = ~mask.channels(site)
+        truth[site] = (x[:, gone] @ weight[:, gone].T).var(axis=0).sum() / (x @ weight.T).var(axis=0).sum()
+    found = lost_output(Statistics({"words": moments}), norms, mask)
+    assert found["words"] == pytest.approx(np.mean(list(truth.values())), rel=0.02)

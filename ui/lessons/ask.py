@@ -36,8 +36,8 @@ def ask(name: str, **arguments: Any) -> Any:
     key, kept = json.dumps([name, arguments], sort_keys=True), _answers()
     if key in kept:
         return kept[key]
-    place = st.empty()
-    bar = place.progress(0.0, f"Measuring on {arguments.get('model', 'the demo model')} ...")
+    place, where = st.empty(), arguments.get("model", "the demo model")
+    bar = place.progress(0.0, f"Measuring on {where}; the first time it is loaded as well ...")
     try:
         answer = client().ask(
             name, lambda share, stage: bar.progress(share, f"Measuring: {stage} ..."), **arguments

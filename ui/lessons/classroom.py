@@ -8,16 +8,25 @@ STYLE = """<style>
 [data-testid="stSidebar"], [data-testid="stExpandSidebarButton"] { display: none; }
 html { font-size: 125%; }
 </style>"""
+# The lessons measure on models of their own, not on the run on view.
+OWN = "<style>.st-key-source { display: none; }</style>"
 
 
-def toggle() -> None:
-    """The switch, kept in the address."""
+def title(text: str) -> None:
+    """The page's title, and beside it the switch of class mode."""
+    left, right = st.columns([6, 1], vertical_alignment="center", gap="small")
+    left.title(text, anchor=False)
+    with right:
+        _toggle()
+
+
+def _toggle() -> None:
     on = st.toggle(
-        "Class mode",
+        "Class",
         key="class",
         bind="query-params",
         persist_state="session",
-        help="For a projector: hides the sidebar and enlarges type.",
+        help="Class mode, for a projector: hides the sidebar and enlarges type.",
     )
     if on:
         st.html(STYLE)

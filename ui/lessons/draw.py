@@ -10,6 +10,8 @@ from pruning.visualization.style import COLOURS, GREY, MARK, graph, style
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+MANY = 3  # bars, of which more are too narrow for words across
+
 
 def bars(
     values: Mapping[str, float],
@@ -34,7 +36,14 @@ def bars(
     figure.update_yaxes(title=axis, rangemode="tozero")
     if isinstance(guess, str) and guess in values:
         figure.add_annotation(
-            x=guess, y=0, yshift=12, text="your prediction", showarrow=False, font={"color": "white"}
+            x=guess,
+            y=0,
+            yanchor="bottom",
+            yshift=4,
+            text="your prediction",
+            textangle=-90 if len(values) > MANY else 0,
+            showarrow=False,
+            font={"color": "white"},
         )
     elif isinstance(guess, int | float):
         level(figure, float(guess))

@@ -21,7 +21,6 @@ def guesses() -> dict[str, Value]:
 def play(lesson: Lesson) -> None:
     """Draw a lesson as far as the reader has come."""
     number = LESSONS.index(lesson) + 1
-    st.title(f"{number}. {lesson.title}", anchor=False)
     if lesson.key not in guesses():
         st.markdown(f"##### {lesson.question}")
         st.markdown(lesson.before)

@@ -80,5 +80,8 @@ LESSON = Lesson(
         "and little where channels vary around zero. Least squares also uses what the retained channels know of the removed "
         "ones; both fit the calibration text, and either can miss on other text."
     ),
-    go=("pages/prune.py", "Choose the compensation of a run on the Prune page"),
+    go=(
+        "pages/prune.py",
+        "Runs of the Prune page use the bias; on the command line, --compensation least_squares does more",
+    ),
 )

@@ -161,7 +161,7 @@ def _real() -> None:
     asked = st.session_state.setdefault("learn-scale-models", ["demo"])
     if "smollm2" in models and "smollm2" not in asked:
         st.write(
-            "The demo model is measured at once. SmolLM2 is twenty times as large and takes about a minute."
+            "The demo model is measured at once. SmolLM2 is twenty times as large and takes a minute or more."
         )
         if st.button("Measure SmolLM2 as well", icon=":material/timer:"):
             asked.append("smollm2")

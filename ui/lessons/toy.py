@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+TITLE = "Three channels by hand"
 FOLDER = Path(__file__).parent
 HTML = """<div class="toy">
   <div class="head"><span>channel</span><span>activation of six tokens: drag</span><span>two weights</span>
@@ -31,7 +32,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def draw() -> None:
     """The toy with its arithmetic."""
-    st.title("Three channels by hand", anchor=False)
     st.markdown(
         "A projection adds up what its channels bring: each token's activation times the channel's weights. "
         "**Drag the points**, or focus one and press the arrow keys. Which channel has the lowest score, and what is lost "

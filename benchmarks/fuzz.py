@@ -1,0 +1,348 @@
+"""Inputs that nobody would write, by the thousand: each gets an answer or one sentence, within ten seconds.
+
+    python benchmarks/fuzz.py --examples 1500            # of each kind; of addresses, which draw a page, fewer
+
+Anything but a `PruningError` (or the command line's exit with code 2) counts as a traceback. Hypothesis makes the
+inputs: odd values in the place of right ones, right files with bytes changed, and noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import io
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+from pruning import RunConfig
+from pruning.cli.main import parser
+from pruning.engine.budget import check_reachable
+from pruning.errors import PruningError
+from pruning.experiments.grid import Experiment
+from pruning.limits import parse_mixture
+from pruning.models.folder import DEMO, describe
+from pruning.models.geometry import Geometry, LayerShape
+from pruning.text.sources import load_text, told
+from pruning.words import plain
+
+SECONDS = 10.0  # an input that takes longer counts as a hang
+PAGES = ("overview", "calibration", "importance", "masks", "prune", "results", "experiments")
+PARAMETERS = (
+    "run",
+    "ratio",
+    "method",
+    "iteration",
+    "layer",
+    "channel",
+    "site",
+    "keep",
+    "w_wiki",
+    "follow",
+    "side",
+)
+ROOT = Path(__file__).resolve().parent.parent
+
+# --- what inputs are made of -------------------------------------------------------------------------------
+
+ODD_TEXT = st.sampled_from(
+    ["", " ", "\0", "\ud800", "a\nb", "../../x", "/etc/passwd", "-1", "nan", "1e308", "9" * 5000, "x" * 5000]
+    + [
+        "mean",
+        "![p](http://x)",
+        "${HOME}",
+        "wiki=1",
+        "hub:",
+        "hub:a/b:c:d",
+        "~nobody",
+        "0.attn",
+        "\ufeff",
+        "🦙",
+    ]
+)
+TEXT = st.text(max_size=40) | ODD_TEXT
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
+SCALARS |= st.sampled_from([2**63, 2**64, 10**400, -1, 1e308, float("nan"), float("inf")])
+VALUES = st.recursive(
+    SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(TEXT, v, max_size=4), max_leaves=8
+)
+ROWS = st.lists(
+    st.dictionaries(
+        st.sampled_from(["text", "content", "messages", "id", "question", "answer"]) | TEXT,
+        VALUES,
+        max_size=4,
+    )
+    | VALUES,
+    max_size=6,
+)
+MESSAGES = st.lists(
+    st.dictionaries(st.sampled_from(["role", "content", "from", "value"]), VALUES), max_size=3
+)
+
+
+@st.composite
+def files(draw: Any) -> tuple[str, bytes, str]:
+    """A name, bytes and a column: rows in some form, changed, cut off or packed."""
+    ending = draw(
+        st.sampled_from([".txt", ".jsonl", ".json", ".csv", ".tsv", ".ndjson", ".md", ".parquet", ".GZ", ""])
+    )
+    rows = draw(ROWS | st.lists(MESSAGES.map(lambda turns: {"messages": turns}), max_size=4))
+    content = draw(
+        st.binary(max_size=300)
+        | st.just("\n".join(json.dumps(row) for row in rows).encode())
+        | st.just(json.dumps(rows).encode())
+        | TEXT.map(lambda text: text.encode("utf-16", "surrogatepass"))
+    )
+    content = _damaged(draw, content)
+    if draw(st.booleans()):
+        content = _damaged(draw, gzip.compress(content))
+    name = draw(st.sampled_from(["a", "[v1] a", "a*?", "ä", "a:b", "UPPER"]))
+    return name + ending, content, draw(st.just("") | st.sampled_from(["text", "id+text", ":", "+"]) | TEXT)
+
+
+def _damaged(draw: Any, content: bytes) -> bytes:
+    changed = bytearray(content)
+    for _ in range(draw(st.integers(0, 3))):
+        if changed:
+            changed[draw(st.integers(0, len(changed) - 1))] = draw(st.integers(0, 255))
+    return bytes(changed[: draw(st.integers(0, len(changed)))] if draw(st.booleans()) else changed)
+
+
+def _options(names: tuple[str, ...]) -> Any:
+    return st.dictionaries(st.sampled_from(names) | TEXT, VALUES, max_size=5)
+
+
+@st.composite
+def arguments(draw: Any) -> list[str]:
+    """Words of a command line."""
+    command = draw(
+        st.sampled_from(["prune", "calibrate", "evaluate", "generate", "bench", "export", "app"]) | TEXT
+    )
+    flags = [
+        "--seed",
+        "--tokens",
+        "--ratio",
+        "--mixture",
+        "--domain",
+        "--samples",
+        "--port",
+        "--keep",
+        "--temperature",
+    ]
+    words = draw(st.lists(st.sampled_from(flags) | TEXT, max_size=6))
+    return [command, *words]
+
+
+# --- what is done with them --------------------------------------------------------------------------------
+
+
+def _config(options: dict[str, Any], folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(options))
+    RunConfig.read(folder / "config.json")
+
+
+def _mixture(text: str, folder: Path) -> None:
+    RunConfig.create(mixture=parse_mixture(text), domains={"mine": "notes.txt"})
+
+
+def _selectors(pins: tuple[list[str], list[str], float], folder: Path) -> None:
+    geometry = Geometry(32, 8, (LayerShape(2, 2, 48),) * 3)
+    check_reachable(geometry, RunConfig.create(keep=pins[0], remove=pins[1], ratio=pins[2]))
+
+
+def _text(file: tuple[str, bytes, str], folder: Path) -> None:
+    name, content, column = file
+    (folder / name).write_bytes(content)
+    for split in ("calibration", "heldout"):
+        told(load_text("x", f"{folder / name}:{column}" if column else str(folder / name), split).source)
+
+
+def _source(source: str, folder: Path) -> None:
+    if not source.startswith("hub:"):  # which asks the network
+        load_text("x", source, "calibration")
+
+
+def _experiment(content: dict[str, Any], folder: Path) -> None:
+    (folder / "experiment.yaml").write_text(json.dumps(content))
+    Experiment.read(folder / "experiment.yaml").configs()
+
+
+def _model(change: tuple[str, dict[str, Any], bytes], folder: Path) -> None:
+    what, values, raw = change
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / name).symlink_to(DEMO / name)
+    if what == "config":
+        content = json.loads((DEMO / "config.json").read_text()) | values
+        (folder / "config.json").unlink()
+        (folder / "config.json").write_text(json.dumps(content))
+    elif what == "index":
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(json.dumps(values))
+    elif what == "adapter":
+        (folder / "adapter_config.json").write_text(json.dumps(values))
+    else:
+        (folder / "model.safetensors").unlink()
+        header = json.dumps(values).encode() if what == "header" else raw
+        (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + raw)
+    describe(str(folder))
+
+
+def _arguments(words: list[str], folder: Path) -> None:
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            parser().parse_args(words)
+        except SystemExit as stop:
+            assert stop.code in (0, 2)
+
+
+def _plain(text: str, folder: Path) -> None:
+    from markdown_it import MarkdownIt
+
+    html = MarkdownIt("commonmark", {"html": True}).render(plain(text))
+    assert html.count("<") == (2 if plain(text) else 0), html
+
+
+def _address(address: tuple[str, dict[str, str]], folder: Path) -> None:
+    from streamlit.testing.v1 import AppTest
+
+    page, parameters = address
+    with contextlib.chdir(ROOT):
+        at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+        for key, value in parameters.items():
+            at.query_params[key] = value
+        at.run()
+        at.switch_page(f"pages/{page}.py").run()
+        assert not at.exception, at.exception[0].message
+
+
+MODEL_KEYS = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size"),
+    *("vocab_size", "head_dim", "model_type", "architectures", "quantization_config", "tie_word_embeddings"),
+    *("max_position_embeddings", "torch_dtype"),
+)
+HEADERS = st.dictionaries(TEXT, _options(("dtype", "shape", "data_offsets")) | VALUES, max_size=3)
+MODELS = (
+    st.tuples(st.just("config"), _options(MODEL_KEYS), st.just(b""))
+    | st.tuples(st.just("index"), _options(("weight_map", "metadata")), st.just(b""))
+    | st.tuples(st.just("adapter"), _options(("base_model_name_or_path",)), st.just(b""))
+    | st.tuples(st.just("header"), HEADERS, st.binary(max_size=20))
+    | st.tuples(st.just("bytes"), st.just({}), st.binary(max_size=300))
+)
+PINS = st.lists(
+    st.from_regex(r"[0-9-]{1,3}(\.(attn|mlp)(\.[0-9]{1,3}(-[0-9]{1,3})?)?)?", fullmatch=True) | TEXT,
+    max_size=4,
+)
+SHARES = st.lists(st.tuples(st.sampled_from(["wiki", "code", "mine"]) | TEXT, st.floats() | TEXT), max_size=4)
+
+# By kind of input: what makes one, what is done with it, and the share of the examples.
+KINDS: dict[str, tuple[Any, Callable[[Any, Path], None], float]] = {
+    "configs": (_options(tuple(RunConfig.model_fields)), _config, 1),
+    "mixtures": (TEXT | SHARES.map(lambda m: ",".join(f"{n}={w}" for n, w in m)), _mixture, 1),
+    "selectors": (st.tuples(PINS, PINS, st.floats(0, 0.9)), _selectors, 1),
+    "text files": (files(), _text, 1),
+    "sources": (TEXT, _source, 1),
+    "experiments": (_options(tuple(Experiment.model_fields)), _experiment, 1),
+    "model folders": (MODELS, _model, 1),
+    "command lines": (arguments(), _arguments, 1),
+    "names in Markdown": (TEXT, _plain, 1),
+    "addresses": (
+        st.tuples(st.sampled_from(PAGES), st.dictionaries(st.sampled_from(PARAMETERS), TEXT, max_size=4)),
+        _address,
+        0.05,
+    ),
+}
+
+
+@dataclass
+class Outcome:
+    """What came of one kind of input.
+
+    Attributes:
+        inputs, refused: how many, and how many of them got a sentence.
+        slowest: seconds of the slowest.
+        hangs: inputs that took more than `SECONDS`.
+        tracebacks: by the place in the code, one example each.
+    """
+
+    inputs: int = 0
+    refused: int = 0
+    slowest: float = 0.0
+    hangs: int = 0
+    tracebacks: dict[str, str] = field(default_factory=dict)
+
+
+def fuzz(kind: str, examples: int, number: int = 0) -> Outcome:
+    """Try inputs of one kind.
+
+    Args:
+        kind: of `KINDS`.
+        examples: how many.
+        number: seed.
+    """
+    strategy, use, _ = KINDS[kind]
+    outcome = Outcome()
+
+    @seed(number)
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def attempt(value: Any) -> None:
+        folder = Path(tempfile.mkdtemp(prefix="prunescope-fuzz-"))
+        began = time.monotonic()
+        try:
+            use(value, folder)
+        except PruningError as error:
+            outcome.refused += 1
+            words = str(error)
+            if len(words) > 2_000 or "\n" in words:
+                outcome.tracebacks.setdefault("a message of many lines or characters", words[:300])
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+            outcome.tracebacks.setdefault(where, f"{str(error)[:200]!r} for {value!r:.300}")
+        finally:
+            seconds = time.monotonic() - began
+            outcome.inputs += 1
+            outcome.slowest = max(outcome.slowest, seconds)
+            outcome.hangs += seconds > SECONDS
+            shutil.rmtree(folder, ignore_errors=True)
+
+    random.seed(number)
+    attempt()
+    return outcome
+
+
+def main() -> int:
+    """Try all kinds and print a table."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--examples", type=int, default=1500, help="of each kind")
+    options.add_argument("--kind", choices=tuple(KINDS), action="append", help="only these (default: all)")
+    options.add_argument("--seed", type=int, default=0)
+    given_options = options.parse_args()
+    print(
+        "| input | tried | refused in a sentence | tracebacks | over 10 s | slowest |\n|---|--:|--:|--:|--:|--:|"
+    )
+    bad = 0
+    for kind in given_options.kind or KINDS:
+        found = fuzz(kind, max(1, round(given_options.examples * KINDS[kind][2])), given_options.seed)
+        cells = (f"{found.inputs:,}", f"{found.refused:,}", str(len(found.tracebacks)), str(found.hangs))
+        print(f"| {kind} | {' | '.join(cells)} | {found.slowest:.1f} s |", flush=True)
+        for where, example in found.tracebacks.items():
+            print(f"  {where}: {example}", file=sys.stderr, flush=True)
+        bad += len(found.tracebacks) + found.hangs
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

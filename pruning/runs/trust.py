@@ -1,0 +1,125 @@
+"""What a run would read and run that its config names, and whether the person here has agreed to it.
+
+A run folder or a config can come from anybody. Its domains may name any file of this machine, and a folder of
+tasks holds code: lm-eval calls the functions that its YAML names, and fills its templates without a sandbox.
+Whoever names such things here has agreed to them; of what came from elsewhere, a list is shown first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruning.config import RunConfig
+from pruning.errors import RunError
+from pruning.files import quietly
+from pruning.paths import cache_folder, exists, expand
+from pruning.runs.run import Run
+from pruning.words import listed, quoted
+
+# Entries of a folder of tasks that are looked through. One that holds more is asked about every time.
+ENTRIES = 2_000
+CODE = (".yaml", ".yml", ".py", ".jinja", ".j2")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One thing to agree to.
+
+    Attributes:
+        does: `read` a file or a folder, `download` a data set, or `run` a folder of tasks.
+        what: its absolute path or its name.
+        content: names the code in it, so that a changed folder is asked about again.
+    """
+
+    does: str
+    what: str
+    content: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.does} {quoted(self.what)}"
+
+    @property
+    def _mark(self) -> Path:
+        key = json.dumps([self.does, self.what, self.content])
+        return cache_folder() / "agreed" / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the person has."""
+        return exists(self._mark)
+
+    def agree(self) -> None:
+        """Keep that the person has, for good."""
+        with quietly():
+            self._mark.parent.mkdir(parents=True, exist_ok=True)
+            self._mark.touch()
+
+
+def asks(config: RunConfig) -> list[Ask]:
+    """What a config would have read and run, beside its model and what ships with the project."""
+    found = []
+    for source in config.domains.values():
+        if source.startswith("hub:"):
+            found.append(Ask("download", source.removeprefix("hub:")))
+        elif source != "embedded":
+            found.append(read(source))
+    if config.tasks and config.task_data:
+        found.append(read(config.task_data))
+    if config.tasks and config.task_folder:
+        folder = expand(config.task_folder)
+        found.append(Ask("run", str(folder.absolute()), _code(folder)))
+    return list(dict.fromkeys(found))
+
+
+def read(path: str) -> Ask:
+    """The reading of a file or a folder."""
+    return Ask("read", str(expand(path).absolute()))
+
+
+def _code(folder: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        entries = sorted(path for path, _ in zip(folder.rglob("*"), range(ENTRIES + 1), strict=False))
+        for file in entries:
+            if file.suffix.lower() in CODE and file.is_file():
+                digest.update(f"{file.relative_to(folder)}\0".encode("utf-8", "replace"))
+                digest.update(file.read_bytes())
+    except OSError:
+        return "unreadable"
+    return digest.hexdigest() if len(entries) <= ENTRIES else "too many entries"
+
+
+def pending(config: RunConfig) -> list[Ask]:
+    """What the person has not agreed to yet."""
+    return [ask for ask in asks(config) if not ask.agreed]
+
+
+def agree(found: Iterable[Ask]) -> None:
+    """Keep that the person has agreed."""
+    for ask in found:
+        ask.agree()
+
+
+def check(run: Run) -> None:
+    """Refuse to work on a run that was not made here, until the person has agreed to what it names.
+
+    Raises:
+        RunError: what it would read or run.
+    """
+    if found := pending(run.config):
+        raise RunError(
+            f"run {run.id!r} was not made here, and would {'; '.join(map(str, found[:5]))}"
+            f"{f' and {len(found) - 5} more' if len(found) > 5 else ''}: look at that first, then resume it "
+            "with --yes, or confirm it in the app."
+        )
+
+
+def code_files(ask: Ask) -> str:
+    """The files of a folder of tasks, for the person to look at."""
+    folder = Path(ask.what)
+    files = (path for path, _ in zip(folder.rglob("*"), range(ENTRIES), strict=False))
+    return listed(sorted(str(path.relative_to(folder)) for path in files if path.suffix.lower() in CODE))
