@@ -24,7 +24,6 @@ from pruning.paths import PROJECT
 from pruning.runs.results import OPTIONS, completed, table
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
-from pruning.sealed import write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -206,7 +205,8 @@ def write(experiment: Experiment, runs: list[Run], store: RunStore) -> Path:
         frame = table(runs, [name for name in experiment.varied if name != "mixture"])
         frame.to_csv(target / RESULTS_FILE, index=False)
         frame.to_parquet(target / "results.parquet", index=False)
-        write_json(target / SPEC_FILE, experiment.model_dump(mode="json"))
+        # no record of ours: it is as good as the YAML file, and a person may change it
+        (target / SPEC_FILE).write_text(experiment.model_dump_json(indent=1), encoding="utf-8")
     return target
 
 

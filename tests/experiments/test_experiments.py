@@ -120,7 +120,7 @@ def test_the_command_writes_a_report_that_marks_the_papers_figures(spec, tmp_pat
         ("title: a\ngrid: [{colour: red}]", "Unknown option 'colour'"),
         ("title: a\ngrid: [{}]\nlines: 3", "malformed at 'lines'"),
         ("title: a\nname: ../../etc\ngrid: [{}]", "malformed at 'name'"),
-        ("title: [", "not YAML"),
+        ("title: [", "neither JSON nor YAML"),
         ("title: a\ngrid: [{}]\nx: colour", "'colour' for its figure: choose of model, method"),
         ("title: a\ngrid: [{}]\nseries: [methods]", "'methods' for its figure"),
         ("title: a\ngrid: [{}]\nx: share_poems", "'share_poems' for its figure"),
