@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -104,13 +104,28 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
     if domains:
         given["domains"] = {**base.get("domains", {}), **domains}
     config = RunConfig.create(**{**base, **given, **changes})
-    code = [ask for ask in trust.pending(config) if ask.does == "run" and "task_folder" not in given]
-    if code and not args.yes:
-        raise ConfigError(
-            f"the config {quoted(args.config)} would run the code in {quoted(code[0].what)} "
-            f"({trust.code_files(code[0])}): look at it, then add --yes."
-        )
+    if "task_folder" not in given:
+        check_code([config], f"the config {quoted(args.config)}", args.yes)
     return config
+
+
+def check_code(configs: Iterable[RunConfig], source: str, yes: bool) -> None:
+    """Refuse to run the code of task folders that a file names, until the person has looked at it.
+
+    Args:
+        configs: from the file.
+        source: what it is called, for the message.
+        yes: whether the person says so.
+
+    Raises:
+        ConfigError: there is such code.
+    """
+    code = [ask for config in configs for ask in trust.pending(config) if ask.does == "run"]
+    if code and not yes:
+        raise ConfigError(
+            f"{source} would run the code in {quoted(code[0].what)} ({trust.code_files(code[0])}): look at "
+            "it, then add --yes."
+        )
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

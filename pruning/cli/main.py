@@ -74,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--runs", **store)
     sub = command(work.experiment)
     sub.add_argument("file", metavar="FILE", help="YAML, such as experiments/demo_iterations.yaml")
+    sub.add_argument("--yes", action="store_true", help="run the code in its task folder")
     sub.add_argument("--runs", **store)
     sub = command(models.export_model, "export")
     sub.add_argument(

@@ -7,12 +7,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pruning.cli.arguments import named_model, run_config
+from pruning.cli.arguments import check_code, named_model, run_config
 from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table, tell_sources
 from pruning.config import RunConfig
 from pruning.errors import ConfigError
 from pruning.runs.store import RunStore
-from pruning.words import number
+from pruning.words import number, quoted
 
 if TYPE_CHECKING:
     from pruning.measure.zeroshot import TaskResult
@@ -220,6 +220,7 @@ def experiment(args: argparse.Namespace) -> int:
     from pruning.experiments.report import report
 
     experiment, store = Experiment.read(args.file), RunStore(args.runs)
+    check_code(experiment.configs(), f"the experiment {quoted(args.file)}", args.yes)
     began = time.monotonic()
 
     def announce(number: int, total: int, config: RunConfig) -> None:

@@ -82,6 +82,10 @@ def test_a_config_from_elsewhere_does_not_run_its_tasks_unseen(tmp_path, capsys)
     (tmp_path / "run.json").write_text(json.dumps({"tasks": ["mine"], "task_folder": str(folder)}))
     assert main(["prune", "--config", str(tmp_path / "run.json")]) == 2
     assert "would run the code in" in (said := capsys.readouterr().err) and "'mine.yaml', 'utils.py'" in said
+    grid = {"title": "x", "options": {"tasks": ["mine"], "task_folder": str(folder)}, "grid": [{"seed": 0}]}
+    (tmp_path / "grid.yaml").write_text(json.dumps(grid))
+    assert main(["experiment", str(tmp_path / "grid.yaml")]) == 2
+    assert "would run the code in" in capsys.readouterr().err
     assert not mark.exists() and RunStore().all() == []
 
 
