@@ -26,7 +26,7 @@ from pruning.visualization.heatmaps import animation_bins, colour_limits, import
 from pruning.visualization.live import CSS, HTML, SCRIPT, arrays_of, live_data, pack, source, unsupported
 from pruning.visualization.outcomes import perplexity_data
 from pruning.visualization.style import KIND_NAMES, Array
-from pruning.words import number, seconds_text
+from pruning.words import number, plain, seconds_text
 
 
 def command(run: Run) -> str:
@@ -66,11 +66,11 @@ def markdown(run: Run) -> str:
     assert results is not None
     parameters = results.parameters
     lines = [
-        f"# {run.config.model}, pruning ratio {results.achieved_ratio:.1%}, method {run.config.method}",
+        f"# {plain(run.config.model)}, pruning ratio {results.achieved_ratio:.1%}, method {run.config.method}",
         f"{parameters.dense:,} parameters dense, {parameters.pruned:,} pruned; "
         f"run time {results.seconds:.1f} s.",
         "| | dense | pruned | change |\n|---|---:|---:|---:|\n"
-        + "\n".join("| " + " | ".join(row) + " |" for row in _rows(results)),
+        + "\n".join("| " + " | ".join(map(plain, row)) + " |" for row in _rows(results)),
         f"Reproduce the run with `{command(run)}`, or with this config:",
         f"```json\n{json.dumps(results.config, indent=1)}\n```",
     ]

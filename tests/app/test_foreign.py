@@ -29,6 +29,7 @@ def foreign(monkeypatch):
         config = content.get("config", {})
         if config:
             config |= {"model": EVIL, "tasks": [EVIL], "task_folder": EVIL, "device": "cpu"}
+            config |= {"name": EVIL[:60], "tags": [EVIL]}
             config["domains"] = dict.fromkeys(config["mixture"], EVIL)
         if name == "status.json":
             content |= {"message": EVIL, "stage": EVIL, "detail": EVIL, "state": "failed"}
@@ -61,7 +62,20 @@ def obeyed(node, found):
     return found
 
 
-@pytest.mark.parametrize("page", ["overview", "calibration", "importance", "masks", "prune", "results"])
+PAGES = (
+    "overview",
+    "calibration",
+    "importance",
+    "masks",
+    "damage",
+    "prune",
+    "results",
+    "experiments",
+    "learn",
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_no_string_of_a_foreign_run_is_markdown(foreign, page):
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     at.query_params["run"] = foreign.name
