@@ -80,7 +80,7 @@ def command(*arguments):
 
 def go_on(run):
     """Resume a run as a person would; 2 where a sentence says why not."""
-    return apart(lambda: command("runs", "resume", run.id, "--runs", str(run.path.parent)))
+    return apart(lambda: command("runs", "resume", run.id, "--yes", "--runs", str(run.path.parent)))
 
 
 def numbers(run):
@@ -145,11 +145,13 @@ class Cases:
 
     def copy(self, run):
         """The same run in a store, and with a cache, of its own."""
+        from pruning.runs import trust
         from pruning.runs.run import Run
 
         self.turn += 1
         folder = self.base / f"case-{self.turn}"
         os.environ["PRUNESCOPE_CACHE"] = str(folder / "cache")
+        trust.agree(trust.asks(run.config))  # a worker has nobody to ask
         return Run(Path(shutil.copytree(run.path, folder / "runs" / run.id)))
 
     def drop(self, run):
@@ -229,7 +231,7 @@ def disks(cases, count, sample):
                     os.environ["PRUNESCOPE_CACHE"] = f"/dev/null/{limit}"
                 else:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-                return command("runs", "resume", run.id, "--runs", str(run.path.parent))
+                return command("runs", "resume", run.id, "--yes", "--runs", str(run.path.parent))
 
             code = apart(work)
             right = {0} if where == "cache" else {0, 2}

@@ -31,6 +31,7 @@ from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.words import plain, sentence
+from ui.consent import consent
 from ui.navigation import ensure_frame, go
 
 # Finished runs that ship with the project; the app opens on the first one that is there.
@@ -204,8 +205,10 @@ def delete_button(name: str, key: str = "") -> None:
 
 
 def resume_button(run: Run, place: Any = st) -> None:
-    """A button that goes on with a run after its last whole iteration, where it can be resumed."""
-    if place.button("Resume", key=f"resume-{run.id}", icon=":material/play_arrow:", width="stretch"):
+    """A button that goes on with a run after its last whole iteration, once what it would read is agreed to."""
+    agreed = consent(run.config)
+    icon = ":material/play_arrow:"
+    if place.button("Resume", key=f"resume-{run.id}", icon=icon, disabled=not agreed):
         try:
             run.launch()
         except PruningError as error:

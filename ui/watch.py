@@ -8,7 +8,6 @@ from pruning import visualization as viz
 from pruning.runs.run import Run
 from pruning.words import plain, seconds_text
 from ui import report, state
-from ui.consent import consent
 from ui.navigation import go
 
 
@@ -99,7 +98,7 @@ def _buttons(run: Run, going: bool) -> None:
         if row.button("Show results", icon=":material/bar_chart:"):
             st.session_state.side = [run.id]
             go("pages/results.py")
-    elif run.resumable and consent(run.config):
+    elif run.resumable:
         state.resume_button(run, row)
     looked = len(run.iterations()) > 1
     if looked and row.button("Show channels", icon=":material/grid_on:"):

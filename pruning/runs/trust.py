@@ -15,7 +15,6 @@ from pathlib import Path
 
 from pruning.config import RunConfig
 from pruning.errors import RunError
-from pruning.files import quietly
 from pruning.paths import cache_folder, exists, expand
 from pruning.runs.run import Run
 from pruning.words import listed, quoted
@@ -50,13 +49,18 @@ class Ask:
     @property
     def agreed(self) -> bool:
         """Whether the person has."""
-        return exists(self._mark)
+        return self._mark in _agreed or exists(self._mark)
 
     def agree(self) -> None:
-        """Keep that the person has, for good."""
-        with quietly():
+        """Keep that the person has, for good; for this process, where the cache cannot be written."""
+        try:
             self._mark.parent.mkdir(parents=True, exist_ok=True)
             self._mark.touch()
+        except OSError:
+            _agreed.add(self._mark)
+
+
+_agreed: set[Path] = set()
 
 
 def asks(config: RunConfig) -> list[Ask]:

@@ -20,6 +20,7 @@ from pruning.method.statistics import read_kept
 from pruning.models.geometry import Site
 from pruning.models.tensors import weights_digest
 from pruning.paths import cache_folder
+from pruning.runs import trust
 from pruning.runs.repair import repair
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
@@ -84,6 +85,7 @@ def made(tmp_path_factory):
 @pytest.fixture
 def run(made, tmp_path):
     """A copy of it in a store of its own."""
+    trust.agree(trust.asks(made.config))  # its text is a file, and this test's cache knows of no agreement
     return Run(shutil.copytree(made.path, tmp_path / "runs" / made.id))
 
 
