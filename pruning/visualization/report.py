@@ -66,7 +66,8 @@ def markdown(run: Run) -> str:
     assert results is not None
     parameters = results.parameters
     lines = [
-        f"# {plain(run.config.model)}, pruning ratio {results.achieved_ratio:.1%}, method {run.config.method}",
+        f"# {plain(run.config.model)}, pruning ratio {results.achieved_ratio:.1%}, "
+        f"method {run.config.method}",
         f"{parameters.dense:,} parameters dense, {parameters.pruned:,} pruned; "
         f"run time {results.seconds:.1f} s.",
         "| | dense | pruned | change |\n|---|---:|---:|---:|\n"
