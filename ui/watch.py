@@ -13,23 +13,23 @@ from ui.navigation import go
 
 def show(run: Run) -> None:
     """Progress of a run, updated while it is active, then its buttons and its log."""
-    going, known = run.active, len(run.iterations())
+    going, iterations = run.active, run.iterations()
 
     @st.fragment(run_every=1.0 if going else None)
     def live() -> None:
         _status(run)
-        iterations = run.iterations()
-        if iterations and iterations[0].metrics.perplexity:
-            st.plotly_chart(
-                viz.perplexity_figure(viz.perplexity_data(iterations)),
-                alt="Perplexity by iteration",
-                config=state.PLOT,
-                key=f"ppl-{len(iterations)}",
-            )
-        if going and (not run.active or len(iterations) != known):
-            st.rerun()  # the sidebar depends on the run's iterations
+        if going and (not run.active or len(run.iterations()) != len(iterations)):
+            st.rerun()  # the sidebar and the figure depend on the run's iterations
 
     live()
+    # outside of what is drawn every second: figures would take the cores that the run computes on
+    if iterations and iterations[0].metrics.perplexity:
+        st.plotly_chart(
+            viz.perplexity_figure(viz.perplexity_data(iterations)),
+            alt="Perplexity by iteration",
+            config=state.PLOT,
+            key=f"ppl-{len(iterations)}",
+        )
     _buttons(run, going)
     with st.expander("Log"):
         st.code(run.last_words() or "No log output.", language=None)
