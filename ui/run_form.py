@@ -157,7 +157,7 @@ def needs_words(meant: RunConfig) -> bool:
     )
     at_work = [run for run in state.store().all() if run.active]
     if at_work:
-        st.caption(f"It will wait for {', then '.join(map(state.label, reversed(at_work)))}.")
+        st.caption(f"It will wait for {plain(', then '.join(map(state.label, reversed(at_work))))}.")
     if need.warning:
         st.warning(plain(sentence(need.warning)))
     if need.problem:

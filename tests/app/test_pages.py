@@ -423,6 +423,7 @@ def test_a_running_run_shows_where_it_is_and_can_be_cancelled(monkeypatch, alive
 
 
 def test_a_queued_run_says_behind_whom(monkeypatch, alive):
+    from pruning.words import plain
     from ui import state
 
     first = make_run("running", **alive, device="cpu", eta=42.0)
@@ -431,8 +432,9 @@ def test_a_queued_run_says_behind_whom(monkeypatch, alive):
     at.session_state["watched"] = second.id
     at.run()
     (words,) = [info.value for info in at.info]
-    assert f"Queued behind {state.label(first)}. The first has about 42 s left." == words
-    assert any(state.label(first) in c.value and "will wait" in c.value for c in at.caption)
+    behind = plain(state.label(first))
+    assert f"Queued behind {behind}. The first has about 42 s left." == words
+    assert any(behind in c.value and "will wait" in c.value for c in at.caption)
 
 
 def test_a_dead_run_is_shown_with_its_last_words(monkeypatch):
