@@ -8,7 +8,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.runs.results import retention
-from pruning.words import plain, seconds_text
+from pruning.words import plain, quoted, seconds_text
 from ui import report, results, sizes, state, tasks
 from ui.glossary import popover
 
@@ -20,7 +20,7 @@ shown = [run for run in every.values() if run.config.ratio and (grids or run.con
 runs = {run.id: (run, found) for run in shown if (found := run.results())}
 if not on_view.config.ratio:
     st.info(
-        f"{state.label(on_view)} took statistics only: nothing was pruned, so it has no results of its own. The Importance "
+        f"{plain(state.label(on_view))} took statistics only: nothing was pruned, so it has no results of its own. The Importance "
         "and Masks pages show what it measured; the Prune page prunes its model."
     )
 if not runs:
@@ -34,7 +34,7 @@ if "side" not in st.session_state and (known := [name for name in said if name i
 for name in said:
     if name not in runs:
         st.warning(
-            f"The link names the run {name!r}, which has no results in this store: it was deleted, is unfinished, or is on "
+            f"The link names the run {plain(quoted(name))}, which has no results in this store: it was deleted, is unfinished, or is on "
             "another machine."
         )
 chosen = st.multiselect(
