@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ConfigError
+from pruning.words import quoted
 
 # A config of ours takes 2 KB, with thousands of pinned heads 100 KB; YAML of 1 MB takes seconds to read.
 MOST_BYTES = 1_000_000
@@ -24,7 +25,7 @@ def read_options(path: str | Path, what: str) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or holds no options.
     """
-    name = f"the {what} {str(path)!r}"
+    name = f"the {what} {quoted(path)}"
     try:
         with Path(path).open("rb") as stream:
             text = stream.read(MOST_BYTES + 1)
