@@ -55,7 +55,7 @@ def test_what_is_no_number_from_1_up_is_refused(option, value, capsys):
     with pytest.raises(SystemExit):
         main(["bench", "demo", f"{option}={value}"])
     message = capsys.readouterr().err.strip()
-    assert "is no whole number from 1 up" in message and "\n" not in message
+    assert "is no whole number from 1 to 1,000,000" in message and "\n" not in message
 
 
 @pytest.mark.parametrize("counts", [{"repeats": 0}, {"new_tokens": 0}, {"batches": ()}])
