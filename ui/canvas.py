@@ -34,9 +34,12 @@ def draw(chosen: state.Choice) -> None:
     held = st.session_state.get("held", [])
     names = state.domain_names(run)
     data = _packed(str(run.path), state.stamp(dense), live.arrays_of(config), config.seed, names, run)
-    message = live.pack(
-        data, config, dense.geometry, held=[name in held for name in names], plain_sliders=True
-    )
+    try:
+        message = live.pack(
+            data, config, dense.geometry, held=[name in held for name in names], plain_sliders=True
+        )
+    except PruningError:  # what is to be kept or removed cannot be read; the page says so as well
+        return
     _canvas(key=KEY, data=message, on_released_change=_take)
 
 

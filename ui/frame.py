@@ -41,6 +41,7 @@ def _draw() -> StreamlitPage:
     st.logo(str(ASSETS / "logo.svg"), size="large")
     st.html(STYLE)
     navigation.remember()
+    navigation.drop_absurd()
     place.seed()
     on_view, runs = source.on_view()
     sidebar.draw(on_view, runs)

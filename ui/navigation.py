@@ -7,6 +7,8 @@ from streamlit.navigation.page import StreamlitPage
 
 from pruning.paths import ASSETS
 
+DIGITS = 15  # of a number in a link
+
 
 def pages() -> StreamlitPage:
     """Declare the pages; returns the page of the current URL."""
@@ -54,3 +56,10 @@ def remember() -> None:
     for key in st.session_state.pop("address", []):
         if key in st.session_state:
             st.session_state[key] = st.session_state[key]
+
+
+def drop_absurd() -> None:
+    """Drop numbers of a link with more digits than any setting has: widgets would read them, and fail."""
+    for key in [*st.query_params]:
+        if any(len(value) > DIGITS and value.strip("+-.").isdigit() for value in st.query_params.get_all(key)):
+            del st.query_params[key]
