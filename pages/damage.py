@@ -3,13 +3,13 @@ import math
 import streamlit as st
 
 from pruning import visualization as viz
+from pruning.engine.budget import first_mask
 from pruning.engine.targets import SIZES, smallest_ratio
 from pruning.errors import PruningError
 from pruning.method.damage import foretell
 from pruning.models.geometry import Geometry
-from pruning.runs.damage import foretold
 from pruning.runs.jobs import job
-from ui import place, state, tasks
+from ui import expected, place, state, tasks
 from ui.glossary import popover
 
 
@@ -69,18 +69,23 @@ with st.popover("Reach a size", icon=":material/straighten:"):
     what = st.selectbox("Size", list(SIZES), key="size_of")
     dense_size = run.iterations()[0].metrics.parameters
 
-    def size(ratio: float, geometry: Geometry = shape) -> float:
-        cut = state.preview(dense, config.replace(ratio=ratio), geometry)
-        return SIZES[what](cut, dense_size)
-
-    now = size(config.ratio)
+    now = SIZES[what](mask, dense_size)
     limit = st.number_input("At most", min_value=1.0, value=float(round(now)), step=1.0, format="%.0f")
-    try:
-        needed = smallest_ratio(size, limit)
-        st.markdown(f"{needed:.0%} pruned leaves {size(needed):,.0f}.")
-        st.button("Set the pruning ratio", on_click=_set_ratio, args=(needed,))
-    except PruningError as error:
-        state.explain(error)
+    if limit < round(now):  # a search takes a dozen masks: not on every change of the page
+        scores = state.scores(dense, config, config.mixture)
+
+        def size(ratio: float, geometry: Geometry = shape) -> float:
+            cut = first_mask(scores, geometry, config.replace(ratio=ratio), dense.curves)
+            return SIZES[what](cut, dense_size)
+
+        try:
+            needed = smallest_ratio(size, limit)
+            st.markdown(f"{needed:.0%} pruned leaves {size(needed):,.0f}.")
+            st.button("Set the pruning ratio", on_click=_set_ratio, args=(needed,))
+        except PruningError as error:
+            state.explain(error)
+    else:
+        st.caption(f"{mask.ratio:.0%} pruned leaves {now:,.0f}. Enter less to find the ratio that it takes.")
 place.channel(run)
 MIXTURE = "the domain mixture"
 of = st.segmented_control(
@@ -100,16 +105,7 @@ st.plotly_chart(
     config=state.PLOT,
 )
 
-pairs = {}
-for other in state.all_runs():
-    found = other.results()
-    if found is None or not other.config.ratio or not state.looked(other):
-        continue
-    for name, value in foretold(other).items():
-        pair = found.perplexity.get(name)
-        if pair is not None and math.isfinite(pair.ratio):
-            pairs[f"{state.label(other)}, {name}"] = (value, math.log(pair.ratio))
-if pairs:
+if pairs := expected.pairs(state.all_runs(), True):
     st.plotly_chart(
         viz.foretold_figure(pairs), alt="Predicted against measured rise by run and domain", config=state.PLOT
     )

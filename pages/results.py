@@ -8,8 +8,9 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.runs.results import retention
+from pruning.visualization import report
 from pruning.words import plain, quoted, seconds_text
-from ui import report, results, sizes, state, tasks
+from ui import results, sizes, state, tasks
 from ui.glossary import popover
 
 on_view = state.choice().run

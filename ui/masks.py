@@ -15,7 +15,7 @@ from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
 from pruning.runs.iterations import StoredIteration
 from pruning.words import plain
-from ui import mixtures, state
+from ui import expected, mixtures, state
 
 WITHOUT_PINS = "without manual keep and remove"
 
@@ -76,26 +76,12 @@ def cost(chosen: state.Choice, dense: StoredIteration, mask: Mask) -> None:
     left, right = st.columns([5, 1], vertical_alignment="center")
     left.markdown(f"{about}: " + ", ".join(f"{name} **{words[name]}**" for name in shown))
     with right.popover("How sure?", width="stretch"):
-        pairs = {}
-        for run in state.all_runs(experiments=False):
-            results = run.results()
-            if results is None or not run.config.ratio or not state.looked(run):
-                continue
-            first, last = state.iteration(run, 1), run.iterations()[-1].mask
-            if measured:
-                expected = foretell(first.curves, last) if first.curves else {}
-            else:
-                expected = lost_output(first.statistics, first.norms, last)
-            for name, value in expected.items():
-                pair = results.perplexity.get(name)
-                if pair is not None and math.isfinite(pair.ratio):
-                    pairs[f"{state.label(run)}, {name}"] = value, math.log(pair.ratio)
         if not measured:
             st.caption(
                 "What later layers make of a loss is not in the statistics, so this can name the wrong domain as the worst. "
                 "Damage curves, measured on the Damage page, tell more."
             )
-        if pairs:
+        if pairs := expected.pairs(state.all_runs(experiments=False), measured):
             st.plotly_chart(
                 viz.foretold_figure(pairs, lost=not measured),
                 alt="What was expected against what was measured, by run and domain",

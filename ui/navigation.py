@@ -61,5 +61,7 @@ def remember() -> None:
 def drop_absurd() -> None:
     """Drop numbers of a link with more digits than any setting has: widgets would read them, and fail."""
     for key in [*st.query_params]:
-        if any(len(value) > DIGITS and value.strip("+-.").isdigit() for value in st.query_params.get_all(key)):
+        if any(
+            len(value) > DIGITS and value.strip("+-.").isdigit() for value in st.query_params.get_all(key)
+        ):
             del st.query_params[key]

@@ -15,8 +15,9 @@ from pruning.measure.comparison import TaskRow
 from pruning.runs.jobs import job
 from pruning.runs.outcome import Results
 from pruning.runs.run import Run
+from pruning.visualization import report
 from pruning.words import number, size_text
-from ui import mixtures, models, report, source, state
+from ui import mixtures, models, source, state
 from ui.navigation import go
 
 PERCENT = st.column_config.NumberColumn(format="percent")

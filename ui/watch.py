@@ -6,8 +6,9 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.runs.run import Run
+from pruning.visualization import report
 from pruning.words import plain, seconds_text
-from ui import report, state
+from ui import state
 from ui.navigation import go
 
 

@@ -77,9 +77,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--yes", action="store_true", help="run the code in its task folder")
     sub.add_argument("--runs", **store)
     sub = command(models.export_model, "export")
-    sub.add_argument(
-        "source", metavar="RUN|FOLDER", help="a run's id (ID:3 after iteration 3), or a model's folder"
-    )
+    sub.add_argument("source", metavar="RUN|FOLDER", help=f"{OF_RUN}, or a model's folder")
     sub.add_argument("--format", choices=tuple(FORMATS), default="hf", help="default: hf")
     sub.add_argument(
         "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: as stored)"
@@ -93,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("source", metavar="RUN", help="a run's id")
     sub.add_argument("--engine", choices=SERVERS, help="default: the first that is installed")
     sub.add_argument("--type", metavar="TYPE", help="of the weights, as for export")
-    sub.add_argument("--port", type=count, default=8000, metavar="N", help="on localhost (default: 8000)")
+    sub.add_argument("--port", type=port, default=8000, metavar="N", help="on localhost (default: 8000)")
     sub.add_argument("--runs", **store)
     sub = command(models.generate)
     sub.add_argument("prompt", metavar="PROMPT")
@@ -112,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="demo, a folder, a hub id, or a run's id (ID:3 after iteration 3)",
+        help=f"demo, a folder, a hub id, or {OF_RUN}",
     )
     sub.add_argument("--batch", type=counts, default=(1, 8), metavar="N,N", help="sequences at once")
     sub.add_argument(

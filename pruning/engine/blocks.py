@@ -30,8 +30,10 @@ def _within(blocks: TokenBlocks, model: CausalLM) -> TokenBlocks:
     return blocks
 
 
-def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
-    """The calibration blocks of every domain of a config.
+def calibration_blocks(
+    config: RunConfig, tokenizer: object, model: CausalLM, aside: int = 0
+) -> list[TokenBlocks]:
+    """The calibration blocks of every domain of a config, and so many more that are to be set aside.
 
     Raises:
         PruningError: text that cannot be had, or blocks longer than the model's context.
@@ -43,7 +45,7 @@ def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) ->
                 name,
                 load_text(name, config.domains.get(name, "embedded"), "calibration", config.seed, tokenizer),
                 tokenizer,
-                config.samples,
+                config.samples + aside,
                 config.seq_len,
                 config.seed,
             ),
@@ -53,13 +55,13 @@ def calibration_blocks(config: RunConfig, tokenizer: object, model: CausalLM) ->
     ]
 
 
-def aside_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
-    """Blocks drawn from the calibration text behind those of `calibration_blocks`.
+def set_aside(blocks: list[TokenBlocks], samples: int) -> tuple[list[TokenBlocks], list[TokenBlocks]]:
+    """The first blocks of every domain, for the statistics, and those drawn behind them.
 
-    They are no part of the statistics; of a text too short for both, they share tokens with them.
+    Of a text too short for both, the two share tokens.
     """
-    drawn = calibration_blocks(config.replace(samples=config.samples + ASIDE), tokenizer, model)
-    return [replace(each, ids=each.ids[config.samples :]) for each in drawn]
+    first = [replace(each, ids=each.ids[:samples]) for each in blocks]
+    return first, [replace(each, ids=each.ids[samples:]) for each in blocks]
 
 
 def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:

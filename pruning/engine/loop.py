@@ -12,7 +12,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 
 from pruning.config import RunConfig
-from pruning.engine.blocks import aside_blocks, calibration_blocks, evaluation_blocks
+from pruning.engine.blocks import ASIDE, calibration_blocks, evaluation_blocks, set_aside
 from pruning.engine.budget import Curves, dense_scales, next_mask
 from pruning.engine.calibration import calibrate_cached, column_norms
 from pruning.engine.curves import damage_curves
@@ -56,9 +56,9 @@ def prune_loaded(
     """`prune_events` on a dense model that is in memory already, and is cut in place."""
     model = loaded.model
     dense = geometry(model)
-    blocks = calibration_blocks(config, loaded.tokenizer, model)
+    blocks = calibration_blocks(config, loaded.tokenizer, model, ASIDE if config.adapt_mixture else 0)
+    blocks, aside = set_aside(blocks, config.samples) if config.adapt_mixture else (blocks, [])
     heldout = evaluation_blocks(config, loaded.tokenizer, model)
-    aside = aside_blocks(config, loaded.tokenizer, model) if config.adapt_mixture else []
     yield Started(dense, parameter_count(model), loaded.fingerprint, {b.domain: b.source for b in blocks})
 
     began = time.monotonic()

@@ -137,16 +137,15 @@ def foretold_figure(runs: Mapping[str, tuple[float, float]], height: int = 340, 
         hovertemplate="%{customdata[0]}<br>predicted %{x:.3f}, measured %{y:.3f}<extra></extra>",
         showlegend=False,
     )
+    figure.update_yaxes(title="measured rise of the log-perplexity", rangemode="tozero")
     if lost:
         figure.update_xaxes(
             title="output variance lost, mean of modules", tickformat=".0%", rangemode="tozero"
         )
-        figure.update_yaxes(title="measured rise of the log-perplexity", rangemode="tozero")
         return style(figure, "Output variance lost and measured rise, a dot for each run and domain", height)
     end = max((max(pair) for pair in runs.values()), default=1.0)
     figure.add_scatter(
         x=[0, end], y=[0, end], mode="lines", line={"color": GREY, "dash": "dot"}, name="as predicted"
     )
     figure.update_xaxes(title="predicted by the curves, nats a token", rangemode="tozero")
-    figure.update_yaxes(title="measured rise of the log-perplexity", rangemode="tozero")
     return style(figure, "Predicted and measured, a dot for each run and domain", height)

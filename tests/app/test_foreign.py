@@ -8,8 +8,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from pruning.runs.store import RunStore
+from pruning.visualization import report
 from pruning.words import plain
-from ui import report, state
+from ui import state
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "![p](http://evil.example/p.png) <img src=x onerror=alert(1)> :red[x] $x$ [a](http://evil.example) `b`"

@@ -485,7 +485,7 @@ def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_p
 
 
 def test_reports_hold_every_measure():
-    from ui import report
+    from pruning.visualization import report
     from ui.state import demo_run
 
     text, page = report.markdown(demo_run()), report.html(demo_run())
@@ -930,3 +930,15 @@ def test_any_size_of_a_run_is_shown_and_written(monkeypatch, tiny_folder, text_f
     assert not at.exception and not at.error
     assert not any(b.label == "Write this size" for b in at.button)
     assert (run.path / "model-01" / "pruning.json").exists()
+
+
+def test_the_ratio_that_reaches_a_size_is_found_on_the_damage_page(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = open_page("damage", ratio=30)
+    (limit,) = [each for each in at.number_input if each.label == "At most"]
+    assert not any(button.label == "Set the pruning ratio" for button in at.button)
+    limit.set_value(limit.value * 0.8)
+    at.run()
+    assert any("pruned leaves" in words.value for words in at.markdown)
+    next(b for b in at.button if b.label == "Set the pruning ratio").click().run()
+    assert not at.exception and at.session_state["ratio"] > 30

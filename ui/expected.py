@@ -1,0 +1,48 @@
+"""What masks were expected to cost, against what was measured of finished runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import streamlit as st
+
+from pruning.method.damage import lost_output
+from pruning.runs.damage import dense_iteration, foretold
+from pruning.runs.run import Run
+from ui import state
+
+
+def pairs(runs: Iterable[Run], from_curves: bool) -> dict[str, tuple[float, float]]:
+    """By run and domain the cost that was expected and the measured rise of the log-perplexity.
+
+    Args:
+        runs: of any state; those that are not finished or cut nothing are left out.
+        from_curves: whether damage curves tell the expectation, in nats a token; or else the statistics, as the
+            part of the output variance that is lost.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for run in runs:
+        if run.results() is None or not run.config.ratio or not state.looked(run):
+            continue
+        of = _pairs(str(run.path), state.stamp(dense_iteration(run)), from_curves)
+        found |= {f"{state.label(run)}, {name}": pair for name, pair in of.items()}
+    return found
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def _pairs(path: str, stamp: int, from_curves: bool) -> dict[str, tuple[float, float]]:
+    """`pairs` of one finished run; kept, since it reads all statistics of the run."""
+    run = Run(Path(path))
+    first, results = dense_iteration(run), run.results()
+    if from_curves:
+        expected = foretold(run)
+    else:
+        expected = lost_output(first.statistics, first.norms, run.iterations()[-1].mask)
+    measured = results.perplexity if results else {}
+    return {
+        name: (value, math.log(measured[name].ratio))
+        for name, value in expected.items()
+        if name in measured and math.isfinite(measured[name].ratio)
+    }
