@@ -32,10 +32,13 @@ if shape is None or state.statistics_iteration(chosen) is None:
     st.stop()
 dense = state.iteration(run, 1)
 if not dense.curves:
+    said = "Damage was not measured in this run. The method prunescope, on the Prune page, measures it before it prunes."
+    if run.path in state.SHIPPED:
+        st.info(f"{said} This run ships with the app, and nothing is added to it.")
+        st.stop()
     st.info(
-        "Damage was not measured in this run. The method prunescope measures it before it prunes; here it can be measured "
-        "for the dense model of this run. That takes about half a minute for the demo model and half an hour for "
-        "SmolLM2 on two cores."
+        f"{said} Here it can be measured for the dense model of this run. That takes about half a minute for the demo model, "
+        "and half an hour or more for SmolLM2, on two cores."
     )
     task = job(state.store(), f"damage-{run.id}")
     if task.state in ("none", "failed") and st.button("Measure damage", icon=":material/straighten:"):

@@ -942,3 +942,16 @@ def test_the_ratio_that_reaches_a_size_is_found_on_the_damage_page(monkeypatch):
     assert any("pruned leaves" in words.value for words in at.markdown)
     next(b for b in at.button if b.label == "Set the pruning ratio").click().run()
     assert not at.exception and at.session_state["ratio"] > 30
+
+
+def test_a_shipped_run_without_damage_offers_nothing_that_must_fail(monkeypatch):
+    from ui import state
+
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    bare = next(run for run in state.shipped() if not (run.path / "iteration-01" / "damage.json").exists())
+    at.query_params["run"] = state.label(bare)
+    at.run()
+    at.switch_page("pages/damage.py").run()
+    assert not at.exception and not any(button.label == "Measure damage" for button in at.button)
+    assert any("ships with the app" in words.value for words in at.info)
