@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,12 @@ from pruning.engine.budget import check_reachable
 from pruning.errors import PruningError
 from pruning.experiments.grid import Experiment
 from pruning.limits import parse_mixture
+from pruning.method.allocation import ALLOCATIONS
+from pruning.method.compensation import COMPENSATIONS
+from pruning.method.normalise import NORMALISERS
+from pruning.method.presets import METHODS
+from pruning.method.schedules import SCHEDULES
+from pruning.method.scores import SCORES
 from pruning.models.folder import DEMO, describe
 from pruning.models.geometry import Geometry, LayerShape
 from pruning.text.sources import load_text, told
@@ -78,8 +84,11 @@ SCALARS |= st.sampled_from([2**63, 2**64, 10**400, -1, 1e308, float("nan"), floa
 VALUES = st.recursive(
     SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(TEXT, v, max_size=4), max_leaves=8
 )
+SENTENCES = st.text("abc défg .,\n", min_size=20, max_size=200)
+TEXTS = st.lists(st.fixed_dictionaries({"text": SENTENCES}, optional={"id": SCALARS}), min_size=1, max_size=6)
 ROWS = st.lists(
-    st.dictionaries(
+    st.fixed_dictionaries({"text": SENTENCES})
+    | st.dictionaries(
         st.sampled_from(["text", "content", "messages", "id", "question", "answer"]) | TEXT,
         VALUES,
         max_size=4,
@@ -98,21 +107,29 @@ def files(draw: Any) -> tuple[str, bytes, str]:
     ending = draw(
         st.sampled_from([".txt", ".jsonl", ".json", ".csv", ".tsv", ".ndjson", ".md", ".parquet", ".GZ", ""])
     )
-    rows = draw(ROWS | st.lists(MESSAGES.map(lambda turns: {"messages": turns}), max_size=4))
+    rows = draw(TEXTS | ROWS | st.lists(MESSAGES.map(lambda turns: {"messages": turns}), max_size=4))
     content = draw(
-        st.binary(max_size=300)
-        | st.just("\n".join(json.dumps(row) for row in rows).encode())
+        st.just("\n".join(json.dumps(row) for row in rows).encode())
         | st.just(json.dumps(rows).encode())
+        | st.binary(max_size=300)
+        | SENTENCES.map(str.encode)
         | TEXT.map(lambda text: text.encode("utf-16", "surrogatepass"))
     )
     content = _damaged(draw, content)
     if draw(st.booleans()):
         content = _damaged(draw, gzip.compress(content))
     name = draw(st.sampled_from(["a", "[v1] a", "a*?", "ä", "a:b", "UPPER"]))
-    return name + ending, content, draw(st.just("") | st.sampled_from(["text", "id+text", ":", "+"]) | TEXT)
+    return (
+        name + ending,
+        content,
+        draw(st.just("") | st.sampled_from(["", "text", "id+text", ":", "+"]) | TEXT),
+    )
 
 
 def _damaged(draw: Any, content: bytes) -> bytes:
+    """Half of the time as it is."""
+    if draw(st.booleans()):
+        return content
     changed = bytearray(content)
     for _ in range(draw(st.integers(0, 3))):
         if changed:
@@ -122,6 +139,68 @@ def _damaged(draw: Any, content: bytes) -> bytes:
 
 def _options(names: tuple[str, ...]) -> Any:
     return st.dictionaries(st.sampled_from(names) | TEXT, VALUES, max_size=5)
+
+
+WORDS = st.sampled_from(["wiki", "code", "mine", "a b", "ä", "x" * 60])
+SOME_PINS = st.lists(
+    st.sampled_from(["0", "1.attn", "2.mlp", "2.mlp.0-7", "0.attn.1", "1.mlp.40-47"]), max_size=3
+)
+# Right values of a config's fields.
+RIGHT: dict[str, Any] = {
+    "method": st.sampled_from([*METHODS]),
+    "score": st.sampled_from([*SCORES]),
+    "normalise": st.sampled_from([*NORMALISERS]),
+    "allocation": st.sampled_from([*ALLOCATIONS]),
+    "schedule": st.sampled_from([*SCHEDULES]),
+    "compensation": st.sampled_from([*COMPENSATIONS]),
+    **{name: st.booleans() for name in ("adapt_mixture", "square_attention", "sequential", "save_model")},
+    "token_weights": st.sampled_from(["equal", "residual"]),
+    "fusion": st.sampled_from(["within", "total"]),
+    "unit_score": st.sampled_from(["per_parameter", "mean"]),
+    "attention_unit": st.sampled_from(["kv_group", "query_head"]),
+    "mixture": st.dictionaries(st.sampled_from(["wiki", "web", "code", "math", "mine"]), st.floats(1e-3, 10))
+    | st.just("auto"),
+    "domains": st.just({"mine": "notes.txt"}),
+    "ratio": st.floats(0, 0.95),
+    "worst_domain": st.floats(0, 1),
+    "samples": st.integers(1, 64),
+    "seq_len": st.integers(2, 512),
+    "round_to": st.integers(1, 64),
+    "min_attention_units": st.integers(1, 9),
+    "min_mlp_share": st.floats(0.01, 1),
+    "iterations": st.integers(1, 9),
+    "eval_blocks": st.none() | st.integers(0, 64),
+    "keep": SOME_PINS,
+    "remove": SOME_PINS,
+    "name": WORDS,
+    "tags": st.lists(WORDS, max_size=3),
+    "seed": st.integers(0, 2**63 - 1),
+}
+
+
+def _nearly(right: dict[str, Any], names: Iterable[str], needed: dict[str, Any] | None = None) -> Any:
+    """Right options, and in the place of up to two of them, or beside them, odd ones."""
+    odd = st.dictionaries(st.sampled_from([*names]) | TEXT, VALUES, max_size=2)
+    some = st.fixed_dictionaries(needed or {}, optional=right)
+    return st.tuples(some, st.just({}) | odd).map(lambda both: both[0] | both[1])
+
+
+CONFIGS = _nearly(RIGHT, RunConfig.model_fields)
+GRIDS = st.fixed_dictionaries(
+    {}, optional={name: value | st.lists(value, min_size=1, max_size=3) for name, value in RIGHT.items()}
+)
+EXPERIMENTS = _nearly(
+    {
+        "about": WORDS,
+        "options": st.fixed_dictionaries({}, optional=RIGHT),
+        "x": st.sampled_from(["ratio", "iterations", "samples"]),
+        "series": st.lists(st.sampled_from(["method", "mixture", "seed"]), min_size=1, max_size=2),
+        "of": st.sampled_from(["mean", "each", "wiki"]),
+        "paper": st.sampled_from(["main", "domains", "iterations", "samples"]),
+    },
+    Experiment.model_fields,
+    {"title": WORDS, "grid": st.lists(GRIDS, min_size=1, max_size=2)},
+)
 
 
 @st.composite
@@ -142,15 +221,21 @@ def arguments(draw: Any) -> list[str]:
         "--temperature",
     ]
     words = draw(st.lists(st.sampled_from(flags) | TEXT, max_size=6))
-    return [command, *words]
+    right = st.sampled_from(
+        ["--ratio=0.3", "--seed=7", "--mixture=wiki=1,code=2", "--samples=8", "--keep=0.attn"]
+    )
+    return [command, *draw(st.lists(right, max_size=3)), *words]
 
+
+SMALL = Geometry(32, 8, (LayerShape(2, 2, 48),) * 3)
 
 # --- what is done with them --------------------------------------------------------------------------------
 
 
 def _config(options: dict[str, Any], folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(options))
-    RunConfig.read(folder / "config.json")
+    config = RunConfig.read(folder / "config.json")
+    check_reachable(SMALL, config)
 
 
 def _mixture(text: str, folder: Path) -> None:
@@ -158,8 +243,7 @@ def _mixture(text: str, folder: Path) -> None:
 
 
 def _selectors(pins: tuple[list[str], list[str], float], folder: Path) -> None:
-    geometry = Geometry(32, 8, (LayerShape(2, 2, 48),) * 3)
-    check_reachable(geometry, RunConfig.create(keep=pins[0], remove=pins[1], ratio=pins[2]))
+    check_reachable(SMALL, RunConfig.create(keep=pins[0], remove=pins[1], ratio=pins[2]))
 
 
 def _text(file: tuple[str, bytes, str], folder: Path) -> None:
@@ -244,16 +328,22 @@ PINS = st.lists(
     st.from_regex(r"[0-9-]{1,3}(\.(attn|mlp)(\.[0-9]{1,3}(-[0-9]{1,3})?)?)?", fullmatch=True) | TEXT,
     max_size=4,
 )
-SHARES = st.lists(st.tuples(st.sampled_from(["wiki", "code", "mine"]) | TEXT, st.floats() | TEXT), max_size=4)
+SHARES = st.lists(
+    st.tuples(
+        st.sampled_from(["wiki", "code", "mine"]) | WORDS, st.floats(0, 100) | st.integers(0, 9) | st.floats()
+    ),
+    max_size=4,
+    unique_by=lambda share: share[0],
+)
 
 # By kind of input: what makes one, what is done with it, and the share of the examples.
 KINDS: dict[str, tuple[Any, Callable[[Any, Path], None], float]] = {
-    "configs": (_options(tuple(RunConfig.model_fields)), _config, 1),
+    "configs": (CONFIGS, _config, 1),
     "mixtures": (TEXT | SHARES.map(lambda m: ",".join(f"{n}={w}" for n, w in m)), _mixture, 1),
-    "selectors": (st.tuples(PINS, PINS, st.floats(0, 0.9)), _selectors, 1),
+    "selectors": (st.tuples(SOME_PINS, SOME_PINS | PINS, st.floats(0, 0.9)), _selectors, 1),
     "text files": (files(), _text, 1),
     "sources": (TEXT, _source, 1),
-    "experiments": (_options(tuple(Experiment.model_fields)), _experiment, 1),
+    "experiments": (EXPERIMENTS, _experiment, 1),
     "model folders": (MODELS, _model, 1),
     "command lines": (arguments(), _arguments, 1),
     "names in Markdown": (TEXT, _plain, 1),

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from pruning.words import quoted
+
 T = TypeVar("T")
 
 
@@ -52,7 +54,7 @@ class Registry(Mapping[str, T]):
             ValueError: no entry has it.
         """
         if not isinstance(name, str) or name not in self._entries:
-            raise ValueError(f"unknown {self.kind} {name!r}: choose one of {', '.join(self)}")
+            raise ValueError(f"unknown {self.kind} {quoted(name)}: choose one of {', '.join(self)}")
         return name
 
     def __getitem__(self, name: str) -> T:

@@ -24,6 +24,7 @@ from pruning.paths import PROJECT
 from pruning.runs.results import OPTIONS, completed, table
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
+from pruning.words import clipped, quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,9 @@ class Experiment(BaseModel):
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 where, message = ".".join(map(str, first["loc"])), first["msg"]
-            raise ConfigError(f"the experiment {str(path)!r} is malformed at {where!r}: {message}.") from None
+            raise ConfigError(
+                f"the experiment {quoted(path)} is malformed at {quoted(where)}: {clipped(message)}."
+            ) from None
         experiment._check_axes(path)
         return experiment
 
@@ -81,7 +84,7 @@ class Experiment(BaseModel):
             if name not in known:
                 choices = ", ".join(known)
                 raise ConfigError(
-                    f"the experiment {str(path)!r} has {name!r} for its figure: choose of {choices}."
+                    f"the experiment {quoted(path)} has {quoted(name)} for its figure: choose of {choices}."
                 )
 
     @property
