@@ -1,0 +1,176 @@
+"""Several people at once: real browser sessions that move sliders on one server, two of which start runs.
+
+    python benchmarks/load.py                       # 8 sessions, 10 minutes
+    python benchmarks/load.py --sessions 4 --minutes 2
+
+Every session has its own ratio and mixture, moves them at random and goes from page to page. After each move the page
+must come to rest with the session's own values on its sliders and in its address. The time to rest and the memory of
+the server are recorded; whatever the app reports as an error counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import psutil
+from common import RESULTS, machine, table
+from playwright.async_api import Browser, Page, async_playwright
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from install_browser import find
+from screenshots import FLAGS, server
+
+PAGES = ("Importance", "Masks")
+ALERTS = (
+    '[data-testid="stException"], [data-testid="stAlertContentError"], [data-testid="stConnectionStatus"]'
+)
+AT_REST = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
+STARTS = (30.0, 120.0)  # seconds after which the first two sessions start a run
+THINKS = 2.0  # seconds between two moves of a session, on average
+
+
+@dataclass
+class Outcome:
+    """What the sessions met.
+
+    Attributes:
+        seconds: of every move, until the page was at rest.
+        errors: what was reported, or did not come.
+        mixed: moves after which a session saw other values than its own.
+        memory: (seconds, MB of the server without its workers).
+        runs: how many were started.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
+    memory: list[tuple[float, float]] = field(default_factory=list)
+    runs: int = 0
+
+
+async def rest(page: Page) -> None:
+    """Wait until the script has run, and has not begun again a moment later."""
+    while True:
+        await page.wait_for_function(AT_REST, timeout=120_000)
+        await page.wait_for_timeout(150)
+        if await page.evaluate(AT_REST):
+            return
+
+
+async def move(page: Page, name: str, key: str, times: int, parameter: str, outcome: Outcome) -> None:
+    """Press a key on a slider, and look whether slider and address hold what was set."""
+    slider = page.get_by_role("slider", name=name)
+    value = int((await slider.get_attribute("aria-valuetext") or "").rstrip("%"))
+    wanted = min(max(value + times * (1 if key == "ArrowRight" else -1), 1), 90)
+    began = time.monotonic()
+    for _ in range(abs(wanted - value)):
+        await slider.press("ArrowRight" if wanted > value else "ArrowLeft")
+    await rest(page)
+    outcome.seconds.append(time.monotonic() - began - 0.15)
+    shown = int((await slider.get_attribute("aria-valuetext") or "").rstrip("%"))
+    there = parse_qs(urlparse(page.url).query).get(parameter, [str(shown)])[0]  # a default is left out
+    if (shown, int(there)) != (wanted, wanted):
+        outcome.mixed.append(f"{name}: set {wanted}, shown {shown}, in the address {there}")
+
+
+async def session(number: int, browser: Browser, address: str, end: float, outcome: Outcome) -> None:
+    """One person: sliders, pages, and for the first two a run."""
+    rng = random.Random(number)
+    began = time.monotonic()
+    page = await browser.new_page(viewport={"width": 1280, "height": 720})
+    page.on("pageerror", lambda error: outcome.errors.append(f"session {number}: {str(error)[:200]}"))
+    start = STARTS[number] if number < len(STARTS) else None
+    await page.goto(f"{address}/importance?run=demo-run")
+    await page.wait_for_selector("h1", timeout=120_000)
+    while time.monotonic() < end:
+        try:
+            await rest(page)
+            if start is not None and time.monotonic() - began > start:
+                start = None
+                await page.get_by_role("link", name="Prune", exact=True).click()
+                await page.get_by_role("button", name="Start").click(timeout=60_000)
+                outcome.runs += 1
+                await rest(page)
+                await page.get_by_role("link", name="Importance", exact=True).click()
+            elif rng.random() < 0.15:
+                await page.get_by_role("link", name=rng.choice(PAGES), exact=True).click()
+            else:
+                name, parameter = rng.choice(
+                    [("Pruning ratio", "ratio"), ("code", "w_code"), ("wiki", "w_wiki")]
+                )
+                key = rng.choice(["ArrowLeft", "ArrowRight"])
+                await move(page, name, key, rng.randint(1, 8), parameter, outcome)
+            for alert in await page.locator(ALERTS).all_inner_texts():
+                outcome.errors.append(f"session {number}: {alert[:200]}")
+        except Exception as error:  # a session that meets one goes on, and the error counts
+            outcome.errors.append(f"session {number}: {type(error).__name__}: {str(error)[:200]}")
+            await page.goto(f"{address}/importance?run=demo-run")
+        await asyncio.sleep(rng.expovariate(1 / THINKS))
+    await page.close()
+
+
+async def watch(end: float, outcome: Outcome) -> None:
+    """Memory of the server, every five seconds."""
+    began = time.monotonic()
+    served = next(p for p in psutil.Process().children() if "streamlit" in " ".join(p.cmdline()))
+    while time.monotonic() < end:
+        outcome.memory.append((time.monotonic() - began, served.memory_info().rss / 1e6))
+        await asyncio.sleep(5)
+
+
+async def load(address: str, sessions: int, seconds: float) -> Outcome:
+    """Let the sessions go on for so long."""
+    outcome, end = Outcome(), time.monotonic() + seconds
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=find(), args=FLAGS)
+        people = [session(number, browser, address, end, outcome) for number in range(sessions)]
+        await asyncio.gather(watch(end, outcome), *people)
+        await browser.close()
+    return outcome
+
+
+def main() -> int:
+    """Carry it out, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sessions", type=int, default=8)
+    parser.add_argument("--minutes", type=float, default=10)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "runs") as address:
+        outcome = asyncio.run(load(address, options.sessions, 60 * options.minutes))
+    seconds = sorted(outcome.seconds)
+    print(*dict.fromkeys(outcome.errors), *dict.fromkeys(outcome.mixed), sep="\n", file=sys.stderr)
+    if not seconds:
+        return 1
+    every = max(1, len(outcome.memory) // 10)
+    rows = [
+        ("moves of a slider", f"{len(seconds):,}"),
+        ("runs started", outcome.runs),
+        ("errors", len(outcome.errors)),
+        ("moves with values of another session, or lost", len(outcome.mixed)),
+        ("to rest, median", f"{statistics.median(seconds):.2f} s"),
+        ("to rest, 95 of 100", f"{seconds[int(0.95 * len(seconds))]:.2f} s"),
+        ("to rest, worst", f"{seconds[-1]:.2f} s"),
+        (
+            "memory of the server, MB, in ten steps",
+            ", ".join(f"{mb:.0f}" for _, mb in outcome.memory[::every]),
+        ),
+    ]
+    text = f"# The app under load\n\n{options.sessions} browser sessions on one server for {options.minutes:g} minutes, "
+    text += f"browser and runs on the same machine. {machine()}\n\n{table(('', ''), rows)}\n\n`python benchmarks/load.py`\n"
+    print(text)
+    (RESULTS / "load.md").write_text(text, encoding="utf-8")
+    return 1 if outcome.errors or outcome.mixed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
