@@ -64,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="instead of --ratio: prune until the whole model has at most so many, such as 100M",
     )
+    sub.add_argument(
+        "--min-speed",
+        type=amount,
+        metavar="N",
+        help="instead of --ratio: prune until it writes so many tokens per second, as timed on this machine",
+    )
     sub.add_argument("--runs", **store)
     add_run_options(command(work.calibrate))
     sub = command(work.score)

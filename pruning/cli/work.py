@@ -21,15 +21,10 @@ if TYPE_CHECKING:
 def prune(args: argparse.Namespace) -> int:
     """Prune a model and say what it cost."""
     from pruning.engine.floors import warnings
-    from pruning.engine.targets import ratio_for_parameters
-    from pruning.models.folder import describe
     from pruning.runs.worker import prune
 
     config = run_config(args)
-    if args.max_parameters:
-        if hasattr(args, "ratio"):
-            raise ConfigError("--ratio and --max-parameters say the same thing twice: give one of them.")
-        config = config.replace(ratio=ratio_for_parameters(describe(config.model), args.max_parameters))
+    config = config.replace(ratio=_ratio(args, config))
     bar = ProgressBar(config.iterations, quiet=args.json)
     with bar.bar:
         result = prune(config, args.runs, bar)
@@ -48,6 +43,29 @@ def prune(args: argparse.Namespace) -> int:
     for warning in warnings(result.mask, first[0].scores, config) if first else ():
         print(f"Warning: {warning}", file=sys.stderr)
     return 0
+
+
+def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
+    """The ratio that was given, or that reaches the size or the speed that was."""
+    from pruning.engine.speed_target import ratio_for_speed
+    from pruning.engine.targets import ratio_for_parameters
+    from pruning.models.folder import describe
+    from pruning.models.loading import load
+    from pruning.progress import drain
+
+    targets = {"--max-parameters": args.max_parameters, "--min-speed": args.min_speed}
+    given = [name for name, value in targets.items() if value] + ["--ratio"] * hasattr(args, "ratio")
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} each say how much to remove: give one of them.")
+    if args.max_parameters:
+        return ratio_for_parameters(describe(config.model), args.max_parameters)
+    if not args.min_speed:
+        return config.ratio
+    bar = ProgressBar(1, quiet=args.json)
+    with bar.bar:
+        ratio = drain(ratio_for_speed(load(config.model, config.device, config.dtype), args.min_speed), bar)
+    print(f"{args.min_speed:,.0f} tokens per second take a ratio of {ratio:.2%} here.", file=sys.stderr)
+    return ratio
 
 
 def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str, Any], float]:

@@ -5,12 +5,18 @@ import pytest
 
 from pruning import RunConfig
 from pruning.cli.main import main
+from pruning.engine import speed_target
 from pruning.engine.budget import first_mask
+from pruning.engine.speed_target import ratio_for_speed
 from pruning.engine.targets import SIZES, ratio_for_parameters, smallest_ratio
 from pruning.errors import ConfigError
+from pruning.measure.speed import Measurement, Speed
+from pruning.models.architectures import geometry, parameter_count
 from pruning.models.folder import describe
 from pruning.models.geometry import Geometry, LayerShape
+from pruning.progress import Progress, drain
 from pruning.runs.store import RunStore
+from tests.conftest import tiny_loaded
 
 GEOMETRY = Geometry(64, 16, (LayerShape(8, 4, 256), LayerShape(8, 4, 256)))
 
@@ -55,3 +61,32 @@ def test_a_ratio_for_parameters_counts_what_is_not_pruned():
     linear = summary.geometry.linear_parameters
     assert ratio_for_parameters(summary, summary.parameters - linear // 2) == pytest.approx(0.5, abs=1e-4)
     assert ratio_for_parameters(summary, 1e12) == 0
+
+
+def test_a_ratio_for_a_speed_lies_on_the_line_through_what_was_timed(monkeypatch):
+    """Models of which a token takes a microsecond a parameter, and a hundredth of a second beside."""
+
+    def timed(models, batches, lengths, new_tokens):
+        yield Progress("bench", 1, 1)
+        speeds = [1 / (1e-2 + 1e-6 * parameter_count(each.model)) for each in models]
+        return [Measurement("", 1, 8, Speed(s, s, s), Speed(s, s, s)) for s in speeds]
+
+    monkeypatch.setattr(speed_target, "bench", timed)
+    loaded = tiny_loaded("qwen2")
+    dense = parameter_count(loaded.model)
+    linear = geometry(loaded.model).linear_parameters
+    wanted = 1 / (1e-2 + 1e-6 * (dense - 0.4 * linear))
+    assert drain(ratio_for_speed(loaded, wanted), lambda _: None) == pytest.approx(0.4, abs=0.02)
+    assert parameter_count(loaded.model) == dense
+    assert drain(ratio_for_speed(loaded, 1), lambda _: None) == 0
+    with pytest.raises(ConfigError, match="out of reach"):
+        drain(ratio_for_speed(loaded, 1e6), lambda _: None)
+
+
+def test_the_command_line_prunes_to_a_speed(tiny_folder, text_file, capsys):
+    text = ["--domain", f"words={text_file}", "--mixture", "words", "--samples", "4", "--seq-len", "24"]
+    command = ["prune", "--model", str(tiny_folder), *text, "--iterations", "1", "--eval-blocks", "0"]
+    assert main([*command, "--min-speed", "1"]) == 0
+    assert "1 tokens per second take a ratio of 0.00% here" in capsys.readouterr().err
+    assert main([*command, "--min-speed", "1", "--max-parameters", "1M"]) == 2
+    assert "--max-parameters and --min-speed each say" in capsys.readouterr().err
