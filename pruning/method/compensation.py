@@ -120,5 +120,8 @@ def _regression(lost: Tensor, covariance: Tensor, kept: Tensor, ridge: float) ->
     own = covariance[kept][:, kept]
     variance = own.diagonal().clone()
     own.diagonal().add_(ridge * variance + variance.max() * torch.finfo(own.dtype).eps + 1e-30)
-    cross = covariance[kept][:, ~kept] @ lost.to(covariance).T  # (r, d_model)
-    return torch.cholesky_solve(cross, torch.linalg.cholesky(own)).T
+    cross, lost = covariance[kept][:, ~kept], lost.to(covariance)  # (r, p), (d_model, p)
+    factor = torch.linalg.cholesky(own)
+    if cross.shape[1] < len(lost):  # the smaller system
+        return lost @ torch.cholesky_solve(cross, factor).T
+    return torch.cholesky_solve(cross @ lost.T, factor).T
