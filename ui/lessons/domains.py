@@ -128,7 +128,7 @@ LESSON = Lesson(
         "model reads **math**."
     ),
     guess=Guess(
-        "How many times the dense model's is its perplexity on math?",
+        "On math, how many times as high as the dense model's is its perplexity?",
         low=1,
         high=10,
         step=0.1,
