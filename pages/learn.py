@@ -6,7 +6,7 @@ import streamlit as st
 from ui import glossary
 from ui.lessons import LESSONS, classroom, hand, teacher, toy
 from ui.lessons.ask import client
-from ui.lessons.play import play
+from ui.lessons.play import play, steps
 from ui.navigation import ensure_frame
 
 ensure_frame()
@@ -19,7 +19,7 @@ places: dict[str, tuple[str, Callable[[], None]]] = {
         for number, lesson in enumerate(LESSONS, 1)
     },
     "by hand": (hand.TITLE, hand.draw),
-    "glossary": ("Glossary", glossary.draw),
+    "glossary": ("Glossary", partial(glossary.draw, {each.key: each.title for each in LESSONS})),
     "teacher": (teacher.TITLE, teacher.draw),
 }
 chosen = st.segmented_control(
@@ -35,3 +35,5 @@ chosen = st.segmented_control(
 title, draw = places[chosen]
 classroom.title(title)
 draw()
+if chosen == "toy":
+    steps(0)

@@ -1,6 +1,6 @@
 """Screenshots of every page into `docs/screenshots`, from a real Chromium on a server of its own.
 
-python tools/screenshots.py
+python tools/screenshots.py [name ...]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "screenshots"
 PAGES = (
     *("overview", "calibration", "importance", "masks", "damage", "prune", "results", "experiments"),
-    "learn",
+    *("learn", "learn-toy", "learn-domains"),
 )
 FLAGS = (
     "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
@@ -101,9 +101,12 @@ def run_done(page: Page) -> None:
 
 def committed(page: Page) -> None:
     """Commit to a prediction of a lesson, and wait for its measurement."""
-    page.get_by_text("the small, busy one").click()
+    if (choice := page.get_by_text("the small, busy one")).count():
+        choice.click()
     page.get_by_role("button", name="Commit to it").click()
     page.get_by_text("You predicted").wait_for(timeout=120_000)
+    page.locator(".js-plotly-plot").nth(1).wait_for()
+    page.mouse.move(0, 0)  # off the figures, whose toolbars would show
 
 
 # What a page needs to be at its most telling: choices in the address, and something to do first.
@@ -117,6 +120,8 @@ LOOKS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "results": ("", run_done),
     "experiments": ("experiment=demo_mixture%2C+ships+with+the+app", None),
     "learn": ("lesson=fluctuation", committed),
+    "learn-toy": ("", None),
+    "learn-domains": ("lesson=domains&class=true", committed),
 }
 
 
@@ -125,9 +130,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "runs") as address:
         for dark in (False, True):
             with browser(dark) as page:
-                for name in PAGES:
+                for name in sys.argv[1:] or PAGES:
                     query, first = LOOKS[name]
-                    page.goto(f"{address}/{'' if name == 'overview' else name}?{query}")
+                    page.goto(f"{address}/{'' if name == 'overview' else name.split('-')[0]}?{query}")
                     settle(page)
                     if first and not dark:  # the run of the light pictures is there
                         first(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import streamlit as st
@@ -19,12 +20,14 @@ class Entry:
         text: its definition.
         formula: in LaTeX.
         page: where it is seen, a file of `pages` without its ending.
+        at: where on that page, if not at once.
         lesson: that is about it.
     """
 
     text: str
     formula: str = ""
     page: str = ""
+    at: str = ""
     lesson: str = ""
 
 
@@ -45,8 +48,12 @@ def popover(*names: str) -> None:
         )
 
 
-def draw() -> None:
-    """All entries, with what one types to search."""
+def draw(lessons: Mapping[str, str]) -> None:
+    """All entries, with what one types to search.
+
+    Args:
+        lessons: titles by key.
+    """
     asked = st.text_input("Search", placeholder="variance", key="glossary-search").strip().lower()
     found = {
         term: entry
@@ -61,12 +68,15 @@ def draw() -> None:
             left.markdown(f"**{term}**  \n{entry.text}")
             right.latex(entry.formula)
             with left.container(horizontal=True, vertical_alignment="center"):
-                st.page_link(f"pages/{entry.page}.py", label=f"Seen on {entry.page.capitalize()}")
+                if entry.page:
+                    seen = ", ".join(filter(None, (f"Seen on {entry.page.capitalize()}", entry.at)))
+                    st.page_link(f"pages/{entry.page}.py", label=seen, icon=":material/arrow_outward:")
                 if entry.lesson:
                     st.button(
-                        f"Lesson: {entry.lesson}",
+                        f"Lesson: {lessons[entry.lesson]}",
                         key=f"glossary-{term}",
                         type="tertiary",
+                        icon=":material/school:",
                         on_click=_open,
                         args=(entry.lesson,),
                     )

@@ -136,6 +136,15 @@ class Fused:
     variance: Array
     mean_square: Array
 
+    @property
+    def steadiness(self) -> Array:
+        """(C,) size of the mean in standard deviations.
+
+        Not `mean / sqrt(variance)`: where tokens have weights, variance and mean square are multiplied by
+        their mean weight, and the mean is not.
+        """
+        return (self.mean_square / self.variance - 1).clip(min=0) ** 0.5
+
 
 def fuse(
     moments: Mapping[str, Moments],

@@ -66,6 +66,8 @@ def test_the_toy_computes_what_the_engine_computes_and_a_lesson_is_played(tmp_pa
             weight.press("ArrowUp")
         w[1, 0] += 0.3
         agrees()
+        bias = page.locator(".toy .result [data-of=bias]").inner_text()
+        assert bias == "({:.2f}, {:.2f})".format(*(w[0] * x[0].mean()))
         left = said(page.locator(".toy .result"), "left")
         assert left == pytest.approx(said(rows.nth(0), "score") * 5 / 6, abs=0.01)
 
@@ -81,6 +83,8 @@ def test_the_toy_computes_what_the_engine_computes_and_a_lesson_is_played(tmp_pa
         settle(page)
         assert not page.get_by_test_id("stSidebar").is_visible()
         assert "class=true" in page.url and "lesson=fluctuation" in page.url
+        box = page.locator(".js-plotly-plot").first.bounding_box()
+        assert box["y"] + box["height"] <= 720  # the reveal is on a projector without scrolling
     assert errors == []
 
 

@@ -134,6 +134,13 @@ def weighted_truth(x, w):
     return mean, (w[:, None] * (x - mean) ** 2).sum(0)
 
 
+def test_steadiness_is_the_mean_in_standard_deviations_whatever_tokens_weigh():
+    x = np.random.default_rng(4).normal([6.0, -3.0, 0.0], [1.0, 3.0, 1.0], (20_000, 3))
+    for weights in (None, torch.full((20_000,), 50.0, dtype=torch.float64)):
+        fused = fuse({"a": Moments.of(torch.from_numpy(x), weights)}, {"a": 1.0})
+        np.testing.assert_allclose(np.asarray(fused.steadiness), [6, 1, 0], atol=0.12)
+
+
 def test_weighted_moments_merge_to_the_two_pass_result(tmp_path):
     rng = np.random.default_rng(3)
     x, w = rng.normal(5, 2, (60, 7)), rng.uniform(1e-4, 3, 60)

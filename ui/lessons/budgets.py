@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from pruning.visualization.style import COLOURS
 from ui.lessons.ask import ask
 from ui.lessons.draw import bars, dotted
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
@@ -39,29 +40,31 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, measured: 
     least = min(retained, key=lambda name: retained[name])
     figure = bars(
         {name: 100 * value for name, value in retained.items()},
-        "What each layer retains with one ranking of all (global)",
+        "What each layer retains: global budget",
         "% of its parameters",
         guess,
         text="%{y:.0f}%",
     )
-    dotted(figure, 100 * (1 - ratio), "uniform")
-    for name in by:
-        if name == "measured":
-            figure.add_scatter(
-                x=list(retained),
-                y=[100 * value for value in by[name]["retained"]],
-                mode="markers",
-                marker={"symbol": "diamond", "size": 11, "color": "#e07b39"},
-                name="by measured damage",
-            )
+    figure.update_traces(
+        textposition="inside", insidetextanchor="start"
+    )  # clear of what is drawn at the tops
+    dotted(figure, 100 * (1 - ratio), "uniform budget")
+    if measured:
+        figure.add_scatter(
+            x=list(retained),
+            y=[100 * value for value in by["measured"]["retained"]],
+            mode="markers",
+            marker={"symbol": "diamond", "size": 11, "color": COLOURS[1]},
+            name="measured budget",
+        )
     means = {name: each["perplexity"]["mean"] for name, each in by.items()}
     cost = bars(means, f"Mean perplexity after {ratio:.0%}", "perplexity", text="%{y:.1f}")
     dotted(cost, dense, f"dense: {dense:.1f}")
     told = ", ".join(f"{name} {value:.1f}" for name, value in means.items())
     return Reveal(
         most,
-        f"With one ranking of all units at {ratio:.0%}, {most} retains {retained[most]:.0%} of its parameters and {least} "
-        f"{retained[least]:.0%}. Mean perplexity: dense {dense:.1f}, {told}.",
+        f"With one ranking of all units at {ratio:.0%}, {most} retains {retained[most]:.0%} of its parameters, {least} "
+        f"retains {retained[least]:.0%}. Mean perplexity: dense {dense:.1f}, {told}.",
         [
             (figure, "Share of each layer that is retained, with the predicted layer"),
             (cost, "Mean perplexity by allocation"),
@@ -74,7 +77,7 @@ LESSON = Lesson(
     title="Which layers pay",
     question="Must every layer give the same?",
     before=(
-        "Half of the parameters of the demo model's six layers goes. A **uniform** budget takes half of every layer. A "
+        "Half of the parameters of the demo model's six layers is removed. A **uniform** budget takes half of every layer. A "
         "**global** budget ranks all heads and channels of all layers together and takes the lowest, wherever they are. A "
         "**measured** budget first cuts each module alone and looks at what that costs."
     ),
@@ -83,6 +86,7 @@ LESSON = Lesson(
         options=tuple(f"layer {layer}" for layer in range(LAYERS)),
     ),
     first={"ratio": 0.5, "measured": False},
+    beside=("measured",),
     controls=_controls,
     measure=_measure,
     reveal=_reveal,
@@ -91,5 +95,8 @@ LESSON = Lesson(
         "same ratio. A global ranking is only as good as the comparison of scores between layers, which the next lesson is "
         "about."
     ),
-    go=("pages/masks.py", "Try allocations in 'Pruning options' and see the masks on the Masks page"),
+    go=(
+        "pages/damage.py",
+        "See on the Damage page what a cut of each module costs, and what an allocation makes of that",
+    ),
 )

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from ui.lessons.ask import ask
-from ui.lessons.draw import bars, dotted, level, lines
+from ui.lessons.draw import PREDICTION, bars, dotted, level, lines
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
 LAYERS = 6
@@ -46,11 +46,11 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, normalise:
     )
     dotted(figure, dense, f"dense: {dense:.1f}")
     if guess is not None:
-        level(figure, float(guess) / 100 * one)
+        level(figure, float(guess) / 100 * one, f"{PREDICTION} (five cuts)")
     shift = lines(
-        {"variance after the cut / before": found["shift"]},
-        f"Layers 0 and {SHIFTED - 1} lose {SHARE:.0%} of their channels: what the others see",
-        "median over channels",
+        {"variance after / before, median over MLP channels": found["shift"]},
+        f"Layers 0 and {SHIFTED - 1} lose {SHARE:.0%} of their channels: the rest",
+        "variance, times",
     )
     shift.update_yaxes(rangemode="normal")
     dotted(shift, 1.0, "as before")
@@ -74,10 +74,11 @@ LESSON = Lesson(
     before=(
         "Scores come from the model as it is. Cutting an early layer changes what all later layers see, and the scores there "
         "grow stale. Pruned **in one cut**, the whole model goes by the statistics of the dense one. **In five cuts**, "
-        "statistics are taken anew before each. Here 70% of the demo model's layers goes, once in one cut, once in five."
+        "statistics are taken anew before each. Here 70% of the parameters of the demo model's layers is removed, once in one cut, "
+        "once in five."
     ),
     guess=Guess(
-        "The mean perplexity after five cuts, in percent of that after one cut?",
+        "How high is the mean perplexity after five cuts, in percent of that after one cut?",
         low=20,
         high=150,
         start=100,

@@ -1,11 +1,13 @@
-"""Class mode: larger type and no sidebar, for a projector."""
+"""Class mode: larger type, no sidebar and no bar of pages, for a projector."""
 
 from __future__ import annotations
 
 import streamlit as st
 
+# Without the bar of pages, question and figures of a lesson fit 1280 x 720 together.
 STYLE = """<style>
-[data-testid="stSidebar"], [data-testid="stExpandSidebarButton"] { display: none; }
+[data-testid="stSidebar"], [data-testid="stExpandSidebarButton"], [data-testid="stHeader"] { display: none; }
+.stMainBlockContainer { padding-top: 0.8rem; }
 html { font-size: 125%; }
 </style>"""
 # The lessons measure on models of their own, not on the run on view.
@@ -26,7 +28,7 @@ def _toggle() -> None:
         key="class",
         bind="query-params",
         persist_state="session",
-        help="Class mode, for a projector: hides the sidebar and enlarges type.",
+        help="Class mode, for a projector: hides sidebar and pages, and enlarges type.",
     )
     if on:
         st.html(STYLE)

@@ -12,7 +12,7 @@ from pruning.method.scores import score_sites
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask, chance_jaccard, jaccard
 from pruning.text.sources import EMBEDDED_DOMAINS
-from pruning.visualization.style import SEQUENTIAL, graph, style
+from pruning.visualization.style import MARK, SEQUENTIAL, graph, style
 from ui import state
 from ui.lessons.ask import ask, fused, shipped
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
@@ -59,12 +59,16 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, other: str
     rows = [*EMBEDDED_DOMAINS, "all"]
     times = np.array([[pruned[by][on] / dense[on] for on in EMBEDDED_DOMAINS] for by in rows])
     truth = pruned[BY][PAID] / dense[PAID]
+    cells = [[f"x {value:.2f}" for value in row] for row in times]
+    at = rows.index(BY), EMBEDDED_DOMAINS.index(PAID)
+    if guess is not None:
+        cells[at[0]][at[1]] += f"<br>you said {float(guess):.1f}"
     figure = graph().Figure(
         graph().Heatmap(
             z=np.log(times),
             x=[f"paid on {name}" for name in EMBEDDED_DOMAINS],
             y=[f"decided by {name}" for name in rows],
-            text=[[f"x {value:.2f}" for value in row] for row in times],
+            text=cells,
             texttemplate="%{text}",
             colorscale=SEQUENTIAL,
             showscale=False,
@@ -73,14 +77,13 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, other: str
     )
     figure.update_yaxes(autorange="reversed")
     if guess is not None:
-        figure.add_annotation(
-            x=f"paid on {PAID}",
-            y=f"decided by {BY}",
-            text=f"you said x {float(guess):.1f}",
-            showarrow=False,
-            yshift=-16,
-            bgcolor="#e8365d",
-            font={"color": "white"},
+        figure.add_shape(
+            type="rect",
+            x0=at[1] - 0.48,
+            x1=at[1] + 0.48,
+            y0=at[0] - 0.48,
+            y1=at[0] + 0.48,
+            line={"color": MARK, "width": 4},
         )
     style(figure, f"Perplexity after removing {ratio:.0%}, times the dense model's", 360)
     figure.update_layout(margin_l=130)
@@ -102,7 +105,7 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, other: str
     style(agree, f"Overlap of the channels retained by wiki and by {other}", 360)
     return Reveal(
         truth,
-        f"Pruned by {BY} alone, the demo model's perplexity rises {pruned[BY][BY] / dense[BY]:.2f} times on {BY} and "
+        f"Pruned by {BY} alone, the demo model has {pruned[BY][BY] / dense[BY]:.2f} times its dense perplexity on {BY} and "
         f"{truth:.2f} times on {PAID}; pruned by all domains, {pruned['all'][BY] / dense[BY]:.2f} and "
         f"{pruned['all'][PAID] / dense[PAID]:.2f} times. The channels that {BY} and {other} retain overlap by "
         f"{shares['demo'][0]:.2f} in the demo model (chance: {shares['demo'][1]:.2f}) and by {shares['smollm2'][0]:.2f} in "
@@ -120,11 +123,12 @@ LESSON = Lesson(
     question="What does it cost a domain when another domain chooses the channels?",
     before=(
         "The demo model has read four domains: encyclopedia (wiki), web, code and math. Each domain keeps other channels "
-        "busy, so that each would remove others. Half of the demo model's layers goes, chosen by the statistics of **wiki "
-        "alone**. On held-out wiki text this costs little. Now the same pruned model reads **math**."
+        "busy, so that each would remove others. Half of the parameters of the demo model's layers is removed, chosen by the "
+        "statistics of **wiki alone**. On held-out wiki text its perplexity rises by about a third. Now the same pruned "
+        "model reads **math**."
     ),
     guess=Guess(
-        "How many times higher is the perplexity on math than before?",
+        "On math, how many times as high as the dense model's is its perplexity?",
         low=1,
         high=10,
         step=0.1,
@@ -132,12 +136,13 @@ LESSON = Lesson(
         unit=" times",
     ),
     first={"ratio": 0.5, "other": "math"},
+    beside=("other",),
     controls=_controls,
     measure=_measure,
     reveal=_reveal,
     remember=(
         "The calibration text decides what a model keeps: a domain that was not asked pays most. A mixture of all domains "
-        "costs each of them a little more than choosing alone, and spares the others the worst."
+        "costs each of them more than choosing alone, and spares the others the worst."
     ),
     go=("pages/calibration.py", "See where the domains disagree on the Calibration page"),
 )

@@ -5,12 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pruning.visualization.style import COLOURS, GREY, MARK, graph, style
+import streamlit as st
+
+from pruning.visualization.style import COLOURS, GREY, MARK, graph, has_legend, style
+from ui import state
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-MANY = 3  # bars, of which more are too narrow for words across
+PREDICTION = "your prediction"
+CLASS_FONT = 16  # of figures in class mode
+# All buttons together cover the title of a figure of half the page's width; dragging zooms, a double click resets.
+CONFIG = state.PLOT | {
+    "modeBarButtonsToRemove": [
+        *("zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "resetScale2d", "select2d", "lasso2d")
+    ]
+}
+
+
+def show(figure: Figure, alt: str, key: str | None = None) -> None:
+    """Draw a figure of a lesson, in class mode with larger type."""
+    if st.session_state.get("class"):
+        figure.update_layout(
+            font_size=CLASS_FONT,
+            title_font_size=CLASS_FONT + 2,
+            legend_font_size=CLASS_FONT,
+            margin={"t": 44, "b": 92 if has_legend(figure) else 56},
+        )
+    st.plotly_chart(figure, alt=alt, config=CONFIG, key=key)
 
 
 def bars(
@@ -21,41 +43,32 @@ def bars(
     text: str = "%{y:.3g}",
     height: int = 330,
 ) -> Figure:
-    """Bars by name, with a prediction in them: a level for a number, a mark over a bar for a name."""
+    """Bars by name, with a prediction in them: a level for a number, a colour for a name."""
     figure = graph().Figure()
-    colours = [MARK if name == guess else COLOURS[0] for name in values]
-    figure.add_bar(
-        x=list(values),
-        y=list(values.values()),
-        marker_color=colours,
-        texttemplate=text,
-        textposition="outside",
-        cliponaxis=False,
-        showlegend=False,
-    )
-    figure.update_yaxes(title=axis, rangemode="tozero")
-    if isinstance(guess, str) and guess in values:
-        figure.add_annotation(
-            x=guess,
-            y=0,
-            yanchor="bottom",
-            yshift=4,
-            text="your prediction",
-            textangle=-90 if len(values) > MANY else 0,
-            showarrow=False,
-            font={"color": "white"},
+    for name, value in values.items():
+        figure.add_bar(
+            x=[name],
+            y=[value],
+            marker_color=MARK if name == guess else COLOURS[0],
+            texttemplate=text,
+            textposition="outside",
+            cliponaxis=False,
+            name=PREDICTION,
+            showlegend=name == guess,
         )
-    elif isinstance(guess, int | float):
+    figure.update_layout(showlegend=guess is not None)
+    figure.update_yaxes(title=axis, rangemode="tozero")
+    if isinstance(guess, int | float):
         level(figure, float(guess))
     return style(figure, title, height)
 
 
-def level(figure: Figure, value: float, name: str = "your prediction") -> None:
+def level(figure: Figure, value: float, name: str = PREDICTION) -> None:
     """A horizontal line where the prediction lies."""
     _line(figure.add_hline, {"y": value}, name)
 
 
-def upright(figure: Figure, value: float, name: str = "your prediction", colour: str = MARK) -> None:
+def upright(figure: Figure, value: float, name: str = PREDICTION, colour: str = MARK) -> None:
     """A vertical line where the prediction lies."""
     _line(figure.add_vline, {"x": value}, name, colour)
 

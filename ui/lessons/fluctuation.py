@@ -8,32 +8,34 @@ import numpy as np
 import streamlit as st
 
 from pruning.models.geometry import Site
-from pruning.visualization.style import COLOURS, MARK, graph, style
+from pruning.visualization.style import COLOURS, graph, log_ticks, style
 from ui import state
 from ui.lessons.ask import ask, fused, shipped
 from ui.lessons.draw import bars
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
 LARGE, SMALL = "the large, constant one", "the small, busy one"
+CONSTANT = 3  # standard deviations of a mean, from which a channel is called constant
 SITES = ("0.attn", "1.attn", "3.attn", "3.mlp")
 
 
 def pair(site: Site) -> tuple[int, int, dict[str, np.ndarray]]:
     """A large, constant channel of the demo model, a smaller, busier one, and the arrays (C,) that say so.
 
-    The first has the highest mean over deviation among the tenth of the channels with the largest root mean
+    The first has the highest steadiness among the tenth of the channels with the largest root mean
     square output; the second has the highest fluctuation among those whose output is less than half as large.
     """
     stats = fused("demo")[site]
     norm = state.iteration(shipped("demo"), 1).norms[site][0]
     size, busy = np.sqrt(stats.mean_square) * norm, np.sqrt(stats.variance) * norm
     big = np.argsort(size)[::-1][: len(size) // 10]
-    constant = int(big[np.argmax(np.abs(stats.mean[big]) / np.sqrt(stats.variance[big]))])
+    steady = stats.steadiness
+    constant = int(big[np.argmax(steady[big])])
     smaller = np.flatnonzero(size < size[constant] / 2)
     return (
         constant,
         int(smaller[np.argmax(busy[smaller])]),
-        {"size": size, "busy": busy, "mean": stats.mean},
+        {"size": size, "busy": busy, "mean": stats.mean, "steady": steady},
     )
 
 
@@ -63,9 +65,11 @@ def _measure(site: str, repair: str) -> dict[str, Any]:
 
 def _reveal(found: dict[str, Any], guess: Value | None, site: str, repair: str) -> Reveal:
     constant, busy, values = pair(Site.parse(site))
+    steady = values["steady"][constant]
+    large, small = (LARGE, SMALL) if steady >= CONSTANT else ("the large one", "the small one")
     costs = {
-        LARGE: 1000 * found[str(constant)][repair],
-        SMALL: 1000 * found[str(busy)][repair],
+        large: 1000 * found[str(constant)][repair],
+        small: 1000 * found[str(busy)][repair],
     }
     cheaper = min(costs, key=lambda name: costs[name])
     how = "its mean kept as a bias" if repair == "bias" else "nothing in its place"
@@ -83,25 +87,32 @@ def _reveal(found: dict[str, Any], guess: Value | None, site: str, repair: str) 
         marker={"size": 5, "color": COLOURS[0]},
         name="all",
     )
-    for channel, name, symbol in ((constant, LARGE, "diamond"), (busy, SMALL, "star")):
+    for channel, name, symbol, colour in (
+        (constant, large, "diamond", COLOURS[2]),
+        (busy, small, "star", COLOURS[1]),
+    ):
         cloud.add_scatter(
             x=[values["size"][channel]],
             y=[values["busy"][channel]],
             mode="markers",
-            marker={"size": 14, "symbol": symbol, "color": MARK if symbol == "diamond" else COLOURS[1]},
+            marker={"size": 14, "symbol": symbol, "color": colour},
             name=name,
         )
-    cloud.update_xaxes(title="magnitude: root mean square x weight norm", type="log", dtick="D2")
-    cloud.update_yaxes(title="deviation x weight norm", type="log", dtick="D2")
-    style(cloud, f"Magnitude and fluctuation, {_name(site)}", 330)
+    log_ticks(cloud.update_xaxes, values["size"])
+    log_ticks(cloud.update_yaxes, values["busy"])
+    cloud.update_xaxes(title="root mean square x weight norm")
+    cloud.update_yaxes(title="deviation x norm")
+    style(cloud, f"Magnitude (across) and fluctuation, {_name(site)}", 330)
     rank = {name: int((values[key] > values[key][constant]).sum()) + 1 for name, key in _KEYS.items()}
     return Reveal(
         cheaper,
         f"Channel {constant} is rank {rank['magnitude']} of {len(values['size'])} by magnitude and rank "
-        f"{rank['fluctuation']} by fluctuation; its mean is {values['mean'][constant]:.2f}. Without it "
+        f"{rank['fluctuation']} by fluctuation; its mean is {values['mean'][constant]:.2f}, "
+        f"{steady:.1f} standard deviations from zero. Without it "
         f"the predictions move by {1000 * found[str(constant)]['bias']:.3f} thousandths of a nat where its mean stays as "
         f"a bias, and by {1000 * found[str(constant)]['none']:.3f} where nothing does. For channel {busy}, less than half "
-        f"as large, it is {1000 * found[str(busy)]['bias']:.3f} and {1000 * found[str(busy)]['none']:.3f}.",
+        f"as large, it is {1000 * found[str(busy)]['bias']:.3f} and {1000 * found[str(busy)]['none']:.3f}."
+        + (" In this module no large channel is constant." if steady < CONSTANT else ""),
         [
             (figure, "Cost of removing each of two channels, with the prediction"),
             (cloud, "Magnitude and fluctuation of all channels of the module, with the two marked"),

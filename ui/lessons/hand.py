@@ -100,7 +100,7 @@ def draw() -> None:
     ):
         with column:
             st.markdown(f"**{name}**")
-            st.text(prompt + text)
+            st.text(f"{prompt}{text} ...")
             change = (
                 f"{own['mean'] / dense['mean'] - 1:+.0%} against dense"
                 if own is pruned and history.done

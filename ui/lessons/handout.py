@@ -33,7 +33,7 @@ def _options(lesson: Lesson) -> str:
     guess = lesson.guess
     if guess.options:
         return "Choose: " + "; ".join(guess.options) + "."
-    return f"From {guess.low:g} to {guess.text(guess.high)}."
+    return f"{guess.range()}."
 
 
 def markdown(found: dict[str, Reveal] | None = None) -> str:

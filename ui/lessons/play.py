@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from ui import state
-from ui.lessons import LESSONS
+from ui.lessons import LESSONS, hand, toy
+from ui.lessons.draw import show
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
-
-CLASS_FONT = 17  # of figures in class mode
 
 
 def guesses() -> dict[str, Value]:
@@ -26,11 +25,8 @@ def play(lesson: Lesson) -> None:
         st.markdown(lesson.before)
         _predict(lesson)
     else:
-        with st.expander(f"{lesson.question} What the prediction was about"):
-            st.markdown(lesson.before)
-            st.markdown(lesson.guess.ask)
         _show(lesson, guesses()[lesson.key])
-    _steps(number)
+    steps(number)
 
 
 def _predict(lesson: Lesson) -> None:
@@ -43,7 +39,7 @@ def _predict(lesson: Lesson) -> None:
             else:
                 guesses()[lesson.key] = value
                 st.rerun()
-    st.caption("The measurement appears when you have committed. Nobody but you sees your prediction.")
+    st.caption("The measurement starts when you have committed.")
 
 
 def _widget(guess: Guess, key: str) -> Value | None:
@@ -56,14 +52,13 @@ def _widget(guess: Guess, key: str) -> Value | None:
     form = "%d" if guess.step >= 1 else "%.1f"
     return float(
         st.slider(
-            guess.ask,
+            guess.range(),
             low,
             high,
             start,
             step,
             format=form + guess.unit.replace("%", "%%"),
             key=key,
-            label_visibility="collapsed",
         )
     )
 
@@ -74,16 +69,19 @@ def _show(lesson: Lesson, guess: Value) -> None:
     given: dict[str, Any] = lesson.controls()
     shown = first
     if given != lesson.first:
-        shown = lesson.reveal(lesson.measure(**given), guess, **given)
+        marked = guess if lesson.predicted(given) else None
+        shown = lesson.reveal(lesson.measure(**given), marked, **given)
     columns = st.columns(len(shown.figures))
     for index, (column, (figure, alt)) in enumerate(zip(columns, shown.figures, strict=True)):
-        if st.session_state.get("class"):
-            figure.update_layout(font_size=CLASS_FONT, title_font_size=CLASS_FONT + 2)
-        column.plotly_chart(figure, alt=alt, config=state.PLOT, key=f"{lesson.key}-figure-{index}")
+        with column:
+            show(figure, alt, f"{lesson.key}-figure-{index}")
     st.markdown(shown.says)
     if lesson.more:
         lesson.more()
     st.info(f"**Remember.** {lesson.remember}", icon=":material/bookmark:")
+    with st.expander(f"{lesson.question} What the prediction was about"):
+        st.markdown(lesson.before)
+        st.markdown(lesson.guess.ask)
     left, right = st.columns([4, 1], vertical_alignment="center")
     left.page_link(lesson.go[0], label=f"For real: {lesson.go[1]}", icon=":material/arrow_outward:")
     right.button(
@@ -104,40 +102,41 @@ def right(lesson: Lesson, guess: Value, truth: Value) -> bool:
 
 def _verdict(lesson: Lesson, guess: Value, found: Reveal) -> None:
     said, measured = lesson.guess.text(guess), lesson.guess.text(found.truth)
-    words = f"You predicted **{said}**. Measured: **{measured}**."
+    words = f"{lesson.guess.ask} You predicted **{said}**. Measured: **{measured}**."
     if right(lesson, guess, found.truth):
         st.success(words, icon=":material/check_circle:")
     else:
-        st.warning(words + " Find out why:", icon=":material/lightbulb:")
+        st.warning(words, icon=":material/lightbulb:")
 
 
-def _steps(number: int) -> None:
+def steps(number: int) -> None:
+    """The way on and back from a lesson by its number: the toy is 0, cutting by hand comes last."""
+    way = [("toy", toy.TITLE), *((each.key, f"{n}. {each.title}") for n, each in enumerate(LESSONS, 1))]
+    way.append(("by hand", hand.TITLE))
     st.divider()
-    before, done, after = st.columns([1, 2, 1], vertical_alignment="center")
+    before, done, after = st.columns(3, vertical_alignment="center")
     finished = sum(lesson.key in guesses() for lesson in LESSONS)
     done.progress(finished / len(LESSONS), f"{finished} of {len(LESSONS)} lessons done in this session")
-    if number > 1:
-        before.button(
-            f"{number - 1}. {LESSONS[number - 2].title}",
-            on_click=_open,
-            args=(LESSONS[number - 2].key,),
-            icon=":material/arrow_back:",
-            width="stretch",
-        )
-    if number < len(LESSONS):
-        after.button(
-            f"{number + 1}. {LESSONS[number].title}",
-            on_click=_open,
-            args=(LESSONS[number].key,),
-            icon=":material/arrow_forward:",
-            width="stretch",
-            type="primary" if LESSONS[number - 1].key in guesses() else "secondary",
-        )
+    if number > 0:
+        _step(before, *way[number - 1], "back")
+    if number + 1 < len(way):
+        _step(after, *way[number + 1], "forward", way[number][0] in (*guesses(), "toy"))
 
 
-def _forget(key: str) -> None:
-    guesses().pop(key, None)
+def _step(column: DeltaGenerator, key: str, title: str, direction: str, next_up: bool = False) -> None:
+    column.button(
+        title,
+        on_click=_open,
+        args=(key,),
+        icon=f":material/arrow_{direction}:",
+        width="stretch",
+        type="primary" if next_up else "secondary",
+    )
 
 
 def _open(key: str) -> None:
     st.session_state.lesson = key
+
+
+def _forget(key: str) -> None:
+    guesses().pop(key, None)

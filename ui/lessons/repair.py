@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from ui.lessons.ask import ask
-from ui.lessons.draw import bars, level
+from ui.lessons.draw import PREDICTION, bars, level
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
 NAMES = {"none": "nothing", "bias": "bias", "least_squares": "least squares"}
@@ -34,12 +34,12 @@ def _reveal(found: dict[str, float], guess: Value | None, layer: int, share: flo
     figure = bars(
         {NAMES[name]: value for name, value in parts.items()},
         "Part of the damage that is undone",
-        "% of the damage without repair",
+        "% undone",
         text="%{y:.0f}%",
     )
     figure.update_yaxes(rangemode="normal")
     if guess is not None:
-        level(figure, float(guess))
+        level(figure, float(guess), f"{PREDICTION} (bias)")
         figure.update_layout(showlegend=True)
     left = bars(
         {NAMES[name]: 1000 * found[name] for name in NAMES},
@@ -52,7 +52,8 @@ def _reveal(found: dict[str, float], guess: Value | None, layer: int, share: flo
         parts["bias"],
         f"Without {found['channels']:,} channels of layer {layer} the predictions move by {1000 * found['none']:.1f} "
         f"thousandths of a nat a token. A bias undoes {parts['bias']:.0f}% of that, least squares "
-        f"{parts['least_squares']:.0f}%.{harm}",
+        f"{parts['least_squares']:.0f}%.{harm} The mean of a removed channel is {found['steady']:.2f} standard deviations "
+        f"from zero (median).",
         [
             (figure, "Part of the damage undone by bias and by least squares, with the prediction"),
             (left, "Damage left by nothing, bias and least squares"),
@@ -65,7 +66,7 @@ LESSON = Lesson(
     title="What a repair repairs",
     question="How much of a cut can be mended without training?",
     before=(
-        "The half of layer 2's MLP channels with the lowest scores is removed. The **bias** adds what they gave *on "
+        "In layer 2 of the demo model, the half of the MLP channels with the lowest scores is removed. The **bias** adds what they gave *on "
         "average*. **Least squares** also changes the columns that are left, so that they stand in for the removed "
         "channels where the two vary together. Both use calibration text only; neither trains the model. The damage is how "
         "far the predictions move on other text."
@@ -76,12 +77,12 @@ LESSON = Lesson(
     measure=_measure,
     reveal=_reveal,
     remember=(
-        "The bias restores the mean of the output and nothing else: it repairs a lot where a channel is nearly constant, "
-        "and little where channels vary around zero. Least squares also uses what the retained channels know of the removed "
-        "ones; both fit the calibration text, and either can miss on other text."
+        "The bias restores the mean of the output and nothing else: of channels that vary it undoes little of the damage, "
+        "and in the first and the last layer it adds to it. Least squares also uses what the retained channels know of the "
+        "removed ones, and leaves less damage in every layer."
     ),
     go=(
         "pages/prune.py",
-        "Runs of the Prune page use the bias; on the command line, --compensation least_squares does more",
+        "Prune with the bias (method iterative) or with least squares (method prunescope) on the Prune page",
     ),
 )

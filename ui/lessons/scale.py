@@ -16,7 +16,7 @@ from pruning.visualization.style import COLOURS, MARK, graph, style
 from pruning.words import sentence
 from ui import state
 from ui.lessons.ask import ask, fused, shipped
-from ui.lessons.draw import bars, level
+from ui.lessons.draw import PREDICTION, bars, level, show
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
 RATIO = 0.3
@@ -71,7 +71,7 @@ def _reveal(found: dict[str, list[float]], guess: Value | None, normalise: str) 
         values = {f"{layer}": 100 * value for layer, value in enumerate(found[model])}
         figure = bars(
             values,
-            f"{MODELS[model]}: MLP channels retained, {normalise}",
+            f"{MODELS[model]}, {normalise}: MLP channels retained",
             "% of the layer",
             text="",
             height=300,
@@ -79,7 +79,7 @@ def _reveal(found: dict[str, list[float]], guess: Value | None, normalise: str) 
         figure.update_xaxes(title="layer")
         figure.update_yaxes(range=[0, 105])
         if guess is not None and model == "smollm2":
-            level(figure, float(guess))
+            level(figure, float(guess), f"{PREDICTION} (lowest layer)")
             figure.update_layout(showlegend=True)
         figures.append((figure, f"Share of the MLP channels retained by layer, {MODELS[model]}"))
     low = {model: int(np.argmin(values)) for model, values in found.items()}
@@ -119,13 +119,13 @@ def _more() -> None:
     for channel in named:
         figure.add_vline(x=channel, line_color=MARK, line_dash="dash")
     figure.update_xaxes(title="channel")
-    figure.update_yaxes(title="part of the layer's total score", tickformat=".0%")
+    figure.update_yaxes(title="part of the total", tickformat=".0%")
     style(
         figure.update_layout(bargap=0),
-        f"Scores in layer {layer}: point at the highest to read their channels",
+        f"Scores in layer {layer}, as parts of its total: point at the highest to read their channels",
         300,
     )
-    st.plotly_chart(figure, alt=f"Scores of the channels of layer {layer}", config=state.PLOT)
+    show(figure, f"Scores of the channels of layer {layer}")
     if named:
         _judge(int(layer), tuple(sorted(named)), float(shares[named].sum()))
     _real()
@@ -163,8 +163,10 @@ def _real() -> None:
         st.write(
             "The demo model is measured at once. SmolLM2 is twenty times as large and takes a minute or more."
         )
-        if st.button("Measure SmolLM2 as well", icon=":material/timer:"):
-            asked.append("smollm2")
+        st.button(
+            "Measure SmolLM2 as well", icon=":material/timer:", on_click=asked.append, args=("smollm2",)
+        )
+    costs = []
     for column, model in zip(st.columns(2), [name for name in models if name in asked], strict=False):
         with column:
             found = ask("normalisers", model=model, ratio=RATIO, names=["share", "soft_share"])
@@ -172,7 +174,14 @@ def _real() -> None:
             figure = bars(
                 values, f"{MODELS[model]}: mean perplexity after {RATIO:.0%}", "perplexity", text="%{y:.1f}"
             )
-            st.plotly_chart(figure, alt=f"Perplexity of {model} by normaliser", config=state.PLOT)
+            show(figure, f"Perplexity of {model} by normaliser")
+        times = " and ".join(
+            f"{values[name] / values['dense']:.2f} times with {name}" for name in ("share", "soft_share")
+        )
+        costs.append(
+            f"the {MODELS[model]}'s is {times}" if model == "demo" else f"{MODELS[model]}'s is {times}"
+        )
+    st.markdown(f"Against dense, the perplexity grows: {'; '.join(costs)}.")
 
 
 LESSON = Lesson(

@@ -35,6 +35,10 @@ class Guess:
         """A prediction, or what was measured, as text."""
         return value if isinstance(value, str) else f"{value:,.{0 if self.step >= 1 else 1}f}{self.unit}"
 
+    def range(self) -> str:
+        """What can be predicted, of a number."""
+        return f"From {self.low:g} to {self.high:,g}{self.unit}"
+
 
 @dataclass(frozen=True)
 class Reveal:
@@ -62,6 +66,7 @@ class Lesson:
         before: what one needs to know to predict, in Markdown.
         guess: the prediction.
         first: what the controls say at first; the prediction is about this case.
+        beside: those of the controls on which what was predicted does not depend.
         controls: draws one or two controls, and gives what they say.
         measure: the live computation, from what the controls say.
         reveal: what a measurement shows, from the measurement, the prediction (None in a handout) and what
@@ -82,4 +87,9 @@ class Lesson:
     reveal: Callable[..., Reveal]
     remember: str
     go: tuple[str, str]
+    beside: tuple[str, ...] = ()
     more: Callable[[], None] | None = None
+
+    def predicted(self, given: dict[str, Any]) -> bool:
+        """Whether the controls still say what the prediction was about."""
+        return all(given[name] == value for name, value in self.first.items() if name not in self.beside)

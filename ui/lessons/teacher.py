@@ -2,27 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import streamlit as st
 
 from ui.lessons import LESSONS, handout, toy
+from ui.lessons.shape import Reveal
 
 TOTAL = 40  # minutes
 TOY, LESSON, CLOSE = 4, 5, 1  # of the toy, of each lesson, of the end
 TITLE = f"For the teacher: {TOTAL} minutes"
-# What to do with each lesson after its reveal, and what to ask.
+
+
+@dataclass(frozen=True)
+class Move:
+    """What to do with a lesson after its reveal.
+
+    Attributes:
+        do: with the controls.
+        ask: the class.
+        hear: the answer to listen for.
+        cases: what the controls then say, where it has to be measured.
+    """
+
+    do: str
+    ask: str
+    hear: str
+    cases: tuple[dict[str, Any], ...] = ()
+
+
 MOVES = {
-    "toy": "Drag channel 1's points apart until another channel is the first to go. Ask: what does the bias know of a token?",
-    "channel": "Move through the tokens. Ask: do rare and frequent words need the same number of channels?",
-    "fluctuation": "Set 'nothing' in place of the channel. Ask: why does the order of the two turn round?",
-    "repair": "Go to layer 0, where the bias does harm. Ask: what is different there, if both fit the same text?",
-    "domains": "Read the row 'decided by all'. Ask: which mixture would you choose for a model that must not forget math?",
-    "cascade": "Set soft_share, then 30%. Ask: when are five cuts not worth five calibrations?",
-    "budgets": "Go to 70%. Ask: what would make you distrust a layer that retains almost everything?",
-    "scale": "Have the class name the channels to blame. Ask: which of today's results would you check on a real model first?",
+    "toy": Move(
+        "Drag channel 1's points apart until another channel is the first to go.",
+        "What does the bias know of a token?",
+        "Nothing: it is the same for every token.",
+    ),
+    "channel": Move(
+        "Move through the tokens.",
+        "Do frequent and rare words need the same number of channels?",
+        "No: 'the', 'in' and the full stop need about half as many as pieces of rare words.",
+    ),
+    "fluctuation": Move(
+        "Set 'nothing' in place of the channel.",
+        "Why does the order of the two turn round?",
+        "Without a bias the mean is lost too, and the large channel is nearly all mean.",
+    ),
+    "repair": Move(
+        "Go to layer 0, where the bias does harm.",
+        "In lesson 2 the bias undid nearly all of the damage. What is different here?",
+        "There the mean was several standard deviations, here it is a small part of one.",
+        ({"layer": 0},),
+    ),
+    "domains": Move(
+        "Read the row 'decided by all'.",
+        "Which mixture would you choose for a model that must not forget math?",
+        "One with math in it: asked among four, math pays little more than when it decides alone.",
+    ),
+    "cascade": Move(
+        "Set soft_share, then 30%.",
+        "When are five cuts not worth five calibrations?",
+        "Where one cut does little harm: at a low ratio, or with scores that compare well.",
+        ({"normalise": "soft_share"}, {"normalise": "soft_share", "ratio": 0.3}),
+    ),
+    "budgets": Move(
+        "Switch on the measured budget.",
+        "Both spare layer 0, and differ on layer 1. Which do you believe?",
+        "The perplexity decides, and here the two are close.",
+        ({"measured": True},),
+    ),
+    "scale": Move(
+        "Have the class name the channels to blame.",
+        "Which of today's results would you check on a real model first?",
+        "Those that compare scores of different layers: lessons 5 and 6.",
+    ),
 }
 
 
-def schedule() -> list[tuple[int, int, str, str]]:
+def schedule() -> list[tuple[int, int, str, Move]]:
     """First and last minute, what is on the screen, and what to do."""
     steps = [("toy", TOY, toy.TITLE)]
     steps += [(lesson.key, LESSON, f"Lesson {n}: {lesson.title}") for n, lesson in enumerate(LESSONS, 1)]
@@ -30,35 +87,54 @@ def schedule() -> list[tuple[int, int, str, str]]:
     for key, minutes, title in steps:
         rows.append((now, now + minutes, title, MOVES[key]))
         now += minutes
-    close = "Each names one rule of today that held on the demo model only, or on both models. Hand out the answers."
+    close = Move(
+        "Hand out the answers.",
+        "Which rule of today would you trust on a model that you do not know?",
+        "A measured one.",
+    )
     return [*rows, (now, now + CLOSE, "The end", close)]
 
 
 def draw() -> None:
     """The plan, how to prepare, and the handouts."""
     st.markdown(
-        "**Before the class.** Open each lesson once on the computer that you project from and commit to any prediction: "
-        "what was measured is kept until the app is closed, and appears at once. Then reload the page, which forgets "
-        "your predictions, and switch on **class mode**. Print the handout without answers.\n\n"
+        "**Before the class.** On the computer that you project from, press *Measure the answers* at the end of this page: "
+        "what was measured is kept until the app is closed, and appears at once when the class commits. SmolLM2 in lesson 7 "
+        "is measured by a button there. Switch on **class mode**, and print the handout without answers.\n\n"
         "**Each lesson** takes five minutes: one to read the question, one in which everybody writes down a prediction and "
-        "a vote decides what you commit to, one for the reveal, two for the move and the question below."
+        "a vote decides what you commit to, one for the reveal, two for the question below."
     )
-    rows = [
-        {"minutes": f"{start} to {end}", "on the screen": title, "after the reveal": move}
-        for start, end, title, move in schedule()
-    ]
-    st.table(rows)
+    st.table(
+        [
+            {
+                "minutes": f"{start} to {end}",
+                "on the screen": title,
+                "after the reveal": move.do,
+                "ask": move.ask,
+                "listen for": move.hear,
+            }
+            for start, end, title, move in schedule()
+        ]
+    )
     st.subheader("Handouts", anchor=False)
     st.write(
         "One page each. HTML prints on one sheet; Markdown can be edited. The answers are measured on this computer."
     )
     _downloads("without answers", handout.markdown(), handout.html())
     if st.session_state.get("answers") or st.button(
-        "Measure the answers (about a minute)", icon=":material/timer:"
+        "Measure the answers (one to two minutes)", icon=":material/timer:"
     ):
-        found = handout.answers()
+        found = prepare()
         st.session_state.answers = True
         _downloads("with answers", handout.markdown(found), handout.html(found))
+
+
+def prepare() -> dict[str, Reveal]:
+    """Measure what the class will ask for, and give the answers of the handout."""
+    for lesson in LESSONS:
+        for case in MOVES[lesson.key].cases:
+            lesson.measure(**lesson.first | case)
+    return handout.answers()
 
 
 def _downloads(name: str, markdown: str, html: str) -> None:

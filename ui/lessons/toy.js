@@ -2,7 +2,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const LIMIT = 3, WIDTH = 250, HEIGHT = 92, STEP = 0.1;
 const round = (value) => Math.round(value / STEP) * STEP;
-const show = (value) => (Math.abs(value) < 0.005 ? 0 : value).toFixed(2);
+const show = (value, digits = 2) => (Math.abs(value) < 0.5 / 10 ** digits ? 0 : value).toFixed(digits);
 const signed = (value) => (value < 0 ? `(${show(value)})` : show(value));
 
 function numbers(x, w) {
@@ -94,20 +94,20 @@ export default function (component) {
       row.classList.toggle("gone", j === state.gone);
       row.querySelector(".sums").innerHTML = [
         `mean = (${x.map(signed).join(" + ")}) / ${x.length} = <b data-of="mean">${show(f.mean)}</b>`,
-        `variance = &Sigma; (x &minus; ${signed(f.mean)})&sup2; / ${x.length - 1} = <b data-of="variance">${show(f.variance)}</b>`,
+        `variance = &Sigma; (x &minus; ${signed(f.mean)})&sup2; / ${x.length - 1} = <b data-of="variance">${show(f.variance, 3)}</b>`,
         `norm = &radic;(${w.map((each) => signed(each) + "&sup2;").join(" + ")}) = <b data-of="norm">${show(f.norm)}</b>`,
-        `<span class="score">score = variance &middot; norm&sup2; = ${show(f.variance)} &middot; ${show(f.norm)}&sup2; =
+        `<span class="score">score = variance &middot; norm&sup2; = ${show(f.variance, 3)} &middot; ${show(f.norm ** 2)} =
           <b data-of="score">${show(f.score)}</b>${j === lowest ? " &larr; lowest: goes first" : ""}</span>`,
       ].join("<br>");
     });
     const f = all[state.gone], n = state.x[0].length, w = state.w[state.gone];
     const square = state.x[state.gone].reduce((a, b) => a + b * b, 0) / n * f.norm ** 2;
     root.querySelector(".result").innerHTML = `<b>Without channel ${state.gone + 1}</b> the output of a token misses
-      x &middot; (${w.map(show).join(", ")}): a squared error of <b data-of="without">${show(square)}</b> a token.
-      The <b>bias</b> mean &middot; weights = ${show(f.mean)} &middot; (${w.map(show).join(", ")}) =
-      <b data-of="bias">(${f.bias.map(show).join(", ")})</b> takes its place. Then
-      <b data-of="left">${show(f.score * (n - 1) / n)}</b> is left: exactly ${n - 1}/${n} of the score. The score is what
-      the bias cannot repair.`;
+      x &middot; (${w.map((each) => show(each)).join(", ")}): a squared error of <b data-of="without">${show(square)}</b> a token.
+      The <b>bias</b> mean &middot; weights = ${show(f.mean)} &middot; (${w.map((each) => show(each)).join(", ")}) =
+      <b data-of="bias">(${f.bias.map((each) => show(each)).join(", ")})</b> takes its place. Then
+      <b data-of="left">${show(f.score * (n - 1) / n)}</b> a token is left, which the bias cannot
+      repair: ${n - 1}/${n} of the score, whose variance divides by ${n - 1} where this mean divides by ${n}.`;
   }
 
   root.querySelectorAll("button").forEach((button) => {
