@@ -3,14 +3,25 @@ import math
 import streamlit as st
 
 from pruning import visualization as viz
+from pruning.config import RunConfig
 from pruning.engine.budget import first_mask
 from pruning.engine.targets import SIZES, smallest_ratio
 from pruning.errors import PruningError
 from pruning.method.damage import foretell
 from pruning.models.geometry import Geometry
 from pruning.runs.jobs import job
+from pruning.runs.needs import damage_seconds
+from pruning.words import seconds_text
 from ui import expected, place, state, tasks
 from ui.glossary import popover
+
+
+def _time(config: RunConfig) -> str:
+    """How long measuring takes on this machine, in words; empty where the model is not there."""
+    try:
+        return f", in about {seconds_text(damage_seconds(config, state.store()))} on this machine"
+    except PruningError:
+        return ""
 
 
 def _set_ratio(ratio: float) -> None:
@@ -34,12 +45,17 @@ dense = state.iteration(run, 1)
 if not dense.curves:
     said = "Damage was not measured in this run. The method prunescope, on the Prune page, measures it before it prunes."
     if run.path in state.SHIPPED:
-        st.info(f"{said} This run ships with the app, and nothing is added to it.")
+        st.info(
+            f"{said} This run ships with the app, and nothing is added to it; the damage of the demo model is measured."
+        )
+        demo = state.demo_run()
+        if state.iteration(demo, 1).curves:
+            st.button(
+                "Show the demo model", icon=":material/show_chart:", on_click=state.look_at, args=(demo,)
+            )
         st.stop()
-    st.info(
-        f"{said} Here it can be measured for the dense model of this run. That takes about half a minute for the demo model, "
-        "and half an hour or more for SmolLM2, on two cores."
-    )
+    time = _time(run.config)
+    st.info(f"{said} Here it can be measured for the dense model of this run{time}.")
     task = job(state.store(), f"damage-{run.id}")
     if task.state in ("none", "failed") and st.button("Measure damage", icon=":material/straighten:"):
         tasks.start(task, ["damage", run.id, *tasks.place(run)])
