@@ -100,8 +100,9 @@ def table(rows: list[dict[str, Any]]) -> None:
         column_order=shown,
         placeholder="",
         column_config={
-            "run": st.column_config.TextColumn(width=230, pinned=True),
+            "run": st.column_config.TextColumn(width=300, pinned=True),
             "ratio": PERCENT,
+            "worst domain": st.column_config.TextColumn("domain", help="the domain that lost most"),
             "left": st.column_config.NumberColumn(
                 format="percent", help="parameters left, of the dense model's"
             ),
@@ -140,6 +141,7 @@ def lead(run: Run, results: Results) -> None:
                 f"x {number(results.mean.ratio)}",
                 help="Geometric mean over domains of perplexity over dense.",
             )
+            st.caption("Perplexity over the dense model's: x 1.00 is no loss.")
         else:
             st.caption("Perplexity was not measured.")
         asked = results.zero_shot
@@ -386,7 +388,7 @@ def origin(run: Run, runs: dict[str, Run]) -> None:
     st.dataframe(
         lineage(run, runs), hide_index=True, placeholder="", column_config={"mean perplexity": TWO_DIGITS}
     )
-    st.code(report.command(run), language="bash")
+    st.code(report.command(run), language="bash", wrap_lines=True)
 
 
 def option(config: RunConfig, name: str) -> str:
