@@ -8,18 +8,21 @@ from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.models.geometry import KINDS, Kind
 from pruning.words import sentence
-from ui import canvas, channels, mixtures, place, state
+from ui import channels, mixtures, place, state
 from ui.glossary import popover
 
 chosen = state.choice()
-run, config = chosen.run, chosen.run.config
+run = chosen.run
+config = run.config.replace(worst_domain=chosen.worst_domain)
 st.title("Channel importance")
+st.caption(
+    "Which channels matter, and why does one go? The settings on the left make the cut; the Masks page redraws it while you drag."
+)
 state.follow(run)
 shown = state.statistics_iteration(chosen)
 if shown is None:
     st.info("This run has no statistics yet. They are available after its first iteration.")
     st.stop()
-canvas.draw(chosen)
 
 top = st.columns([4, 3, 4, 2], vertical_alignment="bottom")
 offered = [channels.DECIDES, *channels.QUANTITIES, channels.FACTORS]

@@ -124,6 +124,7 @@ if other_name == mixtures.WRITTEN:
     mixtures.write(chosen)
 try:
     other = masks.named(other_name, chosen, dense, shape)
+    masks.prune_both(other_name, chosen)
 except PruningError as error:
     state.explain(error)
     st.stop()

@@ -217,7 +217,7 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
     removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
     head = f", head {channel // run.geometry.head_dim}" if site.kind == "attn" and run.geometry else ""
     st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.kind]} channel {channel:,}{head}")
-    fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,), config.worst_domain)[site]
+    fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,), chosen.worst_domain)[site]
     score = score_sites("fluctuation", {site: fused}, {site: it.norms[site]}, config.seed)[site]
     if np.isnan(score[channel]):
         st.info(
@@ -248,7 +248,7 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
             config=state.PLOT,
         )
         right.plotly_chart(
-            viz.channel_rank_figure(ranks(run, site, channel, chosen.mixture), removed),
+            viz.channel_rank_figure(ranks(chosen), removed),
             alt="Rank of this channel by iteration",
             config=state.PLOT,
         )
@@ -272,16 +272,17 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
             )
 
 
-def ranks(run: Run, site: Site, channel: int, weights: Mapping[str, float]) -> dict[int, tuple[int, int]]:
+def ranks(chosen: state.Choice) -> dict[int, tuple[int, int]]:
     """By iteration, until the channel is removed: its rank in its layer, and the number of channels left there."""
     found = {}
-    for it in run.iterations():
+    site, config = chosen.site, chosen.run.config
+    for it in chosen.run.iterations():
         if it.number == 0:
             continue
-        fused = it.statistics_of(site).fuse(weights, run.config.fusion, worst_domain=run.config.worst_domain)
-        score = score_sites("fluctuation", fused, {site: it.norms_of(site)}, run.config.seed)[site]
+        fused = it.statistics_of(site).fuse(chosen.mixture, config.fusion, worst_domain=chosen.worst_domain)
+        score = score_sites("fluctuation", fused, {site: it.norms_of(site)}, config.seed)[site]
         there = ~np.isnan(score)
-        if not there[channel]:
+        if not there[chosen.channel]:
             break
-        found[it.number] = int((score[there] > score[channel]).sum()) + 1, int(there.sum())
+        found[it.number] = int((score[there] > score[chosen.channel]).sum()) + 1, int(there.sum())
     return found

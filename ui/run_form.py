@@ -134,10 +134,10 @@ def _tasks() -> dict[str, object]:
     }
 
 
-def estimate(meant: RunConfig) -> str:
-    """How long a run takes on this machine, in words; empty where its model is not there."""
+def estimate(*meant: RunConfig) -> str:
+    """How long runs take on this machine, one after the other, in words; empty where a model is not there."""
     try:
-        return f"about {seconds_text(needs(meant, state.store()).seconds)}"
+        return f"about {seconds_text(sum(needs(each, state.store()).seconds for each in meant))}"
     except PruningError:
         return ""
 

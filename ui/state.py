@@ -41,12 +41,13 @@ SHIPPED = {
 }
 DEMO_RUN = ASSETS / "demo-run"
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}  # of every figure
-AS_METHOD = "method default"  # the allocation of the method's preset
+AS_METHOD = "method default"  # the option of the method's preset
 # Options that a new run takes over from the displayed run, whatever its method.
 KEPT = ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "eval_blocks")
 # Options that belong to one run only, or are chosen for each run.
 DROPPED = (
     "allocation",
+    "compensation",
     "name",
     "tags",
     "parent",
@@ -66,7 +67,8 @@ class Choice:
 
     Attributes:
         run: the displayed run, whose statistics the pages show.
-        ratio, method, allocation, attention_unit, round_to: options of the previewed mask and of the next run.
+        ratio, method, allocation, attention_unit, round_to, worst_domain, compensation: options of the
+            previewed mask and of the next run.
         mixture: normalised weights of the run's domains.
         iteration: the iteration whose statistics and mask are shown.
         site, channel: the selected channel.
@@ -79,6 +81,8 @@ class Choice:
     allocation: str
     attention_unit: str
     round_to: int
+    worst_domain: float
+    compensation: str
     mixture: dict[str, float]
     iteration: int
     site: Site
@@ -95,14 +99,16 @@ class Choice:
         base, dropped = self.run.config, set(DROPPED)
         if self.run.path in SHIPPED:  # measured longer than one likes to wait
             dropped.add("eval_blocks")
-        if base.ratio == 0:  # a run that only collected statistics
-            dropped.add("iterations")
+        if base.ratio == 0:  # a run that only collected statistics, and measured no text
+            dropped |= {"iterations", "eval_blocks"}
         kept = None if base.method == self.method else set(KEPT)
         options: dict[str, Any] = base.model_dump(include=kept, exclude=dropped)
         options |= {"method": self.method, "ratio": self.ratio, "mixture": self.mixture}
-        if self.allocation != AS_METHOD:
-            options["allocation"] = self.allocation
-        options |= {"attention_unit": self.attention_unit, "round_to": self.round_to}
+        for name in ("allocation", "compensation"):
+            if (value := getattr(self, name)) != AS_METHOD:
+                options[name] = value
+        for name in ("attention_unit", "round_to", "worst_domain"):
+            options[name] = getattr(self, name)
         options["parent"] = None if self.run.path in SHIPPED else self.run.id
         return RunConfig.create(**options | {"keep": self.keep, "remove": self.remove})
 
@@ -155,7 +161,7 @@ def looked(run: Run) -> bool:
     return len(run.iterations()) > 1
 
 
-def begin(config: RunConfig, watch: bool = True) -> None:
+def begin(config: RunConfig, watch: bool = True) -> Run:
     """Start a run; it comes on view when it has statistics.
 
     Args:
@@ -175,6 +181,7 @@ def begin(config: RunConfig, watch: bool = True) -> None:
     st.session_state.watched = st.session_state.follow = run.id
     if watch:
         go("pages/prune.py")
+    return run
 
 
 def look_at(run: Run) -> None:
@@ -271,6 +278,8 @@ def choice() -> Choice:
         allocation=chosen.allocation,
         attention_unit=chosen.unit,
         round_to=int(chosen.round_to),
+        worst_domain=chosen.worst / 100,
+        compensation=chosen.compensation,
         mixture=mixture(names) or {name: 1 / len(names) for name in names},
         iteration=min(chosen.get("iteration", 1) or 1, last),
         site=site,
