@@ -45,7 +45,7 @@ def ensure_frame() -> None:
         st.rerun()
 
 
-def go(page: str, *also: str) -> None:
+def go(page: str, **settings: list[str]) -> None:
     """Switch to another page and keep all settings.
 
     `st.switch_page` must be told which query parameters to keep when some are bound to widgets. It is told none,
@@ -53,10 +53,10 @@ def go(page: str, *also: str) -> None:
 
     Args:
         page: its file.
-        also: keys of settings that were made for that page, to be written into the URL as well.
+        settings: of that page alone, as its link would have them.
     """
-    st.session_state.address = [*st.query_params, *also]
-    st.switch_page(page, query_params={})
+    st.session_state.address = [*st.query_params]
+    st.switch_page(page, query_params=settings)
 
 
 def remember() -> None:

@@ -103,8 +103,8 @@ def _buttons(run: Run, going: bool) -> None:
     if not run.resumable and run.config.ratio:
         if row.button("Show results", icon=":material/bar_chart:"):
             pair = st.session_state.get("pair", [])
-            st.session_state.side = pair if run.id in pair else [run.id]
-            go("pages/results.py", "side")
+            beside = [state.label(each) for each in state.store().all() if each.id in pair]
+            go("pages/results.py", side=beside if run.id in pair else [state.label(run)])
     elif run.resumable:
         state.resume_button(run, row)
     looked = len(run.iterations()) > 1
