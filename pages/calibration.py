@@ -7,7 +7,7 @@ from pruning.models.folder import describe
 from pruning.models.geometry import Kind
 from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.words import plain
-from ui import calibration, run_form, state
+from ui import calibration, run_form, state, stored
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -18,7 +18,7 @@ st.caption(
     "weights needs no forward pass."
 )
 
-shown = state.statistics_iteration(chosen)
+shown = stored.statistics_iteration(chosen)
 if shown is not None:
     st.plotly_chart(viz.mixture_figure(chosen.mixture), alt="Normalised mixture weights", config=state.PLOT)
     st.subheader("Agreement between domains")
@@ -27,7 +27,7 @@ if shown is not None:
             "Module", ("mlp", "attn"), default="mlp", required=True, key="agree", bind="query-params"
         )
         try:
-            agreement = calibration.agreement(state.iteration(run, 1), chosen, kind)
+            agreement = calibration.agreement(stored.iteration(run, 1), chosen, kind)
             left, right = st.columns([2, 3])
             left.plotly_chart(
                 viz.agreement_figure(agreement),

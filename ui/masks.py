@@ -15,7 +15,7 @@ from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
 from pruning.runs.iterations import StoredIteration
 from pruning.words import clipped, plain
-from ui import expected, mixtures, run_form, state
+from ui import expected, mixtures, run_form, state, stored
 from ui.navigation import go
 
 WITHOUT_PINS = "without manual keep and remove"
@@ -42,7 +42,7 @@ def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geomet
         ConfigError: no mask reaches this pruning ratio.
     """
     if name.startswith("after iteration "):
-        return state.iteration(chosen.run, int(name.split()[2])).mask
+        return stored.iteration(chosen.run, int(name.split()[2])).mask
     if name.startswith("run: "):
         other = next(run for run in state.all_runs() if f"run: {state.label(run)}" == name)
         return other.iterations()[-1].mask
@@ -53,7 +53,7 @@ def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geomet
         changed = dataclasses.replace(chosen, method=method, allocation=state.AS_METHOD)
     else:
         changed = _mixed(name, chosen)
-    return state.preview(dense, changed.config(), shape)
+    return stored.preview(dense, changed.config(), shape)
 
 
 def _mixed(name: str, chosen: state.Choice) -> state.Choice:

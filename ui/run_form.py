@@ -11,7 +11,8 @@ from pruning.errors import PruningError
 from pruning.runs.needs import needs
 from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.words import plain, seconds_text, sentence, size_text
-from ui import calibration, models, results, state
+from ui import calibration, models, state
+from ui.options import changes
 
 
 def config(chosen: state.Choice) -> RunConfig:
@@ -67,7 +68,7 @@ def summary(meant: RunConfig) -> None:
         f"Prunes **{models.title(meant.model)}** by **{meant.ratio:.0%}** with method **{meant.method}**, calibrated on {shares}."
     )
     said = ("model", "ratio", "mixture", "domains")
-    changed = results.changes(RunConfig.create(method=meant.method), meant, said)
+    changed = changes(RunConfig.create(method=meant.method), meant, said)
     if changed != "no option changed":
         st.caption(f"Options that differ from the method's preset: {changed}")
 

@@ -772,7 +772,7 @@ def test_a_folder_is_downloaded_as_a_zip_and_a_file_as_it_is(tmp_path):
 
 def test_lineage_says_what_changed():
     from pruning import RunConfig
-    from ui.results import changes
+    from ui.options import changes
 
     base = RunConfig.create(method="flap", mixture={"wiki": 1, "code": 1})
     assert changes(base, base.replace(mixture={"math": 1})) == "mixture math 100%"
@@ -792,12 +792,12 @@ def test_statistics_of_one_site_are_those_of_all():
 
 
 def test_the_preview_of_measured_damage_walks_the_curves_of_the_run(app):
-    from ui import state
+    from ui import state, stored
 
     run = state.demo_run()
-    dense, config = state.iteration(run, 1), run.config.replace(allocation="measured", ratio=0.4)
-    measured = state.preview(dense, config, run.geometry)
-    ranked = state.preview(dense, config.replace(allocation="global"), run.geometry)
+    dense, config = stored.iteration(run, 1), run.config.replace(allocation="measured", ratio=0.4)
+    measured = stored.preview(dense, config, run.geometry)
+    ranked = stored.preview(dense, config.replace(allocation="global"), run.geometry)
     assert measured.ratio == pytest.approx(ranked.ratio, abs=0.001)
     assert foretell_mean(dense, measured) < foretell_mean(dense, ranked)
 
