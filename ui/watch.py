@@ -7,7 +7,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.runs.run import Run
 from pruning.visualization import report
-from pruning.words import plain, seconds_text
+from pruning.words import plain, seconds_text, sentence
 from ui import state
 from ui.navigation import go
 
@@ -75,7 +75,7 @@ def _status(run: Run) -> None:
             "dead": "The worker process ended unexpectedly.",
             "damaged": "Files of this run are damaged:",
         }
-        st.error(f"{problem.get(what, 'The run failed.')} {plain(status.message)}")
+        st.error(f"{problem.get(what, 'The run failed.')} {plain(sentence(status.message))}")
 
 
 def _queue(run: Run) -> str:
