@@ -97,6 +97,7 @@ def run_done(page: Page) -> None:
     settle(page)
     page.get_by_text("Finished. The Results page").wait_for(timeout=1_200_000)
     page.get_by_role("button", name="Show results").click()
+    page.get_by_test_id("stMetricValue").first.wait_for()  # loaded the first time that it is shown
 
 
 def committed(page: Page) -> None:
