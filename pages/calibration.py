@@ -7,7 +7,7 @@ from pruning.models.folder import describe
 from pruning.models.geometry import Kind
 from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.words import plain
-from ui import calibration, state
+from ui import calibration, run_form, state, stored
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -18,7 +18,7 @@ st.caption(
     "weights needs no forward pass."
 )
 
-shown = state.statistics_iteration(chosen)
+shown = stored.statistics_iteration(chosen)
 if shown is not None:
     st.plotly_chart(viz.mixture_figure(chosen.mixture), alt="Normalised mixture weights", config=state.PLOT)
     st.subheader("Agreement between domains")
@@ -27,7 +27,7 @@ if shown is not None:
             "Module", ("mlp", "attn"), default="mlp", required=True, key="agree", bind="query-params"
         )
         try:
-            agreement = calibration.agreement(state.iteration(run, 1), chosen, kind)
+            agreement = calibration.agreement(stored.iteration(run, 1), chosen, kind)
             left, right = st.columns([2, 3])
             left.plotly_chart(
                 viz.agreement_figure(agreement),
@@ -71,20 +71,22 @@ calibration.upload()
 own: dict[str, str] = st.session_state.get("uploads", {})
 st.session_state.setdefault("domains", list(EMBEDDED_DOMAINS))
 domains = st.multiselect("Domains", [*EMBEDDED_DOMAINS, *own], key="domains", persist_state="session")
-if st.button("Collect statistics", type="primary", disabled=summary is None):
-    try:
-        config = RunConfig.create(
-            model=model,
-            ratio=0,
-            iterations=1,
-            samples=samples,
-            seq_len=seq_len,
-            mixture=dict.fromkeys(domains, 1.0),
-            domains={name: own[name] for name in domains if name in own},
-            eval_blocks=0,  # statistics only: the first heatmap waits for nothing else
-            save_model=False,
-        )
+try:
+    config = RunConfig.create(
+        model=model,
+        ratio=0,
+        iterations=1,
+        samples=samples,
+        seq_len=seq_len,
+        mixture=dict.fromkeys(domains, 1.0),
+        domains={name: own[name] for name in domains if name in own},
+        eval_blocks=0,  # statistics only: the first heatmap waits for nothing else
+        save_model=False,
+    )
+    if time := run_form.estimate(config):
+        st.caption(f"Estimated run time on this machine: **{time}**.")
+    if st.button("Collect statistics", type="primary", disabled=summary is None):
         state.begin(config)
-    except PruningError as error:
-        state.explain(error)
+except PruningError as error:
+    state.explain(error)
 popover("calibration", "domain", "domain mixture", "variance")

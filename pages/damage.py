@@ -3,14 +3,25 @@ import math
 import streamlit as st
 
 from pruning import visualization as viz
+from pruning.config import RunConfig
 from pruning.engine.budget import first_mask
 from pruning.engine.targets import SIZES, smallest_ratio
 from pruning.errors import PruningError
 from pruning.method.damage import foretell
 from pruning.models.geometry import Geometry
 from pruning.runs.jobs import job
-from ui import expected, place, state, tasks
+from pruning.runs.needs import damage_seconds
+from pruning.words import seconds_text
+from ui import expected, place, state, stored, tasks
 from ui.glossary import popover
+
+
+def _time(config: RunConfig) -> str:
+    """How long measuring takes on this machine, in words; empty where the model is not there."""
+    try:
+        return f", in about {seconds_text(damage_seconds(config, state.store()))} on this machine"
+    except PruningError:
+        return ""
 
 
 def _set_ratio(ratio: float) -> None:
@@ -27,19 +38,24 @@ st.caption(
 )
 state.follow(run)
 shape = run.geometry
-if shape is None or state.statistics_iteration(chosen) is None:
+if shape is None or stored.statistics_iteration(chosen) is None:
     st.info("This run has no statistics yet. They are available after its first iteration.")
     st.stop()
-dense = state.iteration(run, 1)
+dense = stored.iteration(run, 1)
 if not dense.curves:
     said = "Damage was not measured in this run. The method prunescope, on the Prune page, measures it before it prunes."
     if run.path in state.SHIPPED:
-        st.info(f"{said} This run ships with the app, and nothing is added to it.")
+        st.info(
+            f"{said} This run ships with the app, and nothing is added to it; the damage of the demo model is measured."
+        )
+        demo = state.demo_run()
+        if stored.iteration(demo, 1).curves:
+            st.button(
+                "Show the demo model", icon=":material/show_chart:", on_click=state.look_at, args=(demo,)
+            )
         st.stop()
-    st.info(
-        f"{said} Here it can be measured for the dense model of this run. That takes about half a minute for the demo model, "
-        "and half an hour or more for SmolLM2, on two cores."
-    )
+    time = _time(run.config)
+    st.info(f"{said} Here it can be measured for the dense model of this run{time}.")
     task = job(state.store(), f"damage-{run.id}")
     if task.state in ("none", "failed") and st.button("Measure damage", icon=":material/straighten:"):
         tasks.start(task, ["damage", run.id, *tasks.place(run)])
@@ -48,7 +64,7 @@ if not dense.curves:
 
 try:
     config = chosen.config()
-    mask = state.preview(dense, config, shape)
+    mask = stored.preview(dense, config, shape)
 except PruningError as error:
     state.explain(error)
     st.stop()
@@ -75,7 +91,7 @@ with st.popover("Reach a size", icon=":material/straighten:"):
     now = SIZES[what](mask, dense_size)
     limit = st.number_input("At most", min_value=1.0, value=float(round(now)), step=1.0, format="%.0f")
     if limit < round(now):  # a search takes a dozen masks: not on every change of the page
-        scores = state.scores(dense, config, config.mixture)
+        scores = stored.scores(dense, config, config.mixture)
 
         def size(ratio: float, geometry: Geometry = shape) -> float:
             cut = first_mask(scores, geometry, config.replace(ratio=ratio), dense.curves)

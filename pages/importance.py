@@ -8,18 +8,21 @@ from pruning import visualization as viz
 from pruning.errors import PruningError
 from pruning.models.geometry import KINDS, Kind
 from pruning.words import sentence
-from ui import canvas, channels, mixtures, place, state
+from ui import channels, mixtures, place, state, stored
 from ui.glossary import popover
 
 chosen = state.choice()
-run, config = chosen.run, chosen.run.config
+run = chosen.run
+config = run.config.replace(worst_domain=chosen.worst_domain)
 st.title("Channel importance")
+st.caption(
+    "Which channels matter, and why does one go? The settings on the left make the cut; the Masks page redraws it while you drag."
+)
 state.follow(run)
-shown = state.statistics_iteration(chosen)
+shown = stored.statistics_iteration(chosen)
 if shown is None:
     st.info("This run has no statistics yet. They are available after its first iteration.")
     st.stop()
-canvas.draw(chosen)
 
 top = st.columns([4, 3, 4, 2], vertical_alignment="bottom")
 offered = [channels.DECIDES, *channels.QUANTITIES, channels.FACTORS]
@@ -95,7 +98,7 @@ def draw(kind: Kind, what: str, title: str, data: viz.Heatmap, height: int | Non
     )
 
 
-before = state.iteration(run, shown.number - 1).mask
+before = stored.iteration(run, shown.number - 1).mask
 titles = {"attn": "Attention channels", "mlp": "MLP channels"}
 if compare != "nothing":
     titles = {kind: f"{title}: difference from {compare}" for kind, title in titles.items()}
@@ -118,7 +121,7 @@ else:
         if play:
             bins = viz.animation_bins(layers[1] - layers[0] + 1, len(numbers), settings["bins"])
             settings["bins"] = bins
-            frames = {f"iteration {n}": heatmap(state.iteration(run, n), kind, quantity) for n in numbers}
+            frames = {f"iteration {n}": heatmap(stored.iteration(run, n), kind, quantity) for n in numbers}
             limits = (-cut.limit, cut.limit) if decides and cut and compare == "nothing" else None
             st.plotly_chart(
                 viz.animation_figure(frames, titles[kind] if compare != "nothing" else quantity, limits),

@@ -6,7 +6,7 @@ from pruning.errors import PruningError
 from pruning.models.geometry import KINDS, Site
 from pruning.models.mask import chance_jaccard, jaccard
 from pruning.words import sentence, size_text
-from ui import canvas, masks, mixtures, place, state
+from ui import canvas, masks, mixtures, place, state, stored
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -14,10 +14,10 @@ run = chosen.run
 st.title("Masks")
 state.follow(run)
 shape = run.geometry
-if shape is None or state.statistics_iteration(chosen) is None:
+if shape is None or stored.statistics_iteration(chosen) is None:
     st.info("This run has no statistics yet. They are available after its first iteration.")
     st.stop()
-dense = state.iteration(run, 1)  # statistics of the dense model: the preview prunes it in one shot
+dense = stored.iteration(run, 1)  # statistics of the dense model: the preview prunes it in one shot
 last = max(it.number for it in run.iterations())
 
 PREVIEW, STORED = "preview with current settings", "this run, after the selected iteration"
@@ -46,9 +46,9 @@ with st.expander(
 try:
     config = chosen.config()
     mask = (
-        state.preview(dense, config, shape)
+        stored.preview(dense, config, shape)
         if live
-        else state.iteration(run, min(chosen.iteration, last)).mask
+        else stored.iteration(run, min(chosen.iteration, last)).mask
     )
 except PruningError as error:
     state.explain(error)
@@ -93,7 +93,7 @@ for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
     if play:
         bins = viz.animation_bins(len(shape.layers), last, 256)
         frames = {
-            f"iteration {n}": viz.mask_map_data(state.iteration(run, n).mask, kind, bins)
+            f"iteration {n}": viz.mask_map_data(stored.iteration(run, n).mask, kind, bins)
             for n in range(1, last + 1)
         }
         figure = viz.animation_figure(frames, title, (0.0, 1.0))
@@ -124,6 +124,7 @@ if other_name == mixtures.WRITTEN:
     mixtures.write(chosen)
 try:
     other = masks.named(other_name, chosen, dense, shape)
+    masks.prune_both(other_name, chosen)
 except PruningError as error:
     state.explain(error)
     st.stop()

@@ -2,7 +2,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.errors import PruningError
-from ui import broken, channels, models, run_form, state
+from ui import broken, channels, models, run_form, state, stored
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -25,10 +25,10 @@ if len(iterations) > 1:
     st.image(viz.pipeline_svg(pipeline), alt=viz.pipeline_words(pipeline), width="stretch")
 left, right = st.columns([3, 2])
 with left:
-    if shown := state.statistics_iteration(chosen):
+    if shown := stored.statistics_iteration(chosen):
         try:
             cut = channels.cut(chosen, shown, chosen.mixture)
-            title = viz.cut_title(cut, "mlp", state.iteration(run, shown.number - 1).mask)
+            title = viz.cut_title(cut, "mlp", stored.iteration(run, shown.number - 1).mask)
             data = viz.cut_map(cut, "mlp", bins=256, aggregate="mean")
             st.plotly_chart(
                 viz.cut_figure(data, cut, title),

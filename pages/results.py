@@ -10,7 +10,7 @@ from pruning.errors import PruningError
 from pruning.runs.results import retention
 from pruning.visualization import report
 from pruning.words import plain, quoted, seconds_text
-from ui import results, sizes, state, tasks
+from ui import details, results, sizes, state, tasks
 from ui.glossary import popover
 
 on_view = state.choice().run
@@ -85,9 +85,9 @@ for name in chosen:
         titles = ["Accuracy", "Perplexity", "Text generation", "Export", "Speed", "Lineage"]
         tabs = st.tabs(titles, key=f"tab-{name}", on_change="rerun")
         with tabs[0]:
-            results.accuracy(run, found)
+            details.accuracy(run, found)
         with tabs[1]:
-            results.perplexity(run, found)
+            details.perplexity(run, found)
         for tab, show in zip(tabs[2:5], (tasks.continuation, tasks.exports, tasks.speed), strict=True):
             with tab:
                 try:
@@ -100,7 +100,7 @@ for name in chosen:
                 except PruningError as error:
                     state.explain(error)
         with tabs[5]:
-            results.origin(run, every)
+            details.origin(run, every)
         buttons = st.columns(3)
         for column, title, make, end, kind in (
             (buttons[0], "Report (HTML)", report.html, "html", "text/html"),

@@ -87,7 +87,7 @@ def settle(page: Page) -> None:
 def run_at_work(page: Page) -> None:
     """Start a run, and wait until it has something to show."""
     page.get_by_role("button", name="Start").click()
-    page.get_by_text("iteration 3 of 5").wait_for(timeout=600_000)
+    page.get_by_text("running: iteration 3 of 5").wait_for(timeout=600_000)  # the log says it too
     page.locator(".js-plotly-plot").first.wait_for()
 
 
@@ -97,6 +97,7 @@ def run_done(page: Page) -> None:
     settle(page)
     page.get_by_text("Finished. The Results page").wait_for(timeout=1_200_000)
     page.get_by_role("button", name="Show results").click()
+    page.get_by_test_id("stMetricValue").first.wait_for()  # loaded the first time that it is shown
 
 
 def committed(page: Page) -> None:

@@ -20,7 +20,7 @@ from pruning.runs.run import Run
 from pruning.text.files import KNOWN
 from pruning.text.sources import EMBEDDED_DOMAINS, load_text, told
 from pruning.words import plain, quoted, sentence
-from ui import state
+from ui import state, stored
 
 UPLOAD_BYTES = 5_000_000
 FILE_NAME_BYTES = 200  # of an upload that are kept, the last; file systems take 255
@@ -35,7 +35,7 @@ def agreement(it: StoredIteration, chosen: state.Choice, kind: Kind) -> viz.Agre
     """
     domains = state.domain_names(chosen.run)
     config = chosen.config().replace(mixture=dict.fromkeys(domains, 1.0), parent=None)
-    return _agreement(str(it.path), state.stamp(it), config.model_dump_json(), kind, it, config, it.geometry)
+    return _agreement(str(it.path), stored.stamp(it), config.model_dump_json(), kind, it, config, it.geometry)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

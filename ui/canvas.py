@@ -11,7 +11,7 @@ import streamlit as st
 from pruning.errors import PruningError
 from pruning.runs.run import Run
 from pruning.visualization import live
-from ui import state
+from ui import state, stored
 
 KEY = "canvas"
 _canvas = st.components.v2.component("prunescope_live", html=live.HTML, css=live.CSS, js=live.COMPONENT)
@@ -30,10 +30,10 @@ def draw(chosen: state.Choice) -> None:
     if what := live.unsupported(config):
         st.caption(f"No preview while dragging: the browser does not compute {what}. The sliders do.")
         return
-    run, dense = chosen.run, state.iteration(chosen.run, 1)
+    run, dense = chosen.run, stored.iteration(chosen.run, 1)
     held = st.session_state.get("held", [])
     names = state.domain_names(run)
-    data = _packed(str(run.path), state.stamp(dense), live.arrays_of(config), config.seed, names, run)
+    data = _packed(str(run.path), stored.stamp(dense), live.arrays_of(config), config.seed, names, run)
     try:
         message = live.pack(
             data, config, dense.geometry, held=[name in held for name in names], plain_sliders=True
@@ -47,7 +47,7 @@ def draw(chosen: state.Choice) -> None:
 def _packed(
     path: str, stamp: int, arrays: tuple[str, ...], seed: int, names: list[str], _run: Run
 ) -> live.Live:
-    return live.live_data(state.iteration(_run, 1), arrays, seed, names)
+    return live.live_data(stored.iteration(_run, 1), arrays, seed, names)
 
 
 def _take() -> None:

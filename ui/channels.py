@@ -17,7 +17,7 @@ from pruning.method.scores import score_sites
 from pruning.models.geometry import KINDS, Kind, Site
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
-from ui import mixtures, state
+from ui import mixtures, state, stored
 
 Array = np.ndarray
 Values = dict[Site, Array]
@@ -35,7 +35,7 @@ QUANTITIES: dict[str, Callable[[StoredIteration, RunConfig, Mapping[str, float]]
     "input variance": lambda it, c, w: {s: f.variance for s, f in _fused(it, c, w).items()},
     "root mean square": lambda it, c, w: {s: np.sqrt(f.mean_square) for s, f in _fused(it, c, w).items()},
     "weight norm": lambda it, c, w: {site: norm for site, (norm, _) in it.norms.items()},
-    "pruning score of this run": lambda it, c, w: state.scores(it, c, w),
+    "pruning score of this run": lambda it, c, w: stored.scores(it, c, w),
 }
 
 
@@ -51,8 +51,8 @@ def cut(chosen: state.Choice, it: StoredIteration, weights: Mapping[str, float])
         ConfigError: the ratio cannot be reached, or pins contradict each other.
     """
     config = dataclasses.replace(chosen, mixture=dict(weights)).config()
-    first, before = state.iteration(chosen.run, 1), state.iteration(chosen.run, it.number - 1)
-    return _cut(str(it.path), state.stamp(it), config.model_dump_json(), it, first, before, config)
+    first, before = stored.iteration(chosen.run, 1), stored.iteration(chosen.run, it.number - 1)
+    return _cut(str(it.path), stored.stamp(it), config.model_dump_json(), it, first, before, config)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -65,7 +65,7 @@ def _cut(
     _before: StoredIteration,
     _config: RunConfig,
 ) -> viz.Cut:
-    found = [state.scores(each, _config, _config.mixture) for each in {_it.number: _it, 1: _first}.values()]
+    found = [stored.scores(each, _config, _config.mixture) for each in {_it.number: _it, 1: _first}.values()]
     return viz.cut_data(found[0], found[-1], _before.mask, _config, _first.curves)
 
 
@@ -76,7 +76,7 @@ def compared(
     if what == "nothing":
         return None
     if what.startswith("iteration "):
-        return values(state.iteration(run, int(what.split()[1])), quantity, config, weights)
+        return values(stored.iteration(run, int(what.split()[1])), quantity, config, weights)
     return values(it, quantity, config, mixtures.named(what, run))
 
 
@@ -85,7 +85,7 @@ def compared_cut(chosen: state.Choice, it: StoredIteration, what: str) -> viz.Cu
     if what == "nothing":
         return None
     if what.startswith("iteration "):
-        return cut(chosen, state.iteration(chosen.run, int(what.split()[1])), chosen.mixture)
+        return cut(chosen, stored.iteration(chosen.run, int(what.split()[1])), chosen.mixture)
     return cut(chosen, it, mixtures.named(what, chosen.run))
 
 
@@ -113,7 +113,7 @@ def limits(
     numbers = [it.number for it in run.iterations() if it.number > 0]
     weights = mixtures.named(mixtures.EQUAL, run)
     found = [
-        values(state.iteration(run, n), quantity, run.config, weights) for n in {numbers[0], numbers[-1]}
+        values(stored.iteration(run, n), quantity, run.config, weights) for n in {numbers[0], numbers[-1]}
     ]
     settings: dict[str, Any] = {"what": quantity, "scale": scale, "aggregate": aggregate, "bins": BINS}
     return {
@@ -217,7 +217,7 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
     removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
     head = f", head {channel // run.geometry.head_dim}" if site.kind == "attn" and run.geometry else ""
     st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.kind]} channel {channel:,}{head}")
-    fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,), config.worst_domain)[site]
+    fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,), chosen.worst_domain)[site]
     score = score_sites("fluctuation", {site: fused}, {site: it.norms[site]}, config.seed)[site]
     if np.isnan(score[channel]):
         st.info(
@@ -248,7 +248,7 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
             config=state.PLOT,
         )
         right.plotly_chart(
-            viz.channel_rank_figure(ranks(run, site, channel, chosen.mixture), removed),
+            viz.channel_rank_figure(ranks(chosen), removed),
             alt="Rank of this channel by iteration",
             config=state.PLOT,
         )
@@ -272,16 +272,17 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
             )
 
 
-def ranks(run: Run, site: Site, channel: int, weights: Mapping[str, float]) -> dict[int, tuple[int, int]]:
+def ranks(chosen: state.Choice) -> dict[int, tuple[int, int]]:
     """By iteration, until the channel is removed: its rank in its layer, and the number of channels left there."""
     found = {}
-    for it in run.iterations():
+    site, config = chosen.site, chosen.run.config
+    for it in chosen.run.iterations():
         if it.number == 0:
             continue
-        fused = it.statistics_of(site).fuse(weights, run.config.fusion, worst_domain=run.config.worst_domain)
-        score = score_sites("fluctuation", fused, {site: it.norms_of(site)}, run.config.seed)[site]
+        fused = it.statistics_of(site).fuse(chosen.mixture, config.fusion, worst_domain=chosen.worst_domain)
+        score = score_sites("fluctuation", fused, {site: it.norms_of(site)}, config.seed)[site]
         there = ~np.isnan(score)
-        if not there[channel]:
+        if not there[chosen.channel]:
             break
-        found[it.number] = int((score[there] > score[channel]).sum()) + 1, int(there.sum())
+        found[it.number] = int((score[there] > score[chosen.channel]).sum()) + 1, int(there.sum())
     return found

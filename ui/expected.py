@@ -11,7 +11,7 @@ import streamlit as st
 from pruning.method.damage import lost_output
 from pruning.runs.damage import dense_iteration, foretold
 from pruning.runs.run import Run
-from ui import state
+from ui import state, stored
 
 
 def pairs(runs: Iterable[Run], from_curves: bool) -> dict[str, tuple[float, float]]:
@@ -26,7 +26,7 @@ def pairs(runs: Iterable[Run], from_curves: bool) -> dict[str, tuple[float, floa
     for run in runs:
         if run.results() is None or not run.config.ratio or not state.looked(run):
             continue
-        of = _pairs(str(run.path), state.stamp(dense_iteration(run)), from_curves)
+        of = _pairs(str(run.path), stored.stamp(dense_iteration(run)), from_curves)
         found |= {f"{state.label(run)}, {name}": pair for name, pair in of.items()}
     return found
 

@@ -10,7 +10,7 @@ from pruning.paths import ASSETS
 from ui import navigation, place, sidebar, source, state
 
 # Streamlit leaves 96 pixels of white above a page and wide gaps in the sidebar; the settings fit 720 pixels without.
-# All pages fit a bar of 980 pixels without their icons.
+# All pages fit a bar of 980 pixels without their icons. On a narrow window columns wrap before their text is cut.
 STYLE = """<style>
 .stMainBlockContainer { padding: 4.2rem 2.5rem 3rem; }
 .stMainBlockContainer h1 { padding: 0; }
@@ -21,6 +21,9 @@ STYLE = """<style>
 .st-key-mixture [data-testid="stSliderThumbValue"] { display: none; }
 [data-testid="stMetricValue"] { font-size: 1.6rem; }
 .st-key-source button p { font-size: 0.875rem; }
+@media (max-width: 800px) {
+  .stMainBlockContainer [data-testid="stColumn"] { min-width: min(17rem, 100%); }
+}
 </style>"""
 
 

@@ -14,8 +14,9 @@ from pruning.method.damage import foretell, lost_output
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
 from pruning.runs.iterations import StoredIteration
-from pruning.words import plain
-from ui import expected, mixtures, state
+from pruning.words import clipped, plain
+from ui import expected, mixtures, run_form, state, stored
+from ui.navigation import go
 
 WITHOUT_PINS = "without manual keep and remove"
 
@@ -41,7 +42,7 @@ def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geomet
         ConfigError: no mask reaches this pruning ratio.
     """
     if name.startswith("after iteration "):
-        return state.iteration(chosen.run, int(name.split()[2])).mask
+        return stored.iteration(chosen.run, int(name.split()[2])).mask
     if name.startswith("run: "):
         other = next(run for run in state.all_runs() if f"run: {state.label(run)}" == name)
         return other.iterations()[-1].mask
@@ -51,8 +52,41 @@ def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geomet
         method = name.removeprefix("method ").removesuffix(", same calibration text")
         changed = dataclasses.replace(chosen, method=method, allocation=state.AS_METHOD)
     else:
-        changed = dataclasses.replace(chosen, mixture=mixtures.named(name, chosen.run))
-    return state.preview(dense, changed.config(), shape)
+        changed = _mixed(name, chosen)
+    return stored.preview(dense, changed.config(), shape)
+
+
+def _mixed(name: str, chosen: state.Choice) -> state.Choice:
+    """The settings with another mixture."""
+    return dataclasses.replace(chosen, mixture=mixtures.named(name, chosen.run))
+
+
+def prune_both(name: str, chosen: state.Choice) -> None:
+    """A button that prunes the model with either of the two mixtures compared; nothing where they are the same.
+
+    Args:
+        name: of the other mask; one that is not of a mixture gets no button.
+        chosen: the settings.
+
+    Raises:
+        PruningError: a run cannot be started.
+    """
+    if name not in mixtures.names(chosen.run) or _mixed(name, chosen).mixture == chosen.mixture:
+        return
+    configs = []
+    for each in (chosen, _mixed(name, chosen)):
+        shares = " ".join(f"{domain} {share:.0%}" for domain, share in each.mixture.items() if share)
+        configs.append(each.config().replace(name=clipped(shares, 60)))
+    time = run_form.estimate(*configs)
+    if st.button(
+        "Prune with both mixtures" + (f", {time}" if time else ""),
+        icon=":material/content_cut:",
+        help="Two runs, one after the other, that differ in nothing else. Show results, on the Prune page, puts them side by "
+        "side.",
+    ):
+        begun = [state.begin(config, watch=False) for config in configs]
+        st.session_state.pair = [run.id for run in begun]
+        go("pages/prune.py")
 
 
 def cost(chosen: state.Choice, dense: StoredIteration, mask: Mask) -> None:

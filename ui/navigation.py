@@ -7,7 +7,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from pruning.paths import ASSETS
 
-DIGITS = 15  # of a number in a link
+DIGITS = 15  # of a number in a link: what the browser, which counts in doubles, keeps exactly
 
 
 def pages() -> StreamlitPage:
@@ -16,7 +16,11 @@ def pages() -> StreamlitPage:
     st.set_page_config(page_title="Prunescope", page_icon=str(ASSETS / "icon.png"), layout="wide")
     return st.navigation(
         [
-            st.Page("pages/overview.py", title="Overview", icon=":material/home:", default=True),
+            st.Page(
+                "pages/overview.py", title="Overview", icon=":material/home:", url_path="home", default=True
+            ),
+            # the first page has the server's own address; whoever writes its name finds it as well
+            st.Page("pages/overview.py", title="Overview", url_path="overview", visibility="hidden"),
             st.Page("pages/calibration.py", title="Calibration", icon=":material/library_books:"),
             st.Page("pages/importance.py", title="Importance", icon=":material/grid_on:"),
             st.Page("pages/masks.py", title="Masks", icon=":material/filter_alt:"),
@@ -41,14 +45,18 @@ def ensure_frame() -> None:
         st.rerun()
 
 
-def go(page: str) -> None:
+def go(page: str, **settings: list[str]) -> None:
     """Switch to another page and keep all settings.
 
     `st.switch_page` must be told which query parameters to keep when some are bound to widgets. It is told none,
     which clears the URL; `remember` writes the parameters back.
+
+    Args:
+        page: its file.
+        settings: of that page alone, as its link would have them.
     """
     st.session_state.address = [*st.query_params]
-    st.switch_page(page, query_params={})
+    st.switch_page(page, query_params=settings)
 
 
 def remember() -> None:

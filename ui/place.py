@@ -10,8 +10,6 @@ from pruning import visualization as viz
 from pruning.models.geometry import KINDS, Kind, Site
 from pruning.runs.run import Run
 
-DIGITS = 7  # of a number in a link; no model has more layers or channels
-
 
 def seed() -> None:
     """Take over what a link says of the place, also on pages that do not draw these widgets."""
@@ -19,7 +17,7 @@ def seed() -> None:
         said = st.query_params.get(key, "")
         if key == "site" and said in KINDS:
             st.session_state.setdefault(key, said)
-        elif key != "site" and said.isdecimal() and len(said) <= DIGITS:
+        elif key != "site" and said.isdecimal():
             st.session_state.setdefault(key, int(said))
 
 

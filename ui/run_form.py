@@ -11,7 +11,8 @@ from pruning.errors import PruningError
 from pruning.runs.needs import needs
 from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.words import plain, seconds_text, sentence, size_text
-from ui import calibration, models, results, state
+from ui import calibration, models, state
+from ui.options import changes
 
 
 def config(chosen: state.Choice) -> RunConfig:
@@ -67,7 +68,7 @@ def summary(meant: RunConfig) -> None:
         f"Prunes **{models.title(meant.model)}** by **{meant.ratio:.0%}** with method **{meant.method}**, calibrated on {shares}."
     )
     said = ("model", "ratio", "mixture", "domains")
-    changed = results.changes(RunConfig.create(method=meant.method), meant, said)
+    changed = changes(RunConfig.create(method=meant.method), meant, said)
     if changed != "no option changed":
         st.caption(f"Options that differ from the method's preset: {changed}")
 
@@ -134,10 +135,10 @@ def _tasks() -> dict[str, object]:
     }
 
 
-def estimate(meant: RunConfig) -> str:
-    """How long a run takes on this machine, in words; empty where its model is not there."""
+def estimate(*meant: RunConfig) -> str:
+    """How long runs take on this machine, one after the other, in words; empty where a model is not there."""
     try:
-        return f"about {seconds_text(needs(meant, state.store()).seconds)}"
+        return f"about {seconds_text(sum(needs(each, state.store()).seconds for each in meant))}"
     except PruningError:
         return ""
 

@@ -97,12 +97,25 @@ def _locks(names: list[str]) -> list[str]:
 def _details() -> None:
     """Pruning options: drawn on every page so that the URL keeps them."""
     fields = RunConfig.model_fields
-    st.selectbox(
-        "Allocation",
-        [state.AS_METHOD, *(choices("allocation") or ())],
-        key="allocation",
+    for name in ("allocation", "compensation"):
+        st.selectbox(
+            name.capitalize(),
+            [state.AS_METHOD, *(choices(name) or ())],
+            key=name,
+            bind="query-params",
+            help=fields[name].description,
+        )
+    st.slider(
+        "Worst domain",
+        0,
+        100,
+        0,
+        5,
+        format="%d%%",
+        key="worst",
         bind="query-params",
-        help=fields["allocation"].description,
+        help="Variance of the mixture: from the weighted mean over the domains (0%) to the largest of any domain (100%). "
+        "More of it keeps what a single domain needs.",
     )
     st.selectbox(
         "Attention unit",
@@ -151,11 +164,9 @@ def _reset(names: list[str]) -> None:
     chosen.locked = chosen.held = []
     _equal(names)
     chosen.ratio, chosen.method = 50, "iterative"
-    chosen.allocation, chosen.unit, chosen.round_to = (
-        state.AS_METHOD,
-        RunConfig.model_fields["attention_unit"].default,
-        1,
-    )
+    chosen.allocation = chosen.compensation = state.AS_METHOD
+    chosen.unit, chosen.round_to = RunConfig.model_fields["attention_unit"].default, 1
+    chosen.worst = 0
     chosen.keep, chosen.remove = [], []
     chosen.site, chosen.layer, chosen.channel = "mlp", 0, 0
     chosen.iteration = 1

@@ -177,8 +177,11 @@ def copy(run: Run, names: list[str]) -> None:
     for name in names:
         chosen[f"w_{name}"] = round(100 * config.mixture.get(name, 0))
     chosen.ratio, chosen.method = round(100 * config.ratio), config.method
-    own = METHODS[config.method].get("allocation", RunConfig.model_fields["allocation"].default)
-    chosen.allocation = state.AS_METHOD if config.allocation == own else config.allocation
+    for name in ("allocation", "compensation"):
+        own = METHODS[config.method].get(name, RunConfig.model_fields[name].default)
+        value = getattr(config, name)
+        chosen[name] = state.AS_METHOD if value == own else value
+    chosen.worst = round(100 * config.worst_domain)
     chosen.unit = config.attention_unit
     chosen.round_to = config.round_to if config.round_to in ROUNDINGS else 1
     chosen.keep, chosen.remove = [*config.keep], [*config.remove]

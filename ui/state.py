@@ -1,4 +1,4 @@
-"""State of the app: the settings of the sidebar, the displayed run, and its statistics.
+"""State of the app: the settings of the sidebar, and the displayed run.
 
 Settings are stored in widgets bound to the URL (drawn by `ui.sidebar`): a link reproduces the view, and sessions do
 not share settings. Pages read them with `choice()`.
@@ -6,27 +6,20 @@ not share settings. Pages read them with `choice()`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from pruning.config import RunConfig
-from pruning.engine.budget import first_mask
 from pruning.errors import PruningError, RunError
-from pruning.method.scores import score_sites
-from pruning.models.geometry import Geometry, Site
-from pruning.models.mask import Mask
+from pruning.models.geometry import Site
 from pruning.paths import ASSETS
 from pruning.runs import trust
 from pruning.runs.create import create
-from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.text.sources import EMBEDDED_DOMAINS
@@ -41,12 +34,13 @@ SHIPPED = {
 }
 DEMO_RUN = ASSETS / "demo-run"
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}  # of every figure
-AS_METHOD = "method default"  # the allocation of the method's preset
+AS_METHOD = "method default"  # the option of the method's preset
 # Options that a new run takes over from the displayed run, whatever its method.
 KEPT = ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "eval_blocks")
 # Options that belong to one run only, or are chosen for each run.
 DROPPED = (
     "allocation",
+    "compensation",
     "name",
     "tags",
     "parent",
@@ -57,7 +51,6 @@ DROPPED = (
     "task_folder",
     "task_limit",
 )
-Array = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,8 @@ class Choice:
 
     Attributes:
         run: the displayed run, whose statistics the pages show.
-        ratio, method, allocation, attention_unit, round_to: options of the previewed mask and of the next run.
+        ratio, method, allocation, attention_unit, round_to, worst_domain, compensation: options of the
+            previewed mask and of the next run.
         mixture: normalised weights of the run's domains.
         iteration: the iteration whose statistics and mask are shown.
         site, channel: the selected channel.
@@ -79,6 +73,8 @@ class Choice:
     allocation: str
     attention_unit: str
     round_to: int
+    worst_domain: float
+    compensation: str
     mixture: dict[str, float]
     iteration: int
     site: Site
@@ -95,14 +91,16 @@ class Choice:
         base, dropped = self.run.config, set(DROPPED)
         if self.run.path in SHIPPED:  # measured longer than one likes to wait
             dropped.add("eval_blocks")
-        if base.ratio == 0:  # a run that only collected statistics
-            dropped.add("iterations")
+        if base.ratio == 0:  # a run that only collected statistics, and measured no text
+            dropped |= {"iterations", "eval_blocks"}
         kept = None if base.method == self.method else set(KEPT)
         options: dict[str, Any] = base.model_dump(include=kept, exclude=dropped)
         options |= {"method": self.method, "ratio": self.ratio, "mixture": self.mixture}
-        if self.allocation != AS_METHOD:
-            options["allocation"] = self.allocation
-        options |= {"attention_unit": self.attention_unit, "round_to": self.round_to}
+        for name in ("allocation", "compensation"):
+            if (value := getattr(self, name)) != AS_METHOD:
+                options[name] = value
+        for name in ("attention_unit", "round_to", "worst_domain"):
+            options[name] = getattr(self, name)
         options["parent"] = None if self.run.path in SHIPPED else self.run.id
         return RunConfig.create(**options | {"keep": self.keep, "remove": self.remove})
 
@@ -155,7 +153,7 @@ def looked(run: Run) -> bool:
     return len(run.iterations()) > 1
 
 
-def begin(config: RunConfig, watch: bool = True) -> None:
+def begin(config: RunConfig, watch: bool = True) -> Run:
     """Start a run; it comes on view when it has statistics.
 
     Args:
@@ -175,6 +173,7 @@ def begin(config: RunConfig, watch: bool = True) -> None:
     st.session_state.watched = st.session_state.follow = run.id
     if watch:
         go("pages/prune.py")
+    return run
 
 
 def look_at(run: Run) -> None:
@@ -271,6 +270,8 @@ def choice() -> Choice:
         allocation=chosen.allocation,
         attention_unit=chosen.unit,
         round_to=int(chosen.round_to),
+        worst_domain=chosen.worst / 100,
+        compensation=chosen.compensation,
         mixture=mixture(names) or {name: 1 / len(names) for name in names},
         iteration=min(chosen.get("iteration", 1) or 1, last),
         site=site,
@@ -278,74 +279,6 @@ def choice() -> Choice:
         keep=tuple(chosen.get("keep", [])),
         remove=tuple(chosen.get("remove", [])),
     )
-
-
-# --- statistics of the displayed run ---------------------------------------------------------------------
-
-
-@st.cache_resource(max_entries=3, show_spinner=False)
-def _stored(path: str, stamp: int, _it: StoredIteration) -> StoredIteration:
-    """An iteration whose arrays stay in memory once read; shared by all sessions, read-only.
-
-    Three of a 32B model with four domains are 0.6 GB.
-    """
-    return _it
-
-
-def iteration(run: Run, number: int) -> StoredIteration:
-    """An iteration of a run; 0 is the dense model.
-
-    Raises:
-        RunError: it is gone, or damaged.
-    """
-    for found in run.iterations():
-        if found.number == number:
-            return _stored(str(found.path), stamp(found), found)
-    raise RunError(
-        f"iteration {number} of run {run.id!r} is damaged or gone: resume the run, or choose another."
-    )
-
-
-def stamp(it: StoredIteration) -> int:
-    """Modification time of an iteration's folder, to which damage curves may be added later; for cache keys.
-
-    0 where it was deleted at this moment.
-    """
-    with contextlib.suppress(OSError):
-        return it.path.stat().st_mtime_ns
-    return 0
-
-
-def statistics_iteration(chosen: Choice) -> StoredIteration | None:
-    """The iteration whose statistics are shown; None if the run has none yet."""
-    numbers = [it.number for it in chosen.run.iterations() if it.number > 0]
-    return iteration(chosen.run, min(max(chosen.iteration, 1), max(numbers))) if numbers else None
-
-
-def scores(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Array]:
-    """Scores of every channel for a mixture, from the stored statistics; needs no model."""
-    return score_sites(
-        config.score,
-        it.statistics.fuse(weights, config.fusion, worst_domain=config.worst_domain),
-        it.norms,
-        config.seed,
-    )
-
-
-def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:
-    """The mask of one-shot pruning with these statistics; recent ones are cached.
-
-    Raises:
-        ConfigError: the pruning ratio cannot be reached, or keep and remove contradict each other.
-    """
-    return _preview(str(it.path), stamp(it), config.model_dump_json(), it, config, geometry)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _preview(
-    path: str, stamp: int, key: str, _it: StoredIteration, _config: RunConfig, _geometry: Geometry
-) -> Mask:
-    return first_mask(scores(_it, _config, _config.mixture), _geometry, _config, _it.curves)
 
 
 def follow(run: Run) -> None:

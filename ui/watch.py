@@ -7,7 +7,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.runs.run import Run
 from pruning.visualization import report
-from pruning.words import plain, seconds_text
+from pruning.words import plain, seconds_text, sentence
 from ui import state
 from ui.navigation import go
 
@@ -34,7 +34,7 @@ def show(run: Run) -> None:
     _buttons(run, going)
     with st.expander("Log"):
         st.code(run.last_words() or "No log output.", language=None)
-    st.code(report.command(run), language="bash")
+    st.code(report.command(run), language="bash", wrap_lines=True)
 
 
 def _status(run: Run) -> None:
@@ -64,13 +64,18 @@ def _status(run: Run) -> None:
                 "Finished. Its statistics are displayed: set the domain mixture in the sidebar and inspect the channels on the Importance page."
             )
     elif what == "cancelled":
-        st.warning("Cancelled. Resume continues after the last completed iteration.")
+        after = run.iterations()[-1].number if run.iterations() else 0
+        st.warning(
+            f"Cancelled. Resume continues after iteration {after}."
+            if after
+            else "Cancelled before its first iteration was complete. Resume begins again."
+        )
     else:
         problem = {
             "dead": "The worker process ended unexpectedly.",
             "damaged": "Files of this run are damaged:",
         }
-        st.error(f"{problem.get(what, 'The run failed.')} {plain(status.message)}")
+        st.error(f"{problem.get(what, 'The run failed.')} {plain(sentence(status.message))}")
 
 
 def _queue(run: Run) -> str:
@@ -97,8 +102,9 @@ def _buttons(run: Run, going: bool) -> None:
         return
     if not run.resumable and run.config.ratio:
         if row.button("Show results", icon=":material/bar_chart:"):
-            st.session_state.side = [run.id]
-            go("pages/results.py")
+            pair = st.session_state.get("pair", [])
+            beside = [state.label(each) for each in state.store().all() if each.id in pair]
+            go("pages/results.py", side=beside if run.id in pair else [state.label(run)])
     elif run.resumable:
         state.resume_button(run, row)
     looked = len(run.iterations()) > 1

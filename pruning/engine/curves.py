@@ -19,7 +19,7 @@ from pruning.config import RunConfig
 from pruning.engine.budget import all_units
 from pruning.engine.cutting import Taker, compensate
 from pruning.method.compensation import Inputs
-from pruning.method.damage import Curve
+from pruning.method.damage import PROBES, STEPS, Curve
 from pruning.method.normalise import Scale
 from pruning.method.units import Units
 from pruning.models.architectures import CausalLM, LayerView
@@ -31,8 +31,6 @@ from pruning.progress import Progress
 from pruning.sealed import read_cached, write_cached
 from pruning.text.blocks import TokenBlocks, cache_key
 
-STEPS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)  # parts of what may go at a site
-PROBES = 2  # blocks a domain on which damage is measured, the last ones
 # What damage depends on beside the model and the text.
 FIELDS = {
     *("mixture", "fusion", "worst_domain", "token_weights", "score", "seed", "square_attention", "normalise"),

@@ -17,6 +17,10 @@ from pruning.method.moments import Statistics
 from pruning.models.geometry import Site
 from pruning.models.mask import Array, Mask
 
+# How a curve is measured, see `engine.curves`.
+STEPS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)  # parts of what may go at a site
+PROBES = 2  # blocks a domain on which damage is measured, the last ones
+
 
 @dataclass(frozen=True)
 class Curve:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 UNITS = {"calibrate": "tokens", "evaluate": "tokens", "zero-shot": "tasks"}  # what stages count
+SHORTEST = 0.3  # seconds: a rate over less is noise
 SETTLED_SECONDS = 2.0  # a stage's own speed counts from here on; before, that of earlier ones
 
 
@@ -80,7 +81,7 @@ class Meter:
                 done=event.done,
                 total=event.total,
                 current=min(self.iteration + 1, self.run.config.iterations),
-                per_second=done / elapsed if event.stage in UNITS else None,
+                per_second=done / elapsed if event.stage in UNITS and elapsed > SHORTEST else None,
                 unit=UNITS.get(event.stage, ""),
                 eta=self._eta(event.stage, done, total - done, elapsed),
             )

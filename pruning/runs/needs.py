@@ -13,6 +13,8 @@ import psutil
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError
+from pruning.method.allocation import DAMAGE
+from pruning.method.damage import PROBES, STEPS
 from pruning.models.folder import Summary, describe
 from pruning.runs.store import RunStore
 from pruning.words import size_text
@@ -74,7 +76,7 @@ def needs(config: RunConfig, store: RunStore) -> Needs:
     weights = summary.parameters * itemsize
     root = next(folder for folder in (store.root.resolve(), *store.root.resolve().parents) if folder.is_dir())
     usage = shutil.disk_usage(root)
-    speed, basis = _speed(config, store)
+    speed, basis = _speed(config, store, summary)
     return Needs(
         disk=statistics + (weights if config.save_model else 0),
         memory=int(1.3 * weights) + 500_000_000,
@@ -88,6 +90,17 @@ def needs(config: RunConfig, store: RunStore) -> Needs:
 # --- how long ----------------------------------------------------------------------------------------------
 EVALUATED = 4096  # tokens of a domain's held-out text, about, where all of it is measured
 REACHED = 0.5  # of a matrix product's speed by a forward pass, about
+ALIKE = 4  # times larger or smaller: models beyond have matrices of another speed
+
+
+def damage_seconds(config: RunConfig, store: RunStore) -> float:
+    """How long measuring the damage of a config's dense model takes on this machine, about.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    summary = describe(config.model)
+    return _damage_work(config, summary) / _speed(config, store, summary)[0]
 
 
 def _work(config: RunConfig, summary: Summary) -> float:
@@ -102,21 +115,48 @@ def _work(config: RunConfig, summary: Summary) -> float:
     outside = summary.parameters - linear  # embeddings: the head multiplies with them in evaluation
     passes = [calibrated * linear * share for share in left[:-1]]
     passes += [measured * (linear * share + outside) for share in left]
-    return 2 * sum(passes)
+    work = 2 * sum(passes) + config.iterations * _product_work(config, summary)
+    return work + (_damage_work(config, summary) if config.allocation in DAMAGE else 0)
 
 
-def _speed(config: RunConfig, store: RunStore) -> tuple[float, str]:
+def _damage_work(config: RunConfig, summary: Summary) -> float:
+    """Of measuring damage: a calibration pass, and trials that run from their layer to the logits."""
+    linear, depth = summary.geometry.linear_parameters, len(summary.geometry.layers)
+    probed = min(PROBES, config.samples) * config.seq_len * len(config.mixture)
+    of_a_layer = 2 * len(STEPS)  # attention and MLP
+    trials = of_a_layer * (linear * (depth + 1) / 2 + depth * (summary.parameters - linear))
+    calibrated = config.samples * config.seq_len * len(config.mixture)
+    return 2 * (calibrated * linear + probed * trials) + _product_work(config, summary)
+
+
+def _product_work(config: RunConfig, summary: Summary) -> float:
+    """Of the products of channels with channels that least squares take in one calibration pass."""
+    if config.compensation != "least_squares":
+        return 0
+    widths = [summary.geometry.channels(site) for site in summary.geometry.sites]
+    return 2 * config.samples * config.seq_len * len(config.mixture) * sum(width**2 for width in widths)
+
+
+def _speed(config: RunConfig, store: RunStore, summary: Summary) -> tuple[float, str]:
     """Multiplications and additions a second of this machine, and how that is known."""
     done = [run for run in store.all() if run.config.device == config.device and run.results()]
+    done = [run for run in done if not run.config.tasks]  # whose time is not reckoned
     done.sort(key=lambda run: run.config.model != config.model)  # stable: the newest of this model first
+    known = {}
     for run in done[:3]:
         results = run.results()
         try:
-            if results and results.seconds > 2:
-                return _work(run.config, describe(run.config.model)) / results.seconds, f"run {run.id}"
+            other = describe(run.config.model)
         except PruningError:
             continue  # its model has gone
-    return REACHED * _product_speed(int(time.time() // 60)), "a matrix product timed on this machine"
+        if results and results.seconds > 2:
+            speed, basis = _work(run.config, other) / results.seconds, f"run {run.id}"
+            if 1 / ALIKE <= other.parameters / summary.parameters <= ALIKE:
+                return speed, basis
+            known[basis] = speed
+    known["a matrix product timed on this machine"] = REACHED * _product_speed(int(time.time() // 60))
+    best = max(known, key=known.__getitem__)
+    return known[best], best
 
 
 @lru_cache(maxsize=1)

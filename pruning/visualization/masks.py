@@ -57,7 +57,8 @@ CATEGORIES = (
     "retained by this mask only",
     "retained by both masks",
 )
-CATEGORY_COLOURS = ("#d9dde3", "#e07b39", "#5d6bb0", "#2f6f8f")
+# what neither retains is near the background of both themes
+CATEGORY_COLOURS = ("rgba(128, 138, 150, 0.3)", "#e07b39", "#5d6bb0", "#2f6f8f")
 
 
 def comparison_data(here: Mask, there: Mask, kind: Kind, bins: int = MAX_BINS) -> Heatmap:

@@ -43,7 +43,9 @@ def perplexity_figure(data: Mapping[str, tuple[Array, Array]], title: str = "", 
             line={"width": 3.5 if mean else 1.8, "dash": "dash" if mean else "solid"},
             hovertemplate=f"{name}, iteration %{{x}}: %{{y:.2f}}<extra></extra>",
         )
-    figure.update_xaxes(title="iteration (0 is the dense model)", dtick=1)
+    last = max((int(numbers[-1]) for numbers, _ in data.values()), default=0)
+    # of its own accord plotly puts a single point between iteration -1 and 1
+    figure.update_xaxes(title="iteration (0 is the dense model)", dtick=1, range=(-0.1, max(last, 1) + 0.1))
     figure.update_yaxes(title="perplexity on held-out text (log)")
     log_ticks(figure.update_yaxes, np.concatenate([values for _, values in data.values()] or [np.empty(0)]))
     return style(figure, title or "Perplexity by iteration and domain", height)

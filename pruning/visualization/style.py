@@ -50,13 +50,13 @@ def level(figure: Figure, y: float, name: str) -> None:
 
 
 def log_ticks(axis: Any, values: Array, most: int = 9) -> None:
-    """Full numbers at 1, 2 and 5 times the powers of ten; plotly's own leave out the zeros."""
+    """Full numbers at 1, 2 and 5 times the powers of ten, or finer; plotly's own leave out the zeros."""
     known = values[np.isfinite(values) & (values > 0)]
     if not len(known):
         return
     low, high = np.log10(known.min()) - 0.3, np.log10(known.max()) + 0.3
     powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
-    for steps in ((1, 2, 5), (1, 3), (1,)):
+    for steps in (np.arange(1, 10, 0.5), np.arange(1, 10), (1, 2, 5), (1, 3), (1,)):
         ticks = np.sort(np.outer(powers, steps).ravel())
         ticks = ticks[(np.log10(ticks) >= low) & (np.log10(ticks) <= high)]
         if len(ticks) <= most:

@@ -266,6 +266,23 @@ def test_how_it_is_cut_reaches_the_mask_and_the_run(monkeypatch, allocation):
     assert "round to 64" in words
 
 
+def test_worst_domain_and_compensation_reach_the_mask_and_the_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = open_page("masks", worst=100, compensation="none")
+    assert not at.error and figures(at)[:2] != figures(open_page("masks"))[:2]
+    at.switch_page("pages/prune.py").run()
+    words = " ".join(caption.value for caption in at.caption)
+    assert "worst domain 1.0" in words and "compensation none" in words
+
+
+def test_a_channel_is_scored_with_the_worst_domain_of_the_sidebar(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    pages = [open_page("importance", worst=worst, layer=3, channel=516) for worst in (0, 100)]
+    mean, largest = [at.latex[0].value for at in pages]
+    assert mean != largest
+    assert figures(pages[0])[-1] != figures(pages[1])[-1]
+
+
 def test_a_method_brings_its_own_iterations(monkeypatch):
     monkeypatch.chdir(ROOT)
     at = open_page("prune")
@@ -349,13 +366,15 @@ def test_reset_begins_again(monkeypatch):
         "keep": "0.attn",
         "layer": "2",
         "unit": "query_head",
+        "worst": "60",
+        "compensation": "none",
     }.items():
         at.query_params[key] = value
     at.run()
     next(b for b in at.sidebar.button if b.label == "Reset").click()
     at.run()
-    keys = ("ratio", "w_code", "keep", "layer", "unit")
-    assert [at.session_state[key] for key in keys] == [50, 50, [], 0, "kv_group"]
+    keys = ("ratio", "w_code", "keep", "layer", "unit", "worst", "compensation")
+    assert [at.session_state[key] for key in keys] == [50, 50, [], 0, "kv_group", 0, "method default"]
 
 
 def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(monkeypatch):
@@ -435,6 +454,14 @@ def test_a_queued_run_says_behind_whom(monkeypatch, alive):
     behind = plain(state.label(first))
     assert f"Queued behind {behind}. The first has about 42 s left." == words
     assert any(behind in c.value and "will wait" in c.value for c in at.caption)
+
+
+def test_a_run_cancelled_in_the_queue_does_not_speak_of_iterations_it_has_not(monkeypatch):
+    make_run("cancelled")
+    at = prune_page(monkeypatch)
+    assert [words.value for words in at.warning] == [
+        "Cancelled before its first iteration was complete. Resume begins again."
+    ]
 
 
 def test_a_dead_run_is_shown_with_its_last_words(monkeypatch):
@@ -745,7 +772,7 @@ def test_a_folder_is_downloaded_as_a_zip_and_a_file_as_it_is(tmp_path):
 
 def test_lineage_says_what_changed():
     from pruning import RunConfig
-    from ui.results import changes
+    from ui.options import changes
 
     base = RunConfig.create(method="flap", mixture={"wiki": 1, "code": 1})
     assert changes(base, base.replace(mixture={"math": 1})) == "mixture math 100%"
@@ -765,12 +792,12 @@ def test_statistics_of_one_site_are_those_of_all():
 
 
 def test_the_preview_of_measured_damage_walks_the_curves_of_the_run(app):
-    from ui import state
+    from ui import state, stored
 
     run = state.demo_run()
-    dense, config = state.iteration(run, 1), run.config.replace(allocation="measured", ratio=0.4)
-    measured = state.preview(dense, config, run.geometry)
-    ranked = state.preview(dense, config.replace(allocation="global"), run.geometry)
+    dense, config = stored.iteration(run, 1), run.config.replace(allocation="measured", ratio=0.4)
+    measured = stored.preview(dense, config, run.geometry)
+    ranked = stored.preview(dense, config.replace(allocation="global"), run.geometry)
     assert measured.ratio == pytest.approx(ranked.ratio, abs=0.001)
     assert foretell_mean(dense, measured) < foretell_mean(dense, ranked)
 
@@ -801,6 +828,7 @@ def test_damage_is_measured_from_the_page_of_a_run_that_has_none(
     at.query_params["run"] = run.id
     at.run()
     at.switch_page("pages/damage.py").run()
+    assert any("in about" in words.value and "on this machine" in words.value for words in at.info)
     next(b for b in at.button if b.label == "Measure damage").click()
     at.run()
     deadline = time.monotonic() + 120
@@ -840,6 +868,8 @@ def test_statistics_without_a_cut_and_a_run_that_is_gone_are_said(monkeypatch):
     assert not at.exception
     assert any("took statistics only" in info.value for info in at.info)
     assert any("'long-gone'" in warning.value for warning in at.warning)
+    at.switch_page("pages/prune.py").run()  # a run that follows is measured nevertheless
+    assert at.number_input(key=f"blocks-{run.id}-iterative").value == 64
 
 
 def test_layers_are_drawn_while_the_first_pass_is_at_work(monkeypatch, alive, tiny_folder):
@@ -955,3 +985,5 @@ def test_a_shipped_run_without_damage_offers_nothing_that_must_fail(monkeypatch)
     at.switch_page("pages/damage.py").run()
     assert not at.exception and not any(button.label == "Measure damage" for button in at.button)
     assert any("ships with the app" in words.value for words in at.info)
+    next(b for b in at.button if b.label == "Show the demo model").click().run()
+    assert not at.exception and at.session_state["next_run"] == "demo-run"

@@ -140,15 +140,29 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
     assert "deprecat" not in log.lower()
 
 
-def test_a_model_of_ones_own_is_looked_at_in_two_clicks_and_two_mixtures_compared_in_one(tmp_path):
-    """Its layers are drawn one after another while the pages keep what they show."""
+def test_a_real_model_is_seen_without_a_click_and_the_demo_pruned_in_one(tmp_path):
+    with server(tmp_path / "runs") as address, browser() as page:
+        page.goto(address)
+        page.locator(".heatmaplayer image").first.wait_for()
+        page.get_by_text("Statistics of SmolLM2 run").wait_for()
+        page.goto(f"{address}/?method=flap")  # takes one iteration: the test is short
+        settle(page)
+        page.get_by_role("button", name="Prune demo model").click()
+        page.get_by_text("Finished. The Results page").wait_for(timeout=240_000)
+
+
+def test_a_model_of_ones_own_is_looked_at_in_two_clicks_and_pruned_in_three(tmp_path):
+    """Its layers are drawn one after another while the pages keep what they show.
+
+    Of its two mixtures there are masks after one click, and pruned models after three.
+    """
     from tests.conftest import byte_tokenizer, tiny_model
 
     model = tmp_path / "own"
     tiny_model("qwen2").save_pretrained(model)
     byte_tokenizer().save_pretrained(model)
     with server(tmp_path / "runs") as address, browser() as page:
-        page.goto(f"{address}/importance?run=demo-run")
+        page.goto(f"{address}/?run=demo-run&method=flap")
         settle(page)
         page.get_by_role("combobox", name="Model").fill(str(model))
         page.get_by_role("combobox", name="Model").press("Enter")  # the first
@@ -158,14 +172,31 @@ def test_a_model_of_ones_own_is_looked_at_in_two_clicks_and_two_mixtures_compare
         page.get_by_text("Statistics of statistics own").wait_for(timeout=240_000)
         settle(page)
         page.get_by_text("MLP channels lie below the cut").wait_for()
-        assert "run=statistics" in page.url
+        link = page.url
+        assert "run=statistics" in link
+        page.get_by_role("button", name="Prune own").click()  # the third
+        page.get_by_text("Finished. The Results page").wait_for(timeout=240_000)
+        page.get_by_text("Perplexity by iteration").wait_for()
+        assert "run=flap" in page.url
 
-        page.get_by_role("link", name="Results").click()
+        page.goto(link.replace("?", "results?", 1))
         page.get_by_text("took statistics only: nothing was pruned").wait_for()
-        page.get_by_role("link", name="Masks").click()  # opens on the comparison with a mixture
+        page.goto(link)
+        settle(page)
+        page.get_by_role("link", name="Masks").click()  # the first: it opens on the comparison with a mixture
         settle(page)
         page.get_by_text("Channels in this mask only").wait_for()
         assert page.get_by_role("combobox", name="Other mask").input_value() == "wiki alone"
+        page.get_by_role("button", name="Prune with both mixtures").click()  # the second
+        page.get_by_text("Finished. The Results page").wait_for(timeout=480_000)
+        page.get_by_role("button", name="Show results").click()  # the third
+        page.get_by_text("In which options they differ").wait_for()
+        settle(page)
+        assert page.url.count("side=") == 2
+        page.reload()  # the address alone shows the same
+        page.get_by_text("What that came to").wait_for()
+        for mixture in ("wiki 25% web 25% code 25% math 25%", "wiki 100%"):
+            page.get_by_text(f"Details of {mixture}: flap 50% own").wait_for()
         assert page.locator('[data-testid="stException"]').count() == 0
 
 
@@ -173,7 +204,7 @@ def test_a_model_of_ones_own_is_looked_at_in_two_clicks_and_two_mixtures_compare
 def test_every_page_opens_by_a_link_and_none_scrolls_sideways(tmp_path, dark):
     """A fresh server's first visitor comes by a link to a page: Streamlit would run it without its frame."""
     with server(tmp_path / "runs") as address, browser(dark) as page:
-        for name in (*PAGES[1:], PAGES[0]):
+        for name in (*PAGES[1:], PAGES[0]):  # the first page by its name as well
             page.goto(f"{address}/{name}?ratio=35&w_code=80&layer=2&iteration=3")
             settle(page)
             assert page.get_by_role("slider", name="code").input_value() == "80"

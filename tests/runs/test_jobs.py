@@ -1,3 +1,4 @@
+import json
 import time
 
 import pytest
@@ -6,7 +7,7 @@ from pruning import RunConfig
 from pruning.cli.main import main
 from pruning.errors import RunError
 from pruning.runs.jobs import job
-from pruning.runs.needs import needs
+from pruning.runs.needs import damage_seconds, needs
 from pruning.runs.store import RunStore
 from pruning.runs.worker import prune
 from pruning.sealed import read_json, write_json
@@ -75,7 +76,9 @@ def test_prompts_that_cannot_be_continued_are_one_sentence(prompt, words, tiny_f
 # --- what a run takes --------------------------------------------------------------------------------------
 
 
-def test_needs_are_reckoned_from_the_shape_and_from_runs_before(tiny_folder, text_file, tmp_path):
+def test_needs_are_reckoned_from_the_shape_and_from_runs_before(
+    tiny_folder, text_file, tmp_path, monkeypatch
+):
     options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
     options |= {"samples": 4, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "ratio": 0.3}
     store = RunStore(tmp_path / "runs")
@@ -91,6 +94,19 @@ def test_needs_are_reckoned_from_the_shape_and_from_runs_before(tiny_folder, tex
     again, more = needs(config, store), needs(config.replace(iterations=6), store)
     assert again.seconds == pytest.approx(40) and run.id in again.basis
     assert 2 * again.seconds < more.seconds < 3.5 * again.seconds
+    # damage comes on top of it
+    measured = needs(config.replace(allocation="measured"), store)
+    assert measured.seconds == pytest.approx(again.seconds + damage_seconds(config, store))
+    assert damage_seconds(config, store) > again.seconds
+    # a model of another size has matrices of another speed: the faster of both is taken
+    monkeypatch.setattr("pruning.runs.needs._product_speed", lambda minute: 1e30)
+    assert needs(config, store).basis == again.basis
+    assert "matrix product" in needs(config.replace(model="demo"), store).basis
+    # tasks are not reckoned, so the time of a run that had some tells nothing
+    stored = json.loads((run.path / "config.json").read_text())
+    stored["config"]["tasks"] = ["demo"]
+    (run.path / "config.json").write_text(json.dumps(stored))
+    assert "matrix product" in needs(config, store).basis
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tiny_folder, text_file, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from pruning import visualization as viz
 from pruning.measure.comparison import Accuracy, TaskRow
 from pruning.models.geometry import Geometry, LayerShape, Site
 from pruning.models.mask import Mask
+from pruning.visualization.style import log_ticks
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,18 @@ def test_uneven_bins_cover_every_channel_once():
     assert first[0] == 0
     assert last[-1] == 100
     np.testing.assert_array_equal(first[1:], last[:-1] + 1)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.3), (1.0, 8.0), (0.2, 900.0)])
+def test_logarithmic_axes_have_several_ticks_however_narrow_their_range(low, high):
+    ticks = []
+    log_ticks(lambda **options: ticks.extend(options["tickvals"]), np.array([low, high]))
+    assert 3 <= len(ticks) <= 9
+
+
+def test_the_dense_model_alone_is_at_iteration_0_of_an_axis_without_negative_ones(run):
+    figure = viz.perplexity_figure(viz.perplexity_data(run.iterations()[:1]))
+    assert -0.5 < figure.layout.xaxis.range[0] <= 0 and figure.layout.xaxis.range[1] >= 1
 
 
 def test_importance_at_full_width_is_the_logarithm_of_the_scores(run):

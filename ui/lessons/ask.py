@@ -13,7 +13,7 @@ from pruning.method.moments import Fused
 from pruning.models.geometry import Site
 from pruning.paths import ASSETS
 from pruning.runs.run import Run
-from ui import state
+from ui import state, stored
 
 KEPT = 256  # answers
 
@@ -61,4 +61,4 @@ def shipped(model: str) -> Run:
 def fused(model: str, mixture: dict[str, float] | None = None) -> dict[Site, Fused]:
     """The dense model's statistics of its shipped run, fused by a mixture, its own where left out."""
     run = shipped(model)
-    return state.iteration(run, 1).statistics.fuse(mixture or run.config.mixture, run.config.fusion)
+    return stored.iteration(run, 1).statistics.fuse(mixture or run.config.mixture, run.config.fusion)

@@ -13,7 +13,7 @@ from pruning.models.geometry import Site
 from pruning.models.mask import Mask, chance_jaccard, jaccard
 from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.visualization.style import MARK, SEQUENTIAL, graph, style
-from ui import state
+from ui import stored
 from ui.lessons.ask import ask, fused, shipped
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
@@ -40,7 +40,7 @@ def _measure(ratio: float, other: str) -> dict[str, Any]:
 def overlap(model: str, ratio: float, other: str) -> tuple[list[float], list[float]]:
     """By layer the overlap of the MLP channels that two domains would retain, and what chance would give."""
     run, masks = shipped(model), []
-    it, shape = state.iteration(run, 1), run.geometry
+    it, shape = stored.iteration(run, 1), run.geometry
     assert shape is not None
     for name in (BY, other):
         config = run.config.replace(ratio=ratio, mixture={name: 1.0})

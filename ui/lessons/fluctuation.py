@@ -9,7 +9,7 @@ import streamlit as st
 
 from pruning.models.geometry import Site
 from pruning.visualization.style import COLOURS, graph, log_ticks, style
-from ui import state
+from ui import stored
 from ui.lessons.ask import ask, fused, shipped
 from ui.lessons.draw import bars
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
@@ -26,7 +26,7 @@ def pair(site: Site) -> tuple[int, int, dict[str, np.ndarray]]:
     square output; the second has the highest fluctuation among those whose output is less than half as large.
     """
     stats = fused("demo")[site]
-    norm = state.iteration(shipped("demo"), 1).norms[site][0]
+    norm = stored.iteration(shipped("demo"), 1).norms[site][0]
     size, busy = np.sqrt(stats.mean_square) * norm, np.sqrt(stats.variance) * norm
     big = np.argsort(size)[::-1][: len(size) // 10]
     steady = stats.steadiness

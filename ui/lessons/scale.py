@@ -14,7 +14,7 @@ from pruning.models.folder import smollm2
 from pruning.models.geometry import Site
 from pruning.visualization.style import COLOURS, MARK, graph, style
 from pruning.words import sentence
-from ui import state
+from ui import state, stored
 from ui.lessons.ask import ask, fused, shipped
 from ui.lessons.draw import PREDICTION, bars, level, show
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
@@ -40,7 +40,7 @@ def _controls() -> dict[str, Any]:
 def scores_of(model: str) -> dict[Site, np.ndarray]:
     """Fluctuation scores (C,) by site of the dense model, from its shipped run."""
     run = shipped(model)
-    return score_sites("fluctuation", fused(model), state.iteration(run, 1).norms, run.config.seed)
+    return score_sites("fluctuation", fused(model), stored.iteration(run, 1).norms, run.config.seed)
 
 
 @st.cache_data(show_spinner=False)
