@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pruning.config import RunConfig
@@ -55,7 +56,7 @@ def calibration_blocks(
     ]
 
 
-def set_aside(blocks: list[TokenBlocks], samples: int) -> tuple[list[TokenBlocks], list[TokenBlocks]]:
+def set_aside(blocks: Sequence[TokenBlocks], samples: int) -> tuple[list[TokenBlocks], list[TokenBlocks]]:
     """The first blocks of every domain, for the statistics, and those drawn behind them.
 
     Of a text too short for both, the two share tokens.

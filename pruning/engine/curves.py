@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pruning.config import RunConfig
+from pruning.engine.blocks import set_aside
 from pruning.engine.budget import all_units
 from pruning.engine.cutting import Taker, compensate
 from pruning.method.compensation import Inputs
@@ -63,11 +64,12 @@ def damage_curves(
         scores: by site (C,), the order in which units go within a site.
         scales: see `budget.next_mask`.
         config: what is a unit, and how a cut is compensated.
-        blocks: calibration blocks of each domain; damage is measured on the last `PROBES` of each.
+        blocks: calibration blocks of each domain; damage is measured on the last `PROBES` of each, or on all
+            where there are no more.
         state: names the model's weights and what was cut from them.
     """
     what = config.model_dump(mode="json", include=FIELDS)
-    key = hashlib.blake2b(repr((sorted(what.items()), STEPS, PROBES)).encode(), digest_size=16)
+    key = hashlib.blake2b(repr((sorted(what.items()), STEPS, PROBES, "unseen")).encode(), digest_size=16)
     weight = next(model.parameters())
     for each in blocks:
         key.update(cache_key(state, each, str(weight.dtype), weight.device.type).encode())
@@ -87,10 +89,13 @@ def _measure(
     config: RunConfig,
     blocks: Sequence[TokenBlocks],
 ) -> Generator[Progress, None, dict[Site, Curve]]:
+    # On text that a regression was fitted to, what it mends looks better than it is.
+    rest = min(len(each.ids) for each in blocks) - PROBES
+    fitted, probes = set_aside(blocks, rest) if rest > 0 else (blocks, blocks)
     layers = Layers(model)
-    taker = Taker(blocks, config, layers.batch_tokens)
+    taker = Taker(fitted, config, layers.batch_tokens)
     stream = Stream(layers, taker.batches)
-    probe = _Probe(layers, blocks)
+    probe = _Probe(layers, probes)
     curves: dict[Site, Curve] = {}
     for number in range(len(layers)):
         taker.clear()
@@ -101,12 +106,12 @@ def _measure(
             for site in (Site(number, kind) for kind in KINDS):
                 (units,) = all_units(scores, mask, config, scales, [site])
                 inputs = replace(taker.inputs(site.kind), heldout={})
-                removed, damage = [0.0], [dict.fromkeys(probe.domains, 0.0)]
+                gone = float(mask.geometry.parameters(site) - mask.pruned.parameters(site))
+                removed, damage = [gone], [dict.fromkeys(probe.domains, 0.0)]
                 for count in _counts(units):
-                    gone = _channels(units, count, mask, site)
-                    with _without(view, site.kind, inputs, gone, config):
+                    with _without(view, site.kind, inputs, _channels(units, count, mask, site), config):
                         damage.append(probe.divergence(number))
-                    removed.append(float(units.cost[units.order[:count]].sum()))
+                    removed.append(gone + float(units.cost[units.order[:count]].sum()))
                     yield progress
                 by_domain = {name: np.array([each[name] for each in damage]) for name in probe.domains}
                 curves[site] = Curve(np.array(removed), by_domain)
@@ -150,13 +155,13 @@ class _Probe:
 
     Args:
         layers: of the model.
-        blocks: of each domain, of which the last `PROBES` are used.
+        blocks: of each domain.
     """
 
     def __init__(self, layers: Layers, blocks: Sequence[TokenBlocks]) -> None:
         self.domains = [each.domain for each in blocks]
         self._layers = layers
-        self._stream = Stream(layers, [torch.from_numpy(each.ids[-PROBES:]) for each in blocks])
+        self._stream = Stream(layers, [torch.from_numpy(each.ids) for each in blocks])
         self._dense = [self._log_probabilities(i, 0) for i in range(len(blocks))]
 
     def _log_probabilities(self, index: int, number: int) -> Tensor:

@@ -19,7 +19,7 @@ from pruning.models.mask import Array, Mask
 
 # How a curve is measured, see `engine.curves`.
 STEPS = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)  # parts of what may go at a site
-PROBES = 2  # blocks a domain on which damage is measured, the last ones
+PROBES = 2  # blocks a domain on which damage is measured, and which the compensation does not see
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from pruning.registry import Registry
 METHODS: Registry[dict[str, Any]] = Registry("method")
 # The paper (arXiv 2601.02674): prune a little, recalibrate on all domains, prune on.
 METHODS.add({}, "iterative")
-# Ahead of the paper: layers pay by measured damage, and least squares makes up for what goes.
-METHODS.add({"iterations": 1, "allocation": "measured", "compensation": "least_squares"}, "prunescope")
+# Ahead of the paper: least squares makes up for what goes, and each layer is scored and repaired on what the
+# pruned layers before it give.
+METHODS.add({"iterations": 3, "compensation": "least_squares", "sequential": True}, "prunescope")
 # FLAP (arXiv 2312.11983), WIFV with AL-AM: one shot, one domain, z-scores, squared attention scores.
 METHODS.add(
     {

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pruning import RunConfig, prune
+from pruning.engine import curves
 from pruning.engine.budget import dense_scales
 from pruning.engine.loop import prune_loaded
 from pruning.method.compensation import Inputs, bias, least_squares
@@ -100,6 +101,21 @@ def test_a_sequential_cut_removes_as_many_units_of_every_site(options):
         assert plain.mask.retained[site].sum() == fresh.mask.retained[site].sum()
     first = Site(0, "attn")  # nothing in front of it was cut
     np.testing.assert_array_equal(plain.mask.retained[first], fresh.mask.retained[first])
+
+
+def test_damage_is_measured_on_text_that_the_regression_has_not_seen(options, monkeypatch):
+    seen = {}
+    for name in ("Taker", "_Probe"):
+        real = getattr(curves, name)
+
+        def spy(*args, real=real, name=name):
+            (seen[name],) = next(arg for arg in args if isinstance(arg, list))
+            return real(*args)
+
+        monkeypatch.setattr(curves, name, spy)
+    finished(options | {"iterations": 1}, allocation="measured", compensation="least_squares")
+    fitted, probed = ({tuple(ids) for ids in seen[name].ids} for name in ("Taker", "_Probe"))
+    assert len(fitted) == 14 and len(probed) == curves.PROBES and not fitted & probed
 
 
 def test_measured_damage_is_stored_and_a_resumed_run_goes_on_with_it(options, tmp_path, tiny_folder):

@@ -14,7 +14,7 @@ from pruning.models.folder import smollm2
 from pruning.models.geometry import Site
 from pruning.visualization.style import COLOURS, MARK, graph, style
 from pruning.words import sentence
-from ui import state, stored
+from ui import stored
 from ui.lessons.ask import ask, fused, shipped
 from ui.lessons.draw import PREDICTION, bars, level, show
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
