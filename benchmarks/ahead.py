@@ -34,20 +34,20 @@ from pruning.models.loading import load
 FILE = RESULTS / "ahead.jsonl"
 RATIOS = (0.25, 0.5, 0.7)
 SQUARES = {"compensation": "least_squares"}
-PRUNESCOPE = {**SQUARES, "iterations": 1, "allocation": "measured"}  # the preset, as options
+FRESH = {**SQUARES, "iterations": 3, "sequential": True}  # the preset prunescope, as options
+MEASURED = {**SQUARES, "allocation": "measured"}
 OPTIPFAIR = "optipfair 0.4.2, data-driven, MLP channels only"
 ROWS: dict[str, dict[str, Any]] = {
-    "prunescope: least squares, measured damage, K = 1": PRUNESCOPE,
+    "prunescope: least squares, K = 3, sequential": FRESH,
     "flap, mixed": {"method": "flap", "mixture": MIXED},
     "iterative, bias, K = 5 (the paper's)": {},
-    "least squares, K = 1": {**SQUARES, "iterations": 1},
-    "prunescope, K = 3, sequential": {**PRUNESCOPE, "iterations": 3, "sequential": True},
-    "least squares, K = 3": {**SQUARES, "iterations": 3},
-    "least squares, K = 3, sequential": {**SQUARES, "iterations": 3, "sequential": True},
-    "least squares, K = 5": SQUARES,
-    "least squares, K = 5, sequential": {**SQUARES, "sequential": True},
     "bias, K = 1": {"iterations": 1},
     "bias, K = 5, mixture auto": {"mixture": "auto"},
+    "least squares, K = 1": {**SQUARES, "iterations": 1},
+    "least squares, K = 3": {**SQUARES, "iterations": 3},
+    "least squares, K = 5": SQUARES,
+    "least squares, measured damage, K = 1": {**MEASURED, "iterations": 1},
+    "least squares, measured damage, K = 3, sequential": {**FRESH, **MEASURED},
 }
 
 

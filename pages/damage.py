@@ -43,7 +43,7 @@ if shape is None or stored.statistics_iteration(chosen) is None:
     st.stop()
 dense = stored.iteration(run, 1)
 if not dense.curves:
-    said = "Damage was not measured in this run. The method prunescope, on the Prune page, measures it before it prunes."
+    said = "Damage was not measured in this run. With the allocation measured, a run measures it before it prunes."
     if run.path in state.SHIPPED:
         st.info(
             f"{said} This run ships with the app, and nothing is added to it; the damage of the demo model is measured."

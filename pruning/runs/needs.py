@@ -14,6 +14,7 @@ import psutil
 from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.method.allocation import DAMAGE
+from pruning.method.compensation import COVARIANCE
 from pruning.method.damage import PROBES, STEPS
 from pruning.models.folder import Summary, describe
 from pruning.runs.store import RunStore
@@ -113,7 +114,9 @@ def _work(config: RunConfig, summary: Summary) -> float:
     each = EVALUATED if blocks is None else min(blocks * config.seq_len, EVALUATED)
     measured = each * len(config.measured_domains)
     outside = summary.parameters - linear  # embeddings: the head multiplies with them in evaluation
-    passes = [calibrated * linear * share for share in left[:-1]]
+    covariances = config.compensation in COVARIANCE
+    of_a_cut = 2 if config.sequential else int(covariances)  # passes over the calibration text
+    passes = [(1 + of_a_cut) * calibrated * linear * share for share in left[:-1]]
     passes += [measured * (linear * share + outside) for share in left]
     work = 2 * sum(passes) + config.iterations * _product_work(config, summary)
     return work + (_damage_work(config, summary) if config.allocation in DAMAGE else 0)
@@ -131,7 +134,7 @@ def _damage_work(config: RunConfig, summary: Summary) -> float:
 
 def _product_work(config: RunConfig, summary: Summary) -> float:
     """Of the products of channels with channels that least squares take in one calibration pass."""
-    if config.compensation != "least_squares":
+    if config.compensation not in COVARIANCE:
         return 0
     widths = [summary.geometry.channels(site) for site in summary.geometry.sites]
     return 2 * config.samples * config.seq_len * len(config.mixture) * sum(width**2 for width in widths)

@@ -587,7 +587,7 @@ def test_a_failed_run_says_why_and_can_be_resumed(monkeypatch, tmp_path):
     write_json(run.path / "status.json", {"state": "failed", "message": "the text ran out", "created": 1})
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
     at.switch_page("pages/prune.py").run()
-    assert any("the text ran out" in error.value for error in at.error)
+    assert any("The text ran out" in error.value for error in at.error)
     assert any(button.label == "Resume" for button in at.button)
 
 
