@@ -67,11 +67,11 @@ async def rest(page: Page) -> None:
             return
 
 
-async def move(page: Page, name: str, key: str, times: int, parameter: str, outcome: Outcome) -> None:
-    """Press a key on a slider, and look whether slider and address hold what was set."""
+async def move(page: Page, name: str, parameter: str, by: int, outcome: Outcome) -> None:
+    """Move a slider by so many steps, and look whether slider and address hold what was set."""
     slider = page.get_by_role("slider", name=name)
     value = int((await slider.get_attribute("aria-valuetext") or "").rstrip("%"))
-    wanted = min(max(value + times * (1 if key == "ArrowRight" else -1), 1), 90)
+    wanted = min(max(value + by, 1), 90)
     began = time.monotonic()
     for _ in range(abs(wanted - value)):
         await slider.press("ArrowRight" if wanted > value else "ArrowLeft")
@@ -108,8 +108,7 @@ async def session(number: int, browser: Browser, address: str, end: float, outco
                 name, parameter = rng.choice(
                     [("Pruning ratio", "ratio"), ("code", "w_code"), ("wiki", "w_wiki")]
                 )
-                key = rng.choice(["ArrowLeft", "ArrowRight"])
-                await move(page, name, key, rng.randint(1, 8), parameter, outcome)
+                await move(page, name, parameter, rng.choice([-1, 1]) * rng.randint(1, 8), outcome)
             for alert in await page.locator(ALERTS).all_inner_texts():
                 outcome.errors.append(f"session {number}: {alert[:200]}")
         except Exception as error:  # a session that meets one goes on, and the error counts
