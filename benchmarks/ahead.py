@@ -56,6 +56,13 @@ def grid(model: str) -> Iterator[tuple[str, float, dict[str, Any]]]:
     for label, options in ROWS.items():
         for ratio in RATIOS:
             yield label, ratio, {**base, **options, "ratio": ratio, "seed": 0}
+    if model == "smollm2":  # four times the tokens
+        for label in [*ROWS][:2]:
+            yield (
+                f"{label}, 32 blocks",
+                0.25,
+                {**base, **ROWS[label], "ratio": 0.25, "seed": 0, "samples": 32},
+            )
 
 
 def rows() -> dict[str, dict[str, Any]]:

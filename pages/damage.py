@@ -105,7 +105,7 @@ with st.popover("Reach a size", icon=":material/straighten:"):
             state.explain(error)
     else:
         st.caption(f"{mask.ratio:.0%} pruned leaves {now:,.0f}. Enter less to find the ratio that it takes.")
-place.channel(run)
+place.layer(run)
 MIXTURE = "the domain mixture"
 of = st.segmented_control(
     "Damage on", [MIXTURE, *known], default=MIXTURE, required=True, key="damage_on", bind="query-params"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from pruning import visualization as viz
-from pruning.models.geometry import KINDS, Kind, Site
+from pruning.models.geometry import KINDS, Geometry, Kind, Site
 from pruning.runs.run import Run
+
+KEPT: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
 
 
 def seed() -> None:
@@ -39,6 +42,12 @@ def iteration(run: Run) -> None:
     )
 
 
+def layer(run: Run) -> None:
+    """The controls of the selected module and layer."""
+    if run.geometry:
+        _site(run.geometry, *st.columns([2, 2, 5], vertical_alignment="bottom")[:2])
+
+
 def channel(run: Run) -> None:
     """The controls of the selected channel; a click on a heatmap sets them as well."""
     shape = run.geometry
@@ -46,17 +55,20 @@ def channel(run: Run) -> None:
         return
     # one limit for both modules: Streamlit resets a widget whose limits change
     widest = max(shape.channels(site) for site in shape.sites)
-    _within("layer", 0, len(shape.layers) - 1)
     _within("channel", 0, widest - 1)
     parts = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
-    kept: dict[str, Any] = {"bind": "query-params", "persist_state": "session"}
-    kind: Kind = parts[0].segmented_control(
-        "Module", ("mlp", "attn"), default="mlp", required=True, key="site", **kept
+    site = _site(shape, *parts[:2])
+    parts[2].number_input("Channel", 0, widest - 1, key="channel", **KEPT)
+    parts[3].caption(f"{shape.channels(site):,} {viz.KIND_NAMES[site.kind]} channels in this layer")
+
+
+def _site(shape: Geometry, left: DeltaGenerator, right: DeltaGenerator) -> Site:
+    _within("layer", 0, len(shape.layers) - 1)
+    kind: Kind = left.segmented_control(
+        "Module", ("mlp", "attn"), default="mlp", required=True, key="site", **KEPT
     )
-    layer = parts[1].number_input("Layer", 0, len(shape.layers) - 1, key="layer", **kept)
-    parts[2].number_input("Channel", 0, widest - 1, key="channel", **kept)
-    width = shape.channels(Site(int(layer), kind if kind in KINDS else "mlp"))
-    parts[3].caption(f"{width:,} {viz.KIND_NAMES[kind]} channels in this layer")
+    number = right.number_input("Layer", 0, len(shape.layers) - 1, key="layer", **KEPT)
+    return Site(int(number), kind if kind in KINDS else "mlp")
 
 
 def _within(key: str, low: int, high: int) -> None:
