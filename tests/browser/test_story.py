@@ -116,7 +116,7 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         page.get_by_role("button", name="Export", exact=True).wait_for()
         page.get_by_role("tab", name="Perplexity").first.click()
         page.get_by_text("Bits per byte are comparable across tokenizers").first.wait_for()
-        with page.expect_download() as download:
+        with page.expect_download(timeout=120_000) as download:
             page.get_by_role("button", name="Report (HTML)").first.click()
         report = Path(download.value.path()).read_text(encoding="utf-8")
         assert "perplexity, code" in report and "x 1." in report
