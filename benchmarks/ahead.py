@@ -28,13 +28,14 @@ from methods import DENSE, MIXED, TITLES, heldout, key, measure, values
 from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
 from pruning.measure.comparison import mean_perplexity
+from pruning.method.presets import METHODS
 from pruning.models.architectures import geometry
 from pruning.models.loading import load
 
 FILE = RESULTS / "ahead.jsonl"
 RATIOS = (0.25, 0.5, 0.7)
 SQUARES = {"compensation": "least_squares"}
-FRESH = {**SQUARES, "iterations": 3, "sequential": True}  # the preset prunescope, as options
+FRESH = METHODS["prunescope"]  # as options: least squares, sequential, K = 3
 MEASURED = {**SQUARES, "allocation": "measured"}
 OPTIPFAIR = "optipfair 0.4.2, data-driven, MLP channels only"
 ROWS: dict[str, dict[str, Any]] = {
