@@ -78,8 +78,8 @@ LESSON = Lesson(
     reveal=_reveal,
     remember=(
         "The bias restores the mean of the output and nothing else: of channels that vary it undoes little of the damage, "
-        "and in the first and the last layer it adds to it. Least squares also uses what the retained channels know of the "
-        "removed ones, and leaves less damage in every layer."
+        "and in the demo model's first and last layer it adds to it. Least squares also uses what the retained channels know of the "
+        "removed ones, and leaves less damage in every layer there."
     ),
     go=(
         "pages/prune.py",
