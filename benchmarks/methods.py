@@ -12,6 +12,7 @@ domains. Calibration text is the embedded one for both; SmolLM2 is measured on o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import gzip
 import json
@@ -144,10 +145,26 @@ def measure(dense: LoadedModel, options: dict[str, Any], blocks: list[TokenBlock
     loaded = LoadedModel(
         copy.deepcopy(dense.model), dense.tokenizer, dense.name, dense.path, dense.fingerprint
     )
+    forget_peak()
     began = time.perf_counter()
     *_, finished = prune_loaded(loaded, config)
-    seconds = time.perf_counter() - began
-    return {"ratio": finished.mask.ratio, "perplexity": values(loaded, blocks), "seconds": round(seconds, 2)}
+    row = {"ratio": finished.mask.ratio, "seconds": round(time.perf_counter() - began, 2)}
+    return {**row, **peak(), "perplexity": values(loaded, blocks)}
+
+
+def forget_peak() -> None:
+    """Let the process's peak memory count from here."""
+    with contextlib.suppress(OSError):  # not Linux
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> dict[str, int]:
+    """Peak resident memory of this process in MB, where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return {"memory": int(line.split()[1]) // 1024}
+    return {}
 
 
 def heldout(loaded: LoadedModel, data: Path | None) -> list[TokenBlocks]:

@@ -75,13 +75,21 @@ def browser(dark: bool = False) -> Iterator[Page]:
         chromium.close()
 
 
+# For how long nothing has been at work; a rerun begins some time after what asked for it.
+QUIET = """milliseconds => {
+    const app = document.querySelector('[data-testid="stApp"]');
+    const busy = app?.dataset.testScriptState !== 'notRunning' || document.querySelector(
+        '[data-testid="stSkeleton"], [data-testid="stStatusWidget"]');
+    if (busy || !window.quietSince) window.quietSince = performance.now();
+    return performance.now() - window.quietSince > milliseconds;
+}"""
+
+
 def settle(page: Page) -> None:
     """Wait until Streamlit has nothing more to draw."""
     page.wait_for_selector("h1", timeout=60_000)
-    page.wait_for_timeout(400)
-    for mark in ("stStatusWidget", "stSkeleton"):
-        page.locator(f'[data-testid="{mark}"]').first.wait_for(state="detached", timeout=60_000)
-    page.wait_for_timeout(900)
+    page.evaluate("delete window.quietSince")
+    page.wait_for_function(QUIET, arg=1000, timeout=120_000)
 
 
 def run_at_work(page: Page) -> None:

@@ -17,6 +17,7 @@ from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
 from pruning.models.loading import load
+from pruning.serving.engines import python_of
 from tests.conftest import ARCHITECTURES, tiny_model
 from tests.formats.conftest import IDS, changed, rewrite
 
@@ -91,11 +92,17 @@ def test_a_modelling_file_needs_the_users_yes(checkpoint, tmp_path):
         AutoModelForCausalLM.from_pretrained(done.path)
 
 
-@pytest.mark.parametrize("backend", ["eager", "inductor"])
+# The compiler behind it takes minutes the first time: with the engines, where there is a C++ compiler.
+INDUCTOR = [
+    pytest.mark.engines,
+    pytest.mark.skipif(python_of("vllm") is None, reason="vllm is not installed: make engines"),
+    pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler"),
+]
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=INDUCTOR)])
 @torch.no_grad()
 def test_the_modelling_file_compiles(backend, checkpoint, tmp_path):
-    if backend == "inductor" and not shutil.which("g++"):
-        pytest.skip("there is no C++ compiler")
     heads = {"remove": ("0.attn.0",), "keep": ("1.attn",), "attention_unit": "query_head"}
     folder, loaded = checkpoint("llama_gqa_bias", {"num_hidden_layers": 2}, iterations=1, **heads)
     assert {layer.group for layer in describe(str(folder)).geometry.layers} == {1, 2}
