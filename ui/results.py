@@ -42,7 +42,9 @@ def row(run: Run, results: Results) -> dict[str, Any]:
         "mean": perplexities.pop("mean", None),
         "accuracy": average.acc.delta if average.acc else None,
         "items": items(average),
-        **{f"perplexity {name}": ratio for name, ratio in perplexities.items()},  # a domain may be called "left"
+        **{
+            f"perplexity {name}": ratio for name, ratio in perplexities.items()
+        },  # a domain may be called "left"
         "parameters": size.pruned,
         "left": size.pruned / size.dense,
         "KV cache": cache_bytes(run, results),
