@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from pruning.words import listed, quoted
 
 # Entries of a folder of tasks that are looked through. One that holds more is asked about every time.
 ENTRIES = 2_000
+AGREED = (
+    "PRUNESCOPE_AGREED"  # names of marks that could not be written, for the processes that are started here
+)
 CODE = (".yaml", ".yml", ".py", ".jinja", ".j2")
 
 
@@ -49,18 +53,18 @@ class Ask:
     @property
     def agreed(self) -> bool:
         """Whether the person has."""
-        return self._mark in _agreed or exists(self._mark)
+        return self._mark.name in os.environ.get(AGREED, "").split() or exists(self._mark)
 
     def agree(self) -> None:
-        """Keep that the person has, for good; for this process, where the cache cannot be written."""
+        """Keep that the person has: for good, or where the cache cannot be written, for this process.
+
+        The workers that it starts are told, since they have nobody to ask.
+        """
         try:
             self._mark.parent.mkdir(parents=True, exist_ok=True)
             self._mark.touch()
         except OSError:
-            _agreed.add(self._mark)
-
-
-_agreed: set[Path] = set()
+            os.environ[AGREED] = f"{os.environ.get(AGREED, '')} {self._mark.name}".strip()
 
 
 def asks(config: RunConfig) -> list[Ask]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import pytest
 
@@ -57,6 +58,20 @@ def test_the_worker_of_a_foreign_run_refuses_by_itself(foreign, monkeypatch, cap
     monkeypatch.setattr("sys.argv", ["worker", str(foreign.path)])
     assert worker.main() == 2
     assert "was not made here" in capsys.readouterr().err and not foreign.iterations()
+
+
+def test_a_worker_knows_what_was_agreed_to_where_the_cache_cannot_be_written(options, monkeypatch):
+    monkeypatch.setenv("PRUNESCOPE_CACHE", "/dev/null/cache")
+    monkeypatch.setenv(trust.AGREED, "")  # put back afterwards
+    run = RunStore().create(RunConfig.create(**options))
+    run.launch()
+    deadline = time.time() + 120
+    while run.active and time.time() < deadline:
+        time.sleep(0.1)
+    assert run.status().state == "finished", run.last_words()
+    monkeypatch.delenv(trust.AGREED)  # another process here was told nothing
+    with pytest.raises(RunError, match="was not made here"):
+        trust.check(run)
 
 
 def test_a_folder_of_tasks_is_code_and_asked_about_again_when_it_changes(tmp_path):
