@@ -10,7 +10,16 @@ import numpy as np
 from pruning.method.damage import Curve, hull, predicted
 from pruning.models.geometry import Kind, Site
 from pruning.models.mask import Mask
-from pruning.visualization.style import COLOURS, GREY, KIND_COLOURS, KIND_NAMES, Array, graph, style
+from pruning.visualization.style import (
+    COLOURS,
+    GREY,
+    KIND_COLOURS,
+    KIND_NAMES,
+    Array,
+    graph,
+    log_ticks,
+    style,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -94,7 +103,8 @@ def damage_curves_figure(
         zorder=3,
     )
     figure.update_xaxes(title=f"share of the layer's {KIND_NAMES[kind]} parameters cut", tickformat=".0%")
-    figure.update_yaxes(title="nats a token (log)", type="log", dtick=1, exponentformat="power")
+    figure.update_yaxes(title="nats a token (log)")
+    log_ticks(figure.update_yaxes, np.concatenate([np.asarray(trace.y, float) for trace in figure.data]))
     figure.update_layout(showlegend=True)
     return style(figure, f"What it costs to cut the {KIND_NAMES[kind]} of one layer alone", height)
 
@@ -115,7 +125,8 @@ def layer_damage_figure(data: Mapping[Site, Damage], share: float, height: int =
             hovertemplate=f"layer %{{x}}, {KIND_NAMES[kind]}: %{{y:.3f}} nats<extra></extra>",
         )
     figure.update_xaxes(title="layer")
-    figure.update_yaxes(title="nats a token (log)", type="log", dtick=1, exponentformat="power")
+    figure.update_yaxes(title="nats a token (log)")
+    log_ticks(figure.update_yaxes, np.concatenate([np.asarray(trace.y, float) for trace in figure.data]))
     return style(figure, f"Damage where {share:.0%} of one module is cut", height)
 
 
