@@ -31,6 +31,7 @@ from pruning.measure.comparison import mean_perplexity
 from pruning.method.presets import METHODS
 from pruning.models.architectures import geometry
 from pruning.models.loading import load
+from pruning.text.sources import EMBEDDED_DOMAINS
 
 FILE = RESULTS / "ahead.jsonl"
 RATIOS = (0.25, 0.5, 0.7)
@@ -50,7 +51,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "least squares, measured damage, K = 1": {**MEASURED, "iterations": 1},
     "least squares, measured damage, K = 3, sequential": {**FRESH, **MEASURED},
 }
-
 
 # Rows of three seeds on SmolLM2; on the demo model all are.
 THREE_SEEDS = (*tuple(ROWS)[:3], "least squares, K = 3")
@@ -78,21 +78,37 @@ def tokens(model: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
             yield label, samples, {**base, **ROWS[label], "ratio": 0.5, "seed": 0, "samples": samples}
 
 
+SAME_TEXT = ("prunescope: least squares, K = 3, sequential", *THREE_SEEDS[1:3], "least squares, K = 1")
+
+
+def same_text() -> Iterator[tuple[str, float, dict[str, Any]]]:
+    """SmolLM2 calibrated on text of the corpora that the held-out text is from, not on the embedded text."""
+    domains = {name: f"DATA/corpora/{name}/train.jsonl.gz" for name in EMBEDDED_DOMAINS}
+    for samples in (8, 32):
+        for ratio in RATIOS[:2]:
+            for label in SAME_TEXT:
+                base = {"model": "smollm2", "domains": domains, "samples": samples}
+                options = {**base, **ROWS[label], "ratio": ratio, "seed": 0}
+                yield f"{label}, {samples} blocks", ratio, options
+
+
 def rows() -> dict[str, dict[str, Any]]:
     """Rows of this benchmark and of methods.py, by key."""
     lines = FILE.read_text().splitlines() if FILE.exists() else []
     return {row["key"]: row for row in [*methods.read(), *map(json.loads, lines)]}
 
 
-def run(model: str, data: Path | None) -> None:
+def run(model: str, data: Path | None, only: str) -> None:
     dense = load(model)
     blocks = heldout(dense, data)
     done = set(rows())
+    todo = [*grid(model), *tokens(model), *(same_text() if data else ())]
     with FILE.open("a", encoding="utf-8") as file:
-        for label, _, options in [*grid(model), *tokens(model)]:
-            if (name := key(options)) in done:
+        for label, _, options in todo:
+            if (name := key(options)) in done or only not in name:
                 continue
-            row = {"key": name, **measure(dense, options, blocks)}
+            sources = {k: v.replace("DATA", str(data)) for k, v in options.get("domains", {}).items()}
+            row = {"key": name, **measure(dense, {**options, "domains": sources}, blocks)}
             done.add(name)
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -175,8 +191,11 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["run", "optipfair", "report"])
     parser.add_argument("--model", choices=["demo", "smollm2"], default="demo")
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--only", default="", help="run: rows in whose key these characters are")
     given = parser.parse_args()
     if given.what == "report":
         report()
+    elif given.what == "run":
+        run(given.model, given.data, given.only)
     else:
-        (run if given.what == "run" else optipfair)(given.model, given.data)
+        optipfair(given.model, given.data)

@@ -16,7 +16,7 @@ run = chosen.run
 config = run.config.replace(worst_domain=chosen.worst_domain)
 st.title("Channel importance")
 st.caption(
-    "Which channels matter, and why does one go? The settings on the left make the cut; the Masks page redraws it while you drag."
+    "Which channels matter, and why does one go? The settings on the left set the cut; on Masks it moves while you drag."
 )
 state.follow(run)
 shown = stored.statistics_iteration(chosen)

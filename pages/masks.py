@@ -29,6 +29,7 @@ view = st.segmented_control(
     key="view",
     bind="query-params",
     persist_state="session",
+    label_visibility="collapsed",
 )
 live = view == PREVIEW
 if live:

@@ -122,7 +122,7 @@ def committed(page: Page) -> None:
 LOOKS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "overview": ("", None),
     "calibration": ("w_code=80", None),
-    "importance": ("iteration=3&layer=3&channel=516", None),
+    "importance": ("layer=3&channel=516", None),
     "masks": ("layer=3&channel=516", None),
     "damage": ("run=demo-run", None),
     "prune": ("run=demo-run", run_at_work),

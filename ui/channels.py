@@ -28,7 +28,7 @@ def _fused(it: StoredIteration, config: RunConfig, weights: Mapping[str, float])
     return it.statistics.fuse(weights, config.fusion, worst_domain=config.worst_domain)
 
 
-DECIDES = "score over the cut"  # of `cut`: what the method of the sidebar ranks by
+DECIDES = "score relative to the cut"  # of `cut`: what the method of the sidebar ranks by
 FACTORS = "variance x squared norm = score"  # three panels, of which the third is the product
 QUANTITIES: dict[str, Callable[[StoredIteration, RunConfig, Mapping[str, float]], Values]] = {
     "fluctuation score": lambda it, c, w: score_sites("fluctuation", _fused(it, c, w), it.norms, c.seed),

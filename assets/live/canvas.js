@@ -200,7 +200,9 @@ function mount(root, bytes, released) {
     context.drawImage(image, x, 20, width, sites.length * row);
     const most = Math.max(...sites.map(({ site }) => (kind === "attn" ? site.heads : site.channels)));
     context.fillStyle = ink;
-    context.fillText(kind === "attn" ? `${most} attention heads` : `${most.toLocaleString("en")} MLP channels`, x, 13);
+    const { group } = sites[0].site;
+    const heads = `${most} attention heads` + (group > 1 && live.options.attention_unit === "kv_group" ? `, in groups of ${group}` : "");
+    context.fillText(kind === "attn" ? heads : `${most.toLocaleString("en")} MLP channels`, x, 13);
     return { kind, x, width, row, columns, sites, widest, most };
   }
 
@@ -210,8 +212,8 @@ function mount(root, bytes, released) {
       context.fillRect(x + at, y - 8, 1, 10);
     }
     context.fillStyle = ink;
-    const ends = live.options.normalise.startsWith("zscore") ? "2 deviations" : "10 times";
-    context.fillText(`removed, to ${ends} below the cut | retained, to ${ends} above it`, x + 168, y + 1);
+    const ends = live.options.normalise.startsWith("zscore") ? ["- 2 deviations", "+ 2 deviations"] : ["/ 10", "x 10"];
+    context.fillText(`removed: down to cut ${ends[0]} | retained: up to cut ${ends[1]}`, x + 168, y + 1);
   }
 
   function say(found) {

@@ -30,8 +30,8 @@ class Cut:
     """What a method would remove next, and by how much every channel misses or clears it.
 
     Attributes:
-        distance: by site (C,) log10 of a unit's score over the cut, or their difference where scores can be
-            negative; a channel has its unit's; NaN where it is gone.
+        distance: by site (C,) log10 of a unit's score over the cut's, or their difference where scores can
+            be negative; a channel has its unit's; NaN where it is gone.
         mask: what is retained after the cut.
         logarithmic: whether the distance is a logarithm.
     """
@@ -124,7 +124,7 @@ def cut_map(cut: Cut, kind: Kind, *, against: Cut | None = None, **settings: Any
     """
     if kind == "attn":
         settings["bins"] = len(cut.mask.retained[Site(0, "attn")])
-    what = "score over the cut" if cut.logarithmic else "score above the cut"
+    what = "score relative to the cut" if cut.logarithmic else "score minus the cut"
     settings |= {"what": what, "scale": "linear"}
     other = against.distance if against else None
     values = cut.distance
@@ -141,6 +141,8 @@ def cut_title(cut: Cut, kind: Kind, before: Mask) -> str:
     there = sum(int(before.retained[site].sum()) for site in sites)
     stay = sum(int(cut.mask.retained[site].sum()) for site in sites)
     unit = "query heads" if kind == "attn" else "MLP channels"
+    if not all(before.retained[site].all() for site in sites):
+        unit += " that are left"
     if there == stay:
         return f"All {there:,} {unit} lie above the cut and stay"
     return f"{there - stay:,} of {there:,} {unit} lie below the cut (blue) and go"

@@ -86,7 +86,7 @@ def _steps(data: Pipeline) -> list[tuple[str, str, str]]:
             f"tokens of {count} domains" if count > 1 else "tokens of one domain",
         ),
         ("Score", f"{data.channels:,}", "channels; bright: high score"),
-        ("Prune", f"{1 - left / dense:.0%}", f"of all parameters, {size}"),
+        ("Prune", f"{1 - left / dense:.0%}", f"of parameters removed, {size}"),
         (
             "Evaluate",
             f"{series[0]:.1f} → {series[-1]:.1f}" if len(series) else "not measured",
