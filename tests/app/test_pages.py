@@ -977,6 +977,18 @@ def test_the_ratio_that_reaches_a_size_is_found_on_the_damage_page(monkeypatch):
     assert not at.exception and at.session_state["ratio"] > 30
 
 
+def test_a_domain_may_be_called_like_a_column_of_the_table(tiny_folder, text_file):
+    from pruning import RunConfig, prune
+    from ui import results
+
+    options = {"model": str(tiny_folder), "domains": {"left": str(text_file)}, "mixture": {"left": 1}}
+    config = RunConfig.create(**options, ratio=0.3, iterations=1, samples=3, seq_len=24, eval_blocks=2)
+    run = prune(config).run
+    row = results.row(run, run.results())
+    assert row["left"] == run.results().parameters.pruned / run.results().parameters.dense
+    assert row["perplexity left"] == run.results().perplexity["left"].ratio
+
+
 def test_a_shipped_run_without_damage_offers_nothing_that_must_fail(monkeypatch):
     from ui import state
 
