@@ -28,7 +28,7 @@ smollm2: .venv/.installed
 engines:
 	test -x .engines/vllm/bin/python || $(PYTHON) -m venv .engines/vllm
 	.engines/vllm/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vllm.txt
-	.engines/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio
+	.engines/vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	test -x .engines/mlx/bin/python || $(PYTHON) -m venv .engines/mlx
 	.engines/mlx/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-mlx.txt
 	test -x .engines/llamacpp/bin/python || $(PYTHON) -m venv .engines/llamacpp

@@ -39,6 +39,8 @@ SQUARES = {"compensation": "least_squares"}
 FRESH = METHODS["prunescope"]  # as options: least squares, sequential, K = 3
 MEASURED = {**SQUARES, "allocation": "measured"}
 OPTIPFAIR = "optipfair 0.4.2, data-driven, MLP channels only"
+EMBEDDED = tuple((ratio, "") for ratio in RATIOS)
+OPTIPFAIR_RUNS = {"demo": EMBEDDED, "smollm2": (*EMBEDDED, (0.25, "DATA"), (0.5, "DATA"))}
 ROWS: dict[str, dict[str, Any]] = {
     "prunescope: least squares, K = 3, sequential": FRESH,
     "flap, mixed": {"method": "flap", "mixture": MIXED},
@@ -51,7 +53,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "least squares, measured damage, K = 1": {**MEASURED, "iterations": 1},
     "least squares, measured damage, K = 3, sequential": {**FRESH, **MEASURED},
 }
-
 # Rows of three seeds on SmolLM2; on the demo model all are.
 THREE_SEEDS = (*tuple(ROWS)[:3], "least squares, K = 3")
 SAMPLES = {"demo": (8, 32, 128, 512), "smollm2": (8, 32, 128)}  # blocks a domain, of the table of tokens
@@ -78,18 +79,20 @@ def tokens(model: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
             yield label, samples, {**base, **ROWS[label], "ratio": 0.5, "seed": 0, "samples": samples}
 
 
-SAME_TEXT = ("prunescope: least squares, K = 3, sequential", *THREE_SEEDS[1:3], "least squares, K = 1")
+# SmolLM2 calibrated on text of the corpora that the held-out text is from, not on the embedded text.
+DOMAINS = {name: f"DATA/corpora/{name}/train.jsonl.gz" for name in EMBEDDED_DOMAINS}
+SAME_TEXT = (*THREE_SEEDS[:3], "least squares, K = 1")
 
 
-def same_text() -> Iterator[tuple[str, float, dict[str, Any]]]:
-    """SmolLM2 calibrated on text of the corpora that the held-out text is from, not on the embedded text."""
-    domains = {name: f"DATA/corpora/{name}/train.jsonl.gz" for name in EMBEDDED_DOMAINS}
-    for samples in (8, 32):
-        for ratio in RATIOS[:2]:
-            for label in SAME_TEXT:
-                base = {"model": "smollm2", "domains": domains, "samples": samples}
-                options = {**base, **ROWS[label], "ratio": ratio, "seed": 0}
-                yield f"{label}, {samples} blocks", ratio, options
+def same_text(samples: int) -> Iterator[tuple[str, float, dict[str, Any]]]:
+    for ratio in RATIOS[:2]:
+        for label in SAME_TEXT:
+            base = {"model": "smollm2", "domains": DOMAINS, "samples": samples}
+            yield label, ratio, {**base, **ROWS[label], "ratio": ratio, "seed": 0}
+
+
+def placed(domains: dict[str, str], data: Path | None) -> dict[str, str]:
+    return {name: source.replace("DATA", str(data)) for name, source in domains.items()}
 
 
 def rows() -> dict[str, dict[str, Any]]:
@@ -102,12 +105,14 @@ def run(model: str, data: Path | None, only: str) -> None:
     dense = load(model)
     blocks = heldout(dense, data)
     done = set(rows())
-    todo = [*grid(model), *tokens(model), *(same_text() if data else ())]
+    todo = [*grid(model), *tokens(model)]
+    if model == "smollm2":
+        todo += [*same_text(8), *same_text(32)]
     with FILE.open("a", encoding="utf-8") as file:
         for label, _, options in todo:
             if (name := key(options)) in done or only not in name:
                 continue
-            sources = {k: v.replace("DATA", str(data)) for k, v in options.get("domains", {}).items()}
+            sources = placed(options.get("domains", {}), data)
             row = {"key": name, **measure(dense, {**options, "domains": sources}, blocks)}
             done.add(name)
             file.write(json.dumps(row) + "\n")
@@ -124,10 +129,10 @@ def optipfair(model: str, data: Path | None) -> None:
     dense = load(model)
     blocks, shape = heldout(dense, data), geometry(dense.model)
     mlp = sum(shape.parameters(site) for site in shape.sites if site.kind == "mlp")
-    text = calibration_blocks(
-        RunConfig.create(samples=8 if model == "smollm2" else 32), dense.tokenizer, dense.model
-    )
-    for ratio in RATIOS:
+    for ratio, kind in OPTIPFAIR_RUNS[model]:
+        options: dict[str, Any] = {"samples": 8 if model == "smollm2" else 32}
+        options |= {"domains": placed(DOMAINS, data)} if kind == "DATA" else {}
+        text = calibration_blocks(RunConfig.create(**options), dense.tokenizer, dense.model)
         pruned = copy.deepcopy(dense.model)
         prune_model(
             pruned,
@@ -135,25 +140,29 @@ def optipfair(model: str, data: Path | None) -> None:
             dataloader=[{"input_ids": torch.from_numpy(each.ids)} for each in text],
             show_progress=False,
         )
-        row = {
-            "key": f"{OPTIPFAIR}, {model}, {ratio}",
-            "perplexity": values(replace(dense, model=pruned), blocks),
-        }
+        row = {"key": peer(model, ratio, kind), "perplexity": values(replace(dense, model=pruned), blocks)}
         with FILE.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def peer(model: str, ratio: float, kind: str) -> str:
+    return f"{OPTIPFAIR}, {model}, {ratio}" + f", {kind}" * bool(kind)
 
 
 def report() -> None:
     """The tables of what was run."""
     known, lines = rows(), []
-    for model, title in TITLES.items():
+    parts = [(model, title, "", list(grid(model))) for model, title in TITLES.items()]
+    for samples in (8, 32):
+        title = f"SmolLM2-135M, {samples} blocks a domain of the corpora that the held-out text is from"
+        parts.append(("smollm2", title, "DATA" if samples == 8 else "none", list(same_text(samples))))
+    for model, title, kind, runs in parts:
         dense = known[DENSE[model]]["perplexity"]
         groups: dict[tuple[float, str], list[dict[str, Any]]] = defaultdict(list)
-        for label, ratio, options in grid(model):
+        for label, ratio, options in runs:
             groups[ratio, label] += [known[name]] if (name := key(options)) in known else []
         for ratio in RATIOS:
-            name = f"{OPTIPFAIR}, {model}, {ratio}"
-            groups[ratio, OPTIPFAIR] += [known[name]] if name in known else []
+            groups[ratio, OPTIPFAIR] += [known[name]] if (name := peer(model, ratio, kind)) in known else []
         found = []
         for (ratio, label), group in sorted(groups.items(), key=lambda item: item[0][0]):
             if group:
@@ -163,13 +172,14 @@ def report() -> None:
                 found.append([f"{ratio:.0%}", label, *domains, rises, *used])
         head = ["ratio", "method", *MIXED, "rise", "seconds", "peak memory, MB"]
         lines += [f"## {title}", "", table(head, found), ""]
-
+    for model, title in TITLES.items():
+        dense = known[DENSE[model]]["perplexity"]
         cells: dict[str, list[str]] = defaultdict(list)
         for label, _, options in tokens(model):
             row = known.get(key(options))
             cells[label].append(f"{rise(row, dense):.3f}" if row else "")
         blocks = [f"{number} blocks" for number in SAMPLES[model]]
-        lines += [f"### {title}: rise at 50% by calibration blocks of a domain", ""]
+        lines += [f"## {title}: rise at 50% by calibration blocks of a domain, embedded text", ""]
         lines += [table(["", *blocks], [[label, *row] for label, row in cells.items()]), ""]
     text = "# Beyond the paper's method\n\n" + (
         "Made by `python benchmarks/ahead.py`. Perplexity by domain; `rise` is the rise of the mean "
