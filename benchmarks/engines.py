@@ -71,8 +71,8 @@ def greedy(model, prompts):
     return [model.generate(i, **options)[0, PROMPT:].tolist() for i in ids]
 
 
-def apart(a, b):
-    return max(float(np.abs(np.array(x) - np.array(y)).max()) for x, y in zip(a, b, strict=True))
+def apart(a, b, of=np.max):
+    return of([float(of(np.abs(np.array(x) - np.array(y)))) for x, y in zip(a, b, strict=True)])
 
 
 class Truth:
@@ -110,16 +110,15 @@ def ask(truth, engine, path):
             version = opened.ask("version")
     except Exception as error:  # what an engine says is the result
         return (engine, "", "refuses: " + str(error)[-140:].replace("|", "/").replace("\n", " "), "", "", "")
-    away, lost = apart(found, truth.scores), apart(found, truth.unbiased)
-    mean = float(np.mean([np.abs(np.array(a) - b).mean() for a, b in zip(found, truth.scores, strict=True)]))
+    mean, lost = (apart(found, known, np.mean) for known in (truth.scores, truth.unbiased))
     alike = sum(
         a == b
         for ours, theirs in zip(truth.greedy, tokens, strict=True)
         for a, b in zip(ours, theirs, strict=True)
     )
     return (
-        version, runs_as, f"{away:.2g}", f"{mean:.2g}", f"{alike} of {NEW * len(tokens)}",
-        "honoured" if away < lost / 2 else "dropped in silence",
+        version, runs_as, f"{apart(found, truth.scores):.2g}", f"{mean:.2g}", f"{alike} of {NEW * len(tokens)}",
+        "honoured" if mean < lost else "dropped in silence",
     )  # fmt: skip
 
 
@@ -168,8 +167,8 @@ def write(rows, notes, hand):
     text += (
         f"Log-probabilities of {TOKENS} tokens of held-out text of each of four domains, and {NEW} greedy tokens behind "
         f"{PROMPT} of them, against the pruned model in transformers (float32, in this project's process). All in "
-        "float32, but for the types of GGUF. Biases are honoured where the log-probabilities are nearer to the model's "
-        "than to those of the model without its biases.\n\n"
+        "float32, but for the types of GGUF. Biases are honoured where the log-probabilities are in the mean nearer to "
+        "the model's than to those of the model without its biases.\n\n"
     )
     text += table(head, rows) + "\n\n" + "\n".join(notes) + "\n\n`python benchmarks/engines.py`\n"
     FILE.write_text(text + (f"\n{hand}" if hand else ""))

@@ -84,8 +84,8 @@ def prune_both(name: str, chosen: state.Choice) -> None:
         help="Two runs, one after the other, that differ in nothing else. Show results, on the Prune page, puts them side by "
         "side.",
     ):
-        begun = [state.begin(config, watch=False) for config in configs]
-        st.session_state.pair = [run.id for run in begun]
+        for config in configs:
+            state.begin(config, watch=False)
         go("pages/prune.py")
 
 

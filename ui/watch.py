@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import streamlit as st
 
 from pruning import visualization as viz
+from pruning.config import RunConfig
 from pruning.runs.run import Run
 from pruning.visualization import report
 from pruning.words import plain, seconds_text, sentence
 from ui import state
 from ui.navigation import go
+
+TOGETHER = 10.0  # seconds between the beginnings of runs that one button started
 
 
 def show(run: Run) -> None:
@@ -90,6 +95,21 @@ def _queue(run: Run) -> str:
     )
 
 
+def _begun_with(run: Run) -> list[Run]:
+    """A run, and those that were begun with it and have another mixture, as by "Prune with both mixtures"."""
+
+    def key(each: Run) -> RunConfig:
+        return each.config.model_copy(update={"mixture": {}, "name": ""})
+
+    def apart(each: Run) -> float:
+        return abs(seconds(each) - seconds(run))
+
+    def seconds(each: Run) -> float:
+        return time.mktime(each.created) if each.created else 0.0
+
+    return [each for each in state.store().all() if apart(each) < TOGETHER and key(each) == key(run)]
+
+
 def _buttons(run: Run, going: bool) -> None:
     row = st.container(horizontal=True)
     if going:
@@ -102,9 +122,7 @@ def _buttons(run: Run, going: bool) -> None:
         return
     if not run.resumable and run.config.ratio:
         if row.button("Show results", icon=":material/bar_chart:"):
-            pair = st.session_state.get("pair", [])
-            beside = [state.label(each) for each in state.store().all() if each.id in pair]
-            go("pages/results.py", side=beside if run.id in pair else [state.label(run)])
+            go("pages/results.py", side=[state.label(each) for each in _begun_with(run)])
     elif run.resumable:
         state.resume_button(run, row)
     looked = len(run.iterations()) > 1
