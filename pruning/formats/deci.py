@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
 from pruning.formats.huggingface import SHARD, bytes_of, padded_state
-from pruning.formats.traits import Traits
+from pruning.formats.traits import Traits, rotary_keys
 from pruning.formats.verify import judged, logits
 from pruning.models.geometry import Geometry, LayerShape
 
@@ -102,7 +102,6 @@ def _config(
     model: Any, traits: Traits, shapes: Geometry, tied: bool, biased: dict[str, bool]
 ) -> dict[str, Any]:
     dense, hidden = model.config, shapes.hidden_size
-    rotary = {key: value for key, value in dense.rope_parameters.items() if key != "rope_theta"}
     return {
         "architectures": [ARCHITECTURE],
         "model_type": "nemotron-nas",
@@ -123,10 +122,8 @@ def _config(
             }
             for layer in shapes.layers
         ],
-        # transformers 5 reads the rotary embedding at the one place, mlx-lm at the other
         "rope_parameters": dict(dense.rope_parameters),
-        "rope_theta": dense.rope_parameters["rope_theta"],
-        "rope_scaling": None if rotary.get("rope_type", "default") == "default" else rotary,
+        **rotary_keys(dense),
         "rms_norm_eps": dense.rms_norm_eps,
         "max_position_embeddings": dense.max_position_embeddings,
         "vocab_size": dense.vocab_size,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.files import PRUNING_FILE
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
-from pruning.formats.traits import Traits
+from pruning.formats.traits import Traits, rotary_keys
 from pruning.formats.verify import judged, logits
 from pruning.models.architectures import ARCHITECTURES, layer_views
 from pruning.models.folder import LoadedModel
@@ -139,6 +139,14 @@ def _write_stock(loaded: LoadedModel, traits: Traits, folder: Path, padded: bool
     model.generation_config = loaded.model.generation_config
     model.save_pretrained(folder, max_shard_size=SHARD)
     loaded.tokenizer.save_pretrained(folder)
+    _add_keys(folder, rotary_keys(config))
+
+
+def _add_keys(folder: Path, keys: dict[str, Any]) -> None:
+    """Add to what transformers wrote as `config.json`."""
+    file = folder / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8")) | keys
+    file.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def padded_state(model: Any, geometry: Geometry, shapes: Sequence[LayerShape]) -> dict[str, Tensor]:
@@ -185,7 +193,8 @@ def _write_custom(loaded: LoadedModel, traits: Traits, folder: Path, record: dic
     model.save_pretrained(folder, max_shard_size=SHARD)
     loaded.tokenizer.save_pretrained(folder)
     module = Path(CODE_FILE).stem
-    content = json.loads((folder / "config.json").read_text(encoding="utf-8")) | {
+    keys = {
+        **rotary_keys(model.config),
         "architectures": [f"Pruned{name}ForCausalLM"],
         "model_type": f"pruned_{traits.model_type}",
         "auto_map": {
@@ -206,7 +215,7 @@ def _write_custom(loaded: LoadedModel, traits: Traits, folder: Path, record: dic
         # transformers' own constructors read the dense widths before the layers get theirs
         "allow_global_per_layer_attribute_access": True,
     }
-    (folder / "config.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+    _add_keys(folder, keys)
     code = Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8")
     code = code.replace("Qwen2", name).replace("qwen2", traits.model_type)
     (folder / CODE_FILE).write_text(code, encoding="utf-8")

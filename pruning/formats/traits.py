@@ -110,3 +110,14 @@ def _read_tokenizer(file: Path, changed: int) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def rotary_keys(config: Any) -> dict[str, Any]:
+    """The rotary embedding of a transformers 5 config where transformers 4 and mlx-lm read it.
+
+    Without these keys of `config.json`, mlx-lm takes its own default base in silence.
+    """
+    rotary = dict(config.rope_parameters)
+    theta = rotary.pop("rope_theta")
+    plain = rotary.get("rope_type", "default") == "default"
+    return {"rope_theta": theta, "rope_scaling": None if plain else rotary}

@@ -123,6 +123,18 @@ def test_a_static_cache_has_each_layers_own_width(unit, checkpoint, tmp_path):
     assert torch.equal(static, loaded.model.generate(IDS, **GREEDY))
 
 
+@pytest.mark.parametrize(
+    ("format", "options"), [("hf", {}), ("hf", {"allocation": "equal"}), ("padded", {}), ("deci", {})]
+)
+def test_the_rotary_base_stands_where_mlx_lm_reads_it(format, options, checkpoint, tmp_path):
+    """Without it mlx-lm takes 10,000 in silence: SmolLM2, which has 100,000, wrote other words there."""
+    rotary = {"rope_type": "default", "rope_theta": 300.0}
+    folder, _ = checkpoint("llama_mha", {"rope_parameters": rotary}, **options)
+    content = json.loads((export(folder, format, tmp_path / "out").path / "config.json").read_text())
+    assert content["rope_theta"] == 300.0 and content["rope_scaling"] is None
+    assert content["rope_parameters"]["rope_theta"] == 300.0
+
+
 STOCK = {
     ("qwen2", "bias"): "LlamaForCausalLM",
     ("qwen2", "none"): "Qwen2ForCausalLM",

@@ -14,8 +14,10 @@ from tests.conftest import CONFIGS
 
 PROMPTS = [list(range(1, 20)), list(range(40, 60)), [5, 5, 5]]
 NEW = 8
-# Wide enough for the attention kernels of vLLM on a CPU: heads of 32 channels.
+# Wide enough for the attention kernels of vLLM on a CPU: heads of 32 channels. The rotary base is no engine's
+# default, so that one that does not read it shows.
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "max_position_embeddings": 128}
+WIDE |= {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}
 
 
 @functools.cache
