@@ -40,7 +40,10 @@ FRESH = METHODS["prunescope"]  # as options: least squares, sequential, K = 3
 MEASURED = {**SQUARES, "allocation": "measured"}
 OPTIPFAIR = "optipfair 0.4.2, data-driven, MLP channels only"
 EMBEDDED = tuple((ratio, "") for ratio in RATIOS)
-OPTIPFAIR_RUNS = {"demo": EMBEDDED, "smollm2": (*EMBEDDED, (0.25, "DATA"), (0.5, "DATA"))}
+OPTIPFAIR_RUNS = {
+    "demo": EMBEDDED,
+    "smollm2": (*EMBEDDED, *((ratio, f"DATA, {n} blocks") for n in (8, 32) for ratio in RATIOS[:2])),
+}
 ROWS: dict[str, dict[str, Any]] = {
     "prunescope: least squares, K = 3, sequential": FRESH,
     "flap, mixed": {"method": "flap", "mixture": MIXED},
@@ -130,8 +133,10 @@ def optipfair(model: str, data: Path | None) -> None:
     blocks, shape = heldout(dense, data), geometry(dense.model)
     mlp = sum(shape.parameters(site) for site in shape.sites if site.kind == "mlp")
     for ratio, kind in OPTIPFAIR_RUNS[model]:
-        options: dict[str, Any] = {"samples": 8 if model == "smollm2" else 32}
-        options |= {"domains": placed(DOMAINS, data)} if kind == "DATA" else {}
+        if (name := peer(model, ratio, kind)) in rows():
+            continue
+        options: dict[str, Any] = {"samples": 8 if model == "smollm2" and "32" not in kind else 32}
+        options |= {"domains": placed(DOMAINS, data)} if kind else {}
         text = calibration_blocks(RunConfig.create(**options), dense.tokenizer, dense.model)
         pruned = copy.deepcopy(dense.model)
         prune_model(
@@ -140,7 +145,7 @@ def optipfair(model: str, data: Path | None) -> None:
             dataloader=[{"input_ids": torch.from_numpy(each.ids)} for each in text],
             show_progress=False,
         )
-        row = {"key": peer(model, ratio, kind), "perplexity": values(replace(dense, model=pruned), blocks)}
+        row = {"key": name, "perplexity": values(replace(dense, model=pruned), blocks)}
         with FILE.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -155,7 +160,7 @@ def report() -> None:
     parts = [(model, title, "", list(grid(model))) for model, title in TITLES.items()]
     for samples in (8, 32):
         title = f"SmolLM2-135M, {samples} blocks a domain of the corpora that the held-out text is from"
-        parts.append(("smollm2", title, "DATA" if samples == 8 else "none", list(same_text(samples))))
+        parts.append(("smollm2", title, f"DATA, {samples} blocks", list(same_text(samples))))
     for model, title, kind, runs in parts:
         dense = known[DENSE[model]]["perplexity"]
         groups: dict[tuple[float, str], list[dict[str, Any]]] = defaultdict(list)
