@@ -7,7 +7,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from pruning.paths import ASSETS
 
-DIGITS = 15  # of a number in a link: what the browser, which counts in doubles, keeps exactly
+LARGEST = 1e15  # number in a link: what the browser, which counts in doubles, keeps exactly
 
 
 def pages() -> StreamlitPage:
@@ -67,9 +67,15 @@ def remember() -> None:
 
 
 def drop_absurd() -> None:
-    """Drop numbers of a link with more digits than any setting has: widgets would read them, and fail."""
+    """Drop numbers of a link that no setting can have, infinite ones too: widgets would read them, and fail."""
     for key in [*st.query_params]:
-        if any(
-            len(value) > DIGITS and value.strip("+-.").isdigit() for value in st.query_params.get_all(key)
-        ):
+        if any(_absurd(value) for value in st.query_params.get_all(key)):
             del st.query_params[key]
+
+
+def _absurd(value: str) -> bool:
+    """Whether a value is a number, and none that a setting can have."""
+    try:
+        return not abs(float(value)) < LARGEST
+    except ValueError:
+        return False

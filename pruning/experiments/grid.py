@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from pruning.engine.events import Event
 
 
+# Runs of an experiment: a few lists of a few values each would multiply to more than anybody waits for.
+MOST_RUNS = 1_000
 RESULTS_FILE, SPEC_FILE = "results.csv", "experiment.json"
 
 
@@ -96,12 +99,20 @@ class Experiment(BaseModel):
         """The config of every run, each once.
 
         Raises:
-            ConfigError: an option of a run cannot be carried out.
+            ConfigError: an option of a run cannot be carried out, or there are more than `MOST_RUNS` runs.
         """
         fixed = {"save_model": False, "experiment": self.name, **self.options}
         found: dict[str, RunConfig] = {}
-        for entry in self.grid:
-            lists = {key: value if isinstance(value, list) else [value] for key, value in entry.items()}
+        grids = [
+            {key: value if isinstance(value, list) else [value] for key, value in entry.items()}
+            for entry in self.grid
+        ]
+        if sum(math.prod(map(len, lists.values())) for lists in grids) > MOST_RUNS:
+            raise ConfigError(
+                f"the grid of experiment {quoted(self.name)} means more than {MOST_RUNS:,} runs: give "
+                "fewer values."
+            )
+        for lists in grids:
             for values in itertools.product(*lists.values()):
                 config = RunConfig.create(**{**fixed, **dict(zip(lists, values, strict=True))})
                 found.setdefault(config.model_dump_json(), config)

@@ -92,8 +92,8 @@ def curl(name: str, port: int) -> str:
 def start(server: Server, model: Path, name: str, port: int) -> NoReturn:
     """Become a server, so that what stops this process stops it; it sends nothing anywhere."""
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-    # GiB for keys and values on a CPU: left alone, vLLM asks for nine tenths of the machine's memory, and fails
-    # where a browser has some of it
+    # GiB for keys and values on a CPU: left alone, vLLM asks for nine tenths of the machine's memory, and
+    # fails where a browser has some of it
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     command = server.command(model, name, port)
     os.execve(command[0], command, {**os.environ, **quiet})

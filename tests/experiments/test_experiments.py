@@ -119,6 +119,7 @@ def test_the_command_writes_a_report_that_marks_the_papers_figures(spec, tmp_pat
         ("title: a\ngrid: [{ratio: 2}]", "Ratio is 2"),
         ("title: a\ngrid: [{colour: red}]", "Unknown option 'colour'"),
         ("title: a\ngrid: [{}]\nlines: 3", "malformed at 'lines'"),
+        (f"title: a\ngrid: [{{seed: {[*range(40)]}, samples: {[*range(1, 40)]}}}]", "more than 1,000 runs"),
         ("title: a\nname: ../../etc\ngrid: [{}]", "malformed at 'name'"),
         ("title: [", "neither JSON nor YAML"),
         ("title: a\ngrid: [{}]\nx: colour", "'colour' for its figure: choose of model, method"),
