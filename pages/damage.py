@@ -43,19 +43,11 @@ if shape is None or stored.statistics_iteration(chosen) is None:
     st.stop()
 dense = stored.iteration(run, 1)
 if not dense.curves:
-    said = "Damage was not measured in this run. With the allocation measured, a run measures it before it prunes."
-    if run.path in state.SHIPPED:
-        st.info(
-            f"{said} This run ships with the app, and nothing is added to it; the damage of the demo model is measured."
-        )
-        demo = state.demo_run()
-        if stored.iteration(demo, 1).curves:
-            st.button(
-                "Show the demo model", icon=":material/show_chart:", on_click=state.look_at, args=(demo,)
-            )
-        st.stop()
     time = _time(run.config)
-    st.info(f"{said} Here it can be measured for the dense model of this run{time}.")
+    st.info(
+        "Damage was not measured in this run. With the allocation measured, a run measures it before it prunes. Here it can "
+        f"be measured for the dense model of this run{time}."
+    )
     task = job(state.store(), f"damage-{run.id}")
     if task.state in ("none", "failed") and st.button("Measure damage", icon=":material/straighten:"):
         tasks.start(task, ["damage", run.id, *tasks.place(run)])

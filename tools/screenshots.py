@@ -124,7 +124,7 @@ LOOKS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "calibration": ("w_code=80", None),
     "importance": ("layer=3&channel=516", None),
     "masks": ("layer=3&channel=516", None),
-    "damage": ("run=demo-run", None),
+    "damage": ("", None),
     "prune": ("run=demo-run", run_at_work),
     "results": ("", run_done),
     "experiments": ("experiment=demo_mixture%2C+ships+with+the+app", None),
