@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import statistics
 import sys
@@ -23,7 +24,7 @@ from urllib.parse import parse_qs, urlparse
 
 import psutil
 from common import RESULTS, machine, table
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Error, Page, async_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
@@ -88,6 +89,7 @@ async def session(number: int, browser: Browser, address: str, end: float, outco
     rng = random.Random(number)
     began = time.monotonic()
     page = await browser.new_page(viewport={"width": 1280, "height": 720})
+    page.set_default_timeout(120_000)  # a session that waits longer has met an error
     page.on("pageerror", lambda error: outcome.errors.append(f"session {number}: {str(error)[:200]}"))
     start = STARTS[number] if number < len(STARTS) else None
     await page.goto(f"{address}/importance?run=demo-run")
@@ -113,7 +115,8 @@ async def session(number: int, browser: Browser, address: str, end: float, outco
                 outcome.errors.append(f"session {number}: {alert[:200]}")
         except Exception as error:  # a session that meets one goes on, and the error counts
             outcome.errors.append(f"session {number}: {type(error).__name__}: {str(error)[:200]}")
-            await page.goto(f"{address}/importance?run=demo-run")
+            with contextlib.suppress(Error):
+                await page.goto(f"{address}/importance?run=demo-run")
         await asyncio.sleep(rng.expovariate(1 / THINKS))
     await page.close()
 

@@ -115,7 +115,6 @@ def committed(page: Page) -> None:
     page.get_by_role("button", name="Commit to it").click()
     page.get_by_text("You predicted").wait_for(timeout=120_000)
     page.locator(".js-plotly-plot").nth(1).wait_for()
-    page.mouse.move(0, 0)  # off the figures, whose toolbars would show
 
 
 # What a page needs to be at its most telling: choices in the address, and something to do first.
@@ -146,6 +145,8 @@ def main() -> None:
                     if first and not dark:  # the run of the light pictures is there
                         first(page)
                         settle(page)
+                    page.mouse.move(0, 0)  # off the figures, whose toolbars would show
+                    page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
                     path = OUT / f"{name}{'-dark' if dark else ''}.png"
                     page.screenshot(path=path)
                     print(path)

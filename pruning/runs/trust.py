@@ -22,9 +22,8 @@ from pruning.words import listed, quoted
 
 # Entries of a folder of tasks that are looked through. One that holds more is asked about every time.
 ENTRIES = 2_000
-AGREED = (
-    "PRUNESCOPE_AGREED"  # names of marks that could not be written, for the processes that are started here
-)
+# Variable of the environment with the marks that could not be written: the workers started here inherit it.
+AGREED = "PRUNESCOPE_AGREED"
 CODE = (".yaml", ".yml", ".py", ".jinja", ".j2")
 
 
@@ -56,10 +55,7 @@ class Ask:
         return self._mark.name in os.environ.get(AGREED, "").split() or exists(self._mark)
 
     def agree(self) -> None:
-        """Keep that the person has: for good, or where the cache cannot be written, for this process.
-
-        The workers that it starts are told, since they have nobody to ask.
-        """
+        """Keep that the person has: for good, or for this process where the cache cannot be written."""
         try:
             self._mark.parent.mkdir(parents=True, exist_ok=True)
             self._mark.touch()

@@ -94,6 +94,6 @@ def start(server: Server, model: Path, name: str, port: int) -> NoReturn:
     quiet = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
     # GiB for keys and values on a CPU: left alone, vLLM asks for nine tenths of the machine's memory, and
     # fails where a browser has some of it
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    room = {"VLLM_CPU_KVCACHE_SPACE": "1"}
     command = server.command(model, name, port)
-    os.execve(command[0], command, {**os.environ, **quiet})
+    os.execve(command[0], command, {**room, **os.environ, **quiet})
