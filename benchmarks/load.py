@@ -36,8 +36,10 @@ ALERTS = (
     '[data-testid="stException"], [data-testid="stAlertContentError"], [data-testid="stConnectionStatus"]'
 )
 AT_REST = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
-STARTS = (30.0, 120.0)  # seconds after which the first two sessions start a run
-THINKS = 2.0  # seconds between two moves of a session, on average
+STARTS = (60.0, 180.0)  # seconds after which the first two sessions start a run
+ARRIVES = 10.0  # seconds between one session's first page and the next one's
+THINKS = 20.0  # seconds between two moves of a session, on average: the browsers draw on the same machine, and they
+# need 1 to 2 seconds of a core for each, without a graphics card
 
 
 @dataclass
@@ -87,15 +89,17 @@ async def move(page: Page, name: str, parameter: str, by: int, outcome: Outcome)
 async def session(number: int, browser: Browser, address: str, end: float, outcome: Outcome) -> None:
     """One person: sliders, pages, and for the first two a run."""
     rng = random.Random(number)
+    await asyncio.sleep(number * ARRIVES)
     began = time.monotonic()
     page = await browser.new_page(viewport={"width": 1280, "height": 720})
     page.set_default_timeout(120_000)  # a session that waits longer has met an error
     page.on("pageerror", lambda error: outcome.errors.append(f"session {number}: {str(error)[:200]}"))
     start = STARTS[number] if number < len(STARTS) else None
-    await page.goto(f"{address}/importance?run=demo-run")
-    await page.wait_for_selector("h1", timeout=120_000)
     while time.monotonic() < end:
         try:
+            if page.url == "about:blank":
+                await page.goto(f"{address}/importance?run=demo-run")
+                await page.wait_for_selector("h1")
             await rest(page)
             if start is not None and time.monotonic() - began > start:
                 start = None
@@ -110,13 +114,14 @@ async def session(number: int, browser: Browser, address: str, end: float, outco
                 name, parameter = rng.choice(
                     [("Pruning ratio", "ratio"), ("code", "w_code"), ("wiki", "w_wiki")]
                 )
-                await move(page, name, parameter, rng.choice([-1, 1]) * rng.randint(1, 8), outcome)
+                await move(page, name, parameter, rng.choice([-1, 1]) * rng.randint(1, 4), outcome)
             for alert in await page.locator(ALERTS).all_inner_texts():
                 outcome.errors.append(f"session {number}: {alert[:200]}")
         except Exception as error:  # a session that meets one goes on, and the error counts
-            outcome.errors.append(f"session {number}: {type(error).__name__}: {str(error)[:200]}")
+            when = f"session {number}, {time.monotonic() - began:.0f} s"
+            outcome.errors.append(f"{when}: {type(error).__name__}: {str(error)[:200]}")
             with contextlib.suppress(Error):
-                await page.goto(f"{address}/importance?run=demo-run")
+                await page.goto("about:blank")
         await asyncio.sleep(rng.expovariate(1 / THINKS))
     await page.close()
 

@@ -39,8 +39,7 @@ st.caption(
 state.follow(run)
 shape = run.geometry
 if shape is None or stored.statistics_iteration(chosen) is None:
-    st.info("This run has no statistics yet. They are available after its first iteration.")
-    st.stop()
+    state.no_statistics(run)
 dense = stored.iteration(run, 1)
 if not dense.curves:
     time = _time(run.config)

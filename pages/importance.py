@@ -21,8 +21,7 @@ st.caption(
 state.follow(run)
 shown = stored.statistics_iteration(chosen)
 if shown is None:
-    st.info("This run has no statistics yet. They are available after its first iteration.")
-    st.stop()
+    state.no_statistics(run)
 
 top = st.columns([4, 3, 4, 2], vertical_alignment="bottom")
 offered = [channels.DECIDES, *channels.QUANTITIES, channels.FACTORS]

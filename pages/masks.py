@@ -15,8 +15,7 @@ st.title("Masks")
 state.follow(run)
 shape = run.geometry
 if shape is None or stored.statistics_iteration(chosen) is None:
-    st.info("This run has no statistics yet. They are available after its first iteration.")
-    st.stop()
+    state.no_statistics(run)
 dense = stored.iteration(run, 1)  # statistics of the dense model: the preview prunes it in one shot
 last = max(it.number for it in run.iterations())
 

@@ -145,7 +145,8 @@ def main() -> None:
                     if first and not dark:  # the run of the light pictures is there
                         first(page)
                         settle(page)
-                    page.mouse.move(0, 0)  # off the figures, whose toolbars would show
+                    page.mouse.move(1275, 400)  # off the figures, whose toolbars would show
+                    page.wait_for_timeout(500)  # they fade
                     page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
                     path = OUT / f"{name}{'-dark' if dark else ''}.png"
                     page.screenshot(path=path)

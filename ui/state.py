@@ -10,7 +10,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import streamlit as st
 
@@ -217,6 +217,24 @@ def resume_button(run: Run, place: Any = st) -> None:
             go("pages/prune.py")
 
 
+def no_statistics(run: Run) -> NoReturn:
+    """Say why a page has nothing to show of a run, with the way on; the rest of the page is not drawn."""
+    if run.active:
+        st.info("This run has no statistics yet. They are available after its first iteration.")
+    else:
+        ends = {
+            "cancelled": "was cancelled",
+            "dead": "ended unexpectedly",
+            "damaged": "is damaged",
+            "failed": "failed",
+        }
+        how = ends.get(run.status().state, "ended")
+        st.warning(f"This run {how} before its first iteration was complete: it has no statistics to show.")
+        if run.resumable:
+            resume_button(run)
+    st.stop()
+
+
 # --- settings --------------------------------------------------------------------------------------------
 
 
@@ -292,7 +310,8 @@ def follow(run: Run) -> None:
         if len(run.iterations()) != known or not run.active:
             st.rerun()
         done = f"{known - 1} of {run.config.iterations}" if known else "none"
-        st.caption(f"This run is active. Completed iterations: {done}. This page updates automatically.")
+        what = plain(run.status().state)
+        st.caption(f"This run is {what}. Completed iterations: {done}. This page updates automatically.")
 
     watch()
 

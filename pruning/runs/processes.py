@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO
 
 import psutil
@@ -13,6 +15,7 @@ import psutil
 from pruning.paths import PROJECT
 
 WORKER = "pruning.runs.worker"
+NICE = 10  # of 19: where both want a core, a run gets a tenth of the app's share, and all of an idle machine
 _children: list[subprocess.Popen] = []
 
 
@@ -41,6 +44,17 @@ def start(arguments: Sequence[str], output: IO[bytes], log: IO[bytes]) -> subpro
     _children.append(process)
     _children[:] = [child for child in _children if child.poll() is None]
     return process
+
+
+def give_way() -> None:
+    """Let the app and the browser have the processor before this process, which takes what they leave.
+
+    To be called before threads are started, as those inherit it.
+    """
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(NICE)
+    with contextlib.suppress(OSError):  # Linux may weigh whole sessions; this process has one of its own
+        Path("/proc/self/autogroup").write_text(str(NICE))
 
 
 def started_at(pid: int) -> float | None:

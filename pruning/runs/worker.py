@@ -27,6 +27,7 @@ from pruning.runs.lines import Lines
 from pruning.runs.log import log
 from pruning.runs.meter import Meter
 from pruning.runs.outcome import Results
+from pruning.runs.processes import give_way
 from pruning.runs.records import metrics, stored_state, summarise, write_iteration, write_layer
 from pruning.runs.repair import repair
 from pruning.runs.result import Result
@@ -262,6 +263,7 @@ def prune(
 
 def main() -> int:
     """The process of a run."""
+    give_way()
     run = Run(Path(sys.argv[1]))
     try:
         trust.check(run)

@@ -465,6 +465,19 @@ def test_a_run_cancelled_in_the_queue_does_not_speak_of_iterations_it_has_not(mo
     ]
 
 
+@pytest.mark.parametrize("page", ("importance", "masks", "damage"))
+def test_a_run_that_ended_before_it_had_statistics_says_so_and_can_go_on(monkeypatch, page):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = make_run("cancelled").id
+    at.run()
+    at.switch_page(f"pages/{page}.py").run()
+    assert not at.exception
+    (words,) = [warning.value for warning in at.warning]
+    assert words.startswith("This run was cancelled before its first iteration was complete")
+    assert any(button.label == "Resume" for button in at.button)
+
+
 def test_a_dead_run_is_shown_with_its_last_words(monkeypatch):
     run = make_run("running", pid=2**22 + 1, pid_created=1.0, heartbeat=time.time())
     (run.path / "log.txt").write_text("reading the model\nKilled: no memory was left")

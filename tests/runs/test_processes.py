@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from pruning import PruningError, RunConfig, prune
@@ -19,6 +20,7 @@ from pruning.runs.lines import Lines
 from pruning.runs.log import log, read
 from pruning.runs.meter import Meter
 from pruning.runs.needs import Needs
+from pruning.runs.processes import NICE
 from pruning.runs.run import Run
 from pruning.runs.status import Reporter
 from pruning.runs.store import RunStore
@@ -51,6 +53,8 @@ def test_a_suspended_worker_can_be_cancelled_and_the_next_says_for_whom_it_waits
     second = store.create(RunConfig.create(**options))
     second.launch()
     assert second.status().waiting_for == (first.id,)  # from the first second on
+    if hasattr(os, "nice"):  # the app and the browser have the processor first
+        assert psutil.Process(first.status().pid).nice() == min(os.nice(0) + NICE, 19)
     first.cancel()
     assert wait(first, "cancelled", "finished") == "cancelled"
     wait(second, "finished")
