@@ -4,15 +4,12 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.engine.budget import first_mask
-from pruning.engine.targets import SIZES, smallest_ratio
 from pruning.errors import PruningError
 from pruning.method.damage import foretell
-from pruning.models.geometry import Geometry
 from pruning.runs.jobs import job
 from pruning.runs.needs import damage_seconds
 from pruning.words import seconds_text
-from ui import expected, place, state, stored, tasks
+from ui import expected, place, reach, state, stored, tasks
 from ui.glossary import popover
 
 
@@ -22,11 +19,6 @@ def _time(config: RunConfig) -> str:
         return f", in about {seconds_text(damage_seconds(config, state.store()))} on this machine"
     except PruningError:
         return ""
-
-
-def _set_ratio(ratio: float) -> None:
-    """Callback: a widget's value is set before the page is drawn."""
-    st.session_state.ratio = round(100 * ratio)
 
 
 chosen = state.choice()
@@ -75,27 +67,7 @@ for column, (name, value) in zip(st.columns(len(known)), known.items(), strict=T
         "cost more than this. See the last figure for what it is worth.",
     )
 
-with st.popover("Reach a size", icon=":material/straighten:"):
-    what = st.selectbox("Size", list(SIZES), key="size_of")
-    dense_size = run.iterations()[0].metrics.parameters
-
-    now = SIZES[what](mask, dense_size)
-    limit = st.number_input("At most", min_value=1.0, value=float(round(now)), step=1.0, format="%.0f")
-    if limit < round(now):  # a search takes a dozen masks: not on every change of the page
-        scores = stored.scores(dense, config, config.mixture)
-
-        def size(ratio: float, geometry: Geometry = shape) -> float:
-            cut = first_mask(scores, geometry, config.replace(ratio=ratio), dense.curves)
-            return SIZES[what](cut, dense_size)
-
-        try:
-            needed = smallest_ratio(size, limit)
-            st.markdown(f"{needed:.0%} pruned leaves {size(needed):,.0f}.")
-            st.button("Set the pruning ratio", on_click=_set_ratio, args=(needed,))
-        except PruningError as error:
-            state.explain(error)
-    else:
-        st.caption(f"{mask.ratio:.0%} pruned leaves {now:,.0f}. Enter less to find the ratio that it takes.")
+reach.popover(chosen, run, mask, config)
 place.layer(run)
 MIXTURE = "the domain mixture"
 of = st.segmented_control(

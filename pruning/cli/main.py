@@ -139,6 +139,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also time the first model without as many layers as the last has fewer parameters",
     )
+    sub.add_argument(
+        "--ratios",
+        action="store_true",
+        help="instead: tokens per second that the first model writes at some pruning ratios",
+    )
     sub.add_argument("--repeats", type=count, default=5, metavar="N", help="counted rounds (default: 5)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))

@@ -77,11 +77,23 @@ def serve(args: argparse.Namespace) -> int:
 
 def measure(args: argparse.Namespace) -> int:
     """Size, memory and speed of models, measured turn by turn."""
+    from pruning.engine.speed_target import time_ratios
     from pruning.measure.speed import bench, shortened, size
     from pruning.models.loading import load
     from pruning.progress import drain
     from pruning.serving.bench import bench_served
 
+    bar = ProgressBar(1, quiet=args.json)
+    if args.ratios:
+        dense = load(named_model(args.models[0], args.runs), args.device, args.dtype)
+        with bar.bar:
+            timing = drain(time_ratios(dense), bar)
+        if args.json:
+            print_json(asdict(timing))
+            return 0
+        lines = [(f"{r:.0%}", f"{s:,.0f}") for r, s in zip(timing.ratios, timing.speeds, strict=True)]
+        console().print(table(("pruned", "tokens per second"), lines, f"speed of {dense.name}"))
+        return 0
     models = [load(named_model(name, args.runs), args.device, args.dtype) for name in args.models]
     names = [Path(name).name for name in args.models]
     models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
@@ -90,7 +102,6 @@ def measure(args: argparse.Namespace) -> int:
         dense = load(named_model(args.models[0], args.runs), args.device, args.dtype)
         rival = shortened(replace(dense, name=names[0]), sizes[-1].parameters)
         models, names, sizes = [*models, rival], [*names, rival.name], [*sizes, size(rival)]
-    bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
         counts = args.batch, args.lengths, args.new_tokens, args.repeats
         timed = bench(models, *counts) if args.engine == "transformers" else None

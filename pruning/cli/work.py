@@ -47,7 +47,7 @@ def prune(args: argparse.Namespace) -> int:
 
 def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
     """The ratio that was given, or that reaches the size or the speed that was."""
-    from pruning.engine.speed_target import ratio_for_speed
+    from pruning.engine.speed_target import time_ratios
     from pruning.engine.targets import ratio_for_parameters
     from pruning.models.folder import describe
     from pruning.models.loading import load
@@ -63,7 +63,8 @@ def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
         return config.ratio
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
-        ratio = drain(ratio_for_speed(load(config.model, config.device, config.dtype), args.min_speed), bar)
+        timing = drain(time_ratios(load(config.model, config.device, config.dtype)), bar)
+    ratio = timing.ratio(args.min_speed)
     print(f"{args.min_speed:,.0f} tokens per second take a ratio of {ratio:.2%} here.", file=sys.stderr)
     return ratio
 

@@ -1,9 +1,12 @@
-"""The pruning ratio that reaches a size: parameters, bytes, bytes of the key-value cache."""
+"""The pruning ratio that reaches a size or a speed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from pruning.errors import ConfigError
 from pruning.models.folder import Summary
@@ -63,3 +66,33 @@ def ratio_for_parameters(summary: Summary, limit: float) -> float:
             f"{limit:,.0f} parameters are out of reach: {rest:,} are embeddings and norms, not pruned."
         )
     return max(0.0, math.ceil(ratio * 1e4) / 1e4)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one model writes at some pruning ratios, as timed on one machine.
+
+    Attributes:
+        ratios: ascending, from 0.
+        speeds: tokens per second at each.
+    """
+
+    ratios: Sequence[float]
+    speeds: Sequence[float]
+
+    def ratio(self, wanted: float) -> float:
+        """The ratio of a speed in tokens per second, on a line through the seconds per token.
+
+        Raises:
+            ConfigError: the speed is out of reach.
+        """
+        slope, dense = np.polyfit(self.ratios, 1 / np.asarray(self.speeds), 1)
+        if wanted <= self.speeds[0]:
+            return 0.0
+        ratio = (1 / wanted - dense) / slope if slope < 0 else math.inf
+        if ratio > MOST:
+            raise ConfigError(
+                f"{wanted:,.0f} tokens per second are out of reach: here the dense model writes "
+                f"{self.speeds[0]:,.0f} and, with {self.ratios[-1]:.0%} removed, {self.speeds[-1]:,.0f}."
+            )
+        return max(0.0, math.ceil(ratio * 1e4) / 1e4)

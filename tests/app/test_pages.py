@@ -831,6 +831,25 @@ def test_the_damage_page_follows_the_ratio():
     assert all(0 < b < a for a, b in zip(half, less, strict=True))
 
 
+def test_a_speed_is_timed_and_gives_the_ratio_that_it_takes():
+    from ui.reach import SPEED
+
+    at = open_page("damage", run="demo-run")
+    at.selectbox(key="size_of").select(SPEED).run()
+    next(button for button in at.button if button.label == "Time this model").click().run()
+    deadline = time.monotonic() + 120
+    while not any("tokens per second." in caption.value for caption in at.caption):
+        assert time.monotonic() < deadline and not at.error
+        time.sleep(0.5)
+        at.run()
+    at.number_input(key="speed").set_value(1.0).run()
+    assert any(words.value.endswith("0% pruned.") for words in at.markdown)
+    next(button for button in at.button if button.label == "Set the pruning ratio").click().run()
+    assert at.session_state["ratio"] == 0
+    at.number_input(key="speed").set_value(1e9).run()
+    assert any("out of reach" in error.value for error in at.error) and not at.exception
+
+
 def test_damage_is_measured_from_the_page_of_a_run_that_has_none(
     monkeypatch, tmp_path, tiny_folder, text_file
 ):

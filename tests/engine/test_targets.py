@@ -7,7 +7,7 @@ from pruning import RunConfig
 from pruning.cli.main import main
 from pruning.engine import speed_target
 from pruning.engine.budget import first_mask
-from pruning.engine.speed_target import ratio_for_speed
+from pruning.engine.speed_target import time_ratios
 from pruning.engine.targets import SIZES, ratio_for_parameters, smallest_ratio
 from pruning.errors import ConfigError
 from pruning.measure.speed import Measurement, Speed
@@ -76,11 +76,12 @@ def test_a_ratio_for_a_speed_lies_on_the_line_through_what_was_timed(monkeypatch
     dense = parameter_count(loaded.model)
     linear = geometry(loaded.model).linear_parameters
     wanted = 1 / (1e-2 + 1e-6 * (dense - 0.4 * linear))
-    assert drain(ratio_for_speed(loaded, wanted), lambda _: None) == pytest.approx(0.4, abs=0.02)
+    timing = drain(time_ratios(loaded), lambda _: None)
+    assert timing.ratio(wanted) == pytest.approx(0.4, abs=0.02)
     assert parameter_count(loaded.model) == dense
-    assert drain(ratio_for_speed(loaded, 1), lambda _: None) == 0
+    assert timing.ratio(1) == 0
     with pytest.raises(ConfigError, match="out of reach"):
-        drain(ratio_for_speed(loaded, 1e6), lambda _: None)
+        timing.ratio(1e6)
 
 
 def test_the_command_line_prunes_to_a_speed(tiny_folder, text_file, capsys):

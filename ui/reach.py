@@ -1,0 +1,90 @@
+"""The pruning ratio that reaches a size or a speed."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pruning.config import RunConfig
+from pruning.engine.budget import first_mask
+from pruning.engine.targets import SIZES, Timing, smallest_ratio
+from pruning.errors import PruningError
+from pruning.models.mask import Mask
+from pruning.runs.jobs import job
+from pruning.runs.run import Run
+from ui import state, stored, tasks
+
+SPEED = "tokens per second, timed on this machine"
+
+
+def popover(chosen: state.Choice, run: Run, mask: Mask, config: RunConfig) -> None:
+    """Asks for a target, and sets the ratio that it takes.
+
+    Args:
+        chosen: the settings.
+        run: on view; its first iteration has statistics.
+        mask: of the settings.
+        config: of the settings.
+    """
+    with st.popover("Reach a size or speed", icon=":material/straighten:"):
+        what = st.selectbox("Target", [*SIZES, SPEED], key="size_of")
+        try:
+            if what == SPEED:
+                _speed(run, mask)
+            else:
+                _size(what, chosen, run, mask, config)
+        except PruningError as error:
+            state.explain(error)
+
+
+def _size(what: str, chosen: state.Choice, run: Run, mask: Mask, config: RunConfig) -> None:
+    dense, measured = run.iterations()[0].metrics.parameters, stored.iteration(run, 1)
+    now = SIZES[what](mask, dense)
+    limit = st.number_input("At most", min_value=1.0, value=float(round(now)), step=1.0, format="%.0f")
+    if limit >= round(now):  # a search takes a dozen masks: not on every change of the page
+        st.caption(f"{mask.ratio:.0%} pruned leaves {now:,.0f}. Enter less to find the ratio that it takes.")
+        return
+    scores = stored.scores(measured, config, config.mixture)
+
+    def size(ratio: float) -> float:
+        cut = first_mask(scores, mask.geometry, config.replace(ratio=ratio), measured.curves)
+        return SIZES[what](cut, dense)
+
+    needed = smallest_ratio(size, limit)
+    st.markdown(f"{needed:.0%} pruned leaves {size(needed):,.0f}.")
+    _offer(needed)
+
+
+def _speed(run: Run, mask: Mask) -> None:
+    task = job(state.store(), f"ratios-{run.id}")
+    if task.state != "finished":
+        busy = any(other.active for other in state.store().all())
+        if task.state != "running" and st.button(
+            "Time this model",
+            disabled=busy,
+            help="Not available while a run is active: it would distort the timings."
+            if busy
+            else "Times copies of the model at three pruning ratios, in turn. One sequence, tokens generated one by one.",
+        ):
+            arguments = ["bench", run.config.model, "--ratios", "--device", run.config.device]
+            tasks.start(task, [*arguments, *tasks.place(run)])
+        tasks.working(task, "Timing the model", lambda _: st.rerun())
+        return
+    timing = Timing(**task.output)
+    st.caption(
+        ", ".join(f"{r:.0%} pruned {s:,.0f}" for r, s in zip(timing.ratios, timing.speeds, strict=True))
+        + " tokens per second."
+    )
+    dense = float(round(timing.speeds[0]))
+    wanted = st.number_input("At least", min_value=1.0, value=dense, format="%.0f", key="speed")
+    needed = timing.ratio(wanted)
+    st.markdown(f"{wanted:,.0f} tokens per second take {needed:.0%} pruned.")
+    _offer(needed)
+
+
+def _offer(ratio: float) -> None:
+    st.button("Set the pruning ratio", on_click=_set, args=(ratio,))
+
+
+def _set(ratio: float) -> None:
+    """Callback: a widget's value is set before the page is drawn."""
+    st.session_state.ratio = round(100 * ratio)
