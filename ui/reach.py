@@ -13,7 +13,7 @@ from pruning.runs.jobs import job
 from pruning.runs.run import Run
 from ui import state, stored, tasks
 
-SPEED = "tokens per second, timed on this machine"
+SPEED = "tokens per second"
 
 
 def popover(chosen: state.Choice, run: Run, mask: Mask, config: RunConfig) -> None:
@@ -63,7 +63,7 @@ def _speed(run: Run, mask: Mask) -> None:
             disabled=busy,
             help="Not available while a run is active: it would distort the timings."
             if busy
-            else "Times copies of the model at three pruning ratios, in turn. One sequence, tokens generated one by one.",
+            else "Times copies of the model on this machine at three pruning ratios, in turn. One sequence, tokens generated one by one.",
         ):
             arguments = ["bench", run.config.model, "--ratios", "--device", run.config.device]
             tasks.start(task, [*arguments, *tasks.place(run)])
