@@ -228,8 +228,10 @@ def no_statistics(run: Run) -> NoReturn:
             "damaged": "is damaged",
             "failed": "failed",
         }
-        how = ends.get(run.status().state, "ended")
-        st.warning(f"This run {how} before its first iteration was complete: it has no statistics to show.")
+        status = run.status()
+        how = ends.get(status.state, "ended")
+        text = f"This run {how} before its first iteration was complete: it has no statistics to show."
+        st.warning(f"{text} {plain(sentence(status.message)) if status.state == 'failed' else ''}")
         if run.resumable:
             resume_button(run)
     st.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import streamlit as st
@@ -29,7 +30,8 @@ def show(run: Run) -> None:
 
     live()
     # outside of what is drawn every second: figures would take the cores that the run computes on
-    if iterations and iterations[0].metrics.perplexity:
+    dense = iterations[0].metrics.perplexity.values() if iterations else ()
+    if any(math.isfinite(perplexity.value) for perplexity in dense):
         st.plotly_chart(
             viz.perplexity_figure(viz.perplexity_data(iterations)),
             alt="Perplexity by iteration",

@@ -465,16 +465,24 @@ def test_a_run_cancelled_in_the_queue_does_not_speak_of_iterations_it_has_not(mo
     ]
 
 
-@pytest.mark.parametrize("page", ("importance", "masks", "damage"))
-def test_a_run_that_ended_before_it_had_statistics_says_so_and_can_go_on(monkeypatch, page):
+@pytest.mark.parametrize(
+    ("page", "state", "says"),
+    [
+        ("importance", "cancelled", "This run was cancelled before its first iteration was complete"),
+        ("masks", "failed", "it has no statistics to show. The text ran out"),
+        ("damage", "dead", "This run ended unexpectedly before its first iteration was complete"),
+    ],
+)
+def test_a_run_that_ended_before_it_had_statistics_says_so_and_can_go_on(monkeypatch, page, state, says):
     monkeypatch.chdir(ROOT)
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    at.query_params["run"] = make_run("cancelled").id
+    status = {"pid": 2**22 + 1, "pid_created": 1.0} if state == "dead" else {"message": "the text ran out"}
+    at.query_params["run"] = make_run("running" if state == "dead" else state, **status).id
     at.run()
     at.switch_page(f"pages/{page}.py").run()
     assert not at.exception
     (words,) = [warning.value for warning in at.warning]
-    assert words.startswith("This run was cancelled before its first iteration was complete")
+    assert says in words
     assert any(button.label == "Resume" for button in at.button)
 
 
