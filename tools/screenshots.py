@@ -103,7 +103,7 @@ def run_done(page: Page) -> None:
     """Wait for the run that was started, and look at its results."""
     page.goto(page.url.split("/results")[0] + "/prune")
     settle(page)
-    page.get_by_text("Finished. The Results page").wait_for(timeout=1_200_000)
+    page.get_by_text("Finished. The Results page").first.wait_for(timeout=1_200_000)
     page.get_by_role("button", name="Show results").click()
     page.get_by_test_id("stMetricValue").first.wait_for()  # loaded the first time that it is shown
 
