@@ -107,7 +107,12 @@ class RunConfig(BaseModel):
     remove: tuple[str, ...] = Field(
         (), description="heads and channels to remove first, in the same notation"
     )
-    round_to: int = Field(1, ge=1, le=TOKENS, description="multiple of MLP widths; 64 suits llama.cpp")
+    round_to: int = Field(
+        1,
+        ge=1,
+        le=TOKENS,
+        description="multiple to which MLP widths are rounded; llama.cpp runs faster with 64",
+    )
     min_attention_units: int = Field(
         1, ge=1, le=TOKENS, description="minimum number of attention units retained in every layer"
     )

@@ -29,7 +29,7 @@ def popover(chosen: state.Choice, run: Run, mask: Mask, config: RunConfig) -> No
         what = st.selectbox("Target", [*SIZES, SPEED], key="size_of")
         try:
             if what == SPEED:
-                _speed(run, mask)
+                _speed(run)
             else:
                 _size(what, chosen, run, mask, config)
         except PruningError as error:
@@ -54,17 +54,14 @@ def _size(what: str, chosen: state.Choice, run: Run, mask: Mask, config: RunConf
     _offer(needed)
 
 
-def _speed(run: Run, mask: Mask) -> None:
+def _speed(run: Run) -> None:
     task = job(state.store(), f"ratios-{run.id}")
     if task.state != "finished":
-        busy = any(other.active for other in state.store().all())
-        if task.state != "running" and st.button(
-            "Time this model",
-            disabled=busy,
-            help="Not available while a run is active: it would distort the timings."
-            if busy
-            else "Times copies of the model on this machine at three pruning ratios, in turn. One sequence, tokens generated one by one.",
-        ):
+        what = (
+            "Times copies of the model on this machine at three pruning ratios, in turn. "
+            "One sequence, tokens generated one by one."
+        )
+        if tasks.timing_button("Time this model", what, f"time-{run.id}", task):
             arguments = ["bench", run.config.model, "--ratios", "--device", run.config.device]
             tasks.start(task, [*arguments, *tasks.place(run)])
         tasks.working(task, "Timing the model", lambda _: st.rerun())

@@ -129,8 +129,8 @@ def _details() -> None:
         ROUNDINGS,
         key="round_to",
         bind="query-params",
-        help="The retained MLP channels of every layer are a multiple of this. As many parameters go. llama.cpp reads "
-        "prompts about 1.5 times as fast with multiples of 16 or 64 as with 1; vLLM and transformers gain less.",
+        help="The retained MLP channels of every layer are a multiple of this. The number of removed parameters stays "
+        "the same. llama.cpp reads prompts about 1.5 times as fast with 16 or 64 as with 1; vLLM and transformers gain less.",
     )
     for key, title in (("keep", "Always keep"), ("remove", "Remove first")):
         st.multiselect(

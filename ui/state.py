@@ -222,16 +222,11 @@ def no_statistics(run: Run) -> NoReturn:
     if run.active:
         st.info("This run has no statistics yet. They are available after its first iteration.")
     else:
-        ends = {
-            "cancelled": "was cancelled",
-            "dead": "ended unexpectedly",
-            "damaged": "is damaged",
-            "failed": "failed",
-        }
+        ends = {"cancelled": "was cancelled", "dead": "ended unexpectedly", "damaged": "is damaged"}
         status = run.status()
-        how = ends.get(status.state, "ended")
+        how = ends.get(status.state, status.state)
         text = f"This run {how} before its first iteration was complete: it has no statistics to show."
-        st.warning(f"{text} {plain(sentence(status.message)) if status.state == 'failed' else ''}")
+        st.warning(f"{text} {plain(sentence(status.message))}")
         if run.resumable:
             resume_button(run)
     st.stop()

@@ -169,19 +169,28 @@ def exports(run: Run, checkpoint: Path) -> None:
     working(task, f"Exporting and verifying {name}", show)
 
 
+def timing_button(label: str, what: str, key: str, task: Job) -> bool:
+    """A button that starts a timing, disabled while that is at work or a run is, which would distort it.
+
+    Args:
+        label, key: of the button.
+        what: it does.
+        task: that it starts.
+    """
+    busy = any(run.active for run in state.store().all())
+    return st.button(
+        label,
+        key=key,
+        disabled=busy or task.state == "running",
+        help="Not available while a run is active: it would distort the timings." if busy else what,
+    )
+
+
 def speed(run: Run, checkpoint: Path) -> None:
     """Speed of the dense and the pruned model, measured alternately on this machine in a worker process."""
     task = job(state.store(), f"bench-{run.id}{size(checkpoint)}")
-    busy = any(other.active for other in state.store().all())
-    pressed = st.button(
-        "Measure on this machine",
-        key=f"measure-{run.id}",
-        disabled=busy or task.state == "running",
-        help="Times the dense and the pruned model alternately in one process."
-        if not busy
-        else "Not available while a run is active: it would distort the timings.",
-    )
-    if pressed:
+    what = "Times the dense and the pruned model alternately in one process."
+    if timing_button("Measure on this machine", what, f"measure-{run.id}", task):
         arguments = ["bench", run.config.model, str(checkpoint), "--device", run.config.device]
         start(task, [*arguments, "--batch", "1,8", "--repeats", "5"])
 

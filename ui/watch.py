@@ -24,9 +24,10 @@ def show(run: Run) -> None:
 
     @st.fragment(run_every=1.0 if going else None)
     def live() -> None:
-        _status(run)
+        # first, as all who follow a run: what is drawn here stays on the page until the new one is complete
         if going and (not run.active or len(run.iterations()) != len(iterations)):
             st.rerun()  # the sidebar and the figure depend on the run's iterations
+        _status(run)
 
     live()
     # outside of what is drawn every second: figures would take the cores that the run computes on

@@ -142,7 +142,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--ratios",
         action="store_true",
-        help="instead: tokens per second that the first model writes at some pruning ratios",
+        help="instead, time one model at three pruning ratios: tokens per second",
     )
     sub.add_argument("--repeats", type=count, default=5, metavar="N", help="counted rounds (default: 5)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")

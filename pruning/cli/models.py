@@ -77,23 +77,13 @@ def serve(args: argparse.Namespace) -> int:
 
 def measure(args: argparse.Namespace) -> int:
     """Size, memory and speed of models, measured turn by turn."""
-    from pruning.engine.speed_target import time_ratios
     from pruning.measure.speed import bench, shortened, size
     from pruning.models.loading import load
     from pruning.progress import drain
     from pruning.serving.bench import bench_served
 
-    bar = ProgressBar(1, quiet=args.json)
     if args.ratios:
-        dense = load(named_model(args.models[0], args.runs), args.device, args.dtype)
-        with bar.bar:
-            timing = drain(time_ratios(dense), bar)
-        if args.json:
-            print_json(asdict(timing))
-            return 0
-        lines = [(f"{r:.0%}", f"{s:,.0f}") for r, s in zip(timing.ratios, timing.speeds, strict=True)]
-        console().print(table(("pruned", "tokens per second"), lines, f"speed of {dense.name}"))
-        return 0
+        return _time_ratios(args)
     models = [load(named_model(name, args.runs), args.device, args.dtype) for name in args.models]
     names = [Path(name).name for name in args.models]
     models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
@@ -102,6 +92,7 @@ def measure(args: argparse.Namespace) -> int:
         dense = load(named_model(args.models[0], args.runs), args.device, args.dtype)
         rival = shortened(replace(dense, name=names[0]), sizes[-1].parameters)
         models, names, sizes = [*models, rival], [*names, rival.name], [*sizes, size(rival)]
+    bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
         counts = args.batch, args.lengths, args.new_tokens, args.repeats
         timed = bench(models, *counts) if args.engine == "transformers" else None
@@ -149,6 +140,27 @@ def measure(args: argparse.Namespace) -> int:
     console().print(
         table(columns, cells, f"speed in {args.engine} on {models[0].model.device}, median and range")
     )
+    return 0
+
+
+def _time_ratios(args: argparse.Namespace) -> int:
+    from pruning.engine.speed_target import time_ratios
+    from pruning.models.loading import load
+    from pruning.progress import drain
+
+    if len(args.models) > 1:
+        raise ConfigError(f"--ratios times one model, and {len(args.models)} were given.")
+    dense, bar = (
+        load(named_model(args.models[0], args.runs), args.device, args.dtype),
+        ProgressBar(1, quiet=args.json),
+    )
+    with bar.bar:
+        timing = drain(time_ratios(dense), bar)
+    if args.json:
+        print_json(asdict(timing))
+        return 0
+    lines = [(f"{r:.0%}", f"{s:,.0f}") for r, s in zip(timing.ratios, timing.speeds, strict=True)]
+    console().print(table(("pruned", "tokens per second"), lines, f"speed of {dense.name}"))
     return 0
 
 

@@ -76,7 +76,7 @@ def test_the_toy_computes_what_the_engine_computes_and_a_lesson_is_played(tmp_pa
         assert page.locator(".js-plotly-plot").count() == 0
         page.get_by_text("the small, busy one").click()
         page.get_by_role("button", name="Commit to it").click()
-        page.get_by_text("You predicted").first.wait_for(timeout=120_000)
+        page.get_by_text("You predicted").wait_for(timeout=120_000)
         page.locator(".js-plotly-plot").first.wait_for()
         page.get_by_text("your prediction").first.wait_for()
         page.get_by_text("Class", exact=True).click()

@@ -82,7 +82,7 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
 
         page.get_by_role("link", name="Masks").click()
         settle(page)
-        page.get_by_text("Retained MLP channels").first.wait_for()
+        page.get_by_text("Retained MLP channels").wait_for()
         shows(page, "layer=3", "w_code=44")
         slider = page.get_by_role("slider", name="Pruning ratio")
         for _ in range(5):
@@ -151,7 +151,7 @@ def test_a_real_model_is_seen_without_a_click_and_the_demo_pruned_in_one(tmp_pat
     with server(tmp_path / "runs") as address, browser() as page:
         page.goto(address)
         page.locator(".heatmaplayer image").first.wait_for()
-        page.get_by_text("Statistics of SmolLM2 run").first.wait_for()
+        page.get_by_text("Statistics of SmolLM2 run").wait_for()
         page.goto(f"{address}/?method=flap")  # takes one iteration: the test is short
         settle(page)
         page.get_by_role("button", name="Prune demo model").click()
@@ -174,36 +174,36 @@ def test_a_model_of_ones_own_is_looked_at_in_two_clicks_and_pruned_in_three(tmp_
         page.get_by_role("combobox", name="Model").fill(str(model))
         page.get_by_role("combobox", name="Model").press("Enter")  # the first
         settle(page)
-        page.get_by_text("Statistics of demo run").first.wait_for()
+        page.get_by_text("Statistics of demo run").wait_for()
         page.get_by_role("button", name="Look at it").click()  # the second
-        page.get_by_text("Statistics of statistics own").first.wait_for(timeout=240_000)
+        page.get_by_text("Statistics of statistics own").wait_for(timeout=240_000)
         settle(page)
-        page.get_by_text("MLP channels lie below the cut").first.wait_for()
+        page.get_by_text("MLP channels lie below the cut").wait_for()
         link = page.url
         assert "run=statistics" in link
         page.get_by_role("button", name="Prune own").click()  # the third
         page.get_by_text("Finished. The Results page").first.wait_for(timeout=240_000)
-        page.get_by_text("Perplexity by iteration").first.wait_for()
+        page.get_by_text("Perplexity by iteration").wait_for()
         shows(page, "run=flap")
 
         page.goto(link.replace("?", "results?", 1))
-        page.get_by_text("took statistics only: nothing was pruned").first.wait_for()
+        page.get_by_text("took statistics only: nothing was pruned").wait_for()
         page.goto(link)
         settle(page)
         page.get_by_role("link", name="Masks").click()  # the first: it opens on the comparison with a mixture
         settle(page)
-        page.get_by_text("Channels in this mask only").first.wait_for()
+        page.get_by_text("Channels in this mask only").wait_for()
         assert page.get_by_role("combobox", name="Other mask").input_value() == "wiki alone"
         page.get_by_role("button", name="Prune with both mixtures").click()  # the second
         page.get_by_text("Finished. The Results page").first.wait_for(timeout=480_000)
         page.get_by_role("button", name="Show results").click()  # the third
-        page.get_by_text("In which options they differ").first.wait_for()
+        page.get_by_text("In which options they differ").wait_for()
         settle(page)
         assert page.url.count("side=") == 2
         page.reload()  # the address alone shows the same
-        page.get_by_text("What that came to").first.wait_for()
+        page.get_by_text("What that came to").wait_for()
         for mixture in ("wiki 25% web 25% code 25% math 25%", "wiki 100%"):
-            page.get_by_text(f"Details of {mixture}: flap 50% own").first.wait_for()
+            page.get_by_text(f"Details of {mixture}: flap 50% own").wait_for()
         assert page.locator('[data-testid="stException"]').count() == 0
 
 
