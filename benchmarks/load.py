@@ -1,11 +1,11 @@
 """Several people at once: real browser sessions that move sliders on one server, two of which start runs.
 
-    python benchmarks/load.py                       # 8 sessions, 10 minutes
-    python benchmarks/load.py --sessions 4 --minutes 2
+    python benchmarks/load.py                       # 8 sessions, twice 10 minutes
+    python benchmarks/load.py --sessions 4 --minutes 2 --pauses 5
 
 Every session has its own ratio and mixture, moves them at random and goes from page to page. After each move the page
-must come to rest with the session's own values on its sliders and in its address. The time to rest and the memory of
-the server are recorded; whatever the app reports as an error counts.
+must come to rest with the session's own values on its sliders and in its address. The time to rest, the memory of
+the server and the processor's seconds are recorded; whatever the app reports as an error counts.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import random
 import statistics
 import sys
@@ -38,8 +39,21 @@ ALERTS = (
 AT_REST = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
 STARTS = (60.0, 180.0)  # seconds after which the first two sessions start a run
 ARRIVES = 10.0  # seconds between one session's first page and the next one's
-THINKS = 20.0  # seconds between two moves of a session, on average: the browsers draw on the same machine, and they
-# need 1 to 2 seconds of a core for each, without a graphics card
+# Seconds between two moves of a session, on average. The browsers draw on the same machine, and without a graphics card
+# each needs seconds of a core for a move: the second pace leaves no processor time unused.
+PAUSES = (20.0, 2.0)
+WHAT = (
+    "moves of a slider",
+    "runs started",
+    "errors",
+    "moves with values of another session, or lost",
+    "to rest, median",
+    "to rest, 95 of 100",
+    "to rest, worst",
+    "processor time of the server, a minute",
+    "processor time of the browsers, a minute",
+    "memory of the server, MB, in ten steps",
+)
 
 
 @dataclass
@@ -51,6 +65,7 @@ class Outcome:
         errors: what was reported, or did not come.
         mixed: moves after which a session saw other values than its own.
         memory: (seconds, MB of the server without its workers).
+        processor: seconds that the server and the browsers have used.
         runs: how many were started.
     """
 
@@ -58,6 +73,7 @@ class Outcome:
     errors: list[str] = field(default_factory=list)
     mixed: list[str] = field(default_factory=list)
     memory: list[tuple[float, float]] = field(default_factory=list)
+    processor: dict[str, float] = field(default_factory=lambda: {"app.py": 0.0, "chrom": 0.0})
     runs: int = 0
 
 
@@ -65,7 +81,7 @@ async def rest(page: Page) -> None:
     """Wait until the script has run, and has not begun again a moment later."""
     while True:
         await page.wait_for_function(AT_REST, timeout=120_000)
-        await page.wait_for_timeout(150)
+        await page.wait_for_timeout(500)  # a slider waits for 200 ms before it tells what it was set to
         if await page.evaluate(AT_REST):
             return
 
@@ -79,14 +95,16 @@ async def move(page: Page, name: str, parameter: str, by: int, outcome: Outcome)
     for _ in range(abs(wanted - value)):
         await slider.press("ArrowRight" if wanted > value else "ArrowLeft")
     await rest(page)
-    outcome.seconds.append(time.monotonic() - began - 0.15)
+    outcome.seconds.append(time.monotonic() - began - 0.5)
     shown = int((await slider.get_attribute("aria-valuetext") or "").rstrip("%"))
     there = parse_qs(urlparse(page.url).query).get(parameter, [str(shown)])[0]  # a default is left out
     if (shown, int(there)) != (wanted, wanted):
         outcome.mixed.append(f"{name}: set {wanted}, shown {shown}, in the address {there}")
 
 
-async def session(number: int, browser: Browser, address: str, end: float, outcome: Outcome) -> None:
+async def session(
+    number: int, browser: Browser, address: str, end: float, pause: float, outcome: Outcome
+) -> None:
     """One person: sliders, pages, and for the first two a run."""
     rng = random.Random(number)
     await asyncio.sleep(number * ARRIVES)
@@ -114,7 +132,7 @@ async def session(number: int, browser: Browser, address: str, end: float, outco
                 name, parameter = rng.choice(
                     [("Pruning ratio", "ratio"), ("code", "w_code"), ("wiki", "w_wiki")]
                 )
-                await move(page, name, parameter, rng.choice([-1, 1]) * rng.randint(1, 4), outcome)
+                await move(page, name, parameter, rng.choice([-1, 1]) * rng.randint(1, 8), outcome)
             for alert in await page.locator(ALERTS).all_inner_texts():
                 outcome.errors.append(f"session {number}: {alert[:200]}")
         except Exception as error:  # a session that meets one goes on, and the error counts
@@ -122,28 +140,51 @@ async def session(number: int, browser: Browser, address: str, end: float, outco
             outcome.errors.append(f"{when}: {type(error).__name__}: {str(error)[:200]}")
             with contextlib.suppress(Error):
                 await page.goto("about:blank")
-        await asyncio.sleep(rng.expovariate(1 / THINKS))
+        await asyncio.sleep(rng.expovariate(1 / pause))
     await page.close()
 
 
 async def watch(end: float, outcome: Outcome) -> None:
-    """Memory of the server, every five seconds."""
+    """Memory of the server and what the processor does, every five seconds."""
     began = time.monotonic()
-    served = next(p for p in psutil.Process().children() if "streamlit" in " ".join(p.cmdline()))
     while time.monotonic() < end:
-        outcome.memory.append((time.monotonic() - began, served.memory_info().rss / 1e6))
+        outcome.processor = dict.fromkeys(outcome.processor, 0.0)
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                words, used = " ".join(process.cmdline()), process.cpu_times()
+                for kind in outcome.processor:
+                    outcome.processor[kind] += (used.user + used.system) * (kind in words)
+                if "app.py" in words:
+                    outcome.memory.append((time.monotonic() - began, process.memory_info().rss / 1e6))
         await asyncio.sleep(5)
 
 
-async def load(address: str, sessions: int, seconds: float) -> Outcome:
+async def load(address: str, sessions: int, seconds: float, pause: float) -> Outcome:
     """Let the sessions go on for so long."""
     outcome, end = Outcome(), time.monotonic() + seconds
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=find(), args=FLAGS)
-        people = [session(number, browser, address, end, outcome) for number in range(sessions)]
+        people = [session(number, browser, address, end, pause, outcome) for number in range(sessions)]
         await asyncio.gather(watch(end, outcome), *people)
         await browser.close()
     return outcome
+
+
+def column(outcome: Outcome, minutes: float) -> list[str]:
+    """What the table says of one load."""
+    seconds, every = sorted(outcome.seconds) or [math.nan], max(1, len(outcome.memory) // 10)
+    used = [f"{value / minutes:.0f} s" for value in outcome.processor.values()]
+    return [
+        f"{len(seconds):,}",
+        str(outcome.runs),
+        str(len(outcome.errors)),
+        str(len(outcome.mixed)),
+        f"{statistics.median(seconds):.2f} s",
+        f"{seconds[int(0.95 * len(seconds))]:.2f} s",
+        f"{seconds[-1]:.2f} s",
+        *used,
+        ", ".join(f"{mb:.0f}" for _, mb in outcome.memory[::every]),
+    ]
 
 
 def main() -> int:
@@ -151,32 +192,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--pauses", type=float, nargs="+", default=PAUSES, help="seconds between two moves")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "runs") as address:
-        outcome = asyncio.run(load(address, options.sessions, 60 * options.minutes))
-    seconds = sorted(outcome.seconds)
-    print(*dict.fromkeys(outcome.errors), *dict.fromkeys(outcome.mixed), sep="\n", file=sys.stderr)
-    if not seconds:
-        return 1
-    every = max(1, len(outcome.memory) // 10)
-    rows = [
-        ("moves of a slider", f"{len(seconds):,}"),
-        ("runs started", outcome.runs),
-        ("errors", len(outcome.errors)),
-        ("moves with values of another session, or lost", len(outcome.mixed)),
-        ("to rest, median", f"{statistics.median(seconds):.2f} s"),
-        ("to rest, 95 of 100", f"{seconds[int(0.95 * len(seconds))]:.2f} s"),
-        ("to rest, worst", f"{seconds[-1]:.2f} s"),
-        (
-            "memory of the server, MB, in ten steps",
-            ", ".join(f"{mb:.0f}" for _, mb in outcome.memory[::every]),
-        ),
-    ]
-    text = f"# The app under load\n\n{options.sessions} browser sessions on one server for {options.minutes:g} minutes, "
-    text += f"browser and runs on the same machine. {machine()}\n\n{table(('', ''), rows)}\n\n`python benchmarks/load.py`\n"
+    columns, wrong = [list(WHAT)], []
+    for pause in options.pauses:
+        with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "runs") as address:
+            outcome = asyncio.run(load(address, options.sessions, 60 * options.minutes, pause))
+        wrong += [*outcome.errors, *outcome.mixed]
+        columns.append(column(outcome, options.minutes))
+    print(*dict.fromkeys(wrong), sep="\n", file=sys.stderr)
+    text = (
+        f"# The app under load\n\n{options.sessions} browser sessions on one server for {options.minutes:g} minutes, "
+        f"browsers and runs on the same machine. {machine()}\n\n"
+    )
+    head = ["a session moves", *(f"every {pause:g} s, on average" for pause in options.pauses)]
+    text += table(head, list(zip(*columns, strict=True))) + "\n\n`python benchmarks/load.py`\n"
     print(text)
     (RESULTS / "load.md").write_text(text, encoding="utf-8")
-    return 1 if outcome.errors or outcome.mixed else 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

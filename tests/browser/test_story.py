@@ -226,3 +226,28 @@ def test_every_page_opens_by_a_link_and_none_scrolls_sideways(tmp_path, dark):
             assert page.locator('[data-testid="stException"]').count() == 0
     log = (tmp_path / "server.log").read_text()
     assert "Traceback" not in log and "deprecat" not in log.lower()
+
+
+def test_a_slow_line_loses_no_page(tmp_path):
+    """What is set meanwhile reaches the server one by one: a figure comes that the browser had some answers ago."""
+    held, servers, slow = [], [], False
+
+    def route(socket):
+        servers.append(socket.connect_to_server())
+        socket.on_message(lambda message: held.append(message) if slow else servers[-1].send(message))
+
+    with server(tmp_path / "runs") as address, browser() as page:
+        page.route_web_socket("**/_stcore/stream", route)
+        page.goto(f"{address}/importance")
+        settle(page)
+        before, slow = heatmap(page), True
+        for key in ["ArrowRight"] * 3 + ["ArrowLeft"] * 3:
+            page.get_by_role("slider", name="Pruning ratio").press(key)
+            page.wait_for_timeout(400)
+        slow = False
+        assert len(held) == 6
+        for message in held:
+            servers[-1].send(message)
+            settle(page)
+        assert page.get_by_test_id("stConnectionStatus").count() == 0
+        assert heatmap(page) == before
