@@ -229,7 +229,7 @@ def test_every_page_opens_by_a_link_and_none_scrolls_sideways(tmp_path, dark):
 
 
 def test_a_slow_line_loses_no_page(tmp_path):
-    """What is set meanwhile reaches the server one by one, and a figure comes that the browser has had before."""
+    """What is set meanwhile reaches the server one by one, and what the browser has had comes again."""
     held, servers, slow = [], [], False
 
     def route(socket):
