@@ -159,8 +159,8 @@ def zoom(run: Run) -> tuple[tuple[int, int], dict[Kind, tuple[int, int]]]:
 
 def choose(kind: Kind, key: str) -> None:
     """Callback of a click on a heatmap cell: selects the channel with the cell's largest value on all pages."""
-    points = st.session_state[key].selection.points
-    if points:
+    picked = st.session_state.get(key)  # a figure of a page that is being left has no state any more
+    if picked and (points := picked.selection.points):
         found = points[0]["customdata"]
         peak = found["0"] if isinstance(found, Mapping) else found[0]
         select(Site(int(points[0]["y"]), kind), int(peak))

@@ -195,6 +195,8 @@ def test_a_click_on_a_cell_puts_its_channel_on_view(monkeypatch):
     state = type("State", (dict,), {"__getattr__": dict.get, "__setattr__": dict.__setitem__})()
     state["heatmap-mlp"] = type("Event", (), {"selection": Selection})
     monkeypatch.setattr(st, "session_state", state)
+    channels.choose("attn", "heatmap-attn")  # of a page that is being left: it has no state any more
+    assert "site" not in state
     channels.choose("mlp", "heatmap-mlp")
     assert (state["site"], state["layer"], state["channel"]) == ("mlp", 3, 42)
 
