@@ -1,7 +1,7 @@
 """Several people at once: real browser sessions that move sliders on one server, two of which start runs.
 
-    python benchmarks/load.py                       # 8 sessions, twice 10 minutes
-    python benchmarks/load.py --sessions 4 --minutes 2 --pauses 5
+    python benchmarks/load.py                       # 8 sessions, 10 minutes
+    python benchmarks/load.py --sessions 4 --minutes 2 --pause 5
 
 Every session has its own ratio and mixture, moves them at random and goes from page to page. After each move the page
 must come to rest with the session's own values on its sliders and in its address. The time to rest, the memory of
@@ -32,28 +32,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from install_browser import find
 from screenshots import FLAGS, server
 
-PAGES = ("Importance", "Masks")
+PAGES = {"Importance": "Channel importance", "Masks": "Masks"}  # with their headings
 ALERTS = (
     '[data-testid="stException"], [data-testid="stAlertContentError"], [data-testid="stConnectionStatus"]'
 )
 AT_REST = "document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'"
 STARTS = (60.0, 180.0)  # seconds after which the first two sessions start a run
 ARRIVES = 10.0  # seconds between one session's first page and the next one's
-# Seconds between two moves of a session, on average. The browsers draw on the same machine, and without a graphics card
-# each needs seconds of a core for a move: the second pace leaves no processor time unused.
-PAUSES = (20.0, 2.0)
-WHAT = (
-    "moves of a slider",
-    "runs started",
-    "errors",
-    "moves with values of another session, or lost",
-    "to rest, median",
-    "to rest, 95 of 100",
-    "to rest, worst",
-    "processor time of the server, a minute",
-    "processor time of the browsers, a minute",
-    "memory of the server, MB, in ten steps",
-)
+PAUSE = 2.0  # seconds between two moves of a session, on average: browsers without a graphics card then fill two cores
 
 
 @dataclass
@@ -84,6 +70,12 @@ async def rest(page: Page) -> None:
         await page.wait_for_timeout(500)  # a slider waits for 200 ms before it tells what it was set to
         if await page.evaluate(AT_REST):
             return
+
+
+async def visit(page: Page, name: str) -> None:
+    """Go to a page, and wait until it is there: what is moved before that belongs to the page that is left."""
+    await page.get_by_role("link", name=name, exact=True).click()
+    await page.get_by_role("heading", name=PAGES[name], level=1).wait_for()
 
 
 async def move(page: Page, name: str, parameter: str, by: int, outcome: Outcome) -> None:
@@ -125,9 +117,9 @@ async def session(
                 await page.get_by_role("button", name="Start").click(timeout=60_000)
                 outcome.runs += 1
                 await rest(page)
-                await page.get_by_role("link", name="Importance", exact=True).click()
+                await visit(page, "Importance")
             elif rng.random() < 0.15:
-                await page.get_by_role("link", name=rng.choice(PAGES), exact=True).click()
+                await visit(page, rng.choice(list(PAGES)))
             else:
                 name, parameter = rng.choice(
                     [("Pruning ratio", "ratio"), ("code", "w_code"), ("wiki", "w_wiki")]
@@ -170,43 +162,39 @@ async def load(address: str, sessions: int, seconds: float, pause: float) -> Out
     return outcome
 
 
-def column(outcome: Outcome, minutes: float) -> list[str]:
-    """What the table says of one load."""
-    seconds, every = sorted(outcome.seconds) or [math.nan], max(1, len(outcome.memory) // 10)
-    used = [f"{value / minutes:.0f} s" for value in outcome.processor.values()]
-    return [
-        f"{len(seconds):,}",
-        str(outcome.runs),
-        str(len(outcome.errors)),
-        str(len(outcome.mixed)),
-        f"{statistics.median(seconds):.2f} s",
-        f"{seconds[int(0.95 * len(seconds))]:.2f} s",
-        f"{seconds[-1]:.2f} s",
-        *used,
-        ", ".join(f"{mb:.0f}" for _, mb in outcome.memory[::every]),
-    ]
-
-
 def main() -> int:
     """Carry it out, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sessions", type=int, default=8)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--pauses", type=float, nargs="+", default=PAUSES, help="seconds between two moves")
+    parser.add_argument("--pause", type=float, default=PAUSE, help="seconds between two moves of a session")
     options = parser.parse_args()
-    columns, wrong = [list(WHAT)], []
-    for pause in options.pauses:
-        with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "runs") as address:
-            outcome = asyncio.run(load(address, options.sessions, 60 * options.minutes, pause))
-        wrong += [*outcome.errors, *outcome.mixed]
-        columns.append(column(outcome, options.minutes))
+    with tempfile.TemporaryDirectory() as folder, server(Path(folder) / "runs") as address:
+        outcome = asyncio.run(load(address, options.sessions, 60 * options.minutes, options.pause))
+    wrong = [*outcome.errors, *outcome.mixed]
     print(*dict.fromkeys(wrong), sep="\n", file=sys.stderr)
+    seconds, every = sorted(outcome.seconds) or [math.nan], max(1, len(outcome.memory) // 10)
+    served, drawn = (f"{used / options.minutes:.0f} s" for used in outcome.processor.values())
+    rows = [
+        ("moves of a slider", f"{len(outcome.seconds):,}"),
+        ("runs started", outcome.runs),
+        ("errors", len(outcome.errors)),
+        ("moves with values of another session, or lost", len(outcome.mixed)),
+        ("to rest, median", f"{statistics.median(seconds):.2f} s"),
+        ("to rest, 95 of 100", f"{seconds[int(0.95 * len(seconds))]:.2f} s"),
+        ("to rest, worst", f"{seconds[-1]:.2f} s"),
+        ("processor time of the server, a minute", served),
+        ("processor time of the browsers, a minute", drawn),
+        (
+            "memory of the server, MB, in ten steps",
+            ", ".join(f"{mb:.0f}" for _, mb in outcome.memory[::every]),
+        ),
+    ]
     text = (
-        f"# The app under load\n\n{options.sessions} browser sessions on one server for {options.minutes:g} minutes, "
-        f"browsers and runs on the same machine. {machine()}\n\n"
+        f"# The app under load\n\n{options.sessions} browser sessions on one server for {options.minutes:g} minutes, each "
+        f"with a move every {options.pause:g} s on average, browsers and runs on the same machine. {machine()}\n\n"
+        f"{table(('', ''), rows)}\n\n`python benchmarks/load.py`\n"
     )
-    head = ["a session moves", *(f"every {pause:g} s, on average" for pause in options.pauses)]
-    text += table(head, list(zip(*columns, strict=True))) + "\n\n`python benchmarks/load.py`\n"
     print(text)
     (RESULTS / "load.md").write_text(text, encoding="utf-8")
     return 1 if wrong else 0

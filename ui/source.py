@@ -36,6 +36,8 @@ def on_view() -> tuple[Run, list[Run]]:
         st.error("There is no run to show. Create one with `python -m pruning prune`.")
         st.stop()
     labels = {state.label(run): name for name, run in runs.items()}
+    if wanted in runs:
+        st.session_state.address = ["run"]  # Streamlit takes a run's id, which is no option, out of the address
     wanted = labels.get(wanted or "", wanted)
     if wanted in runs:
         st.session_state.run = wanted

@@ -360,6 +360,15 @@ def test_the_choices_of_a_run_can_be_taken(monkeypatch, tmp_path):
     assert found == [30, "wanda_sp", 75, 25, 8, ["0.attn"], "method default"]
 
 
+def test_a_link_by_the_id_of_a_run_stays_a_link_to_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = "demo-run"
+    at.run().run()
+    assert at.session_state.run == "demo-run"
+    assert at.query_params["run"] == "demo run (ships with the app)"
+
+
 def test_reset_begins_again(monkeypatch):
     monkeypatch.chdir(ROOT)
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
