@@ -37,7 +37,8 @@ def on_view() -> tuple[Run, list[Run]]:
         st.stop()
     labels = {state.label(run): name for name, run in runs.items()}
     if wanted in runs:
-        st.session_state.address = ["run"]  # Streamlit takes a run's id, which is no option, out of the address
+        # an id is no option of the widget: Streamlit takes it out of the address
+        st.session_state.address = ["run"]
     wanted = labels.get(wanted or "", wanted)
     if wanted in runs:
         st.session_state.run = wanted

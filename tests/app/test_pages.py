@@ -344,6 +344,7 @@ def test_the_choices_of_a_run_can_be_taken(monkeypatch, tmp_path):
     from pruning import RunConfig
     from pruning.runs.store import RunStore
     from pruning.sealed import write_json
+    from ui import state
 
     options = {"method": "wanda_sp", "ratio": 0.3, "mixture": {"code": 3, "math": 1}, "round_to": 8}
     run = RunStore().create(RunConfig.create(**options, keep=("0.attn",)))
@@ -358,15 +359,7 @@ def test_the_choices_of_a_run_can_be_taken(monkeypatch, tmp_path):
     keys = ("ratio", "method", "w_code", "w_math", "round_to", "keep", "allocation")
     found = [at.session_state[key] for key in keys]
     assert found == [30, "wanda_sp", 75, 25, 8, ["0.attn"], "method default"]
-
-
-def test_a_link_by_the_id_of_a_run_stays_a_link_to_it(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    at.query_params["run"] = "demo-run"
-    at.run().run()
-    assert at.session_state.run == "demo-run"
-    assert at.query_params["run"] == "demo run (ships with the app)"
+    assert at.query_params["run"] == state.label(run)  # and the address stays a link to it
 
 
 def test_reset_begins_again(monkeypatch):
