@@ -170,7 +170,10 @@ def main() -> int:
     parser.add_argument("--pause", type=float, default=PAUSE, help="seconds between two moves of a session")
     options = parser.parse_args()
     # runs may outlive the server, and write on
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, server(Path(folder) / "runs") as address:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        server(Path(folder) / "runs") as address,
+    ):
         outcome = asyncio.run(load(address, options.sessions, 60 * options.minutes, options.pause))
     wrong = [*outcome.errors, *outcome.mixed]
     print(*dict.fromkeys(wrong), sep="\n", file=sys.stderr)
