@@ -150,10 +150,8 @@ def _time_ratios(args: argparse.Namespace) -> int:
 
     if len(args.models) > 1:
         raise ConfigError(f"--ratios times one model, and {len(args.models)} were given.")
-    dense, bar = (
-        load(named_model(args.models[0], args.runs), args.device, args.dtype),
-        ProgressBar(1, quiet=args.json),
-    )
+    dense = load(named_model(args.models[0], args.runs), args.device, args.dtype)
+    bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
         timing = drain(time_ratios(dense), bar)
     if args.json:
