@@ -167,15 +167,15 @@ def peak() -> dict[str, int]:
     return {}
 
 
-def heldout(loaded: LoadedModel, data: Path | None) -> list[TokenBlocks]:
-    """All embedded held-out text, or 12 blocks a domain of other held-out text."""
+def heldout(loaded: LoadedModel, data: Path | None, blocks: int = 12) -> list[TokenBlocks]:
+    """All embedded held-out text, or so many blocks a domain of other held-out text."""
     if data is None:
         return evaluation_blocks(RunConfig.create(eval_blocks=None), loaded.tokenizer, loaded.model)
     found = []
     for name in EMBEDDED_DOMAINS:
         with gzip.open(data / "corpora" / name / "heldout.jsonl.gz", "rt", encoding="utf-8") as file:
             text = DomainText([json.loads(line)["text"] for line in file], {})
-        found.append(heldout_blocks(name, text, loaded.tokenizer, 256, 12))
+        found.append(heldout_blocks(name, text, loaded.tokenizer, 256, blocks))
     return found
 
 
