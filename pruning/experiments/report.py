@@ -202,8 +202,8 @@ def _column(rows: pd.DataFrame, name: str) -> str:
 def changes(experiment: Experiment, frame: pd.DataFrame) -> str:
     """A Markdown table of the change of accuracy in points, with the 95% interval of the paired difference.
 
-    Every seed asks the same items, so seeds do not narrow the interval; a change counts as more than noise
-    only where it is in every seed.
+    Every seed asks the same items, so seeds do not narrow the interval; each is tested on its own, and a cell
+    says so unless all of them are more than noise.
     """
     rows = frame[frame["metric"] == "acc"]
 
@@ -211,8 +211,9 @@ def changes(experiment: Experiment, frame: pd.DataFrame) -> str:
         found = group[group["name"] == name]
         error = 100 * interval(found["standard_error"].mean())
         spread = f" ± {error:.1f}" if np.isfinite(error) else " ± unknown"
-        noise = "" if found["significant"].fillna(False).all() else ", within noise"
-        return f"{100 * found['delta'].mean():+.1f}{spread}{noise}"
+        shown, seeds = int(found["significant"].fillna(False).sum()), len(found)
+        noise = f", more than noise in {shown} of {seeds} seeds" if shown else ", within noise"
+        return f"{100 * found['delta'].mean():+.1f}{spread}{noise if shown < seeds else ''}"
 
     title = f"**Change of accuracy in points, ± 95% of the paired difference over items{_first(rows)}**"
     return (

@@ -260,6 +260,13 @@ def test_every_model_has_its_dense_row():
     assert "| iterative | 0.5 | a | 8,192 | 20.00 |" in text
 
 
+def test_a_change_that_not_every_seed_shows_says_in_how_many():
+    columns = {"share_wiki": 1.0, "name": "piqa", "items": 50, "dense": 0.6, "standard_error": 0.05}
+    columns |= {"seed": [0, 1, 2], "pruned": [0.5, 0.4, 0.58], "delta": [-0.1, -0.2, -0.02]}
+    text = markdown(Experiment(name="a", title="a", grid=[{}]), full_table(metric="acc", **columns))
+    assert "| -10.7 ± 9.8, more than noise in 2 of 3 seeds |" in text
+
+
 def test_a_change_within_its_error_is_called_noise():
     columns = {"share_wiki": 1.0, "name": ["piqa", "average"], "items": [50, 50], "limit": 50}
     columns |= {"dense": 0.6, "pruned": [0.58, 0.3], "delta": [-0.02, -0.3], "standard_error": 0.05}
