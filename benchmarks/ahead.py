@@ -49,6 +49,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "prunescope: least squares, K = 3, sequential": FRESH,
     "flap, mixed": {"method": "flap", "mixture": MIXED},
     "iterative, bias, K = 5 (the paper's)": {},
+    "wanda_sp, mixed": {"method": "wanda_sp", "mixture": MIXED},
     "bias, K = 1": {"iterations": 1},
     "bias, K = 5, mixture auto": {"mixture": "auto"},
     "bias, K = 5, worst domain": {"worst_domain": 1.0},
