@@ -1,4 +1,8 @@
-"""Writing files and folders as a whole: beside their place first, then renamed. What is not ours is safe."""
+"""Writing files and folders whole or not at all: beside their place first, then renamed.
+
+`atomic_write` replaces what stands at a path. Paths that a person names for output go through `outputs`,
+which replaces only what this program wrote.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,13 @@ from pruning.errors import RunError
 
 PRUNING_FILE = "pruning.json"  # marks a checkpoint of this project and holds its geometry
 EXPORT_FILE = "prunescope.json"  # marks an export that other programs load, and says where it comes from
-_SUFFIXES = {".safetensors", ".json", ".gguf", ".jinja", ".model", ".py", ".txt"}
-_FOLDERS = {"additional_chat_templates"}
 
 
 # --- whole or not at all -----------------------------------------------------------------------------------
 
-# What `whole` leaves where its process is killed: `.NAME.PID.tmp`, half written, `.NAME.PID.old`, replaced.
-_LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.(tmp|old)")
+# What `atomic_write` leaves where its process is killed: half written (new) or about to be replaced (old).
+# The names are long because `sweep` deletes them, in folders of persons as well.
+_LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.prunescope-(new|old)")
 # Younger than this it may belong to a process on another machine or in another container.
 LEFTOVER_SECONDS = 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -54,7 +57,7 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def whole(path: Path, durable: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
     """Gives a path beside `path` for a file or a folder; it takes that place when the block ends well.
 
     Whatever is there before is replaced; after an error it is still there, and nothing else.
@@ -70,14 +73,14 @@ def whole(path: Path, durable: bool = True) -> Iterator[Path]:
     if path.parent not in _swept:
         _swept.add(path.parent)
         sweep(path.parent, LEFTOVER_SECONDS)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.prunescope-new")
     _discard(temporary)
     try:
         yield temporary
         if durable:
             _sync(temporary)
         if path.is_dir():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            old = path.with_name(f".{path.name}.{os.getpid()}.prunescope-old")
             _discard(old)
             path.rename(old)
             temporary.rename(path)
@@ -96,7 +99,7 @@ def remove(path: Path) -> None:
     Raises:
         OSError: from the disk, as it comes.
     """
-    doomed = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    doomed = path.with_name(f".{path.name}.{os.getpid()}.prunescope-new")
     _discard(doomed)
     with contextlib.suppress(FileNotFoundError):
         path.rename(doomed)
@@ -107,7 +110,7 @@ def sweep(folder: Path, seconds: float = 0.0) -> None:
     """Clear away what killed processes left half written, and put back what they were about to replace.
 
     Args:
-        folder: where `whole` wrote.
+        folder: where `atomic_write` wrote.
         seconds: leave what is younger, and what belongs to a process that lives; with 0 nothing is spared:
             the caller knows that nobody else writes there.
     """
@@ -133,6 +136,8 @@ def _discard(path: Path) -> None:
 
 def _sync(path: Path, deep: bool = True) -> None:
     """Wait until a file, or a folder with all that is in it, is on the disk."""
+    if path.is_symlink() or not (path.is_dir() or path.is_file()):
+        return
     if path.is_dir() and deep:
         for inner in path.iterdir():
             _sync(inner)
@@ -149,49 +154,7 @@ def _sync(path: Path, deep: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def ignore_write_errors() -> Iterator[None]:
     """For caches: one that cannot be written, on a full disk say, costs time and not the run."""
     with contextlib.suppress(OSError, SafetensorError):
         yield
-
-
-# --- folders of a person's choice --------------------------------------------------------------------------
-
-
-def _reason_to_keep(folder: Path) -> str | None:
-    """Why a folder must not be replaced, in words; None where it may be."""
-    here = Path.cwd()
-    if folder == here or folder in here.parents:
-        return "is the folder you work in, or holds it"
-    if not folder.exists():
-        return None
-    if not folder.is_dir():
-        return "is a file"
-    entries = sorted(folder.iterdir())
-    if entries and not any((folder / mark).is_file() for mark in (PRUNING_FILE, EXPORT_FILE)):
-        return f"holds {entries[0].name!r} and is no earlier export or checkpoint"
-    for entry in entries:  # such as a README or a .git that somebody added to an export
-        if entry.suffix not in _SUFFIXES and entry.name not in _FOLDERS:
-            return f"holds {entry.name!r}, which is no part of an export"
-    return None
-
-
-@contextlib.contextmanager
-def replacing(folder: str | Path) -> Iterator[Path]:
-    """Gives a new folder to write into; it takes its place when the block ends without an error.
-
-    Args:
-        folder: where it is to be. Made if it is not there; replaced as a whole if it is empty, or an earlier
-            export or checkpoint with nothing else in it.
-
-    Raises:
-        RunError: it must not be replaced, or cannot be written.
-    """
-    target = Path(folder).expanduser().resolve()
-    with writing(target):
-        if reason := _reason_to_keep(target):
-            raise RunError(f"the folder {str(target)!r} cannot be written: it {reason}: name a new one.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with whole(target) as temporary:
-            temporary.mkdir()
-            yield temporary

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pruning.errors import DamagedError, RunError
-from pruning.files import quietly, whole, writing
+from pruning.files import atomic_write, ignore_write_errors, writing
 from pruning.paths import cache_folder
 
 if TYPE_CHECKING:
@@ -36,8 +36,10 @@ RECORD_BYTES = 32_000_000
 M = TypeVar("M", bound="BaseModel")
 
 
-def _hash(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def key_of(content: str | bytes) -> str:
+    """A name for some content: 32 hexadecimal digits."""
+    data = content.encode() if isinstance(content, str) else content
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 # --- JSON records ------------------------------------------------------------------------------------------
@@ -56,7 +58,7 @@ def finite(content: Any) -> Any:
 
 def _checksum(content: dict[str, Any]) -> str:
     plain = {key: value for key, value in content.items() if key != SEAL}
-    return _hash(json.dumps(plain, sort_keys=True).encode())
+    return key_of(json.dumps(plain, sort_keys=True))
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,19 +67,24 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, SEAL: _checksum(plain)}
 
 
+def to_json(content: Mapping[str, Any]) -> str:
+    """A JSON record as text, with its checksum; infinities and NaN become null."""
+    return json.dumps(sealed(finite(content)), indent=1)
+
+
 def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> None:
     """Replace a JSON record as a whole.
 
     Args:
         path: the file.
         content: a JSON object; infinities and NaN become null.
-        durable: see `files.whole`.
+        durable: see `files.atomic_write`.
 
     Raises:
         RunError: it cannot be written.
     """
-    with writing(path), whole(path, durable) as temporary:
-        temporary.write_text(json.dumps(sealed(finite(content)), indent=1), encoding="utf-8")
+    with writing(path), atomic_write(path, durable) as temporary:
+        temporary.write_text(to_json(content), encoding="utf-8")
 
 
 def read_json(path: Path, trusting: bool = True) -> dict[str, Any] | None:
@@ -197,17 +204,18 @@ def damaged(path: Path, why: str) -> DamagedError:
 def digests(folder: Path) -> dict[str, str]:
     """The checksum of every file in a folder and below, by its path within it."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): _digest(file) for file in files}
+    return {file.relative_to(folder).as_posix(): checksum_of(file) for file in files}
 
 
-def _digest(file: Path) -> str:
+def checksum_of(file: Path) -> str:
+    """The checksum of a file's bytes."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 @lru_cache(maxsize=4096)
 def _seen(file: Path, _stamp: tuple[int, ...]) -> str:
-    return _digest(file)
+    return checksum_of(file)
 
 
 def verify(file: Path, expected: str | None) -> None:
@@ -242,7 +250,7 @@ def kept_for(kind: str, files: Iterable[Path]) -> Path:
     See `stamp`: their bytes need not be read.
     """
     stamps = repr([(str(file.resolve()), *stamp(file)) for file in files])
-    return cache_folder() / kind / f"{_hash(stamps.encode())}.json"
+    return cache_folder() / kind / f"{key_of(stamps)}.json"
 
 
 def read_cached(file: Path, kind: type[T]) -> T | None:
@@ -256,7 +264,7 @@ def read_cached(file: Path, kind: type[T]) -> T | None:
 
 def write_cached(file: Path, result: DataclassInstance) -> None:
     """Keep a dataclass of plain values; a cache that cannot be written costs time, not the run."""
-    with quietly():
+    with ignore_write_errors():
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole(file, durable=False) as temporary:
+        with atomic_write(file, durable=False) as temporary:
             temporary.write_text(json.dumps(sealed(asdict(result))), encoding="utf-8")

@@ -20,6 +20,7 @@ ORDER = [
     "options",
     "files",
     "sealed",
+    "outputs",
     "models",
     "text",
     "method",

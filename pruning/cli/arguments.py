@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +16,7 @@ from pruning.paths import exists
 from pruning.runs import trust
 from pruning.runs.sizes import named_checkpoint
 from pruning.runs.store import RunStore
-from pruning.words import clipped, quoted, sentence
+from pruning.words import clipped, quoted
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,8 +25,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
         if "PROMPT" in message:
             message += " (one that begins with '-' is written behind '--')"
-        print(f"{sentence(clipped(message))}. '{self.prog} --help' lists the options.", file=sys.stderr)
-        raise SystemExit(2)
+        raise ConfigError(f"{clipped(message)}. '{self.prog} --help' lists the options.")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ sentence on standard error and exit code 2.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from pruning.cli.arguments import (
     temperature,
 )
 from pruning.cli.doctor import doctor
+from pruning.cli.terminal import json_output, print_error
 from pruning.config import choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
@@ -188,17 +190,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault(
         "TQDM_DISABLE", "1"
     )  # before the libraries that read it: their bars would break ours
-    try:
-        args = parser().parse_args(argv)
-        return args.run(args)
-    except PruningError as error:
-        print(sentence(clipped(str(error))), file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, Cancelled):
-        print("Stopped; 'runs list' shows the run and 'runs resume ID' goes on.", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if problem := out_of_memory(error):
-            print(sentence(problem), file=sys.stderr)
+    given = [*(sys.argv[1:] if argv is None else argv)]
+    as_json = "--json" in (given[: given.index("--")] if "--" in given else given)
+    with json_output() if as_json else contextlib.nullcontext():
+        try:
+            args = parser().parse_args(given)
+            return args.run(args)
+        except PruningError as error:
+            print_error(sentence(clipped(str(error))), as_json)
             return 2
-        raise
+        except (KeyboardInterrupt, Cancelled):
+            print_error("Stopped; 'runs list' shows the run and 'runs resume ID' goes on.", as_json)
+            return 130
+        except Exception as error:
+            if problem := out_of_memory(error):
+                print_error(sentence(problem), as_json)
+                return 2
+            if as_json:
+                print_error(f"{type(error).__name__}: {error}", as_json)
+            raise

@@ -12,8 +12,9 @@ from typing import Any
 from pruning.cli.arguments import named_model
 from pruning.cli.terminal import ProgressBar, console, print_json, table
 from pruning.errors import ConfigError
+from pruning.outputs import check_output_file, output_file
 from pruning.runs.run import RUN_ID
-from pruning.sealed import write_json
+from pruning.sealed import to_json
 from pruning.words import quoted, size_text
 
 
@@ -174,9 +175,12 @@ def generate(args: argparse.Namespace) -> int:
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             texts[-1] += text
-            write_json(Path(args.so_far), {"prompt": args.prompt, "texts": texts})
+            with output_file(args.so_far) as temporary:
+                temporary.write_text(to_json({"prompt": args.prompt, "texts": texts}), encoding="utf-8")
 
     texts: list[str] = []
+    if args.so_far:
+        check_output_file(args.so_far)
     if not args.prompt.strip():
         raise ConfigError("the prompt is empty: write a few words for the models to go on from.")
     found = []

@@ -166,11 +166,11 @@ def report(args: argparse.Namespace) -> int:
     """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
     from pruning.visualization.report import write_html
 
-    folder, file = Path(args.run_id), Path(args.html)
+    folder, file = Path(args.run_id), args.html
     run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
     size = write_html(run, file)
     if args.json:
-        print_json({"run_id": run.id, "html": str(file), "bytes": size})
+        print_json({"run_id": run.id, "html": file, "bytes": size})
     else:
         print(f"{file}: {size_text(size)}; open it in a browser.")
     return 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pruning.runs.lines import Lines
 from pruning.sealed import finite
@@ -26,9 +28,40 @@ def console() -> Console:
     return Console()
 
 
+class _JsonOutput:
+    """Where the one JSON object of a command goes, and whether it has been printed."""
+
+    stream: TextIO | None = None
+    is_printed = False
+
+
+@contextlib.contextmanager
+def json_output() -> Iterator[None]:
+    """Keeps standard output for `print_json`: all else, of libraries too, goes to standard error."""
+    _JsonOutput.is_printed = False
+    with contextlib.ExitStack() as stack:
+        _JsonOutput.stream = sys.stdout
+        stack.callback(setattr, _JsonOutput, "stream", None)
+        if sys.stdout is sys.__stdout__:  # and what libraries in other languages print, or programs we become
+            print(end="", flush=True)
+            _JsonOutput.stream = stack.enter_context(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+            stack.callback(os.dup2, os.dup(1), 1)
+            os.dup2(2, 1)
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
+
+
 def print_json(content: Any) -> None:
-    """One JSON object on standard output; infinities become null."""
-    print(json.dumps(finite(content), indent=1))
+    """The one JSON object of a command on standard output; infinities become null."""
+    _JsonOutput.is_printed = True
+    print(json.dumps(finite(content), indent=1), file=_JsonOutput.stream or sys.stdout, flush=True)
+
+
+def print_error(message: str, as_json: bool) -> None:
+    """A sentence on standard error; with --json, where no object was printed, one with `error` as well."""
+    print(message, file=sys.stderr)
+    if as_json and not _JsonOutput.is_printed:
+        print_json({"error": message})
 
 
 def tell_sources(sources: Mapping[str, Mapping[str, Any]]) -> None:

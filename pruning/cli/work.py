@@ -122,7 +122,10 @@ def score(args: argparse.Namespace) -> int:
     import numpy as np
 
     from pruning.method.scores import score_sites
+    from pruning.outputs import check_output_file
 
+    if args.out:
+        check_output_file(args.out)
     config, statistics, (_, norms), _, seconds = _calibrated(args)
     scores = score_sites(
         config.score,
@@ -133,10 +136,10 @@ def score(args: argparse.Namespace) -> int:
     if args.out:
         from safetensors.numpy import save_file
 
-        from pruning.files import writing
+        from pruning.outputs import output_file
 
-        with writing(args.out):
-            save_file({str(site): values for site, values in scores.items()}, args.out)
+        with output_file(args.out) as temporary:
+            save_file({str(site): values for site, values in scores.items()}, temporary)
     rows: list[dict[str, Any]] = [
         {
             "site": str(site),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pruning.errors import CalibrationError
-from pruning.files import quietly
+from pruning.files import ignore_write_errors
 from pruning.method.moments import KINDS_OF, Moments, Statistics, TokenWeights
 from pruning.method.statistics import (
     STATISTICS,
@@ -187,7 +187,7 @@ def calibrate_cached(
 
 def _keep(file: Path, moments: Mapping[Site, Moments]) -> None:
     """A cache that cannot be written costs time, not the run."""
-    with quietly():
+    with ignore_write_errors():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_statistic(file, moments)
 

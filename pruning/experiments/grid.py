@@ -21,6 +21,7 @@ from pruning.config import RunConfig
 from pruning.errors import ConfigError, PruningError
 from pruning.files import writing
 from pruning.options import read_options
+from pruning.outputs import check_output_file, output_file
 from pruning.paths import PROJECT
 from pruning.runs.results import OPTIONS, completed, table
 from pruning.runs.run import Run
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 # Runs of an experiment: a few lists of a few values each would multiply to more than anybody waits for.
 MOST_RUNS = 1_000
-RESULTS_FILE, SPEC_FILE = "results.csv", "experiment.json"
+RESULTS_FILE, PARQUET_FILE, SPEC_FILE = "results.csv", "results.parquet", "experiment.json"
 
 
 class Experiment(BaseModel):
@@ -173,10 +174,16 @@ def carry_out(
 
     Raises:
         Cancelled: a run was asked to stop; the experiment goes on from there when it is carried out again.
+        RunError: a file stands where its results are to be written, which is not one of them.
     """
     from pruning.runs.create import create
     from pruning.runs.worker import execute
 
+    target = folder(store, experiment.name)
+    with writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+    for name in (RESULTS_FILE, PARQUET_FILE, SPEC_FILE):
+        check_output_file(target / name)
     configs = experiment.configs()
     found, problems = existing(store, configs), []
 
@@ -214,13 +221,13 @@ def describe(experiment: Experiment, config: RunConfig) -> str:
 def write(experiment: Experiment, runs: list[Run], store: RunStore) -> Path:
     """The tidy table as CSV and Parquet, and what was run."""
     target = folder(store, experiment.name)
-    with writing(target):
-        target.mkdir(parents=True, exist_ok=True)
-        frame = table(runs, [name for name in experiment.varied if name != "mixture"])
-        frame.to_csv(target / RESULTS_FILE, index=False)
-        frame.to_parquet(target / "results.parquet", index=False)
-        # no record of ours: it is as good as the YAML file, and a person may change it
-        (target / SPEC_FILE).write_text(experiment.model_dump_json(indent=1), encoding="utf-8")
+    frame = table(runs, [name for name in experiment.varied if name != "mixture"])
+    with output_file(target / RESULTS_FILE) as temporary:
+        frame.to_csv(temporary, index=False)
+    with output_file(target / PARQUET_FILE) as temporary:
+        frame.to_parquet(temporary, index=False)
+    with output_file(target / SPEC_FILE) as temporary:
+        temporary.write_text(experiment.model_dump_json(indent=1), encoding="utf-8")
     return target
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from pruning.experiments.claims import claims
 from pruning.experiments.grid import Experiment, command, read
 from pruning.experiments.paper import paper
-from pruning.files import writing
 from pruning.measure.significance import interval
+from pruning.outputs import output_file
 from pruning.runs.results import item_limits, retained
 from pruning.visualization import experiment_figure
 from pruning.words import plain
@@ -52,12 +52,13 @@ def report(target: Path, figures: bool = True) -> Path:
     text = markdown(experiment, frame)
     if figures:
         for number, figure in enumerate(drawn, 1):
-            figure.write_image(target / f"figure-{number}.svg", width=900, height=420)
+            with output_file(target / f"figure-{number}.svg") as temporary:
+                figure.write_image(temporary, "svg", width=900, height=420)
             text = text.replace(
                 f"<!-- figure {number} -->", f"![{plain(figure.layout.title.text)}](figure-{number}.svg)"
             )
-    with writing(target):
-        (target / REPORT_FILE).write_text(text, encoding="utf-8")
+    with output_file(target / REPORT_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return target / REPORT_FILE
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ExportError
-from pruning.files import EXPORT_FILE, PRUNING_FILE, replacing
+from pruning.files import EXPORT_FILE
 from pruning.formats.format import DTYPES, Form, Source, chosen
 from pruning.formats.traits import Traits
 from pruning.formats.verify import logits
 from pruning.models.folder import read_record
 from pruning.models.loading import load
-from pruning.sealed import read_json, write_json
+from pruning.outputs import output_folder
+from pruning.sealed import digests, read_json, write_json
 from pruning.versions import versions
 
 
@@ -54,7 +55,7 @@ def export(
         format: a name in `FORMATS`. `hf` is a stock architecture where the widths are equal and one fits,
             otherwise weights with a small modelling file; `padded` fills narrower layers with zeros, for a
             stock architecture; `gguf` is for llama.cpp; `masks` names the dense model and says what to cut.
-        out: folder; an earlier export in it is replaced as a whole.
+        out: folder; the files of an earlier export in it are replaced, and anything else in it stays.
         kind: of the weights: f32, f16, bf16, and q8_0 for GGUF. As stored when left out, f16 for GGUF.
         verify: load what was written and compare.
 
@@ -74,21 +75,20 @@ def export(
         raise ExportError(f"{str(out)!r} holds the checkpoint itself: give another folder with --out.")
     record = _provenance(source, traits, form)
     apart = None
-    with replacing(out) as folder:
+    with output_folder(out, EXPORT_FILE) as folder:
         dtype: Any = DTYPES[kind] if kind and writer.smaller else "stored"
         loaded = load(str(source), "cpu", dtype)
         name = f"{Path(traits.base or source).name}-pruned"
         work = Source(source, loaded, traits, form, kind, record, name, verify)
         reference = logits(loaded.model) if verify else None
         written = writer.write(work, folder)
-        if not (folder / PRUNING_FILE).exists():
-            write_json(folder / EXPORT_FILE, record)
         work = replace(work, loaded=None)
         del loaded  # one model in memory at a time
         if reference is not None:
             apart = writer.check(work, written, reference)
+        write_json(folder / EXPORT_FILE, {**record, "files": digests(folder)})
         path = out / written.relative_to(folder)
-    total = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Exported(path, form, total, apart, writer.snippet(form, path))
 
 

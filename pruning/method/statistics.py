@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pruning.files import whole
+from pruning.files import atomic_write
 from pruning.models.geometry import Site
 from pruning.registry import Registry
 from pruning.sealed import SEAL
@@ -118,7 +118,7 @@ def write_statistic(file: Path, found: Mapping[Site, Statistic]) -> None:
         f"{name}s": json.dumps({str(site): getattr(s, name, 0) for site, s in found.items()})
         for name in ("count", "weight")
     }
-    with whole(file, durable=False) as temporary:
+    with atomic_write(file, durable=False) as temporary:
         save_file(arrays, temporary, metadata=scalars | {SEAL: _checksum(arrays, scalars)})
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
-from pruning.files import PRUNING_FILE, replacing
+from pruning.files import PRUNING_FILE
 from pruning.models.architectures import CausalLM, geometry
 from pruning.models.delta import MASK_FILE, write_mask
 from pruning.models.layers import Layers
 from pruning.models.mask import Mask
 from pruning.models.surgery import output_biases
+from pruning.outputs import output_folder
 from pruning.sealed import digests, write_json
 from pruning.versions import versions
 
@@ -53,7 +54,7 @@ def save(
         **(record or {}),
         "versions": versions(),
     }
-    with replacing(folder) as temporary:
+    with output_folder(folder, PRUNING_FILE) as temporary:
         write_dense(model, tokenizer, temporary, shard)
         if mask:
             write_mask(mask, temporary)

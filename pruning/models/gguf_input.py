@@ -17,7 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from pruning.errors import ModelError, RunError
-from pruning.files import whole
+from pruning.files import atomic_write
 from pruning.models.architectures import supported
 from pruning.paths import cache_folder
 from pruning.sealed import digests, kept_for, read_cached, read_json, verify, write_cached, write_json
@@ -153,7 +153,7 @@ _elsewhere: dict[Path, tempfile.TemporaryDirectory] = {}
 def _unpack(file: Path, folder: Path) -> Path:
     said = header(file)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with whole(folder, durable=False) as temporary:
+    with atomic_write(folder, durable=False) as temporary:
         _convert(file, said.config["model_type"], said.parameters, temporary)
         write_json(temporary / CHECKSUMS, {"files": digests(temporary)})
     return folder

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,9 +54,10 @@ class Job:
 
     @property
     def output(self) -> dict[str, Any]:
-        """The JSON object that it printed; empty until it is finished."""
+        """The JSON object that it printed; empty until it is finished, and where it failed."""
         with contextlib.suppress(PruningError):
-            return read_json(self.path / "output.json") or {}
+            content = read_json(self.path / "output.json") or {}
+            return {} if "error" in content else content
         return {}
 
     @property
@@ -88,8 +88,8 @@ class Job:
         if self.state == "running":
             raise RunError("this is being worked on already: wait for it, or cancel it.")
         with writing(self.path):
-            shutil.rmtree(self.path, ignore_errors=True)
-            self.path.mkdir(parents=True)
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / "command.json").unlink(missing_ok=True)
             with (self.path / "output.json").open("wb") as output, (self.path / "log.txt").open("wb") as log:
                 process = start(["pruning", arguments[0], "--json", *arguments[1:]], output, log)
         known = {"pid": process.pid, "pid_created": started_at(process.pid), "started": time.time()}

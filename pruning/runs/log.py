@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import RunError
-from pruning.files import quietly, writing
+from pruning.files import ignore_write_errors, writing
 from pruning.sealed import finite, read_bytes
 
 RUN_LOG, STORE_LOG = "events.jsonl", "log.jsonl"
@@ -27,9 +27,14 @@ def log(folder: Path, event: str, **fields: Any) -> None:
 
 
 def log_store(root: Path, event: str, **fields: Any) -> None:
-    """Append an event to a store's log; a log that cannot be written stops nothing."""
+    """Append an event to a store's log; a log that cannot be written stops nothing.
+
+    The store may be a folder in which a person has a `log.jsonl` of another program: that is left alone.
+    """
     file = root / STORE_LOG
-    with quietly():
+    with ignore_write_errors():
+        if file.exists() and not read(file):
+            return
         if file.exists() and file.stat().st_size > STORE_LOG_BYTES:
             file.replace(file.with_suffix(".old.jsonl"))
         _append(file, {"event": event, "time": time.time(), "pid": os.getpid(), **fields})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from typing import TYPE_CHECKING
 
 from safetensors.numpy import save_file
 
 from pruning.engine.budget import dense_scales
-from pruning.files import whole, writing
+from pruning.files import atomic_write, writing
 from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
 from pruning.method.mixture import adapted
 from pruning.method.moments import Moments, Statistics
@@ -39,7 +39,7 @@ def write_iteration(run: Run, iteration: Iteration, weights: str = "") -> None:
         RunError: it cannot be written.
     """
     folder = run.path / f"iteration-{iteration.number:02d}"
-    with writing(run.path), whole(folder) as temporary:
+    with writing(run.path), atomic_write(folder) as temporary:
         temporary.mkdir()
         iteration.delta.write(temporary)
         if iteration.statistics is not None:
@@ -54,7 +54,10 @@ def write_iteration(run: Run, iteration: Iteration, weights: str = "") -> None:
         seal = {"files": digests(temporary), "weights": weights}
         write_json(temporary / METRICS_FILE, metrics(iteration).model_dump() | seal)
     if iteration.number:
-        shutil.rmtree(run.path / LAYERS, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for file in (run.path / LAYERS).glob("*.safetensors"):
+                file.unlink()
+            (run.path / LAYERS).rmdir()
 
 
 def write_layer(run: Run, found: LayerFound) -> None:
@@ -75,7 +78,7 @@ def write_layer(run: Run, found: LayerFound) -> None:
     layer = next(iter(scores)).layer
     with writing(run.path):
         (run.path / LAYERS).mkdir(exist_ok=True)
-    with writing(run.path), whole(run.path / LAYERS / f"{layer:04d}.safetensors") as temporary:
+    with writing(run.path), atomic_write(run.path / LAYERS / f"{layer:04d}.safetensors") as temporary:
         save_file({str(site): array for site, array in scores.items()}, temporary)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 from pruning.errors import DamagedError, ModelError, RunError
 from pruning.files import remove, sweep, writing
 from pruning.models.folder import check_files, describe
 from pruning.runs import log
+from pruning.runs.contents import check_only_run_files, checkpoint_folders
 from pruning.runs.outcome import Results, StoredGeometry
 from pruning.runs.run import Run
 from pruning.sealed import damaged, read_json, read_record, unsealed, write_json
@@ -84,10 +86,20 @@ def _iterations(run: Run) -> Iterator[str]:
     again = {number: folder for number, folder in run.iteration_folders().items() if number >= whole}
     for folder in again.values():
         with writing(folder):
-            remove(folder)
+            _remove(run, folder)
     if again:
         last = f"iteration {whole - 1} is the last whole one" if whole else "no iteration is whole"
         yield f"Iterations {min(again)} to {max(again)} are to be computed again: {last}."
+
+
+def _remove(run: Run, folder: Path) -> None:
+    """Remove a damaged part of a run.
+
+    Raises:
+        RunError: it holds a file that is no part of a run.
+    """
+    check_only_run_files(run.path, folder)
+    remove(folder)
 
 
 def _outcome(run: Run) -> Iterator[str]:
@@ -102,12 +114,12 @@ def _outcome(run: Run) -> Iterator[str]:
             with writing(run.path):
                 remove(run.path / name)
             yield str(error)
-    for model in sorted(run.path.glob("model*")):
+    for model in checkpoint_folders(run.path):
         try:
             if read_json(model / "pruning.json") is None:
                 raise damaged(model / "pruning.json", "it is gone")
             check_files(model)
         except (DamagedError, ModelError) as error:
             with writing(model):
-                remove(model)
+                _remove(run, model)
             yield f"The checkpoint is to be written again: {error}"

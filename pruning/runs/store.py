@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pruning.config import RunConfig
 from pruning.errors import RunError
-from pruning.files import remove, whole, writing
+from pruning.files import atomic_write, remove, writing
 from pruning.paths import default_root
 from pruning.runs import trust
+from pruning.runs.contents import check_only_run_files
 from pruning.runs.log import log, log_store
 from pruning.runs.run import Run, folders_in, runs_in
 from pruning.sealed import sealed, write_json
@@ -34,7 +35,7 @@ class RunStore:
         told = {"config": config.model_dump(mode="json"), "versions": versions()}
         with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            with whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.mkdir()
                 write_json(temporary / "config.json", told)
                 log(temporary, "created", config=sealed(told))  # from which `repair` restores it
@@ -72,7 +73,8 @@ class RunStore:
         """Remove a run's folder; whoever reads it at this moment finds all of it or nothing.
 
         Raises:
-            RunError: there is no such run, or a process is at work on it.
+            RunError: there is no such run, a process is at work on it, or its folder holds a file that is no
+                part of a run.
         """
         run = self.get(run_id)
         if run.path.is_symlink():
@@ -82,6 +84,7 @@ class RunStore:
         with run.held(), writing(run.path):
             if run.worked_on:
                 raise RunError(f"run {run.id!r} is being worked on: cancel it before deleting it.")
+            check_only_run_files(run.path, run.path)
             remove(run.path)
         log_store(self.root, "deleted", run=run.id)
 

@@ -31,6 +31,7 @@ from pruning.files import PRUNING_FILE
 from pruning.models.folder import check_files
 from pruning.models.geometry import Geometry
 from pruning.runs import log
+from pruning.runs.contents import checkpoint_folders
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.outcome import Metrics, Results, Status, StoredConfig, StoredGeometry
 from pruning.sealed import damaged, read_bytes, read_json, read_record, stamp
@@ -210,6 +211,6 @@ class StoredRun:
             look(lambda: read_json(self.path / "sources.json"))
             if (why := self.lacks()) and not found:
                 found.append(f"{why}.")
-        for model in sorted(self.path.glob("model*")):
+        for model in checkpoint_folders(self.path):
             look(partial(check_files, model))
         return found

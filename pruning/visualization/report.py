@@ -16,9 +16,9 @@ import numpy as np
 
 from pruning.config import RunConfig
 from pruning.errors import RunError
-from pruning.files import whole, writing
 from pruning.measure.comparison import TaskRow
 from pruning.models.geometry import KINDS, Site
+from pruning.outputs import check_output_file, output_file
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.outcome import Results
 from pruning.runs.run import Run
@@ -115,16 +115,17 @@ def html(run: Run) -> str:
     )
 
 
-def write_html(run: Run, file: Path) -> int:
+def write_html(run: Run, file: str | Path) -> int:
     """Write `html` into a file, whole or not at all; returns its size in bytes.
 
     Raises:
-        RunError: the run has no statistics yet, or the file cannot be written.
+        RunError: the run has no statistics yet, or the file cannot be written; see `outputs`.
     """
+    check_output_file(file)
     text = html(run)
-    with writing(file), whole(file) as temporary:
+    with output_file(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return file.stat().st_size
+        return temporary.stat().st_size
 
 
 _LIVE = (

@@ -14,7 +14,7 @@ import pytest
 from pruning import PruningError, RunConfig, prune
 from pruning.cli.main import main
 from pruning.errors import RunError
-from pruning.files import sweep, whole
+from pruning.files import atomic_write, sweep
 from pruning.progress import Progress
 from pruning.runs.lines import Lines
 from pruning.runs.log import log, read
@@ -86,22 +86,22 @@ def test_time_left_is_known_from_the_first_stage_of_a_second_run(options):  # no
 
 def test_leftovers_of_killed_processes_are_swept(run):
     dead, mine = 2**22 + 1, os.getpid()
-    for name in (f".iteration-01.{dead}.tmp", f".iteration-02.{mine}.tmp"):
+    for name in (f".iteration-01.{dead}.prunescope-new", f".iteration-02.{mine}.prunescope-new"):
         (run.path / name).mkdir()
         os.utime(run.path / name, (1, 1))
-    (run.path / f".config.json.{dead}.old").write_bytes((run.path / "config.json").read_bytes())
-    (run.path / f".gone.json.{dead}.old").write_text("{}")
+    (run.path / f".config.json.{dead}.prunescope-old").write_bytes((run.path / "config.json").read_bytes())
+    (run.path / f".gone.json.{dead}.prunescope-old").write_text("{}")
     for file in run.path.glob(".*old"):
         os.utime(file, (1, 1))
     sweep(run.path, seconds=60)
-    assert [path.name for path in run.path.glob(".*.*.*")] == [f".iteration-02.{mine}.tmp"]
+    assert [path.name for path in run.path.glob(".*.*.*")] == [f".iteration-02.{mine}.prunescope-new"]
     assert (run.path / "gone.json").exists()  # what was about to be replaced
 
 
 def test_what_is_half_written_never_takes_its_place(tmp_path):
     target = tmp_path / "file"
     target.write_text("old")
-    with pytest.raises(OSError), whole(target) as temporary:
+    with pytest.raises(OSError), atomic_write(target) as temporary:
         temporary.write_text("half")
         raise OSError(errno.EIO, "Input/output error")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]

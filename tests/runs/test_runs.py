@@ -59,7 +59,7 @@ def test_prune_leaves_a_whole_run(options):
     assert json.loads((run.path / "config.json").read_text())["versions"]["torch"]
     events = [e["event"] for e in run.events() if e["event"] != "stage"]
     assert events == ["created", "started", *["iteration"] * 4, "finished"]
-    assert not list(run.path.rglob("*.tmp"))
+    assert not list(run.path.rglob("*.prunescope-*"))
 
 
 def test_what_is_stored_is_what_was_computed(options):
