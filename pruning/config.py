@@ -161,6 +161,9 @@ class RunConfig(BaseModel):
     dtype: Dtype = Field(
         "auto", description="precision of the weights; auto: float32 on a CPU, the checkpoint's own elsewhere"
     )
+    trust_remote_code: bool = Field(
+        False, description="run the Python code of the model's folder, where its tokenizer is such code"
+    )
     name: str = Field("", max_length=60, description="what to call the run")
     tags: tuple[str, ...] = Field((), description="words to find the run by, separated by commas")
     parent: str | None = Field(None, description="id of the run that this run was derived from")

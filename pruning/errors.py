@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class PruningError(Exception):
     """What all of them are."""
@@ -33,6 +36,45 @@ class RunError(PruningError):
 
 class DamagedError(RunError):
     """A file of ours that is not what was written, or is gone."""
+
+
+REASON = 300  # characters of a library's message
+
+
+@contextlib.contextmanager
+def library_errors(kind: type[PruningError], what: str, way_out: str = "") -> Iterator[None]:
+    """Turns whatever a library raises while it opens or uses a person's file into one sentence.
+
+    transformers, tokenizers, datasets and the harness raise dozens of types for files that they do not
+    expect, some of them not even below `Exception`.
+
+    Args:
+        kind: the error that is raised.
+        what: what cannot be done, such as `the model in 'x' cannot be loaded`; the library's reason follows.
+        way_out: what the person can do, where that is known.
+
+    Raises:
+        PruningError: of that kind.
+    """
+    try:
+        yield
+    except (PruningError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's: the file is all right
+            raise
+        raise kind(f"{what}: {reason_of(error)}{f': {way_out}' if way_out else '.'}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """What a library's error says, on one line without its full stop, with its type where it says little."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    if isinstance(error, LookupError) or len(text) < 12:
+        text = f"{type(error).__name__}: {text}"
+    return text[:REASON].rstrip(".")
 
 
 def too_long(seq_len: int, context: int) -> ConfigError:

@@ -85,6 +85,7 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
 
     Raises:
         ConfigError: an option cannot be carried out.
+        RunError: the model is named by the id of a run that there is not.
     """
     given = {field: getattr(args, field) for field in RunConfig.model_fields if hasattr(args, field)}
     domains = {}
@@ -102,13 +103,14 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
     if domains:
         given["domains"] = {**base.get("domains", {}), **domains}
     config = RunConfig.create(**{**base, **given, **changes})
-    if "task_folder" not in given:
-        check_code([config], f"the config {quoted(args.config)}", args.yes)
+    config = config.replace(model=named_model(config.model, args.runs))
+    own = {name: RunConfig.model_fields[name].default for name in trust.CODE_OPTIONS if name in given}
+    check_code([config.replace(**own)], f"the config {quoted(args.config)}", args.yes)
     return config
 
 
 def check_code(configs: Iterable[RunConfig], source: str, yes: bool) -> None:
-    """Refuse to run the code of task folders that a file names, until the person has looked at it.
+    """Refuse to run the code of folders that a file names, until the person has looked at it.
 
     Args:
         configs: from the file.

@@ -30,7 +30,7 @@ from pruning.cli.arguments import (
 )
 from pruning.cli.doctor import doctor
 from pruning.cli.terminal import json_output, print_error
-from pruning.config import choices
+from pruning.config import RunConfig, choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
 from pruning.runs.worker import Cancelled, out_of_memory
@@ -41,6 +41,7 @@ from pruning.words import clipped, sentence
 DESCRIPTION = "Prune a language model, and read what it cost. 'prune' alone prunes the demo model."
 
 OF_RUN = "a run's id (ID:3 for its model after iteration 3)"
+TRUST = RunConfig.model_fields["trust_remote_code"].description
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,9 +74,12 @@ def parser() -> argparse.ArgumentParser:
         help="instead of --ratio: prune until it writes so many tokens per second, as timed on this machine",
     )
     sub.add_argument("--runs", **store)
-    add_run_options(command(work.calibrate))
+    sub = command(work.calibrate)
+    add_run_options(sub)
+    sub.add_argument("--runs", **store)
     sub = command(work.score)
     add_run_options(sub)
+    sub.add_argument("--runs", **store)
     sub.add_argument("--out", metavar="FILE", help="write the scores of every channel as safetensors")
     sub = command(work.evaluate)
     add_run_options(sub)
@@ -109,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
         "--temperature", type=temperature, default=0.7, metavar="T", help="0 takes the likeliest"
     )
     sub.add_argument("--seed", type=seed, default=0, metavar="N")
+    sub.add_argument("--trust-remote-code", action="store_true", help=TRUST)
     sub.add_argument("--so-far", metavar="FILE", help="JSON file of the words so far, while they are written")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
@@ -146,6 +151,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="instead, time one model at three pruning ratios: tokens per second",
     )
+    sub.add_argument("--trust-remote-code", action="store_true", help=TRUST)
     sub.add_argument("--repeats", type=count, default=5, metavar="N", help="counted rounds (default: 5)")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))

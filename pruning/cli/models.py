@@ -11,7 +11,7 @@ from typing import Any
 
 from pruning.cli.arguments import named_model
 from pruning.cli.terminal import ProgressBar, console, print_json, table
-from pruning.errors import ConfigError
+from pruning.errors import ConfigError, ModelError, library_errors
 from pruning.outputs import check_output_file, output_file
 from pruning.runs.run import RUN_ID
 from pruning.sealed import to_json
@@ -85,12 +85,13 @@ def measure(args: argparse.Namespace) -> int:
 
     if args.ratios:
         return _time_ratios(args)
-    models = [load(named_model(name, args.runs), args.device, args.dtype) for name in args.models]
+    options = args.device, args.dtype, args.trust_remote_code
+    models = [load(named_model(name, args.runs), *options) for name in args.models]
     names = [Path(name).name for name in args.models]
     models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
     sizes = [size(model) for model in models]
     if args.depth:
-        dense = load(named_model(args.models[0], args.runs), args.device, args.dtype)
+        dense = load(named_model(args.models[0], args.runs), *options)
         rival = shortened(replace(dense, name=names[0]), sizes[-1].parameters)
         models, names, sizes = [*models, rival], [*names, rival.name], [*sizes, size(rival)]
     bar = ProgressBar(1, quiet=args.json)
@@ -151,7 +152,7 @@ def _time_ratios(args: argparse.Namespace) -> int:
 
     if len(args.models) > 1:
         raise ConfigError(f"--ratios times one model, and {len(args.models)} were given.")
-    dense = load(named_model(args.models[0], args.runs), args.device, args.dtype)
+    dense = load(named_model(args.models[0], args.runs), args.device, args.dtype, args.trust_remote_code)
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
         timing = drain(time_ratios(dense), bar)
@@ -166,7 +167,7 @@ def _time_ratios(args: argparse.Namespace) -> int:
 def generate(args: argparse.Namespace) -> int:
     """Let models go on from the same prompt."""
     import torch
-    from transformers import TextStreamer
+    from transformers import GenerationConfig, TextStreamer
 
     from pruning.models.loading import load
 
@@ -185,28 +186,35 @@ def generate(args: argparse.Namespace) -> int:
         raise ConfigError("the prompt is empty: write a few words for the models to go on from.")
     found = []
     for name in args.models:
-        loaded = load(named_model(name, args.runs), args.device, args.dtype)
-        inputs = loaded.tokenizer(args.prompt, return_tensors="pt").to(loaded.model.device)
-        room = loaded.model.config.max_position_embeddings - inputs.input_ids.shape[1]
+        loaded = load(named_model(name, args.runs), args.device, args.dtype, args.trust_remote_code)
+        with library_errors(ModelError, f"the tokenizer of {quoted(name)} cannot read the prompt"):
+            prompt = loaded.tokenizer(args.prompt, return_tensors="pt")["input_ids"].to(loaded.model.device)
+        room = loaded.model.config.max_position_embeddings - prompt.shape[1]
         if room < 1:
             raise ConfigError(f"the prompt is longer than the context of {quoted(name)}: shorten it.")
         torch.manual_seed(args.seed)
-        sampling: dict[str, Any] = {"do_sample": args.temperature > 0}
+        options: dict[str, Any] = {"do_sample": args.temperature > 0}
         texts.append("")
         if args.so_far:
-            sampling["streamer"] = Growing(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
+            options["streamer"] = Growing(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
         if args.temperature > 0:
-            sampling |= {"temperature": args.temperature, "top_p": 0.95}
+            options |= {"temperature": args.temperature, "top_p": 0.95}
         began = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), library_errors(ModelError, f"{quoted(name)} cannot go on from the prompt"):
+            # a model's own settings may ask for several beams or answers; only its end of a text counts here
+            end = loaded.model.generation_config.eos_token_id or loaded.tokenizer.eos_token_id
+            loaded.model.generation_config = GenerationConfig(
+                eos_token_id=end, pad_token_id=loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id
+            )
             ids = loaded.model.generate(
-                **inputs,
+                prompt,
+                attention_mask=torch.ones_like(prompt),
                 max_new_tokens=min(args.tokens, room),
-                pad_token_id=loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id,
-                **sampling,
-            )[0, inputs.input_ids.shape[1] :]
+                trust_remote_code=False,
+                **options,
+            )[0, prompt.shape[1] :]
+            text = loaded.tokenizer.decode(ids, skip_special_tokens=True)
         seconds = time.perf_counter() - began
-        text = loaded.tokenizer.decode(ids, skip_special_tokens=True)
         found.append({"model": name, "text": text, "tokens": len(ids), "seconds": seconds})
     if args.json:
         print_json({"prompt": args.prompt, "continuations": found})

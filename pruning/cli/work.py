@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pruning.cli.arguments import check_code, named_model, run_config
+from pruning.cli.arguments import check_code, run_config
 from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table, tell_sources
 from pruning.config import RunConfig
 from pruning.errors import ConfigError
@@ -61,9 +61,10 @@ def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
         return ratio_for_parameters(describe(config.model), args.max_parameters)
     if not args.min_speed:
         return config.ratio
+    loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
-        timing = drain(time_ratios(load(config.model, config.device, config.dtype)), bar)
+        timing = drain(time_ratios(loaded), bar)
     ratio = timing.ratio(args.min_speed)
     print(f"{args.min_speed:,.0f} tokens per second take a ratio of {ratio:.2%} here.", file=sys.stderr)
     return ratio
@@ -82,7 +83,7 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
 
     config = run_config(args)
     check(config)
-    loaded = load(config.model, config.device, config.dtype)
+    loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
     if not args.json:
         tell_sources({b.domain: b.source for b in blocks})
@@ -184,11 +185,10 @@ def evaluate(args: argparse.Namespace) -> int:
     from pruning.progress import drain
 
     config = run_config(args)
-    config = config.replace(model=named_model(config.model, args.runs))
     check_tasks(config.tasks, config.task_data, config.task_folder)
     if config.eval_blocks == 0 and not config.tasks:
         raise ConfigError("there is nothing to evaluate on: --eval-blocks is 0 and no --tasks are named.")
-    loaded = load(config.model, config.device, config.dtype)
+    loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
     blocks = evaluation_blocks(config, loaded.tokenizer, loaded.model)
     if not args.json:
         tell_sources({b.domain: b.source for b in blocks})

@@ -46,7 +46,7 @@ def prune_events(config: RunConfig, state: State | None = None) -> Iterator[Even
     Raises:
         PruningError: see its subclasses; nothing has been written then.
     """
-    loaded = load(config.model, config.device, config.dtype)
+    loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
     yield from prune_loaded(loaded, config, state)
 
 

@@ -127,7 +127,7 @@ def _write_stock(loaded: LoadedModel, traits: Traits, folder: Path, padded: bool
     config = CONFIG_MAPPING[target].from_dict(content)
     dtype = next(loaded.model.parameters()).dtype
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     state = (
         padded_state(loaded.model, traits.geometry, shapes.layers) if padded else loaded.model.state_dict()
     )

@@ -128,7 +128,9 @@ def zero_shot(
 def _harness_model(loaded: LoadedModel) -> HFLM:
     from lm_eval.models.huggingface import HFLM
 
-    model = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=BATCH)
+    model = HFLM(
+        pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=BATCH, trust_remote_code=False
+    )
     model.loglikelihood = partial(model.loglikelihood, disable_tqdm=True)  # its bars would break ours
     return model
 

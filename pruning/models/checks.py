@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,10 @@ from pruning.words import quoted
 HEAD = "lm_head.weight"
 ADAPTER = "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+WHOLE_NUMBERS = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "vocab_size", "max_position_embeddings"),
+)
 # Endings of the class names whose weights are those of a causal language model.
 _CAUSAL = ("ForCausalLM", "Model")
 
@@ -27,7 +33,7 @@ def check_config(config: Mapping[str, Any]) -> None:
         config: as in `config.json`.
 
     Raises:
-        ModelError: it is quantised, or has another head.
+        ModelError: it is quantised, has another head, or something else where a number belongs.
     """
     said = config.get("quantization_config") or config.get("compression_config")
     if said:
@@ -38,6 +44,19 @@ def check_config(config: Mapping[str, Any]) -> None:
             f"the model is quantised ({quoted(kind, 40)}{bits}), and pruning needs its weights as numbers: "
             "give the model that it was quantised from, or a GGUF file of it."
         )
+    for name in WHOLE_NUMBERS:
+        value = config.get(name)
+        if value is not None and (type(value) is not int or value < 1):
+            raise ModelError(
+                f"the model's config has {name} {quoted(value)}, which is to be a whole number from 1 up: "
+                "copy the model's own config again."
+            )
+    for name in ("rope_scaling", "rope_parameters"):
+        if config.get(name) is not None and not isinstance(config[name], dict):
+            raise ModelError(
+                f"the model's config has {name} {quoted(config[name])}, which is to be an object: copy the "
+                "model's own config again."
+            )
     classes = config.get("architectures")
     if isinstance(classes, list) and classes and not any(str(name).endswith(_CAUSAL) for name in classes):
         raise ModelError(
@@ -82,6 +101,25 @@ def check_tokenizer(path: Path) -> None:
             f"the folder {quoted(path)} holds no tokenizer: copy the dense model's tokenizer.json and "
             "tokenizer_config.json into it."
         )
+    if files[0].exists() or files[2].exists():
+        return
+    file = next(file for file in files if file.exists())
+    package = "sentencepiece"
+    if file.suffix == ".json":
+        package = "mistral_common"
+    elif _is_tiktoken(file):
+        package = "tiktoken"
+    if importlib.util.find_spec(package) is None:
+        raise ModelError(
+            f"the tokenizer {quoted(file)} is read by the package {package}, which is not installed: 'pip "
+            f"install {package.replace('_', '-')}', or put the model's tokenizer.json beside it."
+        )
+
+
+def _is_tiktoken(file: Path) -> bool:
+    """Whether a `tokenizer.model` is lines of base64 and numbers, and no model of SentencePiece's."""
+    with file.open("rb") as stream:
+        return re.match(rb"[A-Za-z0-9+/]+=* \d+\n", stream.read(1000)) is not None
 
 
 def check_ids(path: Path, rows: int) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class LoadedModel:
         name: as the person named it.
         path: the folder it was read from.
         fingerprint: names its weights.
+        code: by name the checksums of the Python files that the folder brought for its tokenizer, where they
+            were run.
     """
 
     model: CausalLM
@@ -48,6 +51,7 @@ class LoadedModel:
     name: str
     path: Path
     fingerprint: str
+    code: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

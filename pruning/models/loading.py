@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pruning.errors import ModelError
+from pruning.errors import ModelError, library_errors
 from pruning.models.checks import check_ids, check_tokenizer
 from pruning.models.folder import (
     LoadedModel,
@@ -20,6 +20,7 @@ from pruning.models.folder import (
     read_config,
     read_record,
 )
+from pruning.words import quoted
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -37,36 +38,41 @@ def pick_device(device: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError):
         raise ModelError(f"the device {device!r} is not there: use auto, cpu, cuda or mps.") from None
     return device
 
 
-def load(name: str, device: str = "auto", dtype: Dtype | Literal["stored"] = "auto") -> LoadedModel:
+def load(
+    name: str,
+    device: str = "auto",
+    dtype: Dtype | Literal["stored"] = "auto",
+    trust_remote_code: bool = False,
+) -> LoadedModel:
     """Load a dense model or a pruned checkpoint.
 
     Args:
         name: `demo`, `smollm2`, a folder or a GGUF file, or a hub id.
         device: `auto`, or as torch names it.
         dtype: `auto` is float32 on a CPU and the checkpoint's own elsewhere, `stored` that everywhere.
+        trust_remote_code: whether the folder's own Python code may run, where it brings a tokenizer with it.
 
     Raises:
         ModelError: no such model, weights that are missing, broken or more than the architecture has, no
-            tokenizer, an unsupported architecture.
+            tokenizer, an unsupported architecture, or a tokenizer whose code is not trusted.
     """
     import torch
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    from pruning.models.reading import cut_by_masks, read_dense, read_pruned
+    from pruning.models.reading import cut_by_masks, read_dense, read_pruned, read_tokenizer
 
     logging.disable_progress_bar()  # the library's own bars would break ours
     path = locate(name)
     check_files(path)
     record = read_record(path)
     if base := record.get("base"):
-        return cut_by_masks(load(base, device, dtype), path, name)
+        return cut_by_masks(load(base, device, dtype, trust_remote_code), path, name)
     dense_type(read_config(path))
     check_tokenizer(path)
     if not record:
@@ -75,20 +81,9 @@ def load(name: str, device: str = "auto", dtype: Dtype | Literal["stored"] = "au
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "stored"
     torch_dtype = None if dtype == "stored" else getattr(torch, dtype)
-    try:
+    with library_errors(ModelError, f"the model in {quoted(path)} cannot be loaded"):
         model = (read_pruned if record else read_dense)(path, torch_dtype)
-        # with the config at hand the library need not run an export's modelling file to find it
-        tokenizer = AutoTokenizer.from_pretrained(path, config=model.config)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise ModelError(f"the model in {str(path)!r} cannot be loaded: {reason}") from None
-    check_ids(path, model.get_input_embeddings().num_embeddings)
-    return LoadedModel(model.to(device).eval(), tokenizer, name, path, fingerprint(path))
+        tokenizer, code = read_tokenizer(path, model.config, trust_remote_code)
+        check_ids(path, model.get_input_embeddings().num_embeddings)
+        model = model.to(device).eval()
+    return LoadedModel(model, tokenizer, name, path, fingerprint(path), code)

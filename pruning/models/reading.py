@@ -13,9 +13,11 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GenerationConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
-from pruning.errors import ModelError
+from pruning.errors import ModelError, library_errors
 from pruning.files import PRUNING_FILE
 from pruning.models.architectures import CausalLM, architecture, geometry
 from pruning.models.delta import Delta
@@ -30,7 +32,31 @@ from pruning.models.folder import (
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
 from pruning.models.surgery import resize
-from pruning.models.tensors import weight_files, weights_digest
+from pruning.models.tensors import read_object, weight_files, weights_digest
+from pruning.sealed import checksum_of
+from pruning.words import quoted
+
+
+def model_config(path: Path) -> Any:
+    """The config of a folder's dense architecture, as transformers has it.
+
+    Raises:
+        ModelError: it is not supported, or holds a value that transformers does not take.
+    """
+    content = read_config(path)
+    model_type = dense_type(content)
+    # attention as it was on the machine that trained the model may not be installed here
+    for key in ("model_type", "_attn_implementation", "attn_implementation", *OWN_KEYS):
+        content.pop(key, None)
+    with library_errors(ModelError, f"the config {quoted(path / 'config.json')} cannot be used"):
+        config = CONFIG_MAPPING[model_type].from_dict(content)
+        kind = (config.rope_parameters or {}).get("rope_type", "default")
+    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
+        raise ModelError(
+            f"the config {quoted(path / 'config.json')} names a rotary embedding of type {quoted(kind)}, "
+            f"which transformers does not compute: it knows default, {', '.join(ROPE_INIT_FUNCTIONS)}."
+        )
+    return config
 
 
 def read_dense(path: Path, dtype: Any) -> CausalLM:
@@ -39,9 +65,11 @@ def read_dense(path: Path, dtype: Any) -> CausalLM:
     Raises:
         ModelError: weights that are broken, missing or without a place in the architecture.
     """
-    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
+    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype or "auto"}
     try:
-        read: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto", **options)
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            path, config=model_config(path), trust_remote_code=False, **options
+        )
     except SafetensorError as error:
         raise _broken(path, error) from None
     model, report = read
@@ -78,11 +106,7 @@ def read_pruned(path: Path, dtype: Any) -> CausalLM:
     Raises:
         ModelError: the weights are broken, or do not fit the record.
     """
-    record, content = read_record(path), read_config(path)
-    model_type = dense_type(content)
-    for key in ("model_type", *OWN_KEYS):
-        content.pop(key, None)
-    config = CONFIG_MAPPING[model_type].from_dict(content)
+    record, config = read_record(path), model_config(path)
     state: dict[str, torch.Tensor] = {}
     try:
         for file in weight_files(path):
@@ -90,7 +114,7 @@ def read_pruned(path: Path, dtype: Any) -> CausalLM:
     except SafetensorError as error:
         raise _broken(path, error) from None
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     shapes = Geometry.from_dict(record["geometry"])
     if len(shapes.layers) != config.num_hidden_layers:
         layers = len(shapes.layers)
@@ -103,8 +127,50 @@ def read_pruned(path: Path, dtype: Any) -> CausalLM:
     model.load_state_dict({k: v.to(dtype or stored) for k, v in state.items()}, strict=False, assign=True)
     model.tie_weights()
     if (path / "generation_config.json").exists():
-        model.generation_config = GenerationConfig.from_pretrained(path)
+        model.generation_config = GenerationConfig.from_pretrained(path, trust_remote_code=False)
     return model
+
+
+def read_tokenizer(path: Path, config: Any, trust_remote_code: bool) -> tuple[Any, dict[str, str]]:
+    """A model's tokenizer, and the checksums of the Python files that were run for it.
+
+    Args:
+        path: of the model.
+        config: the model's, so that the library need not run an export's modelling file to find it.
+        trust_remote_code: whether code of the folder may run.
+
+    Raises:
+        ModelError: the tokenizer is code of the folder, and is not trusted.
+    """
+    code: dict[str, str] = {}
+    if reference := _tokenizer_code(path):
+        module = f"{reference.rpartition('.')[0].rpartition('--')[2]}.py"
+        if "--" in reference or not (path / module).is_file():
+            raise ModelError(
+                f"the tokenizer in {quoted(path)} is the Python code {quoted(reference)}, which is not in "
+                "that folder: download the file into it, and look at it."
+            )
+        if not trust_remote_code:
+            raise ModelError(
+                f"the tokenizer in {quoted(path)} is Python code that came with it, {quoted(module)}, and is "
+                "not run: look at it, then add --trust-remote-code, or give a tokenizer.json that needs none."
+            )
+        code = {file.name: checksum_of(file) for file in sorted(path.glob("*.py"))}
+    tokenizer = AutoTokenizer.from_pretrained(path, config=config, trust_remote_code=bool(code))
+    return tokenizer, code
+
+
+def _tokenizer_code(path: Path) -> str:
+    """`MODULE.CLASS` of the code that a folder's tokenizer is; empty where transformers has the class."""
+    file = path / "tokenizer_config.json"
+    content = read_object(file) if file.exists() else {}
+    known = content.get("tokenizer_class")
+    if isinstance(known, str) and tokenizer_class_from_name(known):
+        return ""
+    mapped = content.get("auto_map")
+    mapped = mapped.get("AutoTokenizer") if isinstance(mapped, dict) else mapped
+    classes = mapped if isinstance(mapped, list) else [mapped]
+    return next((name for name in reversed(classes) if isinstance(name, str)), "")
 
 
 def _check_fit(path: Path, state: dict[str, torch.Tensor], model: CausalLM) -> None:

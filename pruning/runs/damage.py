@@ -49,7 +49,7 @@ def measure_damage(run: Run, **changes: object) -> Generator[Progress, None, dic
     from pruning.models.loading import load
 
     first, config = dense_iteration(run), run.config.replace(**changes)
-    loaded = load(config.model, config.device, config.dtype)
+    loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
     scales = dense_scales(first.scores, config.square_attention)
     curves = yield from damage_curves(

