@@ -92,7 +92,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("source", metavar="RUN|FOLDER", help=f"{OF_RUN}, or a model's folder")
     sub.add_argument("--format", choices=tuple(FORMATS), default="hf", help="default: hf")
     sub.add_argument(
-        "--type", metavar="TYPE", help="of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: as stored)"
+        "--type",
+        metavar="TYPE",
+        help="of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: the dense model's, f16 for gguf)",
     )
     sub.add_argument("--out", metavar="FOLDER", help="what to write (default: within the run)")
     sub.add_argument("--runs", **store)

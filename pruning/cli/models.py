@@ -28,9 +28,11 @@ def export_model(args: argparse.Namespace) -> int:
     done = export(source, args.format, out, args.type, verify=args.verify)
     if args.json:
         content = {"path": str(done.path), "format": args.format, "architecture": done.form.architecture}
+        content["type"] = done.kind
         print_json(content | {"bytes": done.bytes, "difference": done.difference, "snippet": done.snippet})
         return 0
-    print(f"{done.form.architecture}, {size_text(done.bytes)}, in {done.path}")
+    weights = f", weights in {done.kind}" if done.kind else ""
+    print(f"{done.form.architecture}{weights}, {size_text(done.bytes)}, in {done.path}")
     print(f"Loads in {done.form.loads_in}.")
     if done.difference is not None:
         print(f"Loaded again and compared: the largest difference of a logit is {done.difference:.2g}.")

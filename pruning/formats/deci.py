@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
 from pruning.formats.huggingface import SHARD, bytes_of, padded_state
 from pruning.formats.traits import Traits, rotary_keys
-from pruning.formats.verify import judged, logits
+from pruning.formats.verify import compare
+from pruning.models.checkpoint import write_generation_config
 from pruning.models.geometry import Geometry, LayerShape
 
 if TYPE_CHECKING:
@@ -90,8 +91,7 @@ def _write(source: Source, folder: Path) -> Path:
     state = {name: tensor.detach().contiguous() for name, tensor in state.items()}
     save_torch_state_dict(state, folder, max_shard_size=SHARD)
     tokenizer.save_pretrained(folder)
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(folder)
+    write_generation_config(model, folder)
     config = json.dumps(_config(model, traits, shapes, tied, biased), indent=2)
     (folder / "config.json").write_text(config, encoding="utf-8")
     (folder / CODE_FILE).write_text(Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8"), "utf-8")
@@ -158,7 +158,7 @@ def _check(source: Source, written: Path, reference: Tensor) -> float:
     if content["tie_word_embeddings"]:
         model.lm_head.weight = model.model.embed_tokens.weight
     model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
-    return judged(reference, logits(model))
+    return compare(reference, model)
 
 
 def _snippet(form: Form, path: Path) -> str:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from pruning.files import PRUNING_FILE
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
 from pruning.formats.traits import Traits, rotary_keys
-from pruning.formats.verify import judged, logits
+from pruning.formats.verify import compare
 from pruning.models.architectures import ARCHITECTURES, layer_views
+from pruning.models.checkpoint import write_generation_config
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Geometry, LayerShape
 from pruning.sealed import write_json
@@ -137,9 +138,20 @@ def _write_stock(loaded: LoadedModel, traits: Traits, folder: Path, padded: bool
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     model.generation_config = loaded.model.generation_config
-    model.save_pretrained(folder, max_shard_size=SHARD)
-    loaded.tokenizer.save_pretrained(folder)
+    save_stock(model, loaded.tokenizer, folder)
     _add_keys(folder, rotary_keys(config))
+
+
+def save_stock(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Weights, config, generation settings and tokenizer as transformers saves them."""
+    from transformers import GenerationConfig
+
+    settings = model.generation_config
+    model.generation_config = GenerationConfig()  # transformers saves only settings that it finds consistent
+    model.save_pretrained(folder, max_shard_size=SHARD)
+    model.generation_config = settings
+    write_generation_config(model, folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _add_keys(folder: Path, keys: dict[str, Any]) -> None:
@@ -190,8 +202,7 @@ def _write_custom(loaded: LoadedModel, traits: Traits, folder: Path, record: dic
             for linear in (view.output, view.down):  # all have one or none
                 if linear.bias is None:
                     add_bias(linear, torch.zeros_like(linear.weight[:, 0]))
-    model.save_pretrained(folder, max_shard_size=SHARD)
-    loaded.tokenizer.save_pretrained(folder)
+    save_stock(model, loaded.tokenizer, folder)
     module = Path(CODE_FILE).stem
     keys = {
         **rotary_keys(model.config),
@@ -232,7 +243,7 @@ def _check(source: Source, written: Path, reference: Tensor) -> float:
 
     # the code that it may run is the file that was written beside it just now
     model = AutoModelForCausalLM.from_pretrained(written, dtype="auto", trust_remote_code=True).eval()
-    return judged(reference, logits(model))
+    return compare(reference, model)
 
 
 def _snippet(form: Form, path: Path) -> str:

@@ -25,7 +25,8 @@ class Traits:
         output_bias: whether an output projection has a bias that the dense architecture does not have.
         differences: what it computes that a plain Llama layer does not; see `Architecture.differences`.
         vocabulary, tied: of the embeddings.
-        itemsize: bytes of a stored weight.
+        itemsize: bytes of a weight as the dense model stores it.
+        dense_type: of the dense model's weights, as `export` takes it; None where it is not known.
         base: name of the dense model, where it was recorded.
         mask: whether what was cut from the dense model is on record as well.
         tokenizer: what `tokenizer.json` holds; None where that is not known yet.
@@ -38,6 +39,7 @@ class Traits:
     vocabulary: int
     tied: bool
     itemsize: int
+    dense_type: str | None
     base: str | None
     mask: bool
     tokenizer: dict[str, Any] | None
@@ -53,7 +55,7 @@ class Traits:
         config, dense = outline(record["base"] if "base" in record else str(folder))
         architecture = ARCHITECTURES[summary.model_type]
         role = {"attn": "output", "mlp": "down"}
-        sizes = {"float32": 4, "float64": 8}
+        sizes = {"float32": 4, "f32": 4, "float64": 8}
         return cls(
             model_type=summary.model_type,
             geometry=summary.geometry,
@@ -64,7 +66,8 @@ class Traits:
             differences=architecture.differences(config),
             vocabulary=summary.vocabulary,
             tied=summary.tied,
-            itemsize=sizes.get(summary.dtype, 2),
+            itemsize=sizes.get(record.get("dense_type") or summary.dtype, 2),
+            dense_type=record.get("dense_type"),
             base=record.get("config", {}).get("model"),
             mask=(folder / MASK_FILE).is_file(),
             tokenizer=_tokenizer_file(folder) or (_tokenizer_file(dense) if dense else None),

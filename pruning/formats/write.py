@@ -28,6 +28,7 @@ class Exported:
     Attributes:
         path: the folder, or the file.
         form: what it is.
+        kind: type of the weights; None where they are as the checkpoint stores them, or there are none.
         bytes: on disk.
         difference: largest difference of a logit from the checkpoint's, over 64 tokens; None where it was not
             asked for, or the program that computes this format is not installed.
@@ -36,6 +37,7 @@ class Exported:
 
     path: Path
     form: Form
+    kind: str | None
     bytes: int
     difference: float | None
     snippet: str
@@ -56,7 +58,8 @@ def export(
             otherwise weights with a small modelling file; `padded` fills narrower layers with zeros, for a
             stock architecture; `gguf` is for llama.cpp; `masks` names the dense model and says what to cut.
         out: folder; the files of an earlier export in it are replaced, and anything else in it stays.
-        kind: of the weights: f32, f16, bf16, and q8_0 for GGUF. As stored when left out, f16 for GGUF.
+        kind: of the weights: f32, f16, bf16, and q8_0 for GGUF. When left out, the type of the dense model as
+            far as it is known, and f16 for GGUF.
         verify: load what was written and compare.
 
     Raises:
@@ -68,6 +71,8 @@ def export(
     source, out = Path(source), Path(out).expanduser().resolve()
     writer = chosen(format, kind)
     traits = Traits.read(source)
+    if kind is None and writer.smaller and format != "gguf":
+        kind = traits.dense_type
     form = writer.judge(traits, kind)
     if form.refusal:
         raise ExportError(form.refusal)
@@ -78,6 +83,8 @@ def export(
     with output_folder(out, EXPORT_FILE) as folder:
         dtype: Any = DTYPES[kind] if kind and writer.smaller else "stored"
         loaded = load(str(source), "cpu", dtype)
+        if kind and writer.smaller:
+            _check_range(loaded.model, kind)
         name = f"{Path(traits.base or source).name}-pruned"
         work = Source(source, loaded, traits, form, kind, record, name, verify)
         reference = logits(loaded.model) if verify else None
@@ -89,7 +96,20 @@ def export(
         write_json(folder / EXPORT_FILE, {**record, "files": digests(folder)})
         path = out / written.relative_to(folder)
         total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Exported(path, form, total, apart, writer.snippet(form, path))
+    return Exported(path, form, kind, total, apart, writer.snippet(form, path))
+
+
+def _check_range(model: Any, kind: str) -> None:
+    """Whether weights that were finite are so in a smaller type.
+
+    Raises:
+        ExportError: one is beyond its range.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.isinf().any():
+            raise ExportError(
+                f"the weight {name!r} has a number beyond the range of {kind}: use --type bf16 or f32."
+            )
 
 
 def _provenance(source: Path, traits: Traits, form: Form) -> dict[str, Any]:

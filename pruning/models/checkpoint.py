@@ -68,10 +68,15 @@ def write_dense(model: CausalLM, tokenizer: Any, folder: Path, shard: int = SHAR
     model.config.architectures = [type(model).__name__]
     model.config.dtype = layers.dtype
     model.config.save_pretrained(folder)
-    if model.can_generate():
-        model.generation_config.save_pretrained(folder)
+    write_generation_config(model, folder)
     tokenizer.save_pretrained(folder)
     _write_tensors(layers.tensors(), folder, shard)
+
+
+def write_generation_config(model: CausalLM, folder: Path) -> None:
+    """A model's generation settings as they came: also those that transformers would not save itself."""
+    if model.can_generate() and model.generation_config is not None:
+        model.generation_config.to_json_file(folder / "generation_config.json")
 
 
 def _write_tensors(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard: int) -> None:

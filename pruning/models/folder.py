@@ -19,17 +19,13 @@ from pruning.models import gguf_input, hub
 from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
 from pruning.models.checks import check_adapter, check_config, count_dense
 from pruning.models.geometry import Geometry
+from pruning.models.own_exports import dense_name, export_record
 from pruning.models.tensors import read_object, stored_tensors, weight_files, weights_digest
 from pruning.paths import ASSETS, expand
 from pruning.sealed import kept_for, read_cached, read_json, verify, write_cached
 from pruning.words import quoted
 
 DEMO = ASSETS / "demo-model"
-
-
-# What an export with its modelling file adds to the dense config.
-OWN_KEYS = ("auto_map", "per_layer_config", "output_bias", "allow_global_per_layer_attribute_access")
-_PREFIX = "pruned_"  # of the model type of an export that brings its modelling file
 
 
 @dataclass(frozen=True)
@@ -176,7 +172,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The `pruning.json` of a model folder; empty for a dense model.
+    """The `pruning.json` of a model folder, or what the config of an export says instead; empty if dense.
 
     Raises:
         ModelError: it is broken, or another program's.
@@ -184,13 +180,16 @@ def read_record(path: Path) -> dict[str, Any]:
     file = path / PRUNING_FILE
     try:
         if (record := read_json(file)) is None:
-            return {}
+            has_config = (path / "config.json").is_file()
+            return export_record(read_config(path), path) if has_config else {}
         Geometry.from_dict(record["geometry"])
         if not all(isinstance(value, bool) for value in record["biased"].values()):
             raise ValueError
         if not all(isinstance(value, str) for value in record.get("files", {}).values()):
             raise ValueError
         if not isinstance(record.get("config", {}), dict) or not isinstance(record.get("base", ""), str):
+            raise ValueError
+        if record.get("dense_type") not in (None, "f32", "f16", "bf16"):
             raise ValueError
     except (RunError, ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(
@@ -221,9 +220,7 @@ def dense_type(config: dict[str, Any]) -> str:
     Raises:
         ModelError: it is not supported.
     """
-    model_type = config.get("model_type")
-    if isinstance(model_type, str):
-        model_type = model_type.removeprefix(_PREFIX)
+    model_type = dense_name(config.get("model_type"))
     supported(model_type)
     check_config(config)
     return str(model_type)

@@ -22,7 +22,6 @@ from pruning.files import PRUNING_FILE
 from pruning.models.architectures import CausalLM, architecture, geometry
 from pruning.models.delta import Delta
 from pruning.models.folder import (
-    OWN_KEYS,
     LoadedModel,
     dense_type,
     fingerprint,
@@ -31,6 +30,7 @@ from pruning.models.folder import (
 )
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
+from pruning.models.own_exports import EXPORT_KEYS
 from pruning.models.surgery import resize
 from pruning.models.tensors import read_object, weight_files, weights_digest
 from pruning.sealed import checksum_of
@@ -46,7 +46,7 @@ def model_config(path: Path) -> Any:
     content = read_config(path)
     model_type = dense_type(content)
     # attention as it was on the machine that trained the model may not be installed here
-    for key in ("model_type", "_attn_implementation", "attn_implementation", *OWN_KEYS):
+    for key in ("model_type", "_attn_implementation", "attn_implementation", *EXPORT_KEYS):
         content.pop(key, None)
     with library_errors(ModelError, f"the config {quoted(path / 'config.json')} cannot be used"):
         config = CONFIG_MAPPING[model_type].from_dict(content)

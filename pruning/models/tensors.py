@@ -125,6 +125,13 @@ def stored_tensors(files: list[Path]) -> Iterator[Stored]:
             ) from None
 
 
+def stored_type(path: Path) -> str | None:
+    """The type of a model folder's weights, as `export` names it: f32, f16 or bf16; None for another."""
+    names = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+    tensors = stored_tensors(weight_files(path))
+    return next((names.get(tensor.dtype) for tensor in tensors), None)
+
+
 def _header(file: Path) -> list[Stored]:
     whole = file.stat().st_size
     with file.open("rb") as stream:

@@ -31,12 +31,15 @@ def write_model(run: Run, loaded: LoadedModel, delta: Delta, folder: Path) -> Pa
         RunError: it cannot be written.
     """
     from pruning.models.checkpoint import save
+    from pruning.models.tensors import stored_type
 
     record: dict[str, Any] = {
         "run": run.id,
         "config": run.config.model_dump(mode="json"),
         "ratio": delta.mask.ratio,
     }
+    if kind := stored_type(loaded.path):
+        record["dense_type"] = kind
     if delta.weights:
         record["changed"] = sorted(delta.weights)
     return save(loaded.model, loaded.tokenizer, folder, record, delta.mask)
