@@ -115,7 +115,7 @@ def test_a_run_of_a_gguf_file(tmp_path, text_file):
     [
         ({"pre": "tekken"}, "splits text by the rule 'tekken', which is not known here"),
         ({"architecture": "gemma2"}, "models of type 'gemma2' are not supported"),
-        ({"drop": ("blk.1.ffn_up.weight",)}, r"lacks .model\.layers\.1\.mlp\.up_proj\.weight"),
+        ({"drop": ("blk.1.ffn_up.weight",)}, r"lacks 'blk\.1\.ffn_up\.weight'"),
     ],
 )
 def test_what_is_not_known_is_a_sentence(options, says, tmp_path, capsys):
