@@ -118,6 +118,8 @@ def plain_folder(file: Path) -> Path:
     folder = place(file)
     if folder in _elsewhere:
         return Path(_elsewhere[folder].name) / folder.name
+    if folder.is_dir():
+        log.info("checking the unpacked weights of %s", file.name)
     if _intact(folder):
         return folder
     try:
@@ -144,7 +146,7 @@ def _unpack(file: Path, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with whole(folder, durable=False) as temporary:
         _convert(read_gguf(file), temporary)
-        log.info("unpacked %s into %s", file.name, folder)
+        log.info("taking checksums of what was written")
         write_json(temporary / CHECKSUMS, {"files": digests(temporary)})
     return folder
 
@@ -186,6 +188,7 @@ def _convert(file: GGUFFile, folder: Path) -> None:
     )
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
+    log.info("writing %s of weights", size_text(sum(array.nbytes for array in state.values())))
     model.generation_config.eos_token_id = _ends(file, outline.config["vocab_size"])
     if outline.pruned:
         save(model, tokenizer, folder)

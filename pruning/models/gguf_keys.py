@@ -10,21 +10,12 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from pruning.models import gguf_rope
+from pruning.models import gguf_rope, gguf_sizes
 from pruning.models.gguf_file import GGUFFile
 from pruning.words import quoted
 
 # The file's name of an architecture, and transformers' model type where no bias or window asks for another.
 TYPES = {"llama": "llama", "deci": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-SIZES = {
-    "hidden_size": "embedding_length",
-    "intermediate_size": "feed_forward_length",
-    "num_hidden_layers": "block_count",
-    "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv",
-    "max_position_embeddings": "context_length",
-    "head_dim": "attention.key_length",
-}
 # Below the architecture's name: used, besides the sizes and the rotary embedding. The size of the vocabulary
 # is that of the embedding, whatever the key says.
 USED = {"attention.layer_norm_rms_epsilon", "attention.sliding_window", "vocab_size"}
@@ -124,9 +115,9 @@ def _known(key: str, value: Any, prefix: str) -> bool:
     name = _below(key, prefix)
     if name in NEUTRAL:
         return value in NEUTRAL[name]
-    if name in ("rope.dimension_count", "attention.value_length", "attention.scale"):
-        return True  # compared with the width of a head, once that is known
-    return name in USED | set(SIZES.values()) or _below(name, "rope") in gguf_rope.KEYS
+    return (
+        name in USED | gguf_sizes.KEYS or name in gguf_sizes.IMPLIED or _below(name, "rope") in gguf_rope.KEYS
+    )
 
 
 def _below(key: str, prefix: str) -> str:

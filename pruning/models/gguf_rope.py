@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from pruning.models.gguf_file import GGUFFile
+from pruning.words import quoted
 
 FREQS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 # A factor was computed in float32 by whoever wrote the file: a few units in its last place.
 PRECISION = 1e-5
-# What the published Llama 3.1, 3.2 and 3.3 models have: low and high frequency factor, original context.
-LLAMA3 = (1.0, 4.0, 8192)
+# Low and high frequency factor and original context: first what the published Llama 3.1, 3.2 and 3.3 models
+# have, then the same for other contexts, since few channels may not tell them apart.
+LLAMA3 = [(1.0, 4.0, 8192), *((1.0, 4.0, 2**power) for power in range(5, 21))]
 # Keys below `rope.` that rescale a rotary embedding in unknown ways, and the values that do not.
 NEUTRAL = {
     "scaling.alpha": (0, 1),
@@ -55,7 +57,7 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
     def number(key: str, default: float) -> float:
         value = file.metadata.get(f"{prefix}.rope.{key}", default)
         if type(value) not in (int, float) or not 0 <= value < math.inf:
-            raise file.refusal(f"says {prefix}.rope.{key} = {value!r}, which is no size of anything")
+            raise file.refusal(f"says {prefix}.rope.{key} = {quoted(value)}, which is no number from 0 up")
         return value
 
     base = float(number("freq_base", 10000.0))
@@ -67,7 +69,7 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
         if value <= least:
             raise file.refusal(f"says {prefix}.rope.{key} = {value!r}, and it has to be above {least}")
     if kind not in ("none", "linear", "yarn", "longrope"):
-        raise file.refusal(f"says {prefix}.rope.scaling.type = {str(kind)[:60]!r}, which is not known here")
+        raise file.refusal(f"says {prefix}.rope.scaling.type = {quoted(kind, 60)}, which is not known here")
     if kind == "none":
         scale = 1.0
     theta = {"rope_theta": base}
@@ -95,7 +97,7 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
     if attention != 1:
         return theta | _longrope(factors, factors, attention, context, context)
     if np.ptp(factors) <= PRECISION * factors[0]:
-        factor = float(np.float32(factors[0]))
+        factor = _rounded(factors[0])
         return theta | (
             {"rope_type": "default"} if factor == 1 else {"rope_type": "linear", "factor": factor}
         )
@@ -110,6 +112,12 @@ def _factors(file: GGUFFile, name: str, head_dim: int) -> np.ndarray:
     if factors.shape != (head_dim // 2,) or not (np.isfinite(factors) & (factors > 0)).all():
         raise file.refusal(f"holds {name!r}, which is not {head_dim // 2} numbers above 0")
     return factors
+
+
+def _rounded(factor: float) -> float:
+    """A factor without what float32 rounded, such as 32 for 31.999998."""
+    plain = round(float(factor), 4)
+    return plain if math.isclose(plain, factor, rel_tol=PRECISION) else float(factor)
 
 
 def _longrope(
@@ -130,11 +138,11 @@ def _llama3(factors: np.ndarray, base: float) -> dict[str, Any] | None:
     """Llama 3's parameters, where they give these factors; None where none do."""
     wavelengths = 2 * np.pi * base ** (np.arange(len(factors)) / len(factors))
     largest = factors.max()
-    factor = round(float(largest), 4)
+    factor = _rounded(largest)
     # the share of the plain frequency in each: (original / wavelength - low) / (high - low)
     smooth = (1 / factors - 1 / largest) / (1 - 1 / largest)
     between = (smooth > 1e-4) & (smooth < 1 - 1e-4)
-    candidates = [LLAMA3]
+    candidates = list(LLAMA3)
     if between.sum() > 1:
         slope, offset = np.polyfit(1 / wavelengths[between], smooth[between], 1)
         if slope > 0 > offset:
