@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pruning.models.gguf_file import GGUFFile
+from pruning.models.gguf_sizes import AGAIN
 from pruning.words import quoted
 
 FREQS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
@@ -107,7 +108,7 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
 def _factors(file: GGUFFile, name: str, head_dim: int) -> np.ndarray:
     """(head_dim / 2,) what the frequencies are divided by."""
     if name not in file.tensors:
-        raise file.refusal(f"lacks {name!r}", "copy or download it again")
+        raise file.refusal(f"lacks {name!r}", AGAIN)
     factors = file.array(name).astype(np.float64)
     if factors.shape != (head_dim // 2,) or not (np.isfinite(factors) & (factors > 0)).all():
         raise file.refusal(f"holds {name!r}, which is not {head_dim // 2} numbers above 0")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pruning.models.gguf_file import GGUFFile
 from pruning.models.gguf_model import token_id
+from pruning.models.gguf_sizes import AGAIN
 from pruning.words import quoted
 
 QWEN2_SPLIT = (
@@ -43,7 +44,7 @@ def read_tokenizer(file: GGUFFile, vocabulary: int) -> Any:
     kind, rule = (file.metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
     if kind not in (BYTE_LEVEL, SENTENCEPIECE):
         raise file.refusal(f"has a tokenizer of the kind {quoted(kind, 60)}, which is not known here")
-    if kind == BYTE_LEVEL and rule not in SPLITS:
+    if kind == BYTE_LEVEL and not (isinstance(rule, str) and rule in SPLITS):
         raise file.refusal(
             f"has a tokenizer that splits text by the rule {quoted(rule, 60)}, which is not known here "
             f"(known are {', '.join(SPLITS)})"
@@ -55,7 +56,7 @@ def read_tokenizer(file: GGUFFile, vocabulary: int) -> Any:
     if len(types) != len(tokens) or len(tokens) > vocabulary:
         raise file.refusal(
             f"has {len(tokens):,} tokens, {len(types):,} types and an embedding of {vocabulary:,} rows",
-            "copy or download it again",
+            AGAIN,
         )
     backend = (_byte_level_bpe if kind == BYTE_LEVEL else _sentencepiece_bpe)(file, tokens)
     for wanted, special in ((CONTROL, True), (USER_DEFINED, False)):
@@ -77,10 +78,11 @@ def read_tokenizer(file: GGUFFile, vocabulary: int) -> Any:
             raise file.refusal(
                 f"says tokenizer.ggml.{name} = {quoted(options[name])}, which is neither yes nor no"
             )
-    if options["add_bos_token"] and "bos_token" not in options:
-        raise file.refusal("begins texts with a token that it does not name (tokenizer.ggml.bos_token_id)")
-    if options["add_eos_token"] and "eos_token" not in options:
-        raise file.refusal("ends texts with a token that it does not name (tokenizer.ggml.eos_token_id)")
+    for name in ("bos", "eos"):
+        if options[f"add_{name}_token"] and f"{name}_token" not in options:
+            raise file.refusal(
+                f"says tokenizer.ggml.add_{name}_token, and lacks tokenizer.ggml.{name}_token_id"
+            )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, clean_up_tokenization_spaces=False, **options
     )
@@ -91,7 +93,7 @@ def read_tokenizer(file: GGUFFile, vocabulary: int) -> Any:
 def _list(file: GGUFFile, name: str, kind: type) -> list[Any]:
     values = file.metadata.get(f"tokenizer.ggml.{name}")
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
-        raise file.refusal(f"lacks tokenizer.ggml.{name}", "copy or download it again")
+        raise file.refusal(f"lacks tokenizer.ggml.{name}", AGAIN)
     return values
 
 
@@ -108,14 +110,14 @@ def _chat_template(file: GGUFFile) -> str | dict[str, str] | None:
 
 
 def _merges(file: GGUFFile, vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """Pairs of tokens in the order in which they are joined; llama.cpp splits again what makes no token."""
     pairs = [tuple(merge.split(" ")) for merge in _list(file, "merges", str)]
     for pair in pairs:
-        if len(pair) != 2 or "".join(pair) not in vocabulary or not vocabulary.keys() >= set(pair):
+        if len(pair) != 2 or not vocabulary.keys() >= set(pair):
             raise file.refusal(
-                f"has the merge {quoted(' '.join(pair), 60)}, which makes no token of two",
-                "copy or download it again",
+                f"has the merge {quoted(' '.join(pair), 60)}, which is not of two tokens", AGAIN
             )
-    return pairs
+    return [pair for pair in pairs if "".join(pair) in vocabulary]
 
 
 def _byte_level_bpe(file: GGUFFile, tokens: list[str]) -> Any:
@@ -137,9 +139,7 @@ def _sentencepiece_bpe(file: GGUFFile, tokens: list[str]) -> Any:
 
     scores = _list(file, "scores", float)
     if len(scores) != len(tokens):
-        raise file.refusal(
-            f"has {len(scores):,} scores of {len(tokens):,} tokens", "copy or download it again"
-        )
+        raise file.refusal(f"has {len(scores):,} scores of {len(tokens):,} tokens", AGAIN)
     vocabulary = {token: index for index, token in enumerate(tokens)}
     merges = generate_merges(vocabulary, dict(zip(tokens, scores, strict=True)))
     unknown = token_id(file, "unknown", len(tokens)) or 0
