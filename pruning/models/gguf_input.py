@@ -21,12 +21,13 @@ import numpy as np
 from safetensors import SafetensorError
 
 from pruning.errors import ModelError, RunError
-from pruning.files import whole
+from pruning.files import PRUNING_FILE, whole
 from pruning.models.gguf_file import GGUFFile, read_gguf
 from pruning.models.gguf_model import GGUFModel, Parameter, read_model, token_id
 from pruning.models.gguf_tokenizer import read_tokenizer
 from pruning.paths import cache_folder
 from pruning.sealed import digests, kept_for, read_cached, read_json, verify, write_cached, write_json
+from pruning.versions import versions
 from pruning.words import quoted, size_text
 
 # Of what is made from a file: an entry of the cache that an earlier one made is not read.
@@ -118,17 +119,22 @@ def plain_folder(file: Path) -> Path:
     folder = place(file)
     if folder in _elsewhere:
         return Path(_elsewhere[folder].name) / folder.name
-    if folder.is_dir():
+    if folder.is_dir() and folder not in _announced:
+        _announced.add(folder)  # a process reads them once, however often it asks
         log.info("checking the unpacked weights of %s", file.name)
     if _intact(folder):
         return folder
     try:
         return _unpack(file, folder)
-    except (OSError, SafetensorError) as error:  # a cache that is full or closed costs time, not the run
+    except (
+        OSError,
+        SafetensorError,
+        RunError,
+    ) as error:  # a cache that is full or closed costs time, not the run
         apart = tempfile.TemporaryDirectory(prefix="prunescope-")
         try:
             found = _unpack(file, Path(apart.name) / folder.name)
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, RunError):
             reason = str(getattr(error, "strerror", None) or error)
             raise ModelError(
                 f"{str(file)!r} cannot be unpacked into {str(folder.parent)!r} ({reason}): free some space "
@@ -140,6 +146,7 @@ def plain_folder(file: Path) -> Path:
 
 # Models of a cache that cannot be written, unpacked for as long as this process lives.
 _elsewhere: dict[Path, tempfile.TemporaryDirectory] = {}
+_announced: set[Path] = set()
 
 
 def _unpack(file: Path, folder: Path) -> Path:
@@ -168,7 +175,7 @@ def _convert(file: GGUFFile, folder: Path) -> None:
     from accelerate import init_empty_weights
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-    from pruning.models.checkpoint import save, write_dense
+    from pruning.models.checkpoint import write_dense
     from pruning.models.surgery import resize
 
     outline = read_model(file)
@@ -183,18 +190,16 @@ def _convert(file: GGUFFile, folder: Path) -> None:
     dtype = np.float32 if exact else np.float16
     state = {name: torch.from_numpy(array) for name, array in _arrays(file, outline, dtype)}
     tied = model.all_tied_weights_keys
-    assert model.state_dict().keys() - tied.keys() == state.keys() - tied.keys(), (
-        "another layout of the weights"
-    )
+    assert model.state_dict().keys() - tied.keys() == state.keys() - tied.keys()  # strict, but for tied ones
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     log.info("writing %s of weights", size_text(sum(array.nbytes for array in state.values())))
     model.generation_config.eos_token_id = _ends(file, outline.config["vocab_size"])
+    folder.mkdir()
+    write_dense(model, tokenizer, folder)
     if outline.pruned:
-        save(model, tokenizer, folder)
-    else:
-        folder.mkdir()
-        write_dense(model, tokenizer, folder)
+        record = {"geometry": outline.geometry.to_dict(), "biased": outline.biased, "versions": versions()}
+        write_json(folder / PRUNING_FILE, record)
 
 
 def _arrays(file: GGUFFile, outline: GGUFModel, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:

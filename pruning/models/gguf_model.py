@@ -117,7 +117,10 @@ def _config(file: GGUFFile, prefix: str, sizes: Sizes) -> dict[str, Any]:
     hidden, shapes = sizes.hidden, sizes.layers
     epsilon = file.metadata.get(f"{prefix}.attention.layer_norm_rms_epsilon")
     if not isinstance(epsilon, float) or not 0 <= epsilon < 1:
-        raise file.refusal(f"says {prefix}.attention.layer_norm_rms_epsilon = {quoted(epsilon)}", AGAIN)
+        raise file.refusal(
+            f"says {prefix}.attention.layer_norm_rms_epsilon = {quoted(epsilon)}, which is no small number",
+            AGAIN,
+        )
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise file.refusal("lacks the matrix 'token_embd.weight'", AGAIN)

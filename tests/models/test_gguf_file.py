@@ -51,10 +51,14 @@ def answer(file):
 
 
 @SETTINGS
-@given(changes=st.dictionaries(st.sampled_from(sorted(KEYS)), VALUES, min_size=1, max_size=2))
-def test_whatever_a_key_says_there_is_an_answer_or_a_sentence(changes, tmp_path):
-    keys = {key: value for key, value in (KEYS | changes).items() if value is not None}
-    write_file(tmp_path / "a.gguf", "llama", keys, tensors(MODEL, "llama"))
+@given(
+    architecture=st.sampled_from(["llama", "deci"]),
+    changes=st.dictionaries(st.sampled_from(sorted(KEYS)), VALUES, min_size=1, max_size=2),
+)
+def test_whatever_a_key_says_there_is_an_answer_or_a_sentence(architecture, changes, tmp_path):
+    said = {key: value for key, value in (KEYS | changes).items() if value is not None}
+    keys = {key.replace("llama.", f"{architecture}."): value for key, value in said.items()}
+    write_file(tmp_path / "a.gguf", architecture, keys, tensors(MODEL, architecture))
     answer(tmp_path / "a.gguf")
 
 
