@@ -28,12 +28,12 @@ SPECIAL = {
 }
 
 
-def read_tokenizer(file: GGUFFile, vocabulary: int) -> Any:
+def read_tokenizer(file: GGUFFile, rows: int) -> Any:
     """The tokenizer of a GGUF file, as transformers has it.
 
     Args:
         file: a GGUF file.
-        vocabulary: rows of the embedding.
+        rows: of the embedding.
 
     Raises:
         ModelError: it splits text in a way that is not known here, or is broken.
@@ -53,12 +53,16 @@ def read_tokenizer(file: GGUFFile, vocabulary: int) -> Any:
     types = (
         _list(file, "token_type", int) if "tokenizer.ggml.token_type" in file.metadata else [1] * len(tokens)
     )
-    if len(types) != len(tokens) or len(tokens) > vocabulary:
+    if len(types) != len(tokens) or len(tokens) > rows:
         raise file.refusal(
-            f"has {len(tokens):,} tokens, {len(types):,} types and an embedding of {vocabulary:,} rows",
+            f"has {len(tokens):,} tokens, {len(types):,} types and an embedding of {rows:,} rows",
             AGAIN,
         )
-    backend = (_byte_level_bpe if kind == BYTE_LEVEL else _sentencepiece_bpe)(file, tokens)
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    if len(vocabulary) < len(tokens):
+        twice = next(token for index, token in enumerate(tokens) if vocabulary[token] != index)
+        raise file.refusal(f"has the token {quoted(twice, 60)} twice", AGAIN)
+    backend = (_byte_level_bpe if kind == BYTE_LEVEL else _sentencepiece_bpe)(file, vocabulary)
     for wanted, special in ((CONTROL, True), (USER_DEFINED, False)):
         added = [token for token, type_ in zip(tokens, types, strict=True) if type_ == wanted]
         backend.add_tokens([AddedToken(token, normalized=False, special=special) for token in added])
@@ -120,11 +124,10 @@ def _merges(file: GGUFFile, vocabulary: dict[str, int]) -> list[tuple[str, str]]
     return [pair for pair in pairs if "".join(pair) in vocabulary]
 
 
-def _byte_level_bpe(file: GGUFFile, tokens: list[str]) -> Any:
+def _byte_level_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
     from tokenizers import Tokenizer, decoders, models
 
     rule = file.metadata["tokenizer.ggml.pre"]
-    vocabulary = {token: index for index, token in enumerate(tokens)}
     bpe = models.BPE(vocab=vocabulary, merges=_merges(file, vocabulary), ignore_merges=rule == LLAMA3)
     backend = Tokenizer(bpe)
     backend.pre_tokenizer = SPLITS[rule]()
@@ -132,15 +135,14 @@ def _byte_level_bpe(file: GGUFFile, tokens: list[str]) -> Any:
     return backend
 
 
-def _sentencepiece_bpe(file: GGUFFile, tokens: list[str]) -> Any:
+def _sentencepiece_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
     """Pieces are joined by scores, highest first; a space begins a text and what follows a special token."""
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers.tokenization_utils_base import generate_merges
 
-    scores = _list(file, "scores", float)
+    tokens, scores = list(vocabulary), _list(file, "scores", float)
     if len(scores) != len(tokens):
         raise file.refusal(f"has {len(scores):,} scores of {len(tokens):,} tokens", AGAIN)
-    vocabulary = {token: index for index, token in enumerate(tokens)}
     merges = generate_merges(vocabulary, dict(zip(tokens, scores, strict=True)))
     unknown = token_id(file, "unknown", len(tokens)) or 0
     bpe = models.BPE(

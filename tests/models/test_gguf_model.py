@@ -189,6 +189,12 @@ def test_what_is_exported_rotates_as_the_file_says(name, tmp_path, text_file):
             {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 48},
             "llama",
         ),
+        (  # heads that do not divide the width, which transformers' Llama refuses
+            "llama",
+            SeedOssConfig,
+            {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8, "attention_bias": False},
+            "llama",
+        ),
         ("qwen2", Qwen2Config, {}, "qwen2"),
         ("qwen2", Qwen2Config, {"tie_word_embeddings": True}, "qwen2"),
         ("qwen3", Qwen3Config, {"head_dim": 8}, "qwen3"),
