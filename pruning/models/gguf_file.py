@@ -20,6 +20,7 @@ from pruning.errors import ModelError
 from pruning.words import quoted
 
 VERSIONS = (2, 3)
+HEADER_BYTES = 100_000_000  # those of the largest vocabularies have some ten million
 MAX_DIMENSIONS = 4  # of a tensor; ggml has no more
 MAX_ENTRIES = 1_000_000  # metadata keys, or tensors; the largest models have some thousands
 # struct's letters for the value types of the format; besides these there are strings and arrays of either.
@@ -78,7 +79,7 @@ class GGUFFile:
         try:
             return np.asarray(gguf.dequantize(data.reshape(rows), kind)).reshape(tensor.shape)
         except NotImplementedError:
-            raise self.refusal(f"packs {name!r} as {tensor.type}, which is not known here") from None
+            raise self.refusal(f"packs {name!r} as {tensor.type}, which is not supported") from None
 
 
 class _Reader:
@@ -92,6 +93,8 @@ class _Reader:
         begin = self.position
         if size > len(self.data) - begin:
             raise ValueError(f"it ends within what begins at byte {begin:,}")
+        if begin + size > HEADER_BYTES:
+            raise ValueError(f"its header has more than {HEADER_BYTES:,} bytes")
         self.position = begin + size
         return begin
 
@@ -111,8 +114,8 @@ class _Reader:
             return [self.text() for _ in range(count)]
         if kind not in _SCALARS:
             raise ValueError(f"it holds a value of type {kind}, which the format does not have")
-        found = self.numbers(_SCALARS[kind], count)
-        return [_shortest(value) for value in found] if kind == _FLOAT32 else list(found)
+        numbers = self.numbers(_SCALARS[kind], count)
+        return [_shortest(value) for value in numbers] if kind == _FLOAT32 else list(numbers)
 
     def value(self) -> Any:
         kind = self.number("I")
@@ -149,7 +152,7 @@ def _read(path: Path, data: mmap.mmap) -> GGUFFile:
         raise ValueError("it does not begin with GGUF")
     reader.skip(4)
     if (version := reader.number("I")) not in VERSIONS:
-        raise ValueError(f"it has version {version:#x} of the format, and known are {VERSIONS}")
+        raise ValueError(f"it has version {version:#x} of the format, and supported are {VERSIONS}")
     tensor_count, key_count = reader.numbers("Q", 2)
     if max(tensor_count, key_count) > MAX_ENTRIES:
         raise ValueError(f"it announces {key_count:,} keys and {tensor_count:,} tensors")

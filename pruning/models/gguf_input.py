@@ -80,15 +80,14 @@ def header(file: Path) -> Header:
     """What a file says of its model, without torch; kept, since all of it is read for its digest.
 
     Raises:
-        ModelError: it is no GGUF file, or says something that is not known here.
+        ModelError: it is no GGUF file, or says something that is not supported.
     """
-    kept = kept_for(f"gguf-{READER_VERSION}", [file])
-    found = read_cached(kept, Header)
-    if found is None:
+    entry = kept_for(f"gguf-{READER_VERSION}", [file])
+    if (content := read_cached(entry, Header)) is None:
         log.info("reading %s (%s)", file.name, size_text(file.stat().st_size))
-        found = _read_header(read_gguf(file))
-        write_cached(kept, found)
-    return found
+        content = _read_header(read_gguf(file))
+        write_cached(entry, content)
+    return content
 
 
 def _read_header(file: GGUFFile) -> Header:
@@ -114,7 +113,7 @@ def plain_folder(file: Path) -> Path:
     """The model of a GGUF file as transformers lays it out, made in the cache the first time.
 
     Raises:
-        ModelError: the file is broken, or holds what is not known here; one sentence says what.
+        ModelError: the file is broken, or holds what is not supported; one sentence says what.
     """
     folder = place(file)
     if folder in _elsewhere:
@@ -194,7 +193,7 @@ def _convert(file: GGUFFile, folder: Path) -> None:
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     log.info("writing %s of weights", size_text(sum(array.nbytes for array in state.values())))
-    model.generation_config.eos_token_id = _ends(file, outline.config["vocab_size"])
+    model.generation_config.eos_token_id = _end_tokens(file, outline.config["vocab_size"])
     folder.mkdir()
     write_dense(model, tokenizer, folder)
     if outline.pruned:
@@ -205,14 +204,14 @@ def _convert(file: GGUFFile, folder: Path) -> None:
 def _arrays(file: GGUFFile, outline: GGUFModel, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Every parameter by its name in transformers; the log says how far it is."""
     total = sum(tensor.end - tensor.begin for tensor in file.tensors.values())
-    done, said = 0, time.monotonic()
+    done, logged = 0, time.monotonic()
     log.info("unpacking %s (%s)", file.path.name, size_text(total))
     for parameter in outline.parameters:
         yield parameter.name, _array(file, parameter, outline.geometry.head_dim, dtype)
         if stored := file.tensors.get(parameter.tensor or ""):
             done += stored.end - stored.begin
-        if time.monotonic() - said > PROGRESS_SECONDS:
-            said = time.monotonic()
+        if time.monotonic() - logged > PROGRESS_SECONDS:
+            logged = time.monotonic()
             log.info("unpacking %s: %d%%", file.path.name, 100 * done // total)
 
 
@@ -233,8 +232,8 @@ def halves(array: np.ndarray, head_dim: int) -> np.ndarray:
     return heads.swapaxes(1, 2).reshape(array.shape)
 
 
-def _ends(file: GGUFFile, vocabulary: int) -> int | list[int] | None:
+def _end_tokens(file: GGUFFile, vocabulary: int) -> int | list[int] | None:
     """The tokens that end a generated text: of all, of a turn, and of a message."""
     ids = [token_id(file, name, vocabulary) for name in ("eos", "eot", "eom")]
-    found = list(dict.fromkeys(index for index in ids if index is not None))
-    return found if len(found) > 1 else next(iter(found), None)
+    distinct = list(dict.fromkeys(index for index in ids if index is not None))
+    return distinct if len(distinct) > 1 else next(iter(distinct), None)

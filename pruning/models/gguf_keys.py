@@ -1,4 +1,4 @@
-"""What a GGUF file may say: the keys and tensors that are known, and refusals by name for all others.
+"""What a GGUF file may say: the keys and tensors that are known, and refusals by name for all else.
 
 A key is used, or it changes nothing, or changes nothing as long as it has a certain value. A file that says
 more is not computed as it says. Needs no torch.
@@ -80,7 +80,7 @@ _LAYER = re.compile(r"blk\.(\d{1,5})\.([a-z_]+)\.(weight|bias)")
 
 
 def check_keys(file: GGUFFile, prefix: str) -> None:
-    """Refuse a file that says something which is not known here.
+    """Refuse a file that says something which is not supported.
 
     Args:
         file: a GGUF file.
@@ -96,7 +96,7 @@ def check_keys(file: GGUFFile, prefix: str) -> None:
         )
     for key, value in file.metadata.items():
         if not _known(key, value, prefix):
-            raise file.refusal(f"says {quoted(key, 80)} = {quoted(value)}, which is not known here")
+            raise file.refusal(f"says {quoted(key, 80)} = {quoted(value)}, which is not supported")
 
 
 def _known(key: str, value: Any, prefix: str) -> bool:
@@ -153,4 +153,4 @@ def check_tensors(file: GGUFFile, architecture: str, layers: int) -> None:
             continue
         if inside and layer and (layer[1] in PROJECTIONS or (layer[1] in norms and layer[2] == "weight")):
             continue
-        raise file.refusal(f"holds the tensor {quoted(name, 80)}, which is not known here")
+        raise file.refusal(f"holds the tensor {quoted(name, 80)}, which is not supported")

@@ -75,12 +75,12 @@ def read_model(file: GGUFFile) -> GGUFModel:
     """What a GGUF file is as a model.
 
     Raises:
-        ModelError: it says or holds something that is not known here, lacks something, or contradicts itself.
+        ModelError: it says or holds something that is not supported, lacks something, or contradicts itself.
     """
     prefix = file.metadata.get("general.architecture")
     if not isinstance(prefix, str) or prefix not in TYPES:
         supported(prefix)  # says what is
-        raise file.refusal(f"has the architecture {quoted(prefix, 60)}, and known are {', '.join(TYPES)}")
+        raise file.refusal(f"has the architecture {quoted(prefix, 60)}, and supported are {', '.join(TYPES)}")
     check_keys(file, prefix)
     sizes = read_sizes(file, prefix)
     check_tensors(file, prefix, len(sizes.layers))
@@ -184,7 +184,7 @@ def _family(file: GGUFFile, prefix: str, sizes: Sizes) -> tuple[str, dict[str, A
     if 0 < window < sizes.context:
         beside = f" and holds {first!r}" if first else ""
         if first or prefix.startswith("qwen"):
-            raise file.refusal(f"says {prefix}.{WINDOW} = {window}{beside}, which no model known here has")
+            raise file.refusal(f"says {prefix}.{WINDOW} = {window}{beside}, which no supported model has")
         return "mistral", {"sliding_window": window}
     if prefix == "qwen3":
         if gated:
@@ -194,8 +194,8 @@ def _family(file: GGUFFile, prefix: str, sizes: Sizes) -> tuple[str, dict[str, A
         return "qwen3", {"attention_bias": attention}
     outputs = len(biases.get("output", [])) == len(sizes.layers)
     if gated and (prefix == "qwen2" or (attention and not outputs)):
-        found = {"attention_bias": attention, "attention_out_bias": False, "mlp_bias": True}
-        return "seed_oss", found | {"attention_dropout": 0.0, "residual_dropout": 0.0}
+        present = {"attention_bias": attention, "attention_out_bias": False, "mlp_bias": True}
+        return "seed_oss", present | {"attention_dropout": 0.0, "residual_dropout": 0.0}
     # with all biases but those of gate and up, it is a Qwen2 whose every output projection was repaired
     if prefix == "qwen2" or (attention and not gated and (not outputs or "down" in biases)):
         return "qwen2", {}

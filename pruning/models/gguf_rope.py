@@ -46,7 +46,7 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
     """The `rope_parameters` of a config.
 
     Args:
-        file: whose keys and rotary factors have been found to be known.
+        file: whose keys and rotary factors are supported.
         prefix: of the keys: the architecture.
         head_dim: channels of a head.
         context: longest sequence in tokens.
@@ -70,7 +70,7 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
         if value <= least:
             raise file.refusal(f"says {prefix}.rope.{key} = {value!r}, and it has to be above {least}")
     if kind not in ("none", "linear", "yarn", "longrope"):
-        raise file.refusal(f"says {prefix}.rope.scaling.type = {quoted(kind, 60)}, which is not known here")
+        raise file.refusal(f"says {prefix}.rope.scaling.type = {quoted(kind, 60)}, which is not supported")
     if kind == "none":
         scale = 1.0
     theta = {"rope_theta": base}
@@ -88,13 +88,13 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
     if kind == "yarn" and scale != 1:
         if FREQS in file.tensors:
             raise file.refusal(f"holds {FREQS!r} beside {prefix}.rope.scaling.type 'yarn'")
-        found: dict[str, Any] = {"rope_type": "yarn", "factor": float(scale)}
-        found["original_max_position_embeddings"] = original
+        yarn: dict[str, Any] = {"rope_type": "yarn", "factor": float(scale)}
+        yarn["original_max_position_embeddings"] = original
         for name, default in (("beta_fast", 32.0), ("beta_slow", 1.0)):
-            found[name] = float(number(f"scaling.yarn_{name}", default)) or default
+            yarn[name] = float(number(f"scaling.yarn_{name}", default)) or default
         if attention != 1:
-            found["attention_factor"] = attention * (0.1 * math.log(scale) + 1 if scale > 1 else 1)
-        return theta | found
+            yarn["attention_factor"] = attention * (0.1 * math.log(scale) + 1 if scale > 1 else 1)
+        return theta | yarn
     if attention != 1:
         return theta | _longrope(factors, factors, attention, context, context)
     if np.ptp(factors) <= PRECISION * factors[0]:

@@ -50,7 +50,7 @@ def read_sizes(file: GGUFFile, prefix: str) -> Sizes:
             raise file.refusal(f"says {prefix}.{key} = {quoted(value)}, which is no size of a model")
         return value
 
-    def said(key: str) -> Any:
+    def required(key: str) -> Any:
         if (value := file.metadata.get(f"{prefix}.{key}")) is None:
             raise file.refusal(f"lacks {prefix}.{key}", AGAIN)
         return value
@@ -59,27 +59,31 @@ def read_sizes(file: GGUFFile, prefix: str) -> Sizes:
         """One for each layer, from a list or from one for all."""
         each = value if isinstance(value, list) else [value] * depth
         if len(each) != depth or (prefix != "deci" and any(width != each[0] for width in each)):
-            known = "as many widths" if prefix == "deci" else f"one width are known of {prefix}"
-            raise file.refusal(f"says {prefix}.{key} = {quoted(value)}, and {depth} layers of {known}")
+            expected = "one width for each" if prefix == "deci" else "one width for all"
+            raise file.refusal(
+                f"says {prefix}.{key} = {quoted(value)}, and its {depth} layers need {expected}"
+            )
         for layer, width in enumerate(each):
             if width == 0:
-                raise file.refusal(f"says {prefix}.{key} = 0 of layer {layer}, and such layers are not known")
+                raise file.refusal(
+                    f"says {prefix}.{key} = 0 of layer {layer}, and such layers are not supported"
+                )
             size(key, width)
         return each
 
-    hidden, context = size(HIDDEN, said(HIDDEN)), size(CONTEXT, said(CONTEXT))
-    if (depth := size(LAYERS, said(LAYERS))) > DEEPEST:
+    hidden, context = size(HIDDEN, required(HIDDEN)), size(CONTEXT, required(CONTEXT))
+    if (depth := size(LAYERS, required(LAYERS))) > DEEPEST:
         raise file.refusal(f"says {prefix}.{LAYERS} = {depth:,}, and no model has as many", AGAIN)
-    heads = widths(HEADS, said(HEADS))
+    heads = widths(HEADS, required(HEADS))
     kv_heads = widths(KV_HEADS, file.metadata.get(f"{prefix}.{KV_HEADS}", heads))
-    channels = widths(MLP, said(MLP))
+    channels = widths(MLP, required(MLP))
     for layer, (queries, keys) in enumerate(zip(heads, kv_heads, strict=True)):
         if queries % keys:
             raise file.refusal(f"has {queries} query heads for {keys} key-value heads in layer {layer}")
     if len(set(heads)) == 1 and hidden % heads[0] == 0:
         head_dim = size(HEAD_DIM, file.metadata.get(f"{prefix}.{HEAD_DIM}", hidden // heads[0]))
     else:
-        head_dim = size(HEAD_DIM, said(HEAD_DIM))
+        head_dim = size(HEAD_DIM, required(HEAD_DIM))
     if head_dim % 2 or sum(heads) * head_dim + sum(channels) > CHANNELS:
         raise file.refusal(f"has heads of {head_dim} channels and layers of sizes that no model has", AGAIN)
     for key in IMPLIED:

@@ -15,7 +15,9 @@ QWEN2_SPLIT = (
 )
 LLAMA3_SPLIT = QWEN2_SPLIT.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
 BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # the file's names
-LLAMA3 = "llama-bpe"  # takes a token of the vocabulary as it is, whatever its merges, and begins with BOS
+# Names of the rule with which llama.cpp takes a token of the vocabulary as it is, whatever its merges, and
+# begins a text with BOS.
+LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
 SPACE = "\u2581"  # how SentencePiece writes a space
 CONTROL, USER_DEFINED = 3, 4  # types of tokens that are found in text before it is split
 # The tokens that transformers has a name for, by the file's name; and their ids in a SentencePiece vocabulary
@@ -36,18 +38,18 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
         rows: of the embedding.
 
     Raises:
-        ModelError: it splits text in a way that is not known here, or is broken.
+        ModelError: it splits text in a way that is not supported, or is broken.
     """
     from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
     kind, rule = (file.metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
     if kind not in (BYTE_LEVEL, SENTENCEPIECE):
-        raise file.refusal(f"has a tokenizer of the kind {quoted(kind, 60)}, which is not known here")
+        raise file.refusal(f"has a tokenizer of the kind {quoted(kind, 60)}, which is not supported")
     if kind == BYTE_LEVEL and not (isinstance(rule, str) and rule in SPLITS):
         raise file.refusal(
-            f"has a tokenizer that splits text by the rule {quoted(rule, 60)}, which is not known here "
-            f"(known are {', '.join(SPLITS)})"
+            f"has a tokenizer that splits text by the rule {quoted(rule, 60)}, which is not supported "
+            f"(supported are {', '.join(SPLITS)})"
         )
     tokens = _list(file, "tokens", str)
     types = (
@@ -74,7 +76,7 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
         if index is not None:
             options[theirs] = tokens[index]
     for name, default in (
-        ("add_bos_token", kind == SENTENCEPIECE or rule == LLAMA3),
+        ("add_bos_token", kind == SENTENCEPIECE or rule in LLAMA3),
         ("add_eos_token", False),
     ):
         options[name] = file.metadata.get(f"tokenizer.ggml.{name}", default)
@@ -128,7 +130,7 @@ def _byte_level_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
     from tokenizers import Tokenizer, decoders, models
 
     rule = file.metadata["tokenizer.ggml.pre"]
-    bpe = models.BPE(vocab=vocabulary, merges=_merges(file, vocabulary), ignore_merges=rule == LLAMA3)
+    bpe = models.BPE(vocab=vocabulary, merges=_merges(file, vocabulary), ignore_merges=rule in LLAMA3)
     backend = Tokenizer(bpe)
     backend.pre_tokenizer = SPLITS[rule]()
     backend.decoder = decoders.ByteLevel()
@@ -183,9 +185,10 @@ def _pattern(pattern: str) -> Any:
     )
 
 
+# By name; several names are one rule in llama.cpp.
 SPLITS: dict[str, Any] = {
     "gpt-2": _plain,
     "smollm": _digits,
-    "qwen2": lambda: _pattern(QWEN2_SPLIT),
-    LLAMA3: lambda: _pattern(LLAMA3_SPLIT),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), lambda: _pattern(QWEN2_SPLIT)),
+    **dict.fromkeys(LLAMA3, lambda: _pattern(LLAMA3_SPLIT)),
 }

@@ -40,19 +40,19 @@ def tensors(model: Any, architecture: str) -> dict[str, np.ndarray]:
     """The parameters of a model by their names in GGUF; rows of queries and keys in pairs for a Llama."""
     config = model.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    found = {}
+    arrays = {}
     for name, tensor in model.state_dict().items():
         if name in OUTSIDE:
-            found[OUTSIDE[name]] = tensor.numpy()
+            arrays[OUTSIDE[name]] = tensor.numpy()
             continue
         _, _, layer, *inside = name.split(".")
         part, kind = ".".join(inside[:-1]), inside[-1]
         if inside[1] in ("q_proj", "k_proj") and architecture in ("llama", "deci"):
             tensor = interleave(tensor, head_dim)
-        found[f"blk.{layer}.{NAMES[part]}.{kind}"] = tensor.numpy()
+        arrays[f"blk.{layer}.{NAMES[part]}.{kind}"] = tensor.numpy()
     if config.tie_word_embeddings:
-        del found["output.weight"]
-    return found
+        del arrays["output.weight"]
+    return arrays
 
 
 def metadata(model: Any, architecture: str) -> dict[str, Any]:
@@ -116,17 +116,17 @@ def write_model(
         model: a dense model.
         architecture: as the file is to name it; `{arch}` in keys stands for it.
         keys, arrays: metadata and tensors besides, or in place of, the model's own.
-        drop: keys and tensors that are left out.
+        drop: keys and tensors to omit.
     """
-    said = metadata(model, architecture) | {
+    all_keys = metadata(model, architecture) | {
         key.replace("{arch}", architecture): value for key, value in (keys or {}).items()
     }
-    held = tensors(model, architecture) | (arrays or {})
-    left_out = {name.replace("{arch}", architecture) for name in drop}
+    all_arrays = tensors(model, architecture) | (arrays or {})
+    omitted = {name.replace("{arch}", architecture) for name in drop}
     write_file(
         path,
         architecture,
-        {key: value for key, value in said.items() if key not in left_out},
-        {name: array for name, array in held.items() if name not in left_out},
+        {key: value for key, value in all_keys.items() if key not in omitted},
+        {name: array for name, array in all_arrays.items() if name not in omitted},
     )
     return model

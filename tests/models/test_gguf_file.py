@@ -43,9 +43,9 @@ def answer(file):
     try:
         loaded = load(str(file), "cpu")
     except ModelError as error:
-        said = str(error)
-        assert len(said.splitlines()) == 1 and said.endswith(".") and len(said) < 1000, said
-        return said
+        message = str(error)
+        assert len(message.splitlines()) == 1 and message.endswith(".") and len(message) < 1000, message
+        return message
     with torch.no_grad():
         return loaded.model(torch.arange(6)[None]).logits
 
@@ -56,8 +56,8 @@ def answer(file):
     changes=st.dictionaries(st.sampled_from(sorted(KEYS)), VALUES, min_size=1, max_size=2),
 )
 def test_whatever_a_key_says_there_is_an_answer_or_a_sentence(architecture, changes, tmp_path):
-    said = {key: value for key, value in (KEYS | changes).items() if value is not None}
-    keys = {key.replace("llama.", f"{architecture}."): value for key, value in said.items()}
+    present = {key: value for key, value in (KEYS | changes).items() if value is not None}
+    keys = {key.replace("llama.", f"{architecture}."): value for key, value in present.items()}
     write_file(tmp_path / "a.gguf", architecture, keys, tensors(MODEL, architecture))
     answer(tmp_path / "a.gguf")
 
@@ -65,13 +65,13 @@ def test_whatever_a_key_says_there_is_an_answer_or_a_sentence(architecture, chan
 @SETTINGS
 @given(data=st.data())
 def test_whatever_bytes_a_header_holds_there_is_an_answer_or_a_sentence(data, tmp_path):
-    write_file(tmp_path / "whole.gguf", "llama", KEYS, tensors(MODEL, "llama"))
-    content = bytearray((tmp_path / "whole.gguf").read_bytes())
-    end = min(tensor.begin for tensor in read_gguf(tmp_path / "whole.gguf").tensors.values())
+    write_file(tmp_path / "intact.gguf", "llama", KEYS, tensors(MODEL, "llama"))
+    content = bytearray((tmp_path / "intact.gguf").read_bytes())
+    end = min(tensor.begin for tensor in read_gguf(tmp_path / "intact.gguf").tensors.values())
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, end - 9))
+        offset = data.draw(st.integers(0, end - 9))
         new = data.draw(st.sampled_from([b"\0", b"\xff", b"\xff" * 8, b"\0\0\0\x7f", b"A"]))
-        content[place : place + len(new)] = new
+        content[offset : offset + len(new)] = new
     size = data.draw(st.sampled_from([len(content), len(content) - 7, end, end // 2, 20, 3, 0]))
     (tmp_path / "a.gguf").write_bytes(content[:size])
     answer(tmp_path / "a.gguf")
@@ -95,8 +95,8 @@ def test_the_header_is_that_of_the_gguf_package(tmp_path):
     write_file(tmp_path / "a.gguf", "llama", KEYS, tensors(MODEL, "llama"))
     ours, theirs = read_gguf(tmp_path / "a.gguf"), gguf.GGUFReader(tmp_path / "a.gguf")
     for key, value in ours.metadata.items():
-        found = theirs.get_field(key).contents()
-        assert math.isclose(value, found, rel_tol=1e-7) if isinstance(value, float) else value == found
+        expected = theirs.get_field(key).contents()
+        assert math.isclose(value, expected, rel_tol=1e-7) if isinstance(value, float) else value == expected
     assert {t.name: (t.data_offset, t.n_bytes, t.tensor_type.name) for t in theirs.tensors} == {
         t.name: (t.begin, t.end - t.begin, t.type) for t in ours.tensors.values()
     }
@@ -149,8 +149,18 @@ def test_packed_weights_are_their_numbers(kind, tmp_path):
     writer.close()
     file = read_gguf(tmp_path / "a.gguf")
     if kind == "F64":
-        with pytest.raises(ModelError, match="packs 'x' as F64, which is not known here"):
+        with pytest.raises(ModelError, match="packs 'x' as F64, which is not supported"):
             file.array("x")
     else:
         assert (file.array("x") == gguf.quants.dequantize(packed, type_)).all()
     assert (file.array("y") == arrays["output_norm.weight"]).all()
+
+
+def test_large_models_are_unpacked_in_float16_unless_that_cannot_hold_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_input, "EXACT_PARAMETERS", 1)
+    write_model(tmp_path / "a.gguf", MODEL)
+    state = load(str(tmp_path / "a.gguf"), "cpu", "stored").model.state_dict()
+    for name, tensor in MODEL.state_dict().items():
+        assert (state[name] == tensor.half()).all()
+    write_model(tmp_path / "b.gguf", MODEL, arrays={"output_norm.weight": [1e5] * 16})
+    assert "holds values in 'output_norm.weight' that float16 cannot hold" in answer(tmp_path / "b.gguf")

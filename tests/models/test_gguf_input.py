@@ -1,4 +1,4 @@
-"""GGUF files as models: what is read is what was written, and what is not known is a sentence."""
+"""GGUF files as models: what is read is what was written, and what is not supported is a sentence."""
 
 import importlib.util
 
@@ -72,13 +72,13 @@ def test_a_run_of_a_gguf_file(tmp_path, text_file):
     [
         (
             {"keys": {"tokenizer.ggml.pre": "tekken"}},
-            "splits text by the rule 'tekken', which is not known here",
+            "splits text by the rule 'tekken', which is not supported",
         ),
         ({"architecture": "gemma2"}, "models of type 'gemma2' are not supported"),
         ({"drop": ("blk.1.ffn_up.weight",)}, r"lacks 'blk\.1\.ffn_up\.weight'"),
     ],
 )
-def test_what_is_not_known_is_a_sentence(options, says, tmp_path, capsys):
+def test_what_is_not_supported_is_a_sentence(options, says, tmp_path, capsys):
     write(tmp_path / "a.gguf", **options)
     with pytest.raises(ModelError, match=says):
         load(str(tmp_path / "a.gguf"))

@@ -75,15 +75,15 @@ def compare(file, model, llama_cpp=True):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     summary, folder = describe(str(file)), describe(str(locate(str(file))))
     assert summary == folder
-    said, unpacked = header(file).config, read_config(locate(str(file)))
-    assert said == {key: unpacked[key] for key in said}
+    config, unpacked = header(file).config, read_config(locate(str(file)))
+    assert config == {key: unpacked[key] for key in config}
     if llama_cpp and importlib.util.find_spec("llama_cpp"):
         from pruning.formats.llamacpp import logits, open_gguf
 
         llm = open_gguf(file)
-        found = torch.from_numpy(logits(llm, IDS[0].tolist()))
+        computed = torch.from_numpy(logits(llm, IDS[0].tolist()))
         llm.close()
-        assert (found - theirs[0]).abs().max() < 1e-3 * theirs.abs().max()
+        assert (computed - theirs[0]).abs().max() < 1e-3 * theirs.abs().max()
     return read
 
 
@@ -112,9 +112,9 @@ def test_rotary_factors_become_the_parameters_that_they_were_made_of(kind, head_
     write_model(tmp_path / "a.gguf", model, arrays={"rope_freqs.weight": factors(model)})
     read = compare(tmp_path / "a.gguf", model)
     if head_dim == 64:
-        said = read.config.rope_parameters
-        assert said["rope_type"] == parameters["rope_type"]
-        assert said.get("factor") == parameters.get("factor")
+        rope = read.config.rope_parameters
+        assert rope["rope_type"] == parameters["rope_type"]
+        assert rope.get("factor") == parameters.get("factor")
 
 
 @torch.no_grad()
@@ -165,9 +165,9 @@ def test_what_is_exported_rotates_as_the_file_says(name, tmp_path, text_file):
     )
     run = prune(config).run
     written = export(run.checkpoint, name, tmp_path / "out", "f32" if name == "gguf" else None)
-    place = written.path if name == "gguf" else written.path / "config.json"
-    said = header(place).config if name == "gguf" else read_config(place.parent)
-    assert said["rope_parameters"] == parameters
+    path = written.path if name == "gguf" else written.path / "config.json"
+    config = header(path).config if name == "gguf" else read_config(path.parent)
+    assert config["rope_parameters"] == parameters
 
 
 # --- biases and windows ------------------------------------------------------------------------------------
@@ -213,14 +213,14 @@ def test_biases_of_some_layers_and_projections_are_computed_with(tmp_path):
     """What the file has no bias for gets zeros where the model type wants one."""
     for names in (("attn_q",), ("attn_v", "ffn_up"), ("attn_output",), ("ffn_down",), ("attn_k", "ffn_down")):
         model = dense(LlamaConfig, attention_bias=True, mlp_bias=True)
-        kept = {f"blk.1.{name}.bias" for name in names}
+        remaining = {f"blk.1.{name}.bias" for name in names}
         biases = {name for name in tensors(model, "llama") if name.endswith("bias")}
         for module in (m for m in model.modules() if getattr(m, "bias", None) is not None):
             module.bias.add_(1.0)
         file = tmp_path / f"{'-'.join(names)}.gguf"
-        write_model(file, model, drop=tuple(biases - kept))
+        write_model(file, model, drop=tuple(biases - remaining))
         zeroed = {name: np.zeros_like(array) for name, array in tensors(model, "llama").items()
-                  if name in biases - kept}  # fmt: skip
+                  if name in biases - remaining}  # fmt: skip
         write_model(tmp_path / "zeros.gguf", model, arrays=zeroed)
         compare(file, load(str(tmp_path / "zeros.gguf"), "cpu").model)
 
@@ -285,12 +285,12 @@ def test_a_key_that_is_not_known_is_refused_by_its_name(key, value, tmp_path):
     write_model(file, dense(LlamaConfig), keys={key: value})
     with pytest.raises(ModelError) as raised:
         load(str(file), "cpu")
-    said = str(raised.value)
+    message = str(raised.value)
     words = {"split.count": "one of 3 parts", "tokenizer.ggml.model": "a tokenizer of the kind 't5'"}
     words |= {"tokenizer.ggml.merges": "the merge 'a nothing'"}
     words |= {"{arch}.attention.head_count_kv": "8 query heads for 3 key-value heads"}
-    assert words.get(key, key.replace("{arch}", "llama")) in said
-    assert len(said.splitlines()) == 1 and len(said) < 500
+    assert words.get(key, key.replace("{arch}", "llama")) in message
+    assert len(message.splitlines()) == 1 and len(message) < 500
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_key_that_is_not_known_is_refused_by_its_name(key, value, tmp_path):
 )  # fmt: skip
 def test_a_tensor_that_is_not_known_is_refused_by_its_name(name, tmp_path):
     write_model(tmp_path / "a.gguf", dense(LlamaConfig), arrays={name: np.ones(4)})
-    with pytest.raises(ModelError, match=f"holds the tensor '{name}', which is not known here"):
+    with pytest.raises(ModelError, match=f"holds the tensor '{name}', which is not supported"):
         describe(str(tmp_path / "a.gguf"))
 
 
@@ -327,7 +327,7 @@ def test_a_tensor_that_is_not_known_is_refused_by_its_name(name, tmp_path):
         ),
         ("deci", {"{arch}.attention.head_count": [8, 0, 8]}, {}, "head_count = 0 of layer 1"),
         ("deci", {"{arch}.feed_forward_length": [48, 0, 48]}, {}, "feed_forward_length = 0 of layer 1"),
-        ("deci", {"{arch}.feed_forward_length": [48, 48]}, {}, "3 layers of as many widths"),
+        ("deci", {"{arch}.feed_forward_length": [48, 48]}, {}, "its 3 layers need one width for each"),
     ],
 )
 def test_what_a_family_does_not_compute_is_refused(architecture, keys, arrays, says, tmp_path):

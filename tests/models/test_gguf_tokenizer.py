@@ -39,9 +39,9 @@ def bpe(**keys):
 
 
 def write(file, **keys):
-    said = bpe(**keys)
-    size = len(said["tokenizer.ggml.tokens"])
-    write_model(file, dense(LlamaConfig, vocab_size=size), keys=said)
+    tokenizer = bpe(**keys)
+    size = len(tokenizer["tokenizer.ggml.tokens"])
+    write_model(file, dense(LlamaConfig, vocab_size=size), keys=tokenizer)
 
 
 @needs_llama_cpp
