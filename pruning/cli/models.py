@@ -7,7 +7,6 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from pruning.cli.arguments import named_model
 from pruning.cli.terminal import ProgressBar, console, print_json, table
@@ -169,8 +168,9 @@ def _time_ratios(args: argparse.Namespace) -> int:
 def generate(args: argparse.Namespace) -> int:
     """Let models go on from the same prompt."""
     import torch
-    from transformers import GenerationConfig, TextStreamer
+    from transformers import TextStreamer
 
+    from pruning.measure.writing import continue_prompt
     from pruning.models.loading import load
 
     class Growing(TextStreamer):
@@ -190,33 +190,16 @@ def generate(args: argparse.Namespace) -> int:
     for name in args.models:
         loaded = load(named_model(name, args.runs), args.device, args.dtype, args.trust_remote_code)
         with library_errors(ModelError, f"the tokenizer of {quoted(name)} cannot read the prompt"):
-            prompt = loaded.tokenizer(args.prompt, return_tensors="pt")["input_ids"].to(loaded.model.device)
-        room = loaded.model.config.max_position_embeddings - prompt.shape[1]
-        if room < 1:
-            raise ConfigError(f"the prompt is longer than the context of {quoted(name)}: shorten it.")
+            prompt = loaded.tokenizer(args.prompt, return_tensors="pt")["input_ids"]
         torch.manual_seed(args.seed)
-        options: dict[str, Any] = {"do_sample": args.temperature > 0}
         texts.append("")
-        if args.so_far:
-            options["streamer"] = Growing(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        if args.temperature > 0:
-            options |= {"temperature": args.temperature, "top_p": 0.95}
+        streamer = Growing(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
         began = time.perf_counter()
-        with torch.no_grad(), library_errors(ModelError, f"{quoted(name)} cannot go on from the prompt"):
-            # a model's own settings may ask for several beams or answers; only its end of a text counts here
-            end = loaded.model.generation_config.eos_token_id or loaded.tokenizer.eos_token_id
-            loaded.model.generation_config = GenerationConfig(
-                eos_token_id=end, pad_token_id=loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id
-            )
-            ids = loaded.model.generate(
-                prompt,
-                attention_mask=torch.ones_like(prompt),
-                max_new_tokens=min(args.tokens, room),
-                trust_remote_code=False,
-                **options,
-            )[0, prompt.shape[1] :]
-            text = loaded.tokenizer.decode(ids, skip_special_tokens=True)
+        ids = continue_prompt(
+            loaded, prompt, args.tokens, args.temperature, streamer if args.so_far else None
+        )
         seconds = time.perf_counter() - began
+        text = loaded.tokenizer.decode(ids, skip_special_tokens=True)
         found.append({"model": name, "text": text, "tokens": len(ids), "seconds": seconds})
     if args.json:
         print_json({"prompt": args.prompt, "continuations": found})

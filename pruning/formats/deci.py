@@ -17,7 +17,6 @@ from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
 from pruning.formats.huggingface import SHARD, bytes_of, padded_state
 from pruning.formats.traits import Traits, rotary_keys
 from pruning.formats.verify import compare
-from pruning.models.checkpoint import write_generation_config
 from pruning.models.geometry import Geometry, LayerShape
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ def _judge(traits: Traits, kind: str | None) -> Form:
 def _write(source: Source, folder: Path) -> Path:
     import torch
     from huggingface_hub import save_torch_state_dict
+
+    from pruning.models.checkpoint import write_generation_config
 
     model, traits, tokenizer = source.loaded.model, source.traits, source.loaded.tokenizer
     shapes = padded(traits.geometry)

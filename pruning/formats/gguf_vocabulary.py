@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from pruning.models.gguf_input import LLAMA3_SPLIT, QWEN2_SPLIT
+from pruning.models.gguf_tokenizer import LLAMA3_SPLIT, QWEN2_SPLIT
 
 # llama.cpp's name of a pre-tokenizer, by the pattern that tokenizer.json splits text with.
 PRE_TOKENIZERS = {QWEN2_SPLIT: "qwen2", LLAMA3_SPLIT: "llama-bpe", None: "gpt-2"}

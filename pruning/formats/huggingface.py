@@ -17,7 +17,6 @@ from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
 from pruning.formats.traits import Traits, rotary_keys
 from pruning.formats.verify import compare
 from pruning.models.architectures import ARCHITECTURES, layer_views
-from pruning.models.checkpoint import write_generation_config
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Geometry, LayerShape
 from pruning.sealed import write_json
@@ -145,6 +144,8 @@ def _write_stock(loaded: LoadedModel, traits: Traits, folder: Path, padded: bool
 def save_stock(model: Any, tokenizer: Any, folder: Path) -> None:
     """Weights, config, generation settings and tokenizer as transformers saves them."""
     from transformers import GenerationConfig
+
+    from pruning.models.checkpoint import write_generation_config
 
     settings = model.generation_config
     model.generation_config = GenerationConfig()  # transformers saves only settings that it finds consistent

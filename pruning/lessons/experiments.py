@@ -17,6 +17,7 @@ from pruning.engine.events import Iteration
 from pruning.engine.loop import prune_loaded, state_of
 from pruning.errors import ConfigError
 from pruning.lessons.lab import EXPERIMENTS, Answer, Lab, Told, without
+from pruning.measure.writing import continue_prompt
 from pruning.method.scores import score_sites
 from pruning.models.architectures import layer_views
 from pruning.models.delta import Delta
@@ -237,8 +238,8 @@ def by_hand(lab: Lab, told: Told, cuts: Sequence[Sequence[Any]], prompt: str, to
     Raises:
         ConfigError: the prompt is empty, or longer than the model's context.
     """
-    ids = lab.loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
-    length, room = ids["input_ids"].shape[1], lab.loaded.model.config.max_position_embeddings - tokens
+    ids = lab.loaded.tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    length, room = ids.shape[1], lab.loaded.model.config.max_position_embeddings - tokens
     if not 0 < length <= room:
         raise ConfigError(f"the prompt has {length} tokens: write 1 to {room} for the models to go on from.")
     scores = score_sites(lab.config.score, lab.fused(), lab.first.norms, lab.config.seed)
@@ -258,7 +259,7 @@ def by_hand(lab: Lab, told: Told, cuts: Sequence[Sequence[Any]], prompt: str, to
     texts = []
     for number, each in enumerate((lab.loaded.model, model)):
         told(Progress("write", number, 2))
-        written = each.generate(**ids, max_new_tokens=tokens, do_sample=False)
-        texts.append(lab.loaded.tokenizer.decode(written[0, length:], skip_special_tokens=True))
+        written = continue_prompt(replace(lab.loaded, model=each), ids, tokens)
+        texts.append(lab.loaded.tokenizer.decode(written, skip_special_tokens=True))
     perplexities = [lab.dense, lab.perplexities(model) if cuts else lab.dense]
     return {"texts": texts, "perplexity": perplexities, "ratio": mask.ratio}

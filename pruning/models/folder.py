@@ -236,7 +236,8 @@ def describe(name: str) -> Summary:
         path, parameters = hub.outline(name)
     elif file := gguf_input.find(place(name)):
         said = gguf_input.header(file)
-        return _summary(said.config, file, said.parameters, "quantised" if said.quantised else "")
+        summary = _summary(said.config, file, said.parameters, "quantised" if said.quantised else "")
+        return replace(summary, geometry=Geometry.from_dict(said.geometry)) if said.geometry else summary
     else:
         path = locate(name)
         if base := read_record(path).get("base"):

@@ -1,36 +1,41 @@
 """GGUF files as models: described from their header, and read once into a plain folder in the cache.
 
-The weights are dequantised by transformers' own reader; what it makes of the tokenizer is corrected where it
-splits text by another rule than the one that the file names.
+A file is computed as it says, or refused by the name of what is not known (`gguf_keys`). One with other
+widths in each layer, such as our own exports, is unpacked as a checkpoint of this project.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import re
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 
 from pruning.errors import ModelError, RunError
-from pruning.files import atomic_write
-from pruning.models.architectures import supported
+from pruning.files import PRUNING_FILE, atomic_write
+from pruning.models.gguf_file import GGUFFile, read_gguf
+from pruning.models.gguf_model import GGUFModel, Parameter, read_model, token_id
+from pruning.models.gguf_tokenizer import read_tokenizer
 from pruning.paths import cache_folder
 from pruning.sealed import digests, kept_for, read_cached, read_json, verify, write_cached, write_json
+from pruning.versions import versions
+from pruning.words import quoted, size_text
 
-# The file's name of an architecture, and transformers' model type.
-TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+# Of what is made from a file: an entry of the cache that an earlier one made is not read.
+READER_VERSION = 2
 CHECKSUMS = "checksums.json"  # of the files of an unpacked model
 EXACT_PARAMETERS = 2_000_000_000  # dequantised to float32 up to here, to float16 beyond: memory and disk
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
-LLAMA3_SPLIT = QWEN2_SPLIT.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
+PROGRESS_SECONDS = 2.0  # between two lines of the log
+log = logging.getLogger("pruning.gguf")
 
 
 def find(path: Path) -> Path | None:
@@ -46,7 +51,7 @@ def find(path: Path) -> Path | None:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".gguf")
     if len(files) > 1:
         raise ModelError(
-            f"the folder {str(path)!r} holds {len(files)} GGUF files: name one, such as {files[0].name!r}."
+            f"the folder {quoted(path)} holds {len(files)} GGUF files: name one, such as {files[0].name!r}."
         )
     return files[0] if files else None
 
@@ -57,86 +62,78 @@ class Header:
 
     Attributes:
         config: as `config.json` has it.
+        geometry: widths of every layer as `Geometry.to_dict` writes them, where the config alone does not say
+            them.
         parameters: of the whole model.
         quantised: whether weights have fewer than 16 bits.
         digest: names the bytes of the file.
     """
 
     config: dict[str, Any]
+    geometry: dict[str, Any] | None
     parameters: int
     quantised: bool
     digest: str
 
 
 def header(file: Path) -> Header:
-    """What a file says of its model, without torch; kept, since a vocabulary takes seconds to read.
+    """What a file says of its model, without torch; kept, since all of it is read for its digest.
 
     Raises:
-        ModelError: it is no GGUF file, or of an architecture that is not supported.
+        ModelError: it is no GGUF file, or says something that is not supported.
     """
-    kept = kept_for("gguf", [file])
-    found = read_cached(kept, Header)
-    if found is None:
-        found = _read_header(file)
-        write_cached(kept, found)
-    return found
+    entry = kept_for(f"gguf-{READER_VERSION}", [file])
+    if (content := read_cached(entry, Header)) is None:
+        log.info("reading %s (%s)", file.name, size_text(file.stat().st_size))
+        content = _read_header(read_gguf(file))
+        write_cached(entry, content)
+    return content
 
 
-def _read_header(file: Path) -> Header:
-    reader = _open(file)
-    kind = _field(reader, "general.architecture")
-    if kind not in TYPES:
-        supported(kind)  # says what is
-        raise ModelError(f"GGUF files of architecture {kind!r} are not read: known are {', '.join(TYPES)}.")
-    names = {
-        "hidden_size": "embedding_length",
-        "intermediate_size": "feed_forward_length",
-        "num_hidden_layers": "block_count",
-        "num_attention_heads": "attention.head_count",
-        "num_key_value_heads": "attention.head_count_kv",
-        "max_position_embeddings": "context_length",
-        "head_dim": "attention.key_length",
-    }
-    found = {ours: _field(reader, f"{kind}.{theirs}") for ours, theirs in names.items()}
-    if several := next((n for n, value in found.items() if isinstance(value, list)), None):
-        raise ModelError(f"{str(file)!r} has another {several} in every layer: give its dense model.")
-    config = {name: value for name, value in found.items() if value is not None}
-    shapes = {tensor.name: [int(n) for n in tensor.shape] for tensor in reader.tensors}
-    config |= {
-        "model_type": TYPES[kind],
-        "vocab_size": shapes.get("token_embd.weight", [0, 0])[1],
-        "tie_word_embeddings": "output.weight" not in shapes,
-    }
-    quantised = any(tensor.tensor_type.name not in ("F32", "F16", "BF16") for tensor in reader.tensors)
-    with file.open("rb") as stream:
+def _read_header(file: GGUFFile) -> Header:
+    model = read_model(file)
+    with file.path.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    return Header(config, sum(math.prod(shape) for shape in shapes.values()), quantised, digest)
+    return Header(
+        config=model.config,
+        geometry=model.geometry.to_dict() if model.pruned else None,
+        parameters=sum(math.prod(parameter.shape) for parameter in model.parameters),
+        quantised=any(tensor.type not in ("F32", "F16", "BF16") for tensor in file.tensors.values()),
+        digest=digest,
+    )
 
 
 def place(file: Path) -> Path:
     """Where a file is, or will be, unpacked."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem)[:60]
-    return cache_folder() / "models" / f"{stem}-{header(file).digest[:12]}"
+    return cache_folder() / "models" / f"{stem}-{header(file).digest[:12]}-{READER_VERSION}"
 
 
 def plain_folder(file: Path) -> Path:
     """The model of a GGUF file as transformers lays it out, made in the cache the first time.
 
     Raises:
-        ModelError: the file is broken, or holds what is not known here; one sentence says what.
+        ModelError: the file is broken, or holds what is not supported; one sentence says what.
     """
     folder = place(file)
     if folder in _elsewhere:
         return Path(_elsewhere[folder].name) / folder.name
+    if folder.is_dir() and folder not in _announced:
+        _announced.add(folder)  # a process reads them once, however often it asks
+        log.info("checking the unpacked weights of %s", file.name)
     if _intact(folder):
         return folder
     try:
         return _unpack(file, folder)
-    except (OSError, SafetensorError) as error:  # a cache that is full or closed costs time, not the run
+    except (
+        OSError,
+        SafetensorError,
+        RunError,
+    ) as error:  # a cache that is full or closed costs time, not the run
         apart = tempfile.TemporaryDirectory(prefix="prunescope-")
         try:
             found = _unpack(file, Path(apart.name) / folder.name)
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError, RunError):
             reason = str(getattr(error, "strerror", None) or error)
             raise ModelError(
                 f"{str(file)!r} cannot be unpacked into {str(folder.parent)!r} ({reason}): free some space "
@@ -148,13 +145,14 @@ def plain_folder(file: Path) -> Path:
 
 # Models of a cache that cannot be written, unpacked for as long as this process lives.
 _elsewhere: dict[Path, tempfile.TemporaryDirectory] = {}
+_announced: set[Path] = set()
 
 
 def _unpack(file: Path, folder: Path) -> Path:
-    said = header(file)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder, durable=False) as temporary:
-        _convert(file, said.config["model_type"], said.parameters, temporary)
+        _convert(read_gguf(file), temporary)
+        log.info("taking checksums of what was written")
         write_json(temporary / CHECKSUMS, {"files": digests(temporary)})
     return folder
 
@@ -170,94 +168,72 @@ def _intact(folder: Path) -> bool:
     return True
 
 
-def _convert(file: Path, model_type: str, parameters: int, folder: Path) -> None:
+def _convert(file: GGUFFile, folder: Path) -> None:
+    """Write the model of a file as a folder: as transformers has it, or with the record of a pruned one."""
     import torch
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    from accelerate import init_empty_weights
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     from pruning.models.checkpoint import write_dense
+    from pruning.models.surgery import resize
 
-    rule = _field(_open(file), "tokenizer.ggml.pre")
-    bpe = _field(_open(file), "tokenizer.ggml.model") == "gpt2"
-    if bpe and rule not in SPLITS:
-        raise ModelError(
-            f"the tokenizer of {str(file)!r} splits text by the rule {rule!r}, which is not known here "
-            f"(known are {', '.join(SPLITS)}): give the model's folder with safetensors instead."
-        )
-    logging.disable_progress_bar()
-    dtype = torch.float32 if parameters <= EXACT_PARAMETERS else torch.float16
-    place: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
-    try:
-        found: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=dtype, output_loading_info=True)
-        read, report = found
-        tokenizer = AutoTokenizer.from_pretrained(**place)
-    except Exception as error:  # the reader and its tokenizers raise a dozen types, some of them bare
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise ModelError(f"the GGUF file {str(file)!r} cannot be read: {reason.rstrip('.')}.") from None
-    if missing := sorted(report["missing_keys"]):  # which the library fills with random numbers
-        raise ModelError(f"the GGUF file {str(file)!r} lacks {missing[0]!r}: copy or download it again.")
-    if bpe:
-        tokenizer.backend_tokenizer.pre_tokenizer = SPLITS[rule]()
-    content = read.config.to_dict()
-    for key in ("quantization_config", "_name_or_path", "model_type"):
-        content.pop(key, None)
-    config = CONFIG_MAPPING[model_type].from_dict(content)
-    plain: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    plain.load_state_dict(read.state_dict(), assign=True)
-    plain.tie_weights()
-    plain.generation_config = read.generation_config
+    outline = read_model(file)
+    tokenizer = read_tokenizer(file, outline.config["vocab_size"])
+    content = dict(outline.config)
+    config = CONFIG_MAPPING[content.pop("model_type")].from_dict(content)
+    with init_empty_weights(include_buffers=False):
+        model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    if outline.pruned:
+        resize(model, outline.geometry, outline.biased)
+    exact = sum(math.prod(parameter.shape) for parameter in outline.parameters) <= EXACT_PARAMETERS
+    dtype = np.float32 if exact else np.float16
+    state = {name: torch.from_numpy(array) for name, array in _arrays(file, outline, dtype)}
+    tied = model.all_tied_weights_keys
+    assert model.state_dict().keys() - tied.keys() == state.keys() - tied.keys()  # strict, but for tied ones
+    model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    log.info("writing %s of weights", size_text(sum(array.nbytes for array in state.values())))
+    model.generation_config.eos_token_id = _end_tokens(file, outline.config["vocab_size"])
     folder.mkdir()
-    write_dense(plain, tokenizer, folder)
+    write_dense(model, tokenizer, folder)
+    if outline.pruned:
+        record = {"geometry": outline.geometry.to_dict(), "biased": outline.biased, "versions": versions()}
+        write_json(folder / PRUNING_FILE, record)
 
 
-# --- how text is split, by the file's name of the rule -----------------------------------------------------
+def _arrays(file: GGUFFile, outline: GGUFModel, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Every parameter by its name in transformers; the log says how far it is."""
+    total = sum(tensor.end - tensor.begin for tensor in file.tensors.values())
+    done, logged = 0, time.monotonic()
+    log.info("unpacking %s (%s)", file.path.name, size_text(total))
+    for parameter in outline.parameters:
+        yield parameter.name, _array(file, parameter, outline.geometry.head_dim, dtype)
+        if stored := file.tensors.get(parameter.tensor or ""):
+            done += stored.end - stored.begin
+        if time.monotonic() - logged > PROGRESS_SECONDS:
+            logged = time.monotonic()
+            log.info("unpacking %s: %d%%", file.path.name, 100 * done // total)
 
 
-def _byte_level() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-
-
-def _digits() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _byte_level()])
-
-
-def _pattern(pattern: str) -> Any:
-    from tokenizers import Regex, pre_tokenizers
-
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+def _array(file: GGUFFile, parameter: Parameter, head_dim: int, dtype: Any) -> np.ndarray:
+    if parameter.tensor is None:
+        return np.zeros(parameter.shape, dtype)
+    array = file.array(parameter.tensor)
+    if dtype == np.float16 and not np.abs(array).max() <= np.finfo(dtype).max:
+        raise file.refusal(f"holds values in {parameter.tensor!r} that float16 cannot hold")
+    if parameter.interleaved:
+        array = halves(array, head_dim)
+    return np.array(array, dtype)  # a copy, where the array is the file's own bytes
 
 
-SPLITS: dict[str, Any] = {
-    "gpt-2": _byte_level,
-    "smollm": _digits,
-    "qwen2": lambda: _pattern(QWEN2_SPLIT),
-    "llama-bpe": lambda: _pattern(LLAMA3_SPLIT),
-}
+def halves(array: np.ndarray, head_dim: int) -> np.ndarray:
+    """Rows (heads * head_dim, ...) from rotary pairs, as llama.cpp has them, to halves, head by head."""
+    heads = array.reshape(-1, head_dim // 2, 2, *array.shape[1:])
+    return heads.swapaxes(1, 2).reshape(array.shape)
 
 
-# --- the file ----------------------------------------------------------------------------------------------
-
-
-def _open(file: Path) -> Any:
-    from gguf import GGUFReader
-
-    try:
-        return GGUFReader(file)
-    except (OSError, ValueError, IndexError, KeyError) as error:
-        raise ModelError(
-            f"{str(file)!r} is no GGUF file, or only a part of one ({error}): copy or download it again."
-        ) from None
-
-
-def _field(reader: Any, name: str) -> Any:
-    field = reader.get_field(name)
-    return None if field is None else field.contents()
+def _end_tokens(file: GGUFFile, vocabulary: int) -> int | list[int] | None:
+    """The tokens that end a generated text: of all, of a turn, and of a message."""
+    ids = [token_id(file, name, vocabulary) for name in ("eos", "eot", "eom")]
+    distinct = list(dict.fromkeys(index for index in ids if index is not None))
+    return distinct if len(distinct) > 1 else next(iter(distinct), None)

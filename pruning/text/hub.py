@@ -58,7 +58,14 @@ def read(
     found, size = Documents(), 0
     try:
         revision = HfApi().dataset_info(asked.repo).sha
-        stream = load_dataset(asked.repo, asked.configuration, split=part, streaming=True, revision=revision)
+        stream = load_dataset(
+            asked.repo,
+            asked.configuration,
+            split=part,
+            streaming=True,
+            revision=revision,
+            trust_remote_code=False,
+        )
         form: tuple[str, ...] = ()
         for row in stream.shuffle(seed=seed, buffer_size=1000):
             form = form or choose(list(row), asked.column, "hub:ID:CONFIG")

@@ -393,4 +393,4 @@ def test_weights_can_be_written_smaller(checkpoint, tmp_path):
     whole, half = export(folder, "hf", tmp_path / "a"), export(folder, "hf", tmp_path / "b", "bf16")
     sizes = [(done.path / "model.safetensors").stat().st_size for done in (whole, half)]
     assert sizes[1] < 0.6 * sizes[0]
-    assert half.difference == 0  # against the checkpoint in the same type
+    assert 0 < half.difference < 0.05  # what the type rounds, as its own config loads it

