@@ -13,36 +13,50 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import random
 import shutil
+import stat
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from pruning import RunConfig
 from pruning.cli.main import parser
+from pruning.engine.blocks import calibration_blocks
 from pruning.engine.budget import check_reachable
 from pruning.errors import PruningError
 from pruning.experiments.grid import Experiment
+from pruning.files import EXPORT_FILE
 from pruning.limits import parse_mixture
+from pruning.measure.perplexity import perplexity
+from pruning.measure.writing import continue_prompt
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.compensation import COMPENSATIONS
 from pruning.method.normalise import NORMALISERS
 from pruning.method.presets import METHODS
 from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
+from pruning.models.checkpoint import save
 from pruning.models.folder import DEMO, describe
 from pruning.models.geometry import Geometry, LayerShape
+from pruning.models.loading import load
+from pruning.outputs import output_file, output_folder
+from pruning.progress import drain
+from pruning.sealed import digests, write_json
 from pruning.text.sources import load_text, told
 from pruning.words import plain
+from tests.conftest import ARCHITECTURES, byte_tokenizer, tiny_model
 
 SECONDS = 10.0  # an input that takes longer counts as a hang
 PAGES = ("overview", "calibration", "importance", "masks", "prune", "results", "experiments")
@@ -283,6 +297,160 @@ def _model(change: tuple[str, dict[str, Any], bytes], folder: Path) -> None:
     describe(str(folder))
 
 
+@cache
+def _family(name: str) -> Path:
+    """A tiny random model of an architecture with its tokenizer, made once."""
+    from transformers import GenerationConfig
+
+    folder = Path(tempfile.mkdtemp(prefix="prunescope-fuzz-"))
+    tiny_model(name).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    GenerationConfig(eos_token_id=256, temperature=0.7, do_sample=True).save_pretrained(folder)
+    return folder
+
+
+@st.composite
+def changes(draw: Any) -> tuple[str, str, list[Any]]:
+    """An architecture, a file of its folder, and that file's content with up to two values changed."""
+    family = draw(st.sampled_from(ARCHITECTURES))
+    files = (
+        "config.json",
+        "config.json",
+        "tokenizer_config.json",
+        "tokenizer.json",
+        "generation_config.json",
+    )
+    name = draw(st.sampled_from(files))
+    content = json.loads((_family(family) / name).read_text())
+    for _ in range(draw(st.integers(1, 2))):
+        _change(draw, content)
+    return family, name, content
+
+
+def _change(draw: Any, content: Any) -> None:
+    """Change one value somewhere in a JSON object, take it out, or add one."""
+    node = content
+    while True:
+        keys = sorted(node) if isinstance(node, dict) else list(range(min(len(node), 8)))
+        key = draw(st.sampled_from(keys)) if keys else None
+        if key is None or not (isinstance(node[key], dict | list) and node[key] and draw(st.booleans())):
+            break
+        node = node[key]
+    odd = (
+        SCALARS | VALUES | st.sampled_from([0, 1, -1, 1.5, 512.0, "512", "gelu", [], {}, "flash_attention_2"])
+    )
+    if key is None or (isinstance(node, dict) and draw(st.integers(0, 9)) == 0):
+        if isinstance(node, dict):
+            node[draw(st.sampled_from(MORE_KEYS))] = draw(odd)
+    elif isinstance(node, dict) and draw(st.integers(0, 5)) == 0:
+        del node[key]
+    else:
+        node[key] = draw(odd)
+
+
+# Keys that configs of other models and other versions have.
+MORE_KEYS = (
+    *(
+        "_attn_implementation",
+        "attn_implementation",
+        "rope_scaling",
+        "rope_theta",
+        "sliding_window",
+        "layer_types",
+    ),
+    *("auto_map", "quantization_config", "torch_dtype", "num_beams", "num_return_sequences", "penalty_alpha"),
+    *(
+        "per_layer_config",
+        "block_configs",
+        "output_bias",
+        "tokenizer_class",
+        "added_tokens_decoder",
+        "head_dim",
+    ),
+    *(
+        "cache_implementation",
+        "is_decoder",
+        "output_attentions",
+        "pruned_heads",
+        "model_input_names",
+        "chat_template",
+    ),
+)
+
+
+def _load(change: tuple[str, str, Any], folder: Path) -> None:
+    """Everything that is done with a model's folder: described, loaded, given text, let write, saved."""
+    family, name, content = change
+    for file in _family(family).iterdir():
+        if file.name != name:
+            (folder / file.name).symlink_to(file)
+    (folder / name).write_text(json.dumps(content))
+    describe(str(folder))
+    loaded = load(str(folder), "cpu")
+    config = RunConfig.create(samples=1, seq_len=8, eval_blocks=1, mixture={"wiki": 1.0})
+    blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
+    drain(perplexity(loaded.model, blocks), lambda _: None)
+    continue_prompt(loaded, torch.from_numpy(blocks[0].ids[:, :4]), 2)
+    save(loaded.model, loaded.tokenizer, folder / "saved")
+
+
+# Where a person may want an output, beside files of theirs.
+OUTPUT_PATHS = st.sampled_from(
+    [
+        "",
+        ".",
+        "..",
+        "/",
+        "./",
+        "mine",
+        "mine/",
+        "mine/thesis.txt",
+        "link",
+        "folder link",
+        "pipe",
+        "/dev/null",
+        "new",
+    ]
+    + [
+        "new/",
+        "mine/new",
+        "missing/new",
+        "~nobody/x",
+        "new.json",
+        "mine/../new",
+        "x" * 300,
+        "\0",
+        "mine/thesis.txt/x",
+    ]
+)
+
+
+def _output(case: tuple[str, str], folder: Path) -> None:
+    """Whatever is named for output, a person's files are afterwards as they were."""
+    kind, path = case
+    mine = folder / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    (folder / "link").symlink_to(mine / "thesis.txt")
+    (folder / "folder link").symlink_to(mine)
+    os.mkfifo(folder / "pipe")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        if kind == "file":
+            with output_file(path) as temporary:
+                temporary.write_text("ours")
+        else:
+            with output_folder(path, EXPORT_FILE) as temporary:
+                (temporary / "thesis.txt").write_text("ours")
+                write_json(temporary / EXPORT_FILE, {"files": digests(temporary)})
+    finally:
+        os.chdir(before)
+        assert (mine / "thesis.txt").read_text() == "years of work"
+        assert (folder / "link").is_symlink() and stat.S_ISFIFO((folder / "pipe").stat().st_mode)
+        assert Path("/dev/null").is_char_device()
+
+
 def _arguments(words: list[str], folder: Path) -> None:
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -347,6 +515,8 @@ KINDS: dict[str, tuple[Any, Callable[[Any, Path], None], float]] = {
     "sources": (TEXT, _source, 1),
     "experiments": (EXPERIMENTS, _experiment, 1),
     "model folders": (MODELS, _model, 1),
+    "loaded models": (changes(), _load, 1),
+    "outputs": (st.tuples(st.sampled_from(["file", "folder"]), OUTPUT_PATHS | TEXT), _output, 1),
     "command lines": (arguments(), _arguments, 1),
     "names in Markdown": (TEXT, _plain, 1),
     "addresses": (

@@ -19,6 +19,7 @@ import psutil
 from safetensors import SafetensorError
 
 from pruning.errors import RunError
+from pruning.words import quoted
 
 PRUNING_FILE = "pruning.json"  # marks a checkpoint of this project and holds its geometry
 EXPORT_FILE = "prunescope.json"  # marks an export that other programs load, and says where it comes from
@@ -49,11 +50,11 @@ def writing(path: str | Path) -> Iterator[None]:
         number, said = getattr(error, "errno", None), str(error)
         if number in _FULL or "No space left" in said or "quota exceeded" in said:
             raise RunError(
-                f"the disk that holds {str(path)!r} is full: free some space and resume."
+                f"the disk that holds {quoted(path)} is full: free some space and resume."
             ) from None
         reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         out = ": make it writable, or name another folder" if number in _CLOSED else ""
-        raise RunError(f"{str(path)!r} cannot be written: {reason}{out}.") from None
+        raise RunError(f"{quoted(path)} cannot be written: {reason}{out}.") from None
 
 
 @contextlib.contextmanager

@@ -15,11 +15,25 @@ from pathlib import Path
 
 from pruning.errors import DamagedError, RunError
 from pruning.files import EXPORT_FILE, atomic_write, ignore_write_errors, writing
+from pruning.limits import check_words
 from pruning.paths import cache_folder, expand
 from pruning.sealed import checksum_of, key_of, read_json, write_json
 from pruning.words import quoted
 
 _ANOTHER = "name another one, or move it away first"
+
+
+def _absolute(path: str | Path) -> Path:
+    """A path as a person names it, from the working directory.
+
+    Raises:
+        RunError: no file can have this name.
+    """
+    try:
+        check_words("the output", [str(path)])
+    except ValueError as error:
+        raise RunError(f"{error}.") from None
+    return expand(str(path)).absolute()
 
 
 # --- files -------------------------------------------------------------------------------------------------
@@ -34,7 +48,7 @@ def check_output_file(path: str | Path) -> Path:
     Raises:
         RunError: a folder stands there, or a file that this program did not write or that was changed since.
     """
-    target = expand(str(path)).absolute()
+    target = _absolute(path)
     with writing(path):
         target = target.resolve()
         if str(path).endswith((os.sep, "/")) or target.is_dir():
@@ -105,7 +119,7 @@ def output_folder(folder: str | Path, record: str) -> Iterator[Path]:
     Raises:
         RunError: it holds something else, a file of it was changed, or the disk refuses.
     """
-    target = expand(str(folder)).absolute()
+    target = _absolute(folder)
     with writing(target):
         target = target.resolve()
         foreign = _foreign_entries(target, record)
