@@ -428,8 +428,9 @@ OUTPUT_PATHS = st.sampled_from(
 def _output(case: tuple[str, str], folder: Path) -> None:
     """Whatever is named for output, a person's files are afterwards as they were."""
     kind, path = case
+    folder = folder / "a" / "b" / "c"  # so that ../../x stays within
     mine = folder / "mine"
-    mine.mkdir()
+    mine.mkdir(parents=True)
     (mine / "thesis.txt").write_text("years of work")
     (folder / "link").symlink_to(mine / "thesis.txt")
     (folder / "folder link").symlink_to(mine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 
 
@@ -38,6 +39,7 @@ class DamagedError(RunError):
     """A file of ours that is not what was written, or is gone."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, by the number of its error
 REASON = 300  # characters of a library's message
 
 
@@ -61,8 +63,9 @@ def library_errors(kind: type[PruningError], what: str, way_out: str = "") -> It
     except (PruningError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's: the file is all right
-            raise
+        out_of_memory = type(error).__name__ == "OutOfMemoryError"  # torch's
+        if out_of_memory or getattr(error, "errno", None) in FULL or "No space left" in str(error):
+            raise  # the file is all right
         raise kind(f"{what}: {reason_of(error)}{f': {way_out}' if way_out else '.'}") from error
 
 

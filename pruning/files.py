@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from safetensors import SafetensorError
 
-from pruning.errors import RunError
+from pruning.errors import FULL, RunError
 from pruning.words import quoted
 
 PRUNING_FILE = "pruning.json"  # marks a checkpoint of this project and holds its geometry
@@ -32,7 +32,6 @@ EXPORT_FILE = "prunescope.json"  # marks an export that other programs load, and
 _LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.prunescope-(new|old)")
 # Younger than this it may belong to a process on another machine or in another container.
 LEFTOVER_SECONDS = 3600.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _swept: set[Path] = set()
 
@@ -48,7 +47,7 @@ def writing(path: str | Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         number, said = getattr(error, "errno", None), str(error)
-        if number in _FULL or "No space left" in said or "quota exceeded" in said:
+        if number in FULL or "No space left" in said or "quota exceeded" in said:
             raise RunError(
                 f"the disk that holds {quoted(path)} is full: free some space and resume."
             ) from None

@@ -14,6 +14,7 @@ from pathlib import Path
 from pruning import __version__
 from pruning.cli.terminal import print_json
 from pruning.paths import cache_folder
+from pruning.progress import announced
 from pruning.runs.store import RunStore
 from pruning.words import size_text
 
@@ -29,8 +30,10 @@ OPTIONAL = {
 
 def doctor(args: argparse.Namespace) -> int:
     """Say what there is: torch, cores, memory, disks, Chromium, the hub, and whether the runs are whole."""
-    found = {**dict(_machine()), **dict(_programs()), **dict(_folders(args.runs))}
-    problems = _problems(RunStore(args.runs))
+    with announced("loading torch and asking for the hub"):
+        found = {**dict(_machine()), **dict(_programs()), **dict(_folders(args.runs))}
+    with announced("reading all files of all runs"):
+        problems = _problems(RunStore(args.runs))
     if args.json:
         print_json({**found, "problems": problems})
     else:

@@ -33,6 +33,7 @@ from pruning.cli.terminal import json_output, print_error
 from pruning.config import RunConfig, choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
+from pruning.progress import log_on_stderr
 from pruning.runs.worker import Cancelled, out_of_memory
 from pruning.serving.engines import TIMED
 from pruning.serving.server import SERVERS
@@ -200,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # before the libraries that read it: their bars would break ours
     given = [*(sys.argv[1:] if argv is None else argv)]
     as_json = "--json" in (given[: given.index("--")] if "--" in given else given)
-    with json_output() if as_json else contextlib.nullcontext():
+    with json_output() if as_json else contextlib.nullcontext(), log_on_stderr():
         try:
             args = parser().parse_args(given)
             return args.run(args)

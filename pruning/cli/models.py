@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pruning.cli.arguments import named_model
-from pruning.cli.terminal import ProgressBar, console, print_json, table
+from pruning.cli.terminal import ProgressBar, console, import_torch, print_json, table
 from pruning.errors import ConfigError, ModelError, library_errors
 from pruning.outputs import check_output_file, output_file
 from pruning.runs.run import RUN_ID
@@ -19,6 +19,7 @@ from pruning.words import quoted, size_text
 
 def export_model(args: argparse.Namespace) -> int:
     """Write a pruned model so that other programs load it."""
+    import_torch()
     from pruning.formats.write import export
     from pruning.models.folder import locate
 
@@ -52,6 +53,7 @@ def _within_run(checkpoint: Path, name: str, format: str) -> Path:
 
 def serve(args: argparse.Namespace) -> int:
     """Export a run and start vLLM's or llama.cpp's own server on it, on this machine only."""
+    import_torch()
     from pruning.formats.write import export
     from pruning.models.folder import locate
     from pruning.serving import server
@@ -79,6 +81,7 @@ def serve(args: argparse.Namespace) -> int:
 
 def measure(args: argparse.Namespace) -> int:
     """Size, memory and speed of models, measured turn by turn."""
+    import_torch()
     from pruning.measure.speed import bench, shortened, size
     from pruning.models.loading import load
     from pruning.progress import drain
@@ -167,6 +170,7 @@ def _time_ratios(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace) -> int:
     """Let models go on from the same prompt."""
+    import_torch()
     import torch
     from transformers import TextStreamer
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table
+from pruning.cli.terminal import ProgressBar, console, import_torch, print_json, results_table, table
 from pruning.errors import ConfigError, RunError
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
@@ -92,6 +92,7 @@ def runs_show(args: argparse.Namespace) -> int:
 
 def damage(args: argparse.Namespace) -> int:
     """Measure which layers a cut hurts, and keep it with a run."""
+    import_torch()
     from pruning.progress import drain
     from pruning.runs.damage import measure_damage
 

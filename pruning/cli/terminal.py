@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pruning.progress import announced
 from pruning.runs.lines import Lines
 from pruning.sealed import finite
 from pruning.text.sources import told
@@ -49,6 +50,13 @@ def json_output() -> Iterator[None]:
             os.dup2(2, 1)
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         yield
+
+
+def import_torch() -> None:
+    """Imports what takes the first seconds of a command that computes, and says so."""
+    with announced("loading torch and transformers"):
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
 
 
 def print_json(content: Any) -> None:

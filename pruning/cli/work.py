@@ -8,7 +8,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pruning.cli.arguments import check_code, run_config
-from pruning.cli.terminal import ProgressBar, console, print_json, results_table, table, tell_sources
+from pruning.cli.terminal import (
+    ProgressBar,
+    console,
+    import_torch,
+    print_json,
+    results_table,
+    table,
+    tell_sources,
+)
 from pruning.config import RunConfig
 from pruning.errors import ConfigError
 from pruning.runs.store import RunStore
@@ -72,6 +80,7 @@ def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
 
 def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str, Any], float]:
     """Statistics and weight norms of a dense model, with what was calibrated and the seconds it took."""
+    import_torch()
     from pruning.engine.blocks import calibration_blocks
     from pruning.engine.calibration import calibrate_cached, column_norms
     from pruning.engine.loop import state_of
@@ -175,6 +184,7 @@ def score(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Perplexity of a model by domain, and accuracy by task."""
+    import_torch()
     from pruning.engine.blocks import evaluation_blocks
     from pruning.engine.loop import state_of
     from pruning.measure.comparison import mean_perplexity

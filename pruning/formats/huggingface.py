@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruning.errors import ExportError, library_errors
 from pruning.files import PRUNING_FILE
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
 from pruning.formats.traits import Traits, rotary_keys
@@ -149,10 +150,11 @@ def save_stock(model: Any, tokenizer: Any, folder: Path) -> None:
 
     settings = model.generation_config
     model.generation_config = GenerationConfig()  # transformers saves only settings that it finds consistent
-    model.save_pretrained(folder, max_shard_size=SHARD)
-    model.generation_config = settings
-    write_generation_config(model, folder)
-    tokenizer.save_pretrained(folder)
+    with library_errors(ExportError, "the model cannot be saved"):
+        model.save_pretrained(folder, max_shard_size=SHARD)
+        model.generation_config = settings
+        write_generation_config(model, folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _add_keys(folder: Path, keys: dict[str, Any]) -> None:

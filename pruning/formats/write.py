@@ -17,6 +17,7 @@ from pruning.formats.verify import logits
 from pruning.models.folder import read_record
 from pruning.models.loading import load
 from pruning.outputs import output_folder
+from pruning.progress import announced
 from pruning.sealed import digests, read_json, write_json
 from pruning.versions import versions
 
@@ -88,12 +89,15 @@ def export(
         name = f"{Path(traits.base or source).name}-pruned"
         work = Source(source, loaded, traits, form, kind, record, name, verify)
         reference = logits(loaded.model) if verify else None
-        written = writer.write(work, folder)
+        with announced(f"writing {format}"):
+            written = writer.write(work, folder)
         work = replace(work, loaded=None)
         del loaded  # one model in memory at a time
         if reference is not None:
-            apart = writer.check(work, written, reference)
-        write_json(folder / EXPORT_FILE, {**record, "files": digests(folder)})
+            with announced("loading what was written, to compare it"):
+                apart = writer.check(work, written, reference)
+        with announced("taking the checksums of what was written"):
+            write_json(folder / EXPORT_FILE, {**record, "files": digests(folder)})
         path = out / written.relative_to(folder)
         total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Exported(path, form, kind, total, apart, writer.snippet(form, path))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from pruning.errors import ModelError, library_errors
 from pruning.files import PRUNING_FILE
 from pruning.models.architectures import CausalLM, geometry
 from pruning.models.delta import MASK_FILE, write_mask
@@ -67,9 +68,10 @@ def write_dense(model: CausalLM, tokenizer: Any, folder: Path, shard: int = SHAR
     layers = Layers(model)
     model.config.architectures = [type(model).__name__]
     model.config.dtype = layers.dtype
-    model.config.save_pretrained(folder)
-    write_generation_config(model, folder)
-    tokenizer.save_pretrained(folder)
+    with library_errors(ModelError, "the model's config and tokenizer cannot be saved"):
+        model.config.save_pretrained(folder)
+        write_generation_config(model, folder)
+        tokenizer.save_pretrained(folder)
     _write_tensors(layers.tensors(), folder, shard)
 
 

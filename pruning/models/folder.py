@@ -22,6 +22,7 @@ from pruning.models.geometry import Geometry
 from pruning.models.own_exports import dense_name, export_record
 from pruning.models.tensors import read_object, stored_tensors, weight_files, weights_digest
 from pruning.paths import ASSETS, expand
+from pruning.progress import announced
 from pruning.sealed import kept_for, read_cached, read_json, verify, write_cached
 from pruning.words import quoted
 
@@ -146,7 +147,8 @@ def fingerprint(path: Path) -> str:
     kept = kept_for("digests", sorted([*path.glob("config.json"), *path.glob("*.safetensors")]))
     if found := read_cached(kept, Digest):
         return found.value
-    digest = hashlib.blake2b(weights_digest(path).encode(), digest_size=16)
+    with announced(f"taking the checksum of the weights in {quoted(path.name)}"):
+        digest = hashlib.blake2b(weights_digest(path).encode(), digest_size=16)
     digest.update(str(read_record(path).get("base_digest", "")).encode())
     for file in path.glob("config.json"):
         digest.update(file.read_bytes())

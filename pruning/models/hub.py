@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pruning.errors import ModelError
 from pruning.paths import exists
+from pruning.progress import announced
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -38,7 +39,8 @@ def download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
+        with announced(f"downloading {name} from the hub"):
+            return Path(snapshot_download(name, allow_patterns=_FILES))
     except Exception as error:  # the hub's client raises a dozen types for "not reachable" and "not there"
         raise _unreachable(name, error) from None
 

@@ -20,7 +20,8 @@ from pruning.models.folder import (
     read_config,
     read_record,
 )
-from pruning.words import quoted
+from pruning.progress import announced
+from pruning.words import quoted, size_text
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -81,7 +82,9 @@ def load(
     if dtype == "auto":
         dtype = "float32" if device == "cpu" else "stored"
     torch_dtype = None if dtype == "stored" else getattr(torch, dtype)
-    with library_errors(ModelError, f"the model in {quoted(path)} cannot be loaded"):
+    size = size_text(sum(file.stat().st_size for file in path.glob("*.safetensors")))
+    loading = announced(f"loading the model {quoted(path.name)} ({size})")
+    with loading, library_errors(ModelError, f"the model in {quoted(path)} cannot be loaded"):
         model = (read_pruned if record else read_dense)(path, torch_dtype)
         tokenizer, code = read_tokenizer(path, model.config, trust_remote_code)
         check_ids(path, model.get_input_embeddings().num_embeddings)

@@ -46,7 +46,13 @@ def model_config(path: Path) -> Any:
     content = read_config(path)
     model_type = dense_type(content)
     # attention as it was on the machine that trained the model may not be installed here
-    for key in ("model_type", "_attn_implementation", "attn_implementation", *EXPORT_KEYS):
+    for key in (
+        "model_type",
+        "_attn_implementation",
+        "attn_implementation",
+        "output_attentions",
+        *EXPORT_KEYS,
+    ):
         content.pop(key, None)
     with library_errors(ModelError, f"the config {quoted(path / 'config.json')} cannot be used"):
         config = CONFIG_MAPPING[model_type].from_dict(content)

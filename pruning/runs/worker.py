@@ -20,7 +20,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError, RunError
 from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
-from pruning.progress import Progress, drain
+from pruning.progress import Progress, announced, drain, log_on_stderr
 from pruning.runs import trust
 from pruning.runs.create import create
 from pruning.runs.lines import Lines
@@ -100,7 +100,8 @@ def _device_name(config: RunConfig) -> str:
     """The device that a config means; `auto` and `cuda` spelled out, so that two names share a lock."""
     from pruning.models.loading import pick_device
 
-    name = pick_device(config.device)
+    with announced("loading torch"):
+        name = pick_device(config.device)
     return "cuda:0" if name == "cuda" else name
 
 
@@ -139,11 +140,12 @@ def _device(run: Run, status: Reporter) -> Iterator[None]:
 
 
 def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None) -> Result:
-    from pruning.engine.calibration import LayerFound
-    from pruning.engine.events import Finished, Iteration, Started
-    from pruning.engine.loop import prune_loaded
-    from pruning.measure.zeroshot import compare
-    from pruning.models.loading import load
+    with announced("loading transformers"):
+        from pruning.engine.calibration import LayerFound
+        from pruning.engine.events import Finished, Iteration, Started
+        from pruning.engine.loop import prune_loaded
+        from pruning.measure.zeroshot import compare
+        from pruning.models.loading import load
 
     began = time.monotonic()
     config = run.config
@@ -269,7 +271,8 @@ def main() -> int:
     run = Run(Path(sys.argv[1]))
     try:
         trust.check(run)
-        execute(run, Lines(run.config.iterations), exits=True)
+        with log_on_stderr():
+            execute(run, Lines(run.config.iterations), exits=True)
     except Cancelled:
         return 0
     except PruningError as error:
