@@ -41,7 +41,7 @@ from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
 from pruning.models.folder import DEMO, describe
 from pruning.models.geometry import Geometry, LayerShape
-from pruning.text.sources import load_text, told
+from pruning.text.sources import describe_source, load_text
 from pruning.words import plain
 
 SECONDS = 10.0  # an input that takes longer counts as a hang
@@ -250,7 +250,9 @@ def _text(file: tuple[str, bytes, str], folder: Path) -> None:
     name, content, column = file
     (folder / name).write_bytes(content)
     for split in ("calibration", "heldout"):
-        told(load_text("x", f"{folder / name}:{column}" if column else str(folder / name), split).source)
+        describe_source(
+            load_text("x", f"{folder / name}:{column}" if column else str(folder / name), split).source
+        )
 
 
 def _source(source: str, folder: Path) -> None:

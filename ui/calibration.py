@@ -18,7 +18,7 @@ from pruning.runs import trust
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
 from pruning.text.files import KNOWN
-from pruning.text.sources import EMBEDDED_DOMAINS, load_text, told
+from pruning.text.sources import EMBEDDED_DOMAINS, describe_source, load_text
 from pruning.words import plain, quoted, sentence
 from ui import state, stored
 
@@ -61,7 +61,7 @@ def text(run: Run, name: str) -> None:
         return
     try:
         said = json.loads((run.path / "sources.json").read_text(encoding="utf-8"))[name]
-        line, sample = told(said), str(said["sample"])
+        line, sample = describe_source(said), str(said["sample"])
     # there is none, or another program wrote it
     except (AttributeError, KeyError, OSError, RecursionError, StopIteration, TypeError, ValueError):
         st.caption(f"{plain(source)}: the run has no record of what was read.")
@@ -137,7 +137,7 @@ def _read(title: str, file_id: str, content: bytes, column: str) -> str | None:
         )
         st.error(plain(sentence(words)))
         return None
-    st.caption(plain(told({**found, "path": path.name})))
+    st.caption(plain(describe_source({**found, "path": path.name})))
     st.code(found["sample"], language=None, wrap_lines=True)
     return source
 

@@ -1,5 +1,6 @@
 """Files as people have them: each gives its text, with what was left out, or one sentence."""
 
+import functools
 import gzip
 import json
 
@@ -7,7 +8,7 @@ import pytest
 
 from pruning.errors import DomainError
 from pruning.text import columns, files, sources
-from pruning.text.sources import load_text, told
+from pruning.text.sources import describe_source, load_text
 from tests.conftest import byte_tokenizer
 
 DOCUMENTS = [
@@ -94,7 +95,7 @@ def test_odd_rows_are_skipped_and_counted(tmp_path, odd, reason, first):
     texts, source = read(path)
     assert whole(texts) == whole(DOCUMENTS)
     assert source["skipped"] == {reason: 1 if first else 2} and source["rows"] == 24
-    assert f"skipped {1 if first else 2} {reason}" in told(source)
+    assert f"skipped {1 if first else 2} {reason}" in describe_source(source)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_chats_pass_the_chat_template(tmp_path):
         ),
         ("numbers.json", b"[1, 2, 3]", "holds no text .rows: 3 no object"),
         ("cut.jsonl.gz", gzip.compress(LINES.encode())[:-20], "is a .gz file that is broken or cut off"),
-        ("picture.txt", b"\x89PNG\r\n\x1a\n\xff\xfe", "is not UTF-8 text .byte 0.: save it as UTF-8"),
+        ("picture.txt", b"\x89PNG\r\n\x1a\n\xff\xfe", "is a PNG image: give a file with text in it"),
         ("latin.txt", "é".encode("latin-1"), "is not UTF-8 text"),
         ("utf16.txt", "no mark".encode("utf-16-le"), "UTF-16 without its byte order mark"),
         ("odd.txt", b"\xff\xfe\x00", "is not UTF-16 text"),
@@ -231,7 +232,7 @@ def test_a_folder_gives_its_files_and_says_which_it_left_out(tmp_path):
     assert "".join(texts).startswith("content of a.md\ncontent of b/two.py\n")
     assert source["files"] == 3 and source["files_left_out"] == 1
     assert "does not say which column" in source["left_out"]["code.jsonl"]
-    assert "left out 1 of its files, such as 'code.jsonl'" in told(source)
+    assert "left out 1 of its files, such as 'code.jsonl'" in describe_source(source)
 
 
 def test_a_folder_without_text_is_said(tmp_path):
@@ -242,17 +243,17 @@ def test_a_folder_without_text_is_said(tmp_path):
 
 def test_no_more_is_read_than_the_limit(tmp_path, monkeypatch):
     """A line or a packed file of any length costs what the limit says; the rest is left out, and said."""
-    for module in (files, sources):
-        monkeypatch.setattr(module, "READ_BYTES", 1000)
+    monkeypatch.setattr(sources, "Documents", functools.partial(columns.Documents, 1000))
     (tmp_path / "line.txt").write_text("é" * 5_000)
     texts, source = read(tmp_path / "line.txt")
-    assert whole(texts) == "é" * 500 and source["cut_at"] == 1000 and "nothing is read beyond" in told(source)
+    assert whole(texts) == "é" * 1000 and source["cut_at"] == "8,000,000 characters"
+    assert "stops at the limit of 8,000,000 characters" in describe_source(source)
     (tmp_path / "rows.jsonl").write_text(LINES)
     texts, source = read(tmp_path / "rows.jsonl")
     assert 5 < len(texts) < 15 and source["skipped"] == {} and "cut_at" in source
     for name, content in (("bomb.jsonl.gz", b'{"text": "' + b"0" * 10**7), ("bomb.csv.gz", b"0" * 10**7)):
         (tmp_path / name).write_bytes(gzip.compress(content))
-        with pytest.raises(DomainError, match="no row ends within|no rows below"):
+        with pytest.raises(DomainError, match="no row ends within|no rows below|no document within"):
             read(tmp_path / name)
     (tmp_path / "b").mkdir()
     for number in range(5):

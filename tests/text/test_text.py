@@ -55,12 +55,14 @@ def test_other_blocks_of_the_same_tokens_have_another_name():
 
 def test_text_shorter_than_a_block_says_both_numbers():
     text = DomainText(["tiny"], {})
-    for make in (
-        lambda: sample_blocks("a", text, TOKENIZER, 1, 50, 0),
-        lambda: heldout_blocks("a", text, TOKENIZER, 50),
+    for make, part in (
+        (lambda text: sample_blocks("a", text, TOKENIZER, 1, 50, 0), ("first nine tenths", "calibration")),
+        (lambda text: heldout_blocks("a", text, TOKENIZER, 50), ("held-out tenth", "held-out")),
     ):
-        with pytest.raises(DomainError, match=r"'a': its text has 5 tokens, a block needs 50"):
-            make()
+        with pytest.raises(DomainError, match=f"'a': its {part[1]} text has 5 tokens, and a block needs 50"):
+            make(text)
+        with pytest.raises(DomainError, match=f"the {part[0]} of its text has 5 tokens, and a block needs"):
+            make(DomainText(["tiny"], {"heldout_share": 0.1}))
 
 
 def test_files_of_every_kind_give_their_documents(tmp_path):
