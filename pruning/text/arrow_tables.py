@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH = 64  # rows that are decoded at a time
+_DICTIONARY = {"RLE_DICTIONARY", "PLAIN_DICTIONARY"}
+# Encodings in which a string takes its own bytes, but for a dictionary. In others rows share beginnings.
+_PLAIN = _DICTIONARY | {"PLAIN", "RLE", "BIT_PACKED"}
 # A column of more bytes that was packed to less than a hundredth is made to fill a memory. Text packs to a
 # half or a tenth.
 UNPACKED_BYTES, MOST_PACKED = 64_000_000, 100
@@ -36,24 +39,34 @@ def _parquet(file: Path, limit: int) -> Table:
     import pyarrow.parquet
 
     try:
-        schema = pyarrow.parquet.read_schema(file)
-        leaves = pyarrow.parquet.ParquetFile(file).schema
-        strings = [column.path for column in map(leaves.column, range(len(leaves))) if _is_string(column)]
+        metadata = pyarrow.parquet.read_metadata(file)
+        encodings = _string_encodings(metadata)
         # a string that is repeated in a million rows stays one string
-        content = pyarrow.parquet.ParquetFile(file, read_dictionary=strings)
+        repeated = [path for path, names in encodings.items() if names & _DICTIONARY and names <= _PLAIN]
+        content = pyarrow.parquet.ParquetFile(file, read_dictionary=repeated, metadata=metadata)
+        names = _names(metadata.schema.to_arrow_schema())
     except (OSError, ValueError, pyarrow.ArrowException):
         raise Unreadable("cannot be read as parquet: copy or download it again") from None
 
     def batches(columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
-        for number in range(content.metadata.num_row_groups):
-            _check_packing(content.metadata.row_group(number), columns)
-            yield from content.iter_batches(BATCH, [number], list(columns))
+        is_expanding = any(
+            not used <= _PLAIN and _is_within(path, columns) for path, used in encodings.items()
+        )
+        for number in range(metadata.num_row_groups):
+            _check_packing(metadata.row_group(number), columns)
+            yield from content.iter_batches(1 if is_expanding else BATCH, [number], list(columns))
 
-    return _table(_names(schema), batches, limit)
+    return _table(names, batches, limit)
 
 
-def _is_string(column: Any) -> bool:
-    return bool(column.physical_type == "BYTE_ARRAY")
+def _string_encodings(metadata: Any) -> dict[str, set[str]]:
+    """By path of a column of strings the encodings of its parts."""
+    encodings: dict[str, set[str]] = {}
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.physical_type == "BYTE_ARRAY":
+                encodings.setdefault(chunk.path_in_schema, set()).update(chunk.encodings)
+    return encodings
 
 
 def _is_within(path: str, columns: Sequence[str]) -> bool:

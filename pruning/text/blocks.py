@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,8 @@ from pruning.errors import DomainError
 from pruning.text.hub import Split
 from pruning.text.sources import DomainText
 from pruning.text.token_bytes import count_bytes
+
+TOGETHER = 256  # documents that are tokenized at a time: until they are an array, a token takes 170 bytes
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class TokenBlocks:
         return digest.hexdigest()
 
 
-def token_stream(texts: Iterable[str], tokenizer: Any) -> np.ndarray:
+def token_stream(texts: Sequence[str], tokenizer: Any) -> np.ndarray:
     """All documents as one int64 array, each closed by the end-of-text token if there is one."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return np.concatenate([np.asarray(ids + end, dtype=np.int64) for ids in rows] or [np.empty(0, np.int64)])
+    parts = [np.empty(0, np.int64)]
+    for start in range(0, len(texts), TOGETHER):
+        batch = tokenizer(texts[start : start + TOGETHER], add_special_tokens=False, verbose=False)
+        parts += [np.asarray(ids + end, dtype=np.int64) for ids in batch["input_ids"]]
+    return np.concatenate(parts)
 
 
 def _starts(size: int, seq_len: int, rng: np.random.Generator) -> Iterator[int]:

@@ -19,10 +19,10 @@ from typing import IO, Any
 from pruning.text.signatures import refusal
 from pruning.words import quoted
 
-# Decoded characters that are read of one domain's text, from files of any kind and from the hub. They are
-# tokenized as a whole, which takes up to 4 us and 170 bytes of memory for each byte of them. 8 million are
-# about 2 million tokens of English: 500 blocks of 4,096. A packed file of a few hundred bytes can promise
-# any number, and so can a line.
+# Decoded characters that are read of a domain, from files of any kind and from the hub. A document is
+# tokenized as a whole, which takes up to 4 us and 170 bytes of memory for each token. 8 million are about
+# 2 million tokens of English: 500 blocks of 4,096. A packed file of a few hundred bytes can promise any
+# number, and so can a line.
 READ_CHARACTERS = 8_000_000
 CHARACTER_LIMIT = f"{READ_CHARACTERS:,} characters"
 READ_ROWS = 1_000_000  # rows of its tables: a million empty ones take a few bytes of a Parquet file

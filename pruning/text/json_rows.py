@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import re
 from collections import Counter
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.text.columns import FORMS
-from pruning.text.files import Unreadable, read_text
+from pruning.text.files import READ_ROWS, Unreadable, read_text
 
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -18,6 +20,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 # escape, or of a word.
 _UNFINISHED = re.compile(r"([-+.\deE]*|\\?u?[\da-fA-F]{0,4}|t|tr|tru|f|fa|fal|fals|n|nu|nul)\Z")
 _INCOMPLETE = object()
+MOST_ROWS = READ_ROWS + 1  # with one more it is known that the limit was reached
 
 
 def parse_rows(text: str, kind: str, cut: bool) -> tuple[list[Any], Counter[str]]:
@@ -59,9 +62,10 @@ def _is_json(line: str) -> bool:
 
 def _line_rows(text: str, kind: str, cut: bool) -> tuple[list[Any], Counter[str]]:
     """A row for each line; lines that are no JSON are counted, unless they are the most."""
-    lines = text.split("\n")  # and not at U+2028 and its like, which JSON may hold
+    complete = text[: text.rfind("\n") + 1] if cut else text
+    lines = io.StringIO(complete, newline="\n")  # and not at U+2028 and its like, which JSON may hold
     rows, broken, first_broken = [], 0, 0
-    for number, line in enumerate(lines[:-1] if cut else lines, 1):
+    for number, line in enumerate(itertools.islice(lines, MOST_ROWS), 1):
         try:
             rows += [json.loads(line)] if line.strip() else []
         except (ValueError, RecursionError):
@@ -91,7 +95,7 @@ def _value_rows(text: str, cut: bool) -> list[Any]:
     """
     is_array = text.startswith("[")
     rows = []
-    for row in _elements(text) if is_array else _values(text):
+    for row in itertools.islice(_elements(text) if is_array else _values(text), MOST_ROWS):
         if row is not _INCOMPLETE:
             rows.append(row)
         elif not cut:

@@ -200,10 +200,10 @@ def _nothing(documents: Documents, unread: Mapping[Path, str]) -> str:
     if unread:
         first, reason = next(iter(unread.items()))
         return f"holds nothing to read; its file {quoted(first.name)} {reason}"
+    if sum(documents.skipped.values()) > ("empty" in documents.skipped):
+        return f"holds no text (rows: {_count(documents.skipped)}): give a file with text in it"
     if documents.limit:
         return f"has no document within the limit of {documents.limit}: divide its documents"
-    if sum(documents.skipped.values()) > 1 or "empty" not in documents.skipped:
-        return f"holds no text (rows: {_count(documents.skipped)}): give a file with text in it"
     return "is empty: give a file with text in it"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.text.columns import column_names
-from pruning.text.files import READ_CHARACTERS, Unreadable, ending, read_text
+from pruning.text.files import READ_CHARACTERS, READ_ROWS, Unreadable, ending, read_text
 from pruning.text.json_rows import parse_rows
 
 csv.field_size_limit(READ_CHARACTERS)  # the library's own limit is less than a document
@@ -63,6 +63,9 @@ def _csv(text: str, kind: str, cut: bool) -> Table:
     try:
         for row in reader:
             rows.append(row)
+            if len(rows) > READ_ROWS + 2:  # with the header, and one more
+                cut = True
+                break
             starts.append(reader.line_num + 1)
     except csv.Error as error:
         raise Unreadable(f"cannot be read as {kind[1:]} ({error}): export it again") from None

@@ -16,26 +16,25 @@ def count_bytes(text: str, tokenizer: Any) -> np.ndarray | None:
 
     Args:
         text: of a document.
-        tokenizer: a byte-level one, or one that gives offsets.
+        tokenizer: of the model.
 
     Returns:
-        None where the tokenizer gives neither.
+        None where the tokenizer does not say which part of the text a token comes from.
     """
-    encoding = tokenizer(
-        text, add_special_tokens=False, verbose=False, return_offsets_mapping=tokenizer.is_fast
-    )
+    if not tokenizer.is_fast:
+        return None
+    encoding = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
     ids = np.asarray(encoding["input_ids"], dtype=np.int64)
     is_special = np.isin(ids, special_ids(tokenizer))
-    counts = _byte_level_counts(tokenizer.convert_ids_to_tokens(ids.tolist()))
-    if counts.sum() != len(text.encode()):  # of other tokenizers, or of text that was normalised
-        if not tokenizer.is_fast:
-            return None
-        offsets = np.asarray(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        counts = _offset_counts(text, offsets)
-        for index in np.flatnonzero(ids == tokenizer.unk_token_id):
-            start, end = offsets[index]
-            is_special[index] = text[start:end] == tokenizer.unk_token  # else it stands for other text
-    return np.where(is_special, 0, counts)
+    if "ByteLevel" in repr(tokenizer.backend_tokenizer.decoder):
+        counts = _byte_level_counts(tokenizer.convert_ids_to_tokens(ids.tolist()))
+        if counts.sum() == len(text.encode()):  # it is not where the text was normalised
+            return np.where(is_special, 0, counts)
+    offsets = np.asarray(encoding["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    for index in np.flatnonzero(ids == tokenizer.unk_token_id):
+        start, end = offsets[index]
+        is_special[index] = text[start:end] == tokenizer.unk_token  # else it stands for other text
+    return np.where(is_special, 0, _offset_counts(text, offsets))
 
 
 def special_ids(tokenizer: Any) -> list[int]:

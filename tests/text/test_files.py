@@ -169,6 +169,62 @@ def test_chats_pass_the_chat_template(tmp_path):
     assert source["skipped"] == refused
 
 
+TODAY = "{{ strftime_now('%d %b %Y') }} {{ strftime_now('%-d/%m/%y %A') }} {{ messages[0].content }}"
+MACRO = (
+    "{% macro day() %}{{ strftime_now('%Y-%m-%d') }}{% endmacro %}"
+    "{% if strftime_now is defined %}{{ day() }}{% endif %}"
+)
+
+
+def test_chats_do_not_depend_on_the_day(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(rows(*[{"messages": chat("Q?", "A.")}] * 20))
+    tokenizer = byte_tokenizer()
+    for template, text in ((TODAY, "26 Jul 2024 26/07/24 Friday Q?"), (MACRO, "2024-07-26")):
+        tokenizer.chat_template = template
+        texts, source = read(path, tokenizer, split=("calibration",))
+        assert texts[0] == text and source["template_date"] == "2024-07-26"
+
+
+@pytest.mark.parametrize(
+    "start", ["", "\n", "  \n", "  {% if true %}x{% endif %}", "\n  {%- if true %}x{% endif %}"]
+)
+def test_the_fixed_date_changes_nothing_else_of_a_template(tmp_path, start):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(rows(*[{"messages": chat("Q?", "A.")}] * 20))
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = start + "{% for m in messages %}\n  <{{ m.role }}>\n{% endfor %}\n"
+    expected = tokenizer.apply_chat_template(chat("Q?", "A."), tokenize=False)
+    assert read(path, tokenizer, split=("calibration",))[0][0] == expected
+
+
+def test_the_record_changes_with_the_template_and_what_it_reads(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(rows(*[{"messages": chat("Q?", "A.")}] * 20))
+    records = []
+    for template, end in (
+        ("{{ messages[0].content }}", "<|end|>"),
+        ("{{ messages[0].content }} ", "<|end|>"),
+    ):
+        tokenizer = byte_tokenizer()
+        tokenizer.chat_template, tokenizer.eos_token = template, end
+        records.append(read(path, tokenizer)[1]["chat_template"])
+    tokenizer.eos_token = "e"
+    records.append(read(path, tokenizer)[1]["chat_template"])
+    assert len(set(records)) == 3
+    assert "chat_template" not in read(path)[1]
+
+
+def test_the_digest_is_that_of_the_documents_of_a_split(tmp_path):
+    (tmp_path / "a.jsonl").write_text(LINES)
+    (tmp_path / "b.jsonl").write_text(LINES + rows({"text": "one more, at the end"}))
+    a, b = (load_text("x", str(tmp_path / name), "calibration").source for name in ("a.jsonl", "b.jsonl"))
+    assert a["digest"] != b["digest"] and a["revision"] != b["revision"]
+    assert a["digest"] == load_text("x", str(tmp_path / "a.jsonl"), "calibration").source["digest"]
+    assert a["digest"] != load_text("x", str(tmp_path / "a.jsonl"), "heldout").source["digest"]
+    assert load_text("wiki", "embedded", "heldout").source["digest"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
