@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.text.files import Unreadable, ending, read_head
 from pruning.text.tables import Table
-from pruning.words import quoted, size_text
+from pruning.words import size_text
 
 if TYPE_CHECKING:
     import pyarrow
 
 BATCH = 64  # rows that are decoded at a time
-_DICTIONARY = {"RLE_DICTIONARY", "PLAIN_DICTIONARY"}
-# Encodings in which a string takes its own bytes, but for a dictionary. In others rows share beginnings.
-_PLAIN = _DICTIONARY | {"PLAIN", "RLE", "BIT_PACKED"}
-# A column of more bytes that was packed to less than a hundredth is made to fill a memory. Text packs to a
-# half or a tenth.
+# A part of a table of more bytes that is packed to less than a hundredth is made to fill a memory. Text packs
+# to a half or a tenth.
 UNPACKED_BYTES, MOST_PACKED = 64_000_000, 100
 
 
@@ -39,49 +37,39 @@ def _parquet(file: Path, limit: int) -> Table:
     import pyarrow.parquet
 
     try:
-        metadata = pyarrow.parquet.read_metadata(file)
-        encodings = _string_encodings(metadata)
+        content = pyarrow.parquet.ParquetFile(file)
+        leaves = map(content.schema.column, range(len(content.schema)))
+        strings = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         # a string that is repeated in a million rows stays one string
-        repeated = [path for path, names in encodings.items() if names & _DICTIONARY and names <= _PLAIN]
-        content = pyarrow.parquet.ParquetFile(file, read_dictionary=repeated, metadata=metadata)
-        names = _names(metadata.schema.to_arrow_schema())
+        repeating = pyarrow.parquet.ParquetFile(file, read_dictionary=strings)
+        names = _names(content.schema_arrow)
+        _check_packing(file, content.metadata)
     except (OSError, ValueError, pyarrow.ArrowException):
         raise Unreadable("cannot be read as parquet: copy or download it again") from None
 
     def batches(columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
-        is_expanding = any(
-            not used <= _PLAIN and _is_within(path, columns) for path, used in encodings.items()
-        )
-        for number in range(metadata.num_row_groups):
-            _check_packing(metadata.row_group(number), columns)
-            yield from content.iter_batches(1 if is_expanding else BATCH, [number], list(columns))
+        rows = 0
+        try:
+            for batch in repeating.iter_batches(BATCH, columns=list(columns)):
+                rows += len(batch)
+                yield batch
+        except OSError as error:
+            if "Not yet implemented" not in str(error):
+                raise
+            # strings that share their beginnings (DELTA_BYTE_ARRAY) are not decoded that way: row by row
+            yield from itertools.islice(content.iter_batches(1, columns=list(columns)), rows, None)
 
     return _table(names, batches, limit)
 
 
-def _string_encodings(metadata: Any) -> dict[str, set[str]]:
-    """By path of a column of strings the encodings of its parts."""
-    encodings: dict[str, set[str]] = {}
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for chunk in map(group.column, range(group.num_columns)):
-            if chunk.physical_type == "BYTE_ARRAY":
-                encodings.setdefault(chunk.path_in_schema, set()).update(chunk.encodings)
-    return encodings
-
-
-def _is_within(path: str, columns: Sequence[str]) -> bool:
-    """Whether a column is one of those chosen, holds one of them or is a part of one."""
-    return any(f"{path}.".startswith(f"{name}.") or name.startswith(f"{path}.") for name in columns)
-
-
-def _check_packing(group: Any, columns: Sequence[str]) -> None:
-    for chunk in map(group.column, range(group.num_columns)):
-        packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
-        is_bomb = unpacked > UNPACKED_BYTES and unpacked > MOST_PACKED * packed
-        if is_bomb and _is_within(chunk.path_in_schema, columns):
+def _check_packing(file: Path, metadata: Any) -> None:
+    packed = file.stat().st_size
+    for number in range(metadata.num_row_groups):
+        unpacked = metadata.row_group(number).total_byte_size
+        if unpacked > UNPACKED_BYTES and unpacked > MOST_PACKED * packed:
             raise Unreadable(
-                f"holds {size_text(unpacked)} packed into {size_text(packed)} in its column "
-                f"{quoted(chunk.path_in_schema)}: give text that was not made to fill a memory"
+                f"holds {size_text(unpacked)} packed into {size_text(packed)}: give text that was not made "
+                "to fill a memory"
             )
 
 
@@ -96,14 +84,18 @@ def _arrow(file: Path, limit: int) -> Table:
         except pyarrow.ArrowInvalid:
             source.seek(0)
             parts = content = pyarrow.ipc.open_stream(source)
+        names = _names(content.schema)
     except (OSError, ValueError, pyarrow.ArrowException):
         raise Unreadable("cannot be read as arrow: copy or download it again") from None
-    return _table(_names(content.schema), lambda columns: _selected(parts, columns), limit)
+    return _table(names, lambda columns: _selected(parts, columns), limit)
 
 
 def _selected(parts: Iterable[Any], columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
+    wanted = [f"{column}." for column in columns]  # or what is within them
     for part in parts:
-        chosen = part.select([name for name in part.schema.names if _is_within(name, columns)])
+        names = part.schema.names
+        chosen = part.select([name for name in names if any(w.startswith(f"{name}.") for w in wanted)])
+        chosen.validate(full=True)  # offsets that point outside of the file end the process
         for start in range(0, len(chosen), BATCH):
             yield chosen.slice(start, BATCH)
 
