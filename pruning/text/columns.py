@@ -32,25 +32,25 @@ NESTED = 3  # objects within each other whose keys are columns, as in `doc.text`
 ABSENT = object()
 
 
-def choose(columns: Sequence[str], asked: str | None, where: str = "FILE") -> tuple[str, ...]:
+def choose(columns: Sequence[str], column: str | None, where: str = "FILE") -> tuple[str, ...]:
     """The columns that are read.
 
     Args:
-        columns: that there are.
-        asked: for by name, several with `+`; None where none was.
+        columns: of the table.
+        column: that the person named, several with `+`; None where none was.
         where: what stands before the name of a column, for the message.
 
     Raises:
-        Unreadable: the one asked for is not there, or none was and no name tells which is text.
+        Unreadable: the one named is missing, or none was and no name tells which is text.
     """
-    if asked is None:
+    if column is None:
         for form in FORMS:
             if set(form) <= set(columns):
                 return form
         raise Unreadable(
             f"does not say which column is text: write {where}:COLUMN with one of {listed(columns)}"
         )
-    wanted = (asked,) if asked in columns else tuple(asked.split("+"))
+    wanted = (column,) if column in columns else tuple(column.split("+"))
     for name in wanted:
         if name not in columns:
             near = difflib.get_close_matches(name, columns, 1)

@@ -29,7 +29,7 @@ READ_ROWS = 1_000_000  # rows of its tables: a million empty ones take a few byt
 # Entries that are looked at in a folder: a domain named `/` must not walk the disk for minutes.
 FOLDER_ENTRIES = 100_000
 CHUNK = 1 << 16  # bytes that are decoded at a time
-TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 # What is read in a folder; a file that is named by itself may end as it likes.
 TEXTS = (
     ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".html", ".htm", ".xhtml", ".xml", ".css", ".sql",
@@ -100,7 +100,7 @@ def list_files(path: Path) -> tuple[list[Path], Counter[str]]:
     entries = list(itertools.islice(path.rglob("*"), FOLDER_ENTRIES + 1))
     if len(entries) > FOLDER_ENTRIES:
         raise Unreadable(f"holds more than {FOLDER_ENTRIES:,} entries: name a folder within it")
-    files = sorted(entry for entry in entries if not _hidden(entry.relative_to(path)) and entry.is_file())
+    files = sorted(entry for entry in entries if not _hidden(entry.relative_to(path)) and not entry.is_dir())
     readable = [file for file in files if ending(file) in (*TABLES, *TEXTS)]
     others = Counter(
         file.suffix.lower() or "without an ending" for file in files if ending(file) not in (*TABLES, *TEXTS)
@@ -212,6 +212,11 @@ def _decode(decoder: io.IncrementalNewlineDecoder, chunk: bytes, position: int, 
     except UnicodeDecodeError as error:
         name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
         byte = position - len(error.object) + error.start
+        if not chunk:
+            raise Unreadable(
+                f"is not {name} text (byte {byte:,}, its last character is no whole one): save it as UTF-8, "
+                "or copy it again if it is cut off"
+            ) from None
         raise Unreadable(f"is not {name} text (byte {byte:,}): save it as UTF-8") from None
     if "\0" in text:
         raise Unreadable("is no text, or UTF-16 without its byte order mark: save it as UTF-8")

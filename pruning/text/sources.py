@@ -105,12 +105,12 @@ def _embedded(name: str, split: Split) -> DomainText:
 def _split_tail(texts: list[str], split: Split) -> list[str]:
     """The first nine tenths of the characters, or the last tenth; a document at the cut is divided."""
     cut = int(sum(map(len, texts)) * (1 - HELDOUT_SHARE))
-    head, tail, seen = [], [], 0
+    head, tail, start = [], [], 0
     for text in texts:
-        at = min(max(cut - seen, 0), len(text))
+        at = min(max(cut - start, 0), len(text))
         head.append(text[:at])
         tail.append(text[at:])
-        seen += len(text)
+        start += len(text)
     return [text for text in (head if split == "calibration" else tail) if text]
 
 
@@ -169,7 +169,7 @@ def _read(file: Path, column: str | None, documents: Documents, tokenizer: Any) 
     """Add the documents of a file to those that are given, and return them."""
     kind = ending(file)
     if kind in TABLES:
-        is_arrow = kind in (".parquet", ".arrow")
+        is_arrow = kind in (".parquet", ".arrow", ".feather")
         table = (arrow_table if is_arrow else read_table)(file, documents.characters)
         form = choose(table.columns, column) if table.columns or column else ()
         documents.add_rows(table.rows(form), form, tokenizer)
@@ -243,8 +243,8 @@ def describe_source(source: Mapping[str, Any]) -> str:
         line += f"; left out {unread:,} of its files, such as {quoted(next(iter(source['left_out'])))}"
     if others := Counter(source.get("files_passed_over", {})):
         line += f"; passed over {others.total():,} file{'s' * (others.total() != 1)}: {count_endings(others)}"
-    if limit := source.get("cut_at"):
-        line += f"; stops at the limit of {limit}"
+    if limit := source.get("cut_at"):  # in bytes until version 0.2
+        line += f"; stops at the limit of {limit if isinstance(limit, str) else f'{limit:,} bytes'}"
     return line
 
 

@@ -46,6 +46,14 @@ def test_one_file_that_is_passed_over_is_said_too(tmp_path):
     assert source["files"] == 2 and "passed over 1 file: 1 .docx" in describe_source(source)
 
 
+def test_a_link_to_nothing_in_a_folder_is_left_out_by_name(tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "b.txt").symlink_to(tmp_path / "gone.txt")
+    (tmp_path / "c.pdf").symlink_to(tmp_path / "gone.pdf")
+    source = read(tmp_path)[1]
+    assert "is a link to" in source["left_out"]["b.txt"] and source["files_passed_over"] == {".pdf": 1}
+
+
 def test_of_many_endings_the_most_frequent_are_named(tmp_path):
     (tmp_path / "a.txt").write_text(TEXT)
     for ending in range(9):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -94,6 +95,8 @@ def chats(texts):
 def write(table, path, **options):
     if path.suffix == ".parquet":
         pq.write_table(table, path, **options)
+    elif path.suffix == ".feather":
+        pa.feather.write_feather(table, path)
     else:
         kind = pa.ipc.new_stream if path.stem == "stream" else pa.ipc.new_file
         with kind(path, table.schema) as file:
@@ -101,7 +104,7 @@ def write(table, path, **options):
     return path
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "file.arrow", "stream.arrow"])
+@pytest.mark.parametrize("name", ["a.parquet", "file.arrow", "stream.arrow", "a.feather"])
 def test_columns_of_strings_structs_and_lists(tmp_path, name):
     path = tmp_path / name
     for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):

@@ -141,3 +141,24 @@ def test_embedded_domains_are_large_enough_and_their_splits_do_not_overlap(name)
         return {part for part in parts if len(part) > 60}
 
     assert not pieces("calibration") & pieces("heldout")
+
+
+def test_of_a_hub_data_set_no_more_is_read_than_the_limit(monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    from pruning.text import columns, hub
+
+    rows = [{"doc": {"body": f"row {number} 河水" + "x" * 90}, "n": number} for number in range(50)]
+    stream = datasets.Dataset.from_list(rows).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    info = type("Info", (), {"sha": "abc"})
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: info)
+    everything = load_text("x", "hub:a/b::doc.body", "calibration")
+    assert everything.source["rows"] == 50 and "cut_at" not in everything.source
+    monkeypatch.setattr(hub, "Documents", lambda: columns.Documents(1000))
+    first = load_text("x", "hub:a/b::doc.body", "calibration")
+    assert first.source["rows"] == 10
+    assert first.texts == everything.texts[: len(first.texts)] and first.source["characters"] <= 1000
+    assert first.source["cut_at"] and first.source["column"] == "doc.body"
+    assert first.source["digest"] != everything.source["digest"]
