@@ -134,17 +134,21 @@ def _table(names: list[str], batches: Any, limit: int) -> Table:
 
 def _text_bytes(array: Any) -> int:
     """Bytes of all strings in an array as they are once each is one of its own."""
-    import pyarrow.compute as pc
+    import pyarrow
+    import pyarrow.compute
     from pyarrow import types
 
     kind = array.type
-    if types.is_dictionary(kind):
-        lengths = pc.take(pc.binary_length(array.dictionary), array.indices)
-        return pc.sum(lengths).as_py() or 0
     if types.is_struct(kind):
         return sum(map(_text_bytes, array.flatten()))
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _text_bytes(array.flatten())
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind):
-        return pc.sum(pc.binary_length(array)).as_py() or 0
-    return int(array.nbytes)
+    is_repeating = types.is_dictionary(kind)
+    strings = array.dictionary if is_repeating else array
+    if types.is_string_view(strings.type):
+        strings = strings.cast(pyarrow.large_string())
+    if not (types.is_string(strings.type) or types.is_large_string(strings.type)):
+        return int(array.nbytes)
+    lengths = pyarrow.compute.binary_length(strings)
+    total = pyarrow.compute.sum(lengths.take(array.indices) if is_repeating else lengths)
+    return total.as_py() or 0

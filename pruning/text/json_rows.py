@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -19,6 +20,9 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 # What is behind the point at which decoding fails if the text ends within a value: a part of a number, of an
 # escape, or of a word.
 _UNFINISHED = re.compile(r"([-+.\deE]*|\\?u?[\da-fA-F]{0,4}|t|tr|tru|f|fa|fal|fals|n|nu|nul)\Z")
+# The beginning of an object up to its first list, with plain values before it: `{"version": 1, "data": `. The
+# list is read of an object that the limit divides.
+_OPENING = re.compile(r'\{\s*(?:"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+)\s*,\s*)*+"[^"\\]*"\s*:\s*(?=\[)')
 _INCOMPLETE = object()
 MOST_ROWS = READ_ROWS + 1  # with one more it is known that the limit was reached
 
@@ -93,6 +97,11 @@ def _value_rows(text: str, cut: bool) -> list[Any]:
         ValueError, RecursionError: it is none of both.
         Unreadable: it is one, and cut off.
     """
+    if cut and (opening := _OPENING.match(text)):
+        with contextlib.suppress(ValueError):  # the list ends before the limit
+            rows = _value_rows(text[opening.end() :], cut)
+            if _is_table(rows):
+                return rows
     is_array = text.startswith("[")
     rows = []
     for row in itertools.islice(_elements(text) if is_array else _values(text), MOST_ROWS):

@@ -83,15 +83,32 @@ def test_whatever_it_is_cut_off_within(tmp_path, content):
         read(write(tmp_path, content))
 
 
+@pytest.mark.parametrize("wrapper", [None, {}, {"version": "1.1", "count": 30, "extra": None}])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_of_an_array_beyond_the_limit_the_whole_rows_before_it_are_read(tmp_path, monkeypatch, indent):
-    content = json.dumps(ROWS, indent=indent)
+def test_of_an_array_beyond_the_limit_the_whole_rows_before_it_are_read(
+    tmp_path, monkeypatch, indent, wrapper
+):
+    content = json.dumps(ROWS if wrapper is None else wrapper | {"data": ROWS}, indent=indent)
     for limit in range(700, 1200, 37):
         monkeypatch.setattr(sources, "Documents", lambda limit=limit: columns.Documents(limit))
         text, source = read(write(tmp_path, content))
         complete = sum(content.index(f'"text": "{t}"') + len(t) + 80 < limit for t in TEXTS)
         assert complete <= source["rows"] <= complete + 2
         assert text == "".join(TEXTS[: source["rows"]]) and source["cut_at"] and source["skipped"] == {}
+
+
+def test_an_object_beyond_the_limit_that_is_no_list_of_rows_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "Documents", lambda: columns.Documents(500))
+    for content in ({"text": TEXTS}, {"text": {"0": TEXTS[0] * 20}}, {"columns": ["text"] * 99, "data": []}):
+        with pytest.raises(DomainError, match="no row ends within its first \\d+ characters"):
+            read(write(tmp_path, content))
+
+
+def test_objects_with_a_list_that_ends_before_the_limit_are_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "Documents", lambda: columns.Documents(900))
+    chats = [{"id": i, "messages": [{"role": "user", "content": text}]} for i, text in enumerate(TEXTS)]
+    text, source = read(write(tmp_path, "\n".join(json.dumps(chat, indent=1) for chat in chats)))
+    assert source["rows"] == 6 and text == "".join(TEXTS[:6]) and source["cut_at"]
 
 
 def test_pieces_of_something_else_are_not_json_lines(tmp_path):

@@ -110,6 +110,13 @@ def test_columns_of_strings_structs_and_lists(tmp_path, name):
     for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
         table = pa.table({"id": [*range(30)], "text": pa.array(TEXTS).cast(kind)})
         assert read(write(table, path))[0] == "".join(TEXTS)
+    if path.suffix == ".arrow":
+        table = pa.table(
+            {"text": pa.array(TEXTS, pa.string_view()), "n": pa.array([1, 2, 3] * 10).dictionary_encode()}
+        )
+        assert read(write(table, path))[0] == "".join(TEXTS)
+        with pytest.raises(DomainError, match="holds no text .rows: 30 no text"):
+            read(f"{path}:n")
     assert read(f"{write(nested(TEXTS), path)}:doc.body")[0] == "".join(TEXTS)
     assert read(write(chats(TEXTS), path))[0] == "".join(TEXTS)
     with pytest.raises(DomainError, match="does not say which column is text: .*'doc', 'doc.body', 'doc.n'"):
