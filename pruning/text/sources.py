@@ -33,7 +33,7 @@ from pruning.text.hub import Split
 from pruning.text.json_rows import notebook_text
 from pruning.text.saved import choose_split, saved_files
 from pruning.text.tables import read_table
-from pruning.words import quoted
+from pruning.words import clipped, quoted
 
 EMBEDDED_DOMAINS = ("wiki", "web", "code", "math")
 LEFT_OUT = 20  # files of a folder whose reason is kept
@@ -138,7 +138,8 @@ def _read_path(
         if files is None:
             files, others = list_files(folder)
         for file in files:
-            if documents.limit:
+            if documents.limit or not documents.characters:
+                documents.limit = documents.limit or CHARACTER_LIMIT
                 break
             try:
                 documents.extend(_read(file, column, documents.part(), tokenizer))
@@ -240,7 +241,8 @@ def describe_source(source: Mapping[str, Any]) -> str:
     if source["skipped"]:
         line += f"; skipped {_count(source['skipped'])}"
     if unread := source.get("files_left_out"):
-        line += f"; left out {unread:,} of its files, such as {quoted(next(iter(source['left_out'])))}"
+        file, reason = next(iter(source["left_out"].items()))
+        line += f"; left out {unread:,} of its files, such as {quoted(file)}, which {clipped(reason, 200)}"
     if others := Counter(source.get("files_passed_over", {})):
         line += f"; passed over {others.total():,} file{'s' * (others.total() != 1)}: {count_endings(others)}"
     if limit := source.get("cut_at"):  # in bytes until version 0.2

@@ -290,7 +290,10 @@ def test_a_folder_gives_its_files_and_says_which_it_left_out(tmp_path):
     assert "".join(texts).startswith("content of a.md\ncontent of b/two.py\n")
     assert source["files"] == 3 and source["files_left_out"] == 1
     assert "does not say which column" in source["left_out"]["code.jsonl"]
-    assert "left out 1 of its files, such as 'code.jsonl'" in describe_source(source)
+    assert (
+        "left out 1 of its files, such as 'code.jsonl', which does not say which column"
+        in describe_source(source)
+    )
 
 
 def test_a_folder_without_text_is_said(tmp_path):
