@@ -9,10 +9,12 @@ inputs: odd values in the place of right ones, right files with bytes changed, a
 from __future__ import annotations
 
 import argparse
+import bz2
 import contextlib
 import gzip
 import io
 import json
+import lzma
 import os
 import random
 import shutil
@@ -27,6 +29,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -54,7 +58,7 @@ from pruning.models.loading import load
 from pruning.outputs import output_file, output_folder
 from pruning.progress import drain
 from pruning.sealed import digests, write_json
-from pruning.text.sources import load_text, told
+from pruning.text.sources import describe_source, load_text
 from pruning.words import plain
 from tests.conftest import ARCHITECTURES, byte_tokenizer, tiny_model
 
@@ -115,29 +119,108 @@ MESSAGES = st.lists(
 )
 
 
+ENDINGS = [
+    ".txt",
+    ".jsonl",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".ndjson",
+    ".md",
+    ".parquet",
+    ".arrow",
+    ".ipynb",
+    ".GZ",
+    ".zst",
+    "",
+]
+SCRIPTS = st.text(max_size=60) | st.sampled_from(
+    ["河水东流", "नदी", "النهر", "👩‍👩‍👧", "e\u0301", "\u2028", "\x85"]
+)
+COMPRESS: list[Callable[[bytes], bytes]] = [
+    gzip.compress,
+    bz2.compress,
+    lzma.compress,
+    lambda content: pyarrow.compress(content, codec="zstd", asbytes=True),
+    lambda content: pyarrow.compress(content, codec="lz4", asbytes=True),
+]
+# How other programs begin a file.
+MAGIC = [
+    b"%PDF-1.4\n",
+    b"PK\x03\x04",
+    b"{\\rtf1",
+    b"\x80\x04\x95",
+    b"PAR1",
+    b"ARROW1\0\0",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+]
+MAGIC += [b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"\xff\xff\xff\xff"]
+
+
+def _shapes(rows: list[Any]) -> Any:
+    """The same rows in the shapes that programs give JSON."""
+    tables = [row for row in rows if isinstance(row, dict)]
+    names = list(dict.fromkeys(name for row in tables for name in row))
+    by_column = {name: [row.get(name) for row in tables] for name in names}
+    return st.sampled_from(
+        [
+            rows,
+            {"data": rows},
+            {"train": tables, "test": tables[:1]},
+            by_column,
+            {name: {str(i): value for i, value in enumerate(column)} for name, column in by_column.items()},
+            {str(i): row for i, row in enumerate(tables)},
+            {"columns": names, "index": [], "data": [[row.get(name) for name in names] for row in tables]},
+            {"cells": rows, "nbformat": 4},
+            {"doc": {"text": rows}},
+            [{"doc": row} for row in rows],
+            [{"messages": json.dumps(row)} for row in rows],
+        ]
+    )
+
+
+def _table(rows: list[Any], ending: str) -> bytes:
+    """Rows as Parquet or Arrow; of what these do not hold, the text."""
+    sink = pyarrow.BufferOutputStream()
+    try:
+        table = pyarrow.Table.from_pylist([row for row in rows if isinstance(row, dict)] or [{"text": "a"}])
+        if ending == ".parquet":
+            pyarrow.parquet.write_table(table, sink)
+        else:
+            with pyarrow.ipc.new_stream(sink, table.schema) as stream:
+                stream.write_table(table)
+    except (pyarrow.ArrowException, TypeError, ValueError, OverflowError, AttributeError):
+        return json.dumps(rows).encode()
+    return sink.getvalue().to_pybytes()
+
+
 @st.composite
 def files(draw: Any) -> tuple[str, bytes, str]:
-    """A name, bytes and a column: rows in some form, changed, cut off or packed."""
-    ending = draw(
-        st.sampled_from([".txt", ".jsonl", ".json", ".csv", ".tsv", ".ndjson", ".md", ".parquet", ".GZ", ""])
-    )
+    """A name, bytes and a column: rows in some form, changed, cut off, compressed or begun like another file."""
+    ending = draw(st.sampled_from(ENDINGS))
     rows = draw(TEXTS | ROWS | st.lists(MESSAGES.map(lambda turns: {"messages": turns}), max_size=4))
+    indent, ascii_only = draw(st.sampled_from([None, None, 1, 4])), draw(st.booleans())
     content = draw(
-        st.just("\n".join(json.dumps(row) for row in rows).encode())
-        | st.just(json.dumps(rows).encode())
+        st.just("\n".join(json.dumps(row, indent=indent) for row in rows).encode())
+        | st.just(_table(rows, ending))
+        | _shapes(rows).map(
+            lambda shape: json.dumps(shape, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "replace")
+        )
+        | st.lists(SCRIPTS, max_size=6).map(
+            lambda cells: ("text,id\n" + ",".join(cells)).encode("utf-8", "replace")
+        )
         | st.binary(max_size=300)
         | SENTENCES.map(str.encode)
-        | TEXT.map(lambda text: text.encode("utf-16", "surrogatepass"))
+        | (TEXT | SCRIPTS).map(lambda text: text.encode("utf-16", "surrogatepass"))
     )
     content = _damaged(draw, content)
+    content = draw(st.sampled_from([b""] * 8 + MAGIC)) + content
     if draw(st.booleans()):
-        content = _damaged(draw, gzip.compress(content))
+        content = _damaged(draw, draw(st.sampled_from(COMPRESS))(content))
     name = draw(st.sampled_from(["a", "[v1] a", "a*?", "ä", "a:b", "UPPER"]))
-    return (
-        name + ending,
-        content,
-        draw(st.just("") | st.sampled_from(["", "text", "id+text", ":", "+"]) | TEXT),
-    )
+    columns = ["", "text", "id+text", "doc.text", "train.text", "data", ":", "+", ".", "doc."]
+    return name + ending, content, draw(st.just("") | st.sampled_from(columns) | TEXT)
 
 
 def _damaged(draw: Any, content: bytes) -> bytes:
@@ -264,7 +347,9 @@ def _text(file: tuple[str, bytes, str], folder: Path) -> None:
     name, content, column = file
     (folder / name).write_bytes(content)
     for split in ("calibration", "heldout"):
-        told(load_text("x", f"{folder / name}:{column}" if column else str(folder / name), split).source)
+        describe_source(
+            load_text("x", f"{folder / name}:{column}" if column else str(folder / name), split).source
+        )
 
 
 def _source(source: str, folder: Path) -> None:

@@ -17,12 +17,12 @@ from pruning.models.geometry import Geometry, Kind
 from pruning.runs import trust
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
-from pruning.text.files import KNOWN
-from pruning.text.sources import EMBEDDED_DOMAINS, load_text, told
+from pruning.text.files import KNOWN, READ_CHARACTERS
+from pruning.text.sources import EMBEDDED_DOMAINS, describe_source, load_text
 from pruning.words import plain, quoted, sentence
 from ui import state, stored
 
-UPLOAD_BYTES = 5_000_000
+UPLOAD_BYTES = READ_CHARACTERS  # of plain text no more would be read
 FILE_NAME_BYTES = 200  # of an upload that are kept, the last; file systems take 255
 NAMED = "write FILE:COLUMN with one of"  # what a message asks of the command line
 
@@ -53,18 +53,18 @@ def _agreement(
 
 def text(run: Run, name: str) -> None:
     """What a run read as the text of a domain, from its own record: no file is opened for it."""
-    source = run.config.domains.get(name, "embedded")
-    if source == "embedded":
-        texts = load_text(name, source, "calibration").texts
+    name_or_path = run.config.domains.get(name, "embedded")
+    if name_or_path == "embedded":
+        texts = load_text(name, name_or_path, "calibration").texts
         st.caption(f"{len(texts):,} documents, {sum(map(len, texts)):,} characters (embedded)")
         st.code(texts[len(texts) // 2][:900], language=None, wrap_lines=True)
         return
     try:
-        said = json.loads((run.path / "sources.json").read_text(encoding="utf-8"))[name]
-        line, sample = told(said), str(said["sample"])
+        source = json.loads((run.path / "sources.json").read_text(encoding="utf-8"))[name]
+        line, sample = describe_source(source), str(source["sample"])
     # there is none, or another program wrote it
     except (AttributeError, KeyError, OSError, RecursionError, StopIteration, TypeError, ValueError):
-        st.caption(f"{plain(source)}: the run has no record of what was read.")
+        st.caption(f"{plain(name_or_path)}: the run has no record of what was read.")
         return
     st.caption(plain(line))
     st.code(sample, language=None, wrap_lines=True)
@@ -106,9 +106,9 @@ def upload(goes_to: str = "domains") -> None:
         args=(goes_to, key, source),
         key=f"add-{goes_to}",
     )
-    if said := st.session_state.pop(f"said-{goes_to}", None):
-        good, words = said
-        (st.success if good else st.error)(words)
+    if outcome := st.session_state.pop(f"outcome-{goes_to}", None):
+        is_added, message = outcome
+        (st.success if is_added else st.error)(message)
     elif file is not None and not fits:
         limit = UPLOAD_BYTES / 1e6
         st.error(
@@ -128,17 +128,15 @@ def _read(title: str, file_id: str, content: bytes, column: str) -> str | None:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        found = load_text(path.stem, source, "calibration").source
+        record = load_text(path.stem, source, "calibration").source
         trust.agree([trust.read(source)])
     except PruningError as error:
         shutil.rmtree(path.parent, ignore_errors=True)
-        words = (
-            str(error).replace(quoted(path), quoted(path.name)).replace(NAMED, "enter under Column one of")
-        )
-        st.error(plain(sentence(words)))
+        message = str(error).replace(quoted(path), quoted(path.name))
+        st.error(plain(sentence(message.replace(NAMED, "enter under Column one of"))))
         return None
-    st.caption(plain(told({**found, "path": path.name})))
-    st.code(found["sample"], language=None, wrap_lines=True)
+    st.caption(plain(describe_source({**record, "path": path.name})))
+    st.code(record["sample"], language=None, wrap_lines=True)
     return source
 
 
@@ -146,10 +144,10 @@ def _add(goes_to: str, key: str, source: str | None) -> None:
     """Callback: a named file becomes a domain, chosen in the form."""
     name = st.session_state[key]
     if source is None:
-        said = False, "No file was read: choose one, then press Add domain."
+        outcome = False, "No file was read: choose one, then press Add domain."
     elif not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in EMBEDDED_DOMAINS:
         taken = ", ".join(EMBEDDED_DOMAINS)
-        said = (
+        outcome = (
             False,
             f"{plain(repr(name))} is not a valid domain name: start with a letter, use only letters, digits and "
             f"underscores, and none of the names {taken}.",
@@ -158,8 +156,8 @@ def _add(goes_to: str, key: str, source: str | None) -> None:
         st.session_state.setdefault("uploads", {})[name] = source
         chosen = st.session_state.get(goes_to, list(EMBEDDED_DOMAINS))
         st.session_state[goes_to] = list(dict.fromkeys([*chosen, name]))
-        said = True, f"Domain {name} added. It is chosen in the form."
-    st.session_state[f"said-{goes_to}"] = said
+        outcome = True, f"Domain {name} added. It is chosen in the form."
+    st.session_state[f"outcome-{goes_to}"] = outcome
 
 
 def _file_name(title: str) -> str:

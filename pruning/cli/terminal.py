@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pruning.progress import announced
 from pruning.runs.lines import Lines
 from pruning.sealed import finite
-from pruning.text.sources import told
+from pruning.text.sources import describe_source
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +75,7 @@ def print_error(message: str, as_json: bool) -> None:
 def tell_sources(sources: Mapping[str, Mapping[str, Any]]) -> None:
     """Say on standard error what was read of every domain's text, with the beginning of a document."""
     for domain, source in sources.items():
-        if line := told(source):
+        if line := describe_source(source):
             print(f"domain {domain}: {line}\n  such as {source['sample'][:80]!r}", file=sys.stderr)
 
 

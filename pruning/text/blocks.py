@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pruning.errors import DomainError
+from pruning.text.hub import Split
 from pruning.text.sources import DomainText
+from pruning.text.token_bytes import count_bytes
+
+TOGETHER = 256  # documents that are tokenized at a time: until they are an array, a token takes 170 bytes
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class TokenBlocks:
         domain: name.
         ids: int64 (n_blocks, seq_len).
         source: where the text came from, with revision and seed.
-        bytes: of the text in UTF-8 without the first token of each block, which nothing predicts; 0 where it
-            was not counted.
+        bytes: of the text in UTF-8 that the tokens stand for, without the first token of each block, which
+            nothing predicts; 0 where they were not counted.
     """
 
     domain: str
@@ -38,11 +42,14 @@ class TokenBlocks:
         return digest.hexdigest()
 
 
-def token_stream(texts: Iterable[str], tokenizer: Any) -> np.ndarray:
+def token_stream(texts: Sequence[str], tokenizer: Any) -> np.ndarray:
     """All documents as one int64 array, each closed by the end-of-text token if there is one."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    rows = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return np.concatenate([np.asarray(ids + end, dtype=np.int64) for ids in rows] or [np.empty(0, np.int64)])
+    parts = [np.empty(0, np.int64)]
+    for start in range(0, len(texts), TOGETHER):
+        batch = tokenizer(texts[start : start + TOGETHER], add_special_tokens=False, verbose=False)
+        parts += [np.asarray(ids + end, dtype=np.int64) for ids in batch["input_ids"]]
+    return np.concatenate(parts)
 
 
 def _starts(size: int, seq_len: int, rng: np.random.Generator) -> Iterator[int]:
@@ -65,7 +72,7 @@ def sample_blocks(
         DomainError: the text is shorter than one block.
     """
     stream = token_stream(text.texts, tokenizer)
-    _check_length(name, stream, seq_len)
+    _check_length(name, stream, seq_len, text.source, "calibration")
     rng = np.random.default_rng([seed, *name.encode()])
     starts = _starts(len(stream), seq_len, rng)
     ids = np.stack(
@@ -83,21 +90,42 @@ def heldout_blocks(
         DomainError: the text is shorter than one block.
     """
     stream = token_stream(text.texts, tokenizer)
-    _check_length(name, stream, seq_len)
+    _check_length(name, stream, seq_len, text.source, "heldout")
     count = min(len(stream) // seq_len, limit or len(stream))
     ids = stream[: count * seq_len].reshape(count, seq_len)
-    predicted = tokenizer.batch_decode(ids[:, 1:].tolist(), skip_special_tokens=True)
-    return TokenBlocks(name, ids, text.source, sum(len(block.encode("utf-8")) for block in predicted))
+    return TokenBlocks(name, ids, text.source, _predicted_bytes(text.texts, tokenizer, ids))
 
 
-def _check_length(name: str, stream: np.ndarray, seq_len: int) -> None:
-    if len(stream) < seq_len:
-        raise DomainError(
-            f"domain {name!r}: its text has {len(stream)} tokens, a block needs {seq_len}: "
-            "give more text or a shorter --seq-len."
-        )
+def _predicted_bytes(texts: Iterable[str], tokenizer: Any, ids: np.ndarray) -> int:
+    """UTF-8 bytes of blocks (n_blocks, seq_len) from the start of texts, without the first token of each."""
+    end = [] if tokenizer.eos_token_id is None else [0]
+    parts, tokens = [], 0
+    for text in texts:
+        if tokens >= ids.size:
+            break
+        counts = count_bytes(text, tokenizer)
+        if counts is None:
+            return 0
+        parts.append(np.append(counts, end))
+        tokens += len(parts[-1])
+    return int(np.concatenate(parts)[: ids.size].reshape(ids.shape)[:, 1:].sum())
+
+
+def _check_length(name: str, stream: np.ndarray, seq_len: int, source: dict[str, Any], split: Split) -> None:
+    if len(stream) >= seq_len:
+        return
+    part = "its calibration text" if split == "calibration" else "its held-out text"
+    if "heldout_share" in source:
+        share = "first nine tenths" if split == "calibration" else "held-out tenth"
+        part = f"the {share} of its text"
+    raise DomainError(
+        f"domain {name!r}: {part} has {len(stream):,} tokens, and a block needs {seq_len:,}: "
+        "give more text or a shorter --seq-len."
+    )
 
 
 def cache_key(state: str, blocks: TokenBlocks, dtype: str, device: str) -> str:
     """A name for the moments of these tokens in a model's state (its weights and what was cut from it)."""
-    return hashlib.blake2b(f"1 {state} {blocks.digest} {dtype} {device}".encode(), digest_size=16).hexdigest()
+    # the bytes are kept with a perplexity
+    key = f"1 {state} {blocks.digest} {dtype} {device}" + (f" {blocks.bytes}" if blocks.bytes else "")
+    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pruning.text.files import Unreadable, whole_characters
+from pruning.text.chats import CHATS, Skip, chat_text, has_template, parse_chat, template_record
+from pruning.text.files import CHARACTER_LIMIT, READ_CHARACTERS, READ_ROWS, Unreadable, replace_surrogates
 from pruning.words import listed, quoted
 
 # Columns that say by their name what they hold, the first that a table has. What is joined may lack the
@@ -16,9 +17,7 @@ from pruning.words import listed, quoted
 FORMS: tuple[tuple[str, ...], ...] = (
     ("text",),
     ("content",),
-    ("messages",),
-    ("conversations",),
-    ("conversation",),
+    *((name,) for name in CHATS),
     ("instruction", "input", "output"),
     ("instruction", "context", "response"),
     ("instruction", "output"),
@@ -28,33 +27,30 @@ FORMS: tuple[tuple[str, ...], ...] = (
     ("prompt", "response"),
 )
 OPTIONAL = ("input", "context")
-ROLES = {"human": "user", "gpt": "assistant"}  # as ShareGPT writes them
 SAMPLE = 300  # characters of a document that are kept to show what was read
+NESTED = 3  # objects within each other whose keys are columns, as in `doc.text`
+ABSENT = object()
 
 
-class Skip(Exception):
-    """Why a row gives no document."""
-
-
-def choose(columns: Sequence[str], asked: str | None, where: str = "FILE") -> tuple[str, ...]:
+def choose(columns: Sequence[str], column: str | None, where: str = "FILE") -> tuple[str, ...]:
     """The columns that are read.
 
     Args:
-        columns: that there are.
-        asked: for by name, several with `+`; None where none was.
+        columns: of the table.
+        column: that the person named, several with `+`; None where none was.
         where: what stands before the name of a column, for the message.
 
     Raises:
-        Unreadable: the one asked for is not there, or none was and no name tells which is text.
+        Unreadable: the one named is missing, or none was and no name tells which is text.
     """
-    if asked is None:
+    if column is None:
         for form in FORMS:
             if set(form) <= set(columns):
                 return form
         raise Unreadable(
             f"does not say which column is text: write {where}:COLUMN with one of {listed(columns)}"
         )
-    wanted = (asked,) if asked in columns else tuple(asked.split("+"))
+    wanted = (column,) if column in columns else tuple(column.split("+"))
     for name in wanted:
         if name not in columns:
             near = difflib.get_close_matches(name, columns, 1)
@@ -65,28 +61,39 @@ def choose(columns: Sequence[str], asked: str | None, where: str = "FILE") -> tu
 
 @dataclass
 class Documents:
-    """Documents as they are gathered, and what was left out.
+    """Documents as they are gathered, up to the limits, and what was left out.
 
     Attributes:
+        characters: that may still be added.
+        rows: that may still be looked at.
         texts: of the documents.
         read_as: what they were taken from, such as `column text`; each once.
         skipped: by reason the number of rows.
+        limit: the limit that was reached with more to read, in words; empty where there was not.
+        template: what decides how chats were rendered; empty where none was.
     """
 
+    characters: int = READ_CHARACTERS
+    rows: int = READ_ROWS
     texts: list[str] = field(default_factory=list)
     read_as: dict[str, None] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
+    limit: str = ""
+    template: dict[str, str] = field(default_factory=dict)
 
     def add(self, text: str, read_as: str) -> None:
-        """Take a document; one without a letter is skipped."""
+        """Take a document, unless it goes beyond the limit; one without a letter is skipped."""
         if not text.strip():
             self.skipped["empty"] += 1
+        elif len(text) > self.characters:
+            self.limit = CHARACTER_LIMIT
         else:
-            self.texts.append(whole_characters(text))
+            self.characters -= len(text)
+            self.texts.append(replace_surrogates(text))
             self.read_as[read_as] = None
 
     def add_rows(self, rows: Iterable[Any], form: Sequence[str], tokenizer: Any = None) -> None:
-        """Take the documents of rows.
+        """Take the documents of rows until a limit is reached.
 
         Args:
             rows: dictionaries by column; a plain string is a document.
@@ -94,10 +101,31 @@ class Documents:
             tokenizer: whose chat template renders messages; without one their turns are joined.
         """
         for row in rows:
+            if not self.rows:
+                self.limit = f"{READ_ROWS:,} rows"
+            if self.limit:
+                return
+            self.rows -= 1
             try:
-                self.add(*_document(row, form, tokenizer))
+                text, read_as = _document(row, form, tokenizer)
             except Skip as reason:
                 self.skipped[str(reason)] += 1
+            else:
+                self.add(text, read_as)
+                if read_as.startswith("chats") and has_template(tokenizer):
+                    self.template = self.template or template_record(tokenizer)
+
+    def extend(self, other: Documents) -> None:
+        """Take what was gathered of a part, which began with what was left here."""
+        self.characters, self.rows, self.limit = other.characters, other.rows, other.limit
+        self.texts += other.texts
+        self.read_as |= other.read_as
+        self.skipped += other.skipped
+        self.template = self.template or other.template
+
+    def part(self) -> Documents:
+        """Empty documents with the room that is left here, to be added by `extend`."""
+        return Documents(self.characters, self.rows)
 
 
 def _document(row: Any, form: Sequence[str], tokenizer: Any) -> tuple[str, str]:
@@ -105,19 +133,52 @@ def _document(row: Any, form: Sequence[str], tokenizer: Any) -> tuple[str, str]:
         return row, "strings"
     if not isinstance(row, dict):
         raise Skip("no object")
-    if len(form) == 1:
-        if form[0] not in row:
-            raise Skip(f"without {quoted(form[0])}")
-        value = row[form[0]]
-        if isinstance(value, list):
-            return _chat(value, form[0], tokenizer)
-        return _text(value), f"column {quoted(form[0])}"
-    parts = [_text(row.get(name), name in OPTIONAL) for name in form]
-    return "\n".join(filter(None, parts)), f"columns {' + '.join(map(quoted, form))}, joined"
+    if len(form) > 1:
+        parts = [_text(_value(row, name), name in OPTIONAL) for name in form]
+        return "\n".join(filter(None, parts)), f"columns {' + '.join(map(quoted, form))}, joined"
+    if not form:
+        raise Skip("empty")
+    (name,) = form
+    value = _value(row, name)
+    if value is ABSENT:
+        raise Skip(f"without {quoted(name)}")
+    if isinstance(value, str) and name.rpartition(".")[2] in CHATS:
+        value = parse_chat(value)
+    if not isinstance(value, list):
+        return _text(value), f"column {quoted(name)}"
+    text = chat_text(value, tokenizer)
+    lacks = "" if tokenizer is None else ": the model has no chat template"
+    how = "by the model's chat template" if has_template(tokenizer) else f"turns joined{lacks}"
+    return text, f"chats in {quoted(name)}, {how}"
+
+
+def column_names(rows: Iterable[Any]) -> list[str]:
+    """The columns of rows, in the order in which they first come; what objects hold is named `doc.text`."""
+    names: dict[str, None] = {}
+    for row in rows:
+        _add_names(names, row, "", NESTED)
+    return list(names)
+
+
+def _add_names(names: dict[str, None], row: Any, above: str, depth: int) -> None:
+    if isinstance(row, dict) and depth:
+        for name, value in row.items():
+            if isinstance(name, str):
+                names[above + name] = None
+                _add_names(names, value, f"{above}{name}.", depth - 1)
+
+
+def _value(row: dict[Any, Any], name: str) -> Any:
+    """The value of a column, or of `doc.text` that of a column in an object; `ABSENT` where there is none."""
+    if name in row:
+        return row[name]
+    first, _, within = name.partition(".")
+    inner = row.get(first)
+    return _value(inner, within) if within and isinstance(inner, dict) else ABSENT
 
 
 def _text(value: Any, optional: bool = False) -> str:
-    if value is None:
+    if value is None or value is ABSENT:
         if optional:
             return ""
         raise Skip("null")
@@ -126,34 +187,3 @@ def _text(value: Any, optional: bool = False) -> str:
     if not value.strip() and not optional:
         raise Skip("empty")
     return value
-
-
-# --- chats -------------------------------------------------------------------------------------------------
-
-
-def _chat(value: list[Any], column: str, tokenizer: Any) -> tuple[str, str]:
-    turns = [_turn(turn) for turn in value]
-    if not turns:
-        raise Skip("empty")
-    if getattr(tokenizer, "chat_template", None) is None:
-        lacks = "" if tokenizer is None else ": the model has no chat template"
-        return "\n\n".join(
-            turn["content"] for turn in turns
-        ), f"chats in {quoted(column)}, turns joined{lacks}"
-    try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False)
-    except Exception:  # a template raises what it likes, for roles that do not alternate say
-        raise Skip("refused by the chat template") from None
-    return str(text), f"chats in {quoted(column)}, by the model's chat template"
-
-
-def _turn(turn: Any) -> dict[str, str]:
-    if not isinstance(turn, Mapping):
-        raise Skip("no text")
-    role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-    if isinstance(content, list):  # parts, some of which may be pictures
-        parts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
-        content = "".join(part for part in parts if isinstance(part, str)) or None
-    if not isinstance(role, str) or not isinstance(content, str):
-        raise Skip("a turn without role or text")
-    return {"role": ROLES.get(role, role), "content": whole_characters(content)}

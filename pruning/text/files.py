@@ -1,30 +1,46 @@
-"""From a file's bytes to its characters: packing, byte order marks, line ends, and no more than a limit."""
+"""From a file's bytes to its characters: compression, byte order marks, line ends, and a limit."""
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
+import io
 import itertools
+import lzma
 import re
 import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import IO, Any
 
+from pruning.text.signatures import refusal
 from pruning.words import quoted
 
-# Unpacked bytes that the files of one domain give at most. They are tokenized as a whole, which takes up to
-# 4 us and 170 bytes of memory for each. 8 MB are about 2 million tokens: 500 blocks of 4,096. A packed file
-# of a few kilobytes can promise any number, and so can a line.
-READ_BYTES = 8_000_000
+# Decoded characters that are read of a domain, from files of any kind and from the hub. A document is
+# tokenized as a whole, which takes up to 4 us and 170 bytes of memory for each token. 8 million are about
+# 2 million tokens of English: 500 blocks of 4,096. A packed file of a few hundred bytes can promise any
+# number, and so can a line.
+READ_CHARACTERS = 8_000_000
+CHARACTER_LIMIT = f"{READ_CHARACTERS:,} characters"
+READ_ROWS = 1_000_000  # rows of its tables: a million empty ones take a few bytes of a Parquet file
 # Entries that are looked at in a folder: a domain named `/` must not walk the disk for minutes.
 FOLDER_ENTRIES = 100_000
-TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+CHUNK = 1 << 16  # bytes that are decoded at a time
+TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 # What is read in a folder; a file that is named by itself may end as it likes.
 TEXTS = (
-    ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".html", ".css", ".sql", ".sh", ".py", ".pyi", ".js",
-    ".jsx", ".ts", ".tsx", ".java", ".kt", ".scala", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cs", ".go",
-    ".rs", ".swift", ".rb", ".php", ".pl", ".r", ".jl", ".lua", ".hs", ".ml", ".clj", ".ex", ".erl",
+    ".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".html", ".htm", ".xhtml", ".xml", ".css", ".sql",
+    ".sh", ".py", ".pyi", ".js", ".jsx", ".ts", ".tsx", ".java", ".kt", ".scala", ".c", ".h", ".cc", ".cpp",
+    ".hpp", ".cu", ".cs", ".go", ".rs", ".swift", ".rb", ".php", ".pl", ".r", ".jl", ".lua", ".hs", ".ml",
+    ".clj", ".ex", ".erl", ".log", ".yaml", ".yml", ".toml", ".ipynb",
 )  # fmt: skip
-KNOWN = "text, source code, JSON Lines, JSON, CSV, TSV or Parquet, as they are or as .gz"
+KNOWN = (
+    "text, source code, JSON Lines, JSON, CSV, TSV, Parquet or Arrow; text may be compressed as .gz, .bz2, "
+    ".xz, .zst or .lz4"
+)
 # A mark of 32 bits begins as one of 16 does, so it is looked for first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -33,9 +49,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_GZIP = b"\x1f\x8b"
-_LFS = b"version https://git-lfs.github.com/spec/"
-_HALVES = re.compile("[\ud800-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_SOURCES = ("node_modules", "__pycache__")
 
 
@@ -43,63 +57,98 @@ class Unreadable(Exception):
     """Why a file gives no text and what to do, to follow on its name: `is cut off: copy it again`."""
 
 
+def _arrow_stream(codec: str) -> Callable[[IO[bytes]], Any]:
+    def open_stream(stream: IO[bytes]) -> Any:
+        import pyarrow
+
+        return pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), codec)
+
+    return open_stream
+
+
+# By ending: the bytes that a compressed file begins with, and what decompresses it.
+_COMPRESSIONS: dict[str, tuple[bytes, Callable[[IO[bytes]], Any]]] = {
+    ".gz": (b"\x1f\x8b", lambda stream: gzip.GzipFile(fileobj=stream)),
+    ".bz2": (b"BZh", bz2.BZ2File),
+    ".xz": (b"\xfd7zXZ\0", lzma.LZMAFile),
+    ".zst": (b"\x28\xb5\x2f\xfd", _arrow_stream("zstd")),
+    ".lz4": (b"\x04\x22\x4d\x18", _arrow_stream("lz4")),
+}
+
+
 def ending(file: Path) -> str:
     """The ending that says what a file holds, in small letters; that of `A.JSONL.gz` is `.jsonl`."""
-    name = file.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+    name = Path(file.name.lower())
+    return Path(name.stem).suffix if name.suffix in _COMPRESSIONS else name.suffix
 
 
-def candidates(path: Path) -> list[Path]:
-    """The file that a path names, or those of a folder with known endings, without hidden ones.
+def list_files(path: Path) -> tuple[list[Path], Counter[str]]:
+    """The files that are read under a path.
+
+    Returns:
+        The file that the path names, or those of a folder with known endings, sorted, without hidden ones;
+        and by ending the number of files in the folder that are passed over.
 
     Raises:
-        Unreadable: the folder holds too many entries, or no such file.
+        Unreadable: the folder holds too many entries, or no file that is read.
     """
     try:
         if not path.is_dir():
-            return [path]
+            return [path], Counter()
     except OSError as error:  # such as a name longer than the system takes
         raise Unreadable(f"cannot be read: {error.strerror}") from None
     entries = list(itertools.islice(path.rglob("*"), FOLDER_ENTRIES + 1))
     if len(entries) > FOLDER_ENTRIES:
         raise Unreadable(f"holds more than {FOLDER_ENTRIES:,} entries: name a folder within it")
-    files = sorted(file for file in entries if ending(file) in (*TABLES, *TEXTS) and file.is_file())
-    files = [file for file in files if not _hidden(file.relative_to(path))]
-    if not files:
-        raise Unreadable(f"holds nothing to read: give {KNOWN}")
-    return files
+    files = sorted(entry for entry in entries if not _hidden(entry.relative_to(path)) and not entry.is_dir())
+    readable = [file for file in files if ending(file) in (*TABLES, *TEXTS)]
+    others = Counter(
+        file.suffix.lower() or "without an ending" for file in files if ending(file) not in (*TABLES, *TEXTS)
+    )
+    if not readable:
+        instead = f" ({count_endings(others)})" if others else ""
+        raise Unreadable(f"holds nothing to read{instead}: give {KNOWN}")
+    return readable, others
+
+
+def count_endings(files: Counter[str], limit: int = 6) -> str:
+    """Numbers of files by ending, the most frequent first: `30 .pdf, 2 .png`."""
+    counts = [f"{count:,} {name}" for name, count in files.most_common(limit)]
+    others = files.total() - sum(count for _, count in files.most_common(limit))
+    return ", ".join(counts + [f"{others:,} others"] * (others > 0))
 
 
 def _hidden(file: Path) -> bool:
     return any(part.startswith(".") or part in _NOT_SOURCES for part in file.parts)
 
 
-def read_bytes(file: Path, limit: int) -> tuple[bytes, bool]:
-    """The unpacked bytes of a file, at most `limit`, and whether there are more.
-
-    Whether it is packed is told by its bytes and not by its name.
+@contextmanager
+def decompressed(file: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file as a stream, decompressed as its first bytes and not its name tell.
 
     Raises:
-        Unreadable: it is not there, cannot be read, or breaks off.
+        Unreadable: it does not exist or cannot be read; while it is read, that it is broken or cut off.
     """
+    name = None
     try:
         if not file.is_file():
             raise Unreadable(_no_file(file))
         with file.open("rb") as stream:
-            packed = stream.read(2) == _GZIP
+            head = stream.read(8)
             stream.seek(0)
-            if packed:
-                with gzip.GzipFile(fileobj=stream) as unpacked:
-                    data = unpacked.read(limit + 1)
-            else:
-                data = stream.read(limit + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise Unreadable("is a .gz file that is broken or cut off: copy or download it again") from None
+            name = next((n for n, (magic, _) in _COMPRESSIONS.items() if head.startswith(magic)), None)
+            with _COMPRESSIONS[name][1](stream) if name else nullcontext(stream) as content:
+                yield content
+    except (EOFError, zlib.error, lzma.LZMAError):
+        raise Unreadable(_broken(name)) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise Unreadable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if data.startswith(_LFS):
-        raise Unreadable("is a Git LFS pointer and not the file itself: run 'git lfs pull'")
-    return data[:limit], len(data) > limit
+        strerror = getattr(error, "strerror", None)
+        reason = _broken(name) if name and not strerror else f"cannot be read: {strerror or error}"
+        raise Unreadable(reason) from None
+
+
+def _broken(name: str | None) -> str:
+    return f"is a {name} file that is broken or cut off: copy or download it again"
 
 
 def _no_file(file: Path) -> str:
@@ -108,29 +157,72 @@ def _no_file(file: Path) -> str:
     return f"is no file: give {KNOWN}" if file.exists() else "does not exist: give a file or a folder"
 
 
-def decode(data: bytes, cut: bool) -> str:
-    """Bytes as text with `\\n` at the ends of lines: UTF-8, or what a byte order mark says.
-
-    Args:
-        data: of a file.
-        cut: whether it goes on behind them, so that they may end within a character.
+def read_head(file: Path) -> bytes:
+    """The first 64 KB of a file, decompressed.
 
     Raises:
-        Unreadable: they are no text.
+        Unreadable: it cannot be read, or is known to hold no text.
     """
-    mark, encoding = next((entry for entry in _MARKS if data.startswith(entry[0])), (b"", "utf-8"))
+    with decompressed(file) as stream:
+        head = stream.read(CHUNK)
+    if reason := refusal(head, file):
+        raise Unreadable(reason)
+    return head
+
+
+def read_text(file: Path, limit: int) -> tuple[str, bool]:
+    """The characters of a file, and whether it has more than the limit.
+
+    They are UTF-8, or what a byte order mark says; lines end with `\\n`.
+
+    Args:
+        file: compressed or not.
+        limit: decoded characters that are read at most.
+
+    Raises:
+        Unreadable: it cannot be read, or is no text.
+    """
+    head = read_head(file)
+    if head.startswith((b"PAR1", b"ARROW1")):
+        raise Unreadable("is a Parquet or Arrow table: let its name end in .parquet or .arrow")
+    mark, encoding = next((entry for entry in _MARKS if head.startswith(entry[0])), (b"", "utf-8"))
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
+    pieces, characters, position, chunk = [], 0, len(mark), b" "
+    with decompressed(file) as stream:
+        stream.read(len(mark))
+        while chunk and characters <= limit:
+            chunk = stream.read(CHUNK)
+            position += len(chunk)
+            pieces.append(_decode(decoder, chunk, position, encoding))
+            characters += len(pieces[-1])
+    return "".join(pieces)[:limit], characters > limit
+
+
+def _decode(decoder: io.IncrementalNewlineDecoder, chunk: bytes, position: int, encoding: str) -> str:
+    """The characters that a chunk completes; an empty chunk is the end of a file.
+
+    Args:
+        decoder: with what it holds of an unfinished character.
+        chunk: of the file.
+        position: in the file, in bytes, at which the chunk ends.
+        encoding: for the message.
+    """
     try:
-        text = codecs.getincrementaldecoder(encoding)().decode(data[len(mark) :], final=not cut)
+        text = decoder.decode(chunk, final=not chunk)
     except UnicodeDecodeError as error:
-        raise Unreadable(
-            f"is not {encoding.upper().removesuffix('-LE').removesuffix('-BE')} text (byte "
-            f"{error.start + len(mark):,}): save it as UTF-8"
-        ) from None
+        name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
+        byte = position - len(error.object) + error.start
+        if not chunk:
+            raise Unreadable(
+                f"is not {name} text (byte {byte:,}, its last character is no whole one): save it as UTF-8, "
+                "or copy it again if it is cut off"
+            ) from None
+        raise Unreadable(f"is not {name} text (byte {byte:,}): save it as UTF-8") from None
     if "\0" in text:
         raise Unreadable("is no text, or UTF-16 without its byte order mark: save it as UTF-8")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
 
 
-def whole_characters(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """A text with halves of surrogate pairs replaced, which JSON can hold and no tokenizer takes."""
-    return _HALVES.sub("\ufffd", text) if _HALVES.search(text) else text
+    return _SURROGATES.sub("\ufffd", text) if _SURROGATES.search(text) else text

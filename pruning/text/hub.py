@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pruning.errors import DomainError
-from pruning.text.columns import Documents, choose
+from pruning.text.columns import Documents, choose, column_names
 from pruning.text.files import Unreadable
 
 Split = Literal["calibration", "heldout"]
-# Of a streamed data set no more than about this many characters are read: 4,000 blocks of 256 tokens.
-CHARACTERS = 4_000_000
 # id, configuration, columns, split for calibration, split for held-out text
 PRESETS: dict[str, tuple[str, str | None, str | None, str, str]] = {
     "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1", "text", "train", "test"),
@@ -55,7 +53,7 @@ def read(
 
     asked = Asked.parse(what)
     part = getattr(asked, split)
-    found, size = Documents(), 0
+    documents = Documents()
     try:
         revision = HfApi().dataset_info(asked.repo).sha
         stream = load_dataset(
@@ -68,13 +66,11 @@ def read(
         )
         form: tuple[str, ...] = ()
         for row in stream.shuffle(seed=seed, buffer_size=1000):
-            form = form or choose(list(row), asked.column, "hub:ID:CONFIG")
-            before = len(found.texts)
-            found.add_rows([row], form, tokenizer)
-            size += sum(map(len, found.texts[before:]))
-            if size > CHARACTERS:
+            form = form or choose(column_names([row]), asked.column, "hub:ID:CONFIG")
+            documents.add_rows([row], form, tokenizer)
+            if documents.limit:
                 break
-        if not found.texts:
+        if not documents.texts:
             raise Unreadable(f"has no text in {'+'.join(form) or 'its rows'}: write hub:ID:CONFIG:COLUMN")
     except Unreadable as problem:
         raise DomainError(f"domain {name!r}: data set {asked.repo!r} {problem}.") from None
@@ -91,5 +87,6 @@ def read(
             f"domain {name!r}: data set {asked.repo!r} cannot be read from the hub "
             f"({type(error).__name__}): check the name and the network, or use the embedded text or a file."
         ) from None
-    source = {"kind": "hub", "name": asked.repo, "config": asked.configuration, "split": part}
-    return found, {**source, "revision": revision, "seed": seed}, asked.calibration != asked.heldout
+    source: dict[str, Any] = {"kind": "hub", "name": asked.repo, "config": asked.configuration}
+    source |= {"column": asked.column, "split": part, "revision": revision, "seed": seed}
+    return documents, source, asked.calibration != asked.heldout

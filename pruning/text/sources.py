@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,22 @@ from typing import Any
 from pruning.errors import DomainError
 from pruning.paths import ASSETS, exists, expand
 from pruning.text import hub
+from pruning.text.arrow_tables import arrow_table
 from pruning.text.columns import SAMPLE, Documents, choose
-from pruning.text.files import READ_BYTES, TABLES, Unreadable, candidates, decode, ending, read_bytes
+from pruning.text.files import (
+    CHARACTER_LIMIT,
+    TABLES,
+    Unreadable,
+    count_endings,
+    ending,
+    list_files,
+    read_text,
+)
 from pruning.text.hub import Split
+from pruning.text.json_rows import notebook_text
+from pruning.text.saved import choose_split, saved_files
 from pruning.text.tables import read_table
-from pruning.words import quoted
+from pruning.words import clipped, quoted
 
 EMBEDDED_DOMAINS = ("wiki", "web", "code", "math")
 LEFT_OUT = 20  # files of a folder whose reason is kept
@@ -48,18 +59,25 @@ def load_text(name: str, source: str, split: Split, seed: int = 0, tokenizer: An
         seed: shuffles a streamed data set.
         tokenizer: of the model, whose chat template renders messages; without one their turns are joined.
 
+    Returns:
+        The documents, and a record of where they came from and what was read. Its `digest` names the
+        documents themselves, whatever decided them.
+
     Raises:
         DomainError: the text cannot be found or read, or it is not said which column it is.
     """
     if source == "embedded":
         return _embedded(name, split)
     if source.startswith("hub:"):
-        found, where, own_split = hub.read(name, source.removeprefix("hub:"), split, seed, tokenizer)
+        documents, origin, has_heldout = hub.read(name, source.removeprefix("hub:"), split, seed, tokenizer)
     else:
-        found, where = _path(name, source, tokenizer)
-        where, own_split = {**where, "split": split}, False
-    texts = found.texts if own_split else _split_tail(found.texts, split)
-    return DomainText(texts, where | _account(found))
+        documents, origin, has_heldout = _read_path(name, source, split, tokenizer)
+        origin["split"] = split
+    texts = documents.texts
+    if not has_heldout:
+        texts = _split_tail(texts, split)
+        origin["heldout_share"] = HELDOUT_SHARE
+    return DomainText(texts, origin | {"digest": _digest(texts)} | _account(documents))
 
 
 def check_source(name: str, source: str) -> None:
@@ -80,18 +98,19 @@ def _embedded(name: str, split: Split) -> DomainText:
     path = ASSETS / "domains" / f"{name}.jsonl"
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     texts = [row["text"] for row in rows if row["split"] == split]
-    return DomainText(texts, {"kind": "embedded", "name": name, "split": split})
+    origin = {"kind": "embedded", "name": name, "split": split, "digest": _digest(texts)}
+    return DomainText(texts, origin)
 
 
 def _split_tail(texts: list[str], split: Split) -> list[str]:
     """The first nine tenths of the characters, or the last tenth; a document at the cut is divided."""
     cut = int(sum(map(len, texts)) * (1 - HELDOUT_SHARE))
-    head, tail, seen = [], [], 0
+    head, tail, start = [], [], 0
     for text in texts:
-        at = min(max(cut - seen, 0), len(text))
+        at = min(max(cut - start, 0), len(text))
         head.append(text[:at])
         tail.append(text[at:])
-        seen += len(text)
+        start += len(text)
     return [text for text in (head if split == "calibration" else tail) if text]
 
 
@@ -106,90 +125,110 @@ def _locate(source: str) -> tuple[Path, str | None]:
     return expand(source), None
 
 
-def _path(name: str, source: str, tokenizer: Any) -> tuple[Documents, dict[str, Any]]:
+def _read_path(
+    name: str, source: str, split: Split, tokenizer: Any
+) -> tuple[Documents, dict[str, Any], bool]:
+    """Documents of a file or folder, where they came from, and whether it has a held-out split of its own."""
     path, column = _locate(source)
-    found, left_out = Documents(), dict[Path, str]()
-    file, files, room, cut = path, 0, READ_BYTES, False
+    documents, unread, others = Documents(), dict[Path, str](), Counter[str]()
+    file, count = path, 0
     try:
-        for file in candidates(path):
-            if room <= 0:
-                cut = True
+        folder, has_heldout = choose_split(path, split)
+        files = saved_files(folder)
+        if files is None:
+            files, others = list_files(folder)
+        for file in files:
+            if documents.limit or not documents.characters:
+                documents.limit = documents.limit or CHARACTER_LIMIT
                 break
             try:
-                size, more = _read(file, column, room, found, tokenizer)
+                documents.extend(_read(file, column, documents.part(), tokenizer))
             except Unreadable as problem:
                 if file == path:
                     raise
-                left_out[file] = str(problem)  # one file of a folder does not take the others with it
+                unread[file] = str(problem)  # one file of a folder does not take the others with it
                 continue
-            files, room, cut = files + 1, room - size, cut or more
-        if not found.texts:
+            count += 1
+        if not documents.texts:
             file = path
-            raise Unreadable(_nothing(found, left_out))
+            raise Unreadable(_nothing(documents, unread))
     except Unreadable as problem:
         raise DomainError(f"domain {quoted(name)}: {quoted(file)} {problem}.") from None
-    where: dict[str, Any] = {"kind": "path", "path": str(path), "files": files, "revision": _digest(found)}
-    where |= {"column": column} if column else {}
-    where |= {"cut_at": READ_BYTES} if cut else {}
-    if left_out:
-        first = list(left_out.items())[:LEFT_OUT]
-        where["files_left_out"] = len(left_out)
-        where["left_out"] = {str(left.relative_to(path)): why for left, why in first}
-    return found, where
+    origin: dict[str, Any] = {"kind": "path", "path": str(path), "files": count}
+    origin["revision"] = _digest(documents.texts)
+    origin |= {"column": column} if column else {}
+    if unread:
+        first = list(unread.items())[:LEFT_OUT]
+        origin["files_left_out"] = len(unread)
+        origin["left_out"] = {str(file.relative_to(path)): reason for file, reason in first}
+    if others:
+        origin["files_passed_over"] = dict(others.most_common())
+    return documents, origin, has_heldout
 
 
-def _read(file: Path, column: str | None, room: int, found: Documents, tokenizer: Any) -> tuple[int, bool]:
-    """Take the documents of a file; returns how many bytes of them there are, and whether there are more."""
-    if ending(file) in TABLES:
-        table = read_table(file, room)
+def _read(file: Path, column: str | None, documents: Documents, tokenizer: Any) -> Documents:
+    """Add the documents of a file to those that are given, and return them."""
+    kind = ending(file)
+    if kind in TABLES:
+        is_arrow = kind in (".parquet", ".arrow", ".feather")
+        table = (arrow_table if is_arrow else read_table)(file, documents.characters)
         form = choose(table.columns, column) if table.columns or column else ()
-        before = len(found.texts)
-        found.add_rows(list(table.rows(form)), form, tokenizer)  # all of a file, or nothing
-        found.skipped.update(table.skipped)
-        return sum(map(len, found.texts[before:])), table.cut
-    if column:
+        documents.add_rows(table.rows(form), form, tokenizer)
+        documents.skipped.update(table.skipped)
+        cut = table.cut
+    elif column:
         raise Unreadable(f"has no columns: leave out {quoted(':' + column)}")
-    data, cut = read_bytes(file, room)
-    found.add(decode(data, cut), "the whole text")
-    return len(data), cut
+    elif kind == ".ipynb":
+        documents.add(notebook_text(file, documents.characters), "the cells of notebooks")
+        cut = False
+    else:
+        text, cut = read_text(file, documents.characters)
+        documents.add(text, "the whole text")
+    if cut and not documents.limit:
+        documents.limit = CHARACTER_LIMIT
+    return documents
 
 
-def _digest(found: Documents) -> str:
-    """A name for the documents as they were read."""
+def _digest(texts: Iterable[str]) -> str:
+    """A name for documents."""
     digest = hashlib.blake2b(digest_size=16)
-    for text in found.texts:
+    for text in texts:
         digest.update(f"{len(text)}:{text}".encode())
     return digest.hexdigest()
 
 
-def _nothing(found: Documents, left_out: Mapping[Path, str]) -> str:
-    if left_out:
-        first, why = next(iter(left_out.items()))
-        return f"holds nothing to read; its file {quoted(first.name)} {why}"
-    if sum(found.skipped.values()) > 1:
-        return f"holds no text (rows: {_counted(found.skipped)}): give a file with text in it"
+def _nothing(documents: Documents, unread: Mapping[Path, str]) -> str:
+    if unread:
+        first, reason = next(iter(unread.items()))
+        return f"holds nothing to read; its file {quoted(first.name)} {reason}"
+    if sum(documents.skipped.values()) > ("empty" in documents.skipped):
+        return f"holds no text (rows: {_count(documents.skipped)}): give a file with text in it"
+    if documents.limit:
+        return f"has no document within the limit of {documents.limit}: divide its documents"
     return "is empty: give a file with text in it"
 
 
 # --- what was read -----------------------------------------------------------------------------------------
 
 
-def _account(found: Documents) -> dict[str, Any]:
+def _account(documents: Documents) -> dict[str, Any]:
     """What was read, for the run's record."""
-    return {
-        "read_as": list(found.read_as),
-        "rows": len(found.texts),
-        "skipped": dict(found.skipped),
-        "characters": sum(map(len, found.texts)),
-        "sample": found.texts[len(found.texts) // 2][:SAMPLE] if found.texts else "",
+    texts = documents.texts
+    account = {
+        "read_as": list(documents.read_as),
+        "rows": len(texts),
+        "skipped": dict(documents.skipped),
+        "characters": sum(map(len, texts)),
+        "sample": texts[len(texts) // 2][:SAMPLE] if texts else "",
     }
+    return account | documents.template | ({"cut_at": documents.limit} if documents.limit else {})
 
 
-def _counted(skipped: Mapping[str, int]) -> str:
+def _count(skipped: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(skipped).most_common())
 
 
-def told(source: Mapping[str, Any]) -> str:
+def describe_source(source: Mapping[str, Any]) -> str:
     """What was read of a source, in one line; empty for the embedded text.
 
     Args:
@@ -200,9 +239,15 @@ def told(source: Mapping[str, Any]) -> str:
     line = f"{quoted(source.get('path') or source.get('name'))}: {'; '.join(source['read_as'])}, "
     line += f"{source['rows']:,} document{'s' * (source['rows'] != 1)}, {source['characters']:,} characters"
     if source["skipped"]:
-        line += f"; skipped {_counted(source['skipped'])}"
-    if left_out := source.get("files_left_out"):
-        line += f"; left out {left_out:,} of its files, such as {quoted(next(iter(source['left_out'])))}"
-    if limit := source.get("cut_at"):
-        line += f"; nothing is read beyond {limit / 1e6:.0f} MB"
+        line += f"; skipped {_count(source['skipped'])}"
+    if unread := source.get("files_left_out"):
+        file, reason = next(iter(source["left_out"].items()))
+        line += f"; left out {unread:,} of its files, such as {quoted(file)}, which {clipped(reason, 200)}"
+    if others := Counter(source.get("files_passed_over", {})):
+        line += f"; passed over {others.total():,} file{'s' * (others.total() != 1)}: {count_endings(others)}"
+    if limit := source.get("cut_at"):  # in bytes until version 0.2
+        line += f"; stops at the limit of {limit if isinstance(limit, str) else f'{limit:,} bytes'}"
     return line
+
+
+told = describe_source  # its name in version 0.2, which scripts import

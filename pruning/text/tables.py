@@ -1,19 +1,22 @@
-"""Rows of JSON Lines, JSON, CSV, TSV and Parquet files. A line that is no JSON is skipped and counted."""
+"""Tables: the columns and rows of JSON Lines, JSON, CSV, TSV, Parquet and Arrow files."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pruning.text.files import READ_BYTES, Unreadable, decode, ending, read_bytes
+from pruning.text.columns import column_names
+from pruning.text.files import READ_CHARACTERS, READ_ROWS, Unreadable, ending, read_text
+from pruning.text.json_rows import parse_rows
 
-csv.field_size_limit(READ_BYTES)  # the library's own limit is less than a document
+csv.field_size_limit(READ_CHARACTERS)  # the library's own limit is less than a document
+_DELIMITERS = ",;\t|"  # the first in the header; countries with a decimal comma write semicolons
 
 
 @dataclass
@@ -34,100 +37,54 @@ class Table:
     cut: bool = False
 
 
-def read_table(file: Path, limit: int = READ_BYTES) -> Table:
-    """The table of a file, at most `limit` bytes of it.
+def read_table(file: Path, limit: int) -> Table:
+    """The table of a JSON, CSV or TSV file, at most `limit` characters of it.
 
     Raises:
         Unreadable: it is broken, or no such table.
     """
     kind = ending(file)
-    if kind == ".parquet":
-        return _parquet(file, limit)
-    data, cut = read_bytes(file, limit)
-    text = decode(data, cut)
+    text, cut = read_text(file, limit)
     if not text.strip():
         raise Unreadable("is empty: give a file with text in it")
-    return _csv(text, kind, cut) if kind in (".csv", ".tsv") else _json(text, kind, cut)
-
-
-def _columns(rows: Iterable[Any]) -> list[str]:
-    names = dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row if isinstance(key, str))
-    return list(names)
-
-
-def _json(text: str, kind: str, cut: bool) -> Table:
-    skipped: Counter[str] = Counter()
-    # A list of rows over many lines is common under every one of these endings.
-    rows = _document(text) if kind == ".json" or text.lstrip().startswith("[") else None
-    if rows is None:
-        lines = text.split("\n")  # and not at U+2028 and its like, which JSON may hold
-        rows = [row for row in map(_row, lines[:-1] if cut else lines) if row is not BLANK]
-        skipped["no JSON"] = sum(row is BROKEN for row in rows)
-        rows = [row for row in rows if row is not BROKEN]
-    if not rows:
-        long = f"no row ends within its first {len(text):,} characters" if cut else "no line is JSON"
-        raise Unreadable(f"cannot be read as {kind[1:]} ({long}): write one JSON object a line")
-    return Table(_columns(rows), lambda _: rows, +skipped, cut)
-
-
-BLANK, BROKEN = object(), object()
-
-
-def _row(line: str) -> Any:
-    if not line.strip():
-        return BLANK
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return BROKEN
-
-
-def _document(text: str) -> list[Any] | None:
-    """The rows of one JSON value; None where the text is none."""
-    content = _row(text)
-    if content is BROKEN or content is BLANK:
-        return None
-    return content if isinstance(content, list) else [content]
+    if kind in (".csv", ".tsv"):
+        return _csv(text, kind, cut)
+    rows, skipped = parse_rows(text, kind, cut)
+    return Table(column_names(rows), lambda _: rows, skipped, cut)
 
 
 def _csv(text: str, kind: str, cut: bool) -> Table:
     head = text.split("\n", 1)[0]
-    # spreadsheets of countries with a decimal comma write semicolons
-    delimiter = "\t" if kind == ".tsv" else ";" if ";" in head and "," not in head else ","
+    delimiter = "\t" if kind == ".tsv" else next((mark for mark in _DELIMITERS if mark in head), ",")
+    end = object.__repr__(text)  # a last line that no file has: a quote that is never closed swallows it
+    lines = itertools.chain(io.StringIO(text, newline=""), [end])
+    reader = csv.reader(lines, delimiter=delimiter)
+    rows, starts = [], [1]
     try:
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        for row in reader:
+            rows.append(row)
+            if len(rows) > READ_ROWS + 2:  # with the header, and one more
+                cut = True
+                break
+            starts.append(reader.line_num + 1)
     except csv.Error as error:
         raise Unreadable(f"cannot be read as {kind[1:]} ({error}): export it again") from None
-    if cut:
-        rows = rows[:-1]
+    if rows[-1] != [end] and not cut:
+        raise Unreadable(
+            f"has a quote in line {starts[-2]:,} that is never closed: it is cut off, or write each quote "
+            "within quoted text twice"
+        )
+    columns, *content = [row for row in rows[: -1 if rows[-1] == [end] else None] if row]
+    return _csv_table(columns, content[:-1] if cut else content, cut)
+
+
+def _csv_table(columns: list[str], rows: list[list[str]], cut: bool) -> Table:
+    for name, count in Counter(columns).items():
+        if count > 1:
+            raise Unreadable(f"has {count} columns named {name!r}: rename all but one")
     if not rows:
         raise Unreadable("has no rows below its header: give a file with text in it")
-    return Table(_columns(rows), lambda _: rows, cut=cut)
-
-
-def _parquet(file: Path, limit: int) -> Table:
-    import pyarrow
-    import pyarrow.parquet
-
-    read_bytes(file, 4)  # says plainly what is not there
-    failures = (OSError, ValueError, pyarrow.ArrowException)
-    try:
-        content = pyarrow.parquet.ParquetFile(file)
-        names = content.schema_arrow.names
-    except failures:
-        raise Unreadable("cannot be read as parquet: copy or download it again") from None
-
-    def rows(columns: Sequence[str]) -> Iterator[Any]:
-        room = limit
-        try:
-            for batch in content.iter_batches(1000, columns=list(columns)):
-                yield from batch.to_pylist()
-                room -= batch.nbytes
-                if room <= 0:
-                    table.cut = True
-                    return
-        except failures:
-            raise Unreadable("is broken in its rows: copy or download it again") from None
-
-    table = Table(names, rows)
-    return table
+    # the text of a row with more fields than columns would end at its first delimiter
+    fitting = [dict(zip(columns, row, strict=False)) for row in rows if len(row) <= len(columns)]
+    longer = len(rows) - len(fitting)
+    return Table(columns, lambda _: fitting, +Counter({"more fields than columns": longer}), cut)

@@ -1,5 +1,7 @@
 """Every page through Streamlit's AppTest: it draws, its controls act, and mistakes are sentences."""
 
+import gzip
+import io
 import json
 import shutil
 import subprocess
@@ -672,6 +674,56 @@ def test_an_upload_is_read_at_once_and_says_what_was_read(app):
     said = next(c.value for c in at.caption if "30 documents" in c.value)
     assert "column 'code'" in said and "skipped 1 null" in said
     assert any(code.value == "x = 15" for code in at.code)
+
+
+def long_parquet():
+    """A file of some hundred bytes that holds 200 million characters."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"text": ["by the river " * 16_000] * 1000}), stream, compression="zstd")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        (
+            "a.json",
+            lambda: json.dumps([{"text": "by the river"}] * 9, indent=1).encode()[:-9],
+            "is cut off within",
+        ),
+        ("a.pdf", lambda: b"%PDF-1.4 in letters alone", "is a PDF document: save it as plain text"),
+        ("a.docx", lambda: b"PK\x03\x04", "is a Word document: save it as plain text"),
+        ("a.txt", lambda: b"M\xfchle", "is not UTF-8 text"),
+        ("a.parquet", long_parquet, "38 documents, 7,904,000 characters; stops at the limit of 8,000,000"),
+        (
+            "a.txt.gz",
+            lambda: gzip.compress(b"river " * 2_000_000),
+            "8,000,000 characters; stops at the limit",
+        ),
+        (
+            "a.json",
+            lambda: b'{"text": {"0": "by the river", "1": "and the mill"}}',
+            "2 documents, 24 characters",
+        ),
+    ],
+)
+def test_an_upload_has_the_limits_and_sentences_of_the_command_line(app, tmp_path, name, content, says):
+    from pruning.errors import PruningError
+    from pruning.text.sources import describe_source, load_text
+
+    (tmp_path / name).write_bytes(content())
+    try:
+        line = describe_source(load_text("a", str(tmp_path / name), "calibration").source)
+    except PruningError as error:
+        line = str(error)
+    assert says in line
+    at = upload(app, name, content(), "mine")
+    shown = [element.value.replace("\\", "") for element in (*at.error, *at.caption)]
+    assert any(says in text for text in shown)
+    assert ("mine" in at.session_state["domains"]) == (not at.error)
 
 
 def test_the_text_of_a_run_is_shown_from_its_record(monkeypatch, tiny_folder, text_file):

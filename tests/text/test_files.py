@@ -1,5 +1,6 @@
 """Files as people have them: each gives its text, with what was left out, or one sentence."""
 
+import functools
 import gzip
 import json
 
@@ -7,7 +8,7 @@ import pytest
 
 from pruning.errors import DomainError
 from pruning.text import columns, files, sources
-from pruning.text.sources import load_text, told
+from pruning.text.sources import describe_source, load_text
 from tests.conftest import byte_tokenizer
 
 DOCUMENTS = [
@@ -94,7 +95,7 @@ def test_odd_rows_are_skipped_and_counted(tmp_path, odd, reason, first):
     texts, source = read(path)
     assert whole(texts) == whole(DOCUMENTS)
     assert source["skipped"] == {reason: 1 if first else 2} and source["rows"] == 24
-    assert f"skipped {1 if first else 2} {reason}" in told(source)
+    assert f"skipped {1 if first else 2} {reason}" in describe_source(source)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +169,62 @@ def test_chats_pass_the_chat_template(tmp_path):
     assert source["skipped"] == refused
 
 
+TODAY = "{{ strftime_now('%d %b %Y') }} {{ strftime_now('%-d/%m/%y %A') }} {{ messages[0].content }}"
+MACRO = (
+    "{% macro day() %}{{ strftime_now('%Y-%m-%d') }}{% endmacro %}"
+    "{% if strftime_now is defined %}{{ day() }}{% endif %}"
+)
+
+
+def test_chats_do_not_depend_on_the_day(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(rows(*[{"messages": chat("Q?", "A.")}] * 20))
+    tokenizer = byte_tokenizer()
+    for template, text in ((TODAY, "26 Jul 2024 26/07/24 Friday Q?"), (MACRO, "2024-07-26")):
+        tokenizer.chat_template = template
+        texts, source = read(path, tokenizer, split=("calibration",))
+        assert texts[0] == text and source["template_date"] == "2024-07-26"
+
+
+@pytest.mark.parametrize(
+    "start", ["", "\n", "  \n", "  {% if true %}x{% endif %}", "\n  {%- if true %}x{% endif %}"]
+)
+def test_the_fixed_date_changes_nothing_else_of_a_template(tmp_path, start):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(rows(*[{"messages": chat("Q?", "A.")}] * 20))
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = start + "{% for m in messages %}\n  <{{ m.role }}>\n{% endfor %}\n"
+    expected = tokenizer.apply_chat_template(chat("Q?", "A."), tokenize=False)
+    assert read(path, tokenizer, split=("calibration",))[0][0] == expected
+
+
+def test_the_record_changes_with_the_template_and_what_it_reads(tmp_path):
+    path = tmp_path / "chat.jsonl"
+    path.write_text(rows(*[{"messages": chat("Q?", "A.")}] * 20))
+    records = []
+    for template, end in (
+        ("{{ messages[0].content }}", "<|end|>"),
+        ("{{ messages[0].content }} ", "<|end|>"),
+    ):
+        tokenizer = byte_tokenizer()
+        tokenizer.chat_template, tokenizer.eos_token = template, end
+        records.append(read(path, tokenizer)[1]["chat_template"])
+    tokenizer.eos_token = "e"
+    records.append(read(path, tokenizer)[1]["chat_template"])
+    assert len(set(records)) == 3
+    assert "chat_template" not in read(path)[1]
+
+
+def test_the_digest_is_that_of_the_documents_of_a_split(tmp_path):
+    (tmp_path / "a.jsonl").write_text(LINES)
+    (tmp_path / "b.jsonl").write_text(LINES + rows({"text": "one more, at the end"}))
+    a, b = (load_text("x", str(tmp_path / name), "calibration").source for name in ("a.jsonl", "b.jsonl"))
+    assert a["digest"] != b["digest"] and a["revision"] != b["revision"]
+    assert a["digest"] == load_text("x", str(tmp_path / "a.jsonl"), "calibration").source["digest"]
+    assert a["digest"] != load_text("x", str(tmp_path / "a.jsonl"), "heldout").source["digest"]
+    assert load_text("wiki", "embedded", "heldout").source["digest"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -184,8 +241,10 @@ def test_chats_pass_the_chat_template(tmp_path):
         ),
         ("numbers.json", b"[1, 2, 3]", "holds no text .rows: 3 no object"),
         ("cut.jsonl.gz", gzip.compress(LINES.encode())[:-20], "is a .gz file that is broken or cut off"),
-        ("picture.txt", b"\x89PNG\r\n\x1a\n\xff\xfe", "is not UTF-8 text .byte 0.: save it as UTF-8"),
-        ("latin.txt", "é".encode("latin-1"), "is not UTF-8 text"),
+        ("picture.txt", b"\x89PNG\r\n\x1a\n\xff\xfe", "is a PNG image: give a file with text in it"),
+        ("latin.txt", "é".encode("latin-1"), "is not UTF-8 text .byte 0, its last character is no whole one"),
+        ("latin2.txt", "vallée du moulin".encode("latin-1"), "is not UTF-8 text .byte 4.: save it as UTF-8"),
+        ("cut.txt", "河".encode()[:-1], "save it as UTF-8, or copy it again if it is cut off"),
         ("utf16.txt", "no mark".encode("utf-16-le"), "UTF-16 without its byte order mark"),
         ("odd.txt", b"\xff\xfe\x00", "is not UTF-16 text"),
         ("broken.jsonl", b"{broken", "cannot be read as jsonl .no line is JSON."),
@@ -231,7 +290,10 @@ def test_a_folder_gives_its_files_and_says_which_it_left_out(tmp_path):
     assert "".join(texts).startswith("content of a.md\ncontent of b/two.py\n")
     assert source["files"] == 3 and source["files_left_out"] == 1
     assert "does not say which column" in source["left_out"]["code.jsonl"]
-    assert "left out 1 of its files, such as 'code.jsonl'" in told(source)
+    assert (
+        "left out 1 of its files, such as 'code.jsonl', which does not say which column"
+        in describe_source(source)
+    )
 
 
 def test_a_folder_without_text_is_said(tmp_path):
@@ -242,17 +304,17 @@ def test_a_folder_without_text_is_said(tmp_path):
 
 def test_no_more_is_read_than_the_limit(tmp_path, monkeypatch):
     """A line or a packed file of any length costs what the limit says; the rest is left out, and said."""
-    for module in (files, sources):
-        monkeypatch.setattr(module, "READ_BYTES", 1000)
+    monkeypatch.setattr(sources, "Documents", functools.partial(columns.Documents, 1000))
     (tmp_path / "line.txt").write_text("é" * 5_000)
     texts, source = read(tmp_path / "line.txt")
-    assert whole(texts) == "é" * 500 and source["cut_at"] == 1000 and "nothing is read beyond" in told(source)
+    assert whole(texts) == "é" * 1000 and source["cut_at"] == "8,000,000 characters"
+    assert "stops at the limit of 8,000,000 characters" in describe_source(source)
     (tmp_path / "rows.jsonl").write_text(LINES)
     texts, source = read(tmp_path / "rows.jsonl")
     assert 5 < len(texts) < 15 and source["skipped"] == {} and "cut_at" in source
     for name, content in (("bomb.jsonl.gz", b'{"text": "' + b"0" * 10**7), ("bomb.csv.gz", b"0" * 10**7)):
         (tmp_path / name).write_bytes(gzip.compress(content))
-        with pytest.raises(DomainError, match="no row ends within|no rows below"):
+        with pytest.raises(DomainError, match="no row ends within|no rows below|no document within"):
             read(tmp_path / name)
     (tmp_path / "b").mkdir()
     for number in range(5):

@@ -55,12 +55,14 @@ def test_other_blocks_of_the_same_tokens_have_another_name():
 
 def test_text_shorter_than_a_block_says_both_numbers():
     text = DomainText(["tiny"], {})
-    for make in (
-        lambda: sample_blocks("a", text, TOKENIZER, 1, 50, 0),
-        lambda: heldout_blocks("a", text, TOKENIZER, 50),
+    for make, part in (
+        (lambda text: sample_blocks("a", text, TOKENIZER, 1, 50, 0), ("first nine tenths", "calibration")),
+        (lambda text: heldout_blocks("a", text, TOKENIZER, 50), ("held-out tenth", "held-out")),
     ):
-        with pytest.raises(DomainError, match=r"'a': its text has 5 tokens, a block needs 50"):
-            make()
+        with pytest.raises(DomainError, match=f"'a': its {part[1]} text has 5 tokens, and a block needs 50"):
+            make(text)
+        with pytest.raises(DomainError, match=f"the {part[0]} of its text has 5 tokens, and a block needs"):
+            make(DomainText(["tiny"], {"heldout_share": 0.1}))
 
 
 def test_files_of_every_kind_give_their_documents(tmp_path):
@@ -139,3 +141,24 @@ def test_embedded_domains_are_large_enough_and_their_splits_do_not_overlap(name)
         return {part for part in parts if len(part) > 60}
 
     assert not pieces("calibration") & pieces("heldout")
+
+
+def test_of_a_hub_data_set_no_more_is_read_than_the_limit(monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    from pruning.text import columns, hub
+
+    rows = [{"doc": {"body": f"row {number} 河水" + "x" * 90}, "n": number} for number in range(50)]
+    stream = datasets.Dataset.from_list(rows).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    info = type("Info", (), {"sha": "abc"})
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: info)
+    everything = load_text("x", "hub:a/b::doc.body", "calibration")
+    assert everything.source["rows"] == 50 and "cut_at" not in everything.source
+    monkeypatch.setattr(hub, "Documents", lambda: columns.Documents(1000))
+    first = load_text("x", "hub:a/b::doc.body", "calibration")
+    assert first.source["rows"] == 10
+    assert first.texts == everything.texts[: len(first.texts)] and first.source["characters"] <= 1000
+    assert first.source["cut_at"] and first.source["column"] == "doc.body"
+    assert first.source["digest"] != everything.source["digest"]
