@@ -11,6 +11,8 @@ import math
 import re
 import tempfile
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,7 @@ def header(file: Path) -> Header:
     Raises:
         ModelError: it is no GGUF file, or of an architecture that is not supported.
     """
-    kept = kept_for("gguf", [file])
+    kept = kept_for("gguf", [file, Path(__file__)])  # another reader reads another header
     found = read_cached(kept, Header)
     if found is None:
         found = _read_header(file)
@@ -116,7 +118,14 @@ def _read_header(file: Path) -> Header:
 def place(file: Path) -> Path:
     """Where a file is, or will be, unpacked."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem)[:60]
-    return cache_folder() / "models" / f"{stem}-{header(file).digest[:12]}"
+    return cache_folder() / "models" / f"{stem}-{header(file).digest[:12]}-{_converter()}"
+
+
+@cache
+def _converter() -> str:
+    """Names what unpacks: a model that an earlier version unpacked otherwise is unpacked again."""
+    code = Path(__file__).read_bytes() + version("transformers").encode()
+    return hashlib.blake2b(code, digest_size=4).hexdigest()
 
 
 def plain_folder(file: Path) -> Path:

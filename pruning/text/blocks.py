@@ -96,8 +96,3 @@ def _check_length(name: str, stream: np.ndarray, seq_len: int) -> None:
             f"domain {name!r}: its text has {len(stream)} tokens, a block needs {seq_len}: "
             "give more text or a shorter --seq-len."
         )
-
-
-def cache_key(state: str, blocks: TokenBlocks, dtype: str, device: str) -> str:
-    """A name for the moments of these tokens in a model's state (its weights and what was cut from it)."""
-    return hashlib.blake2b(f"1 {state} {blocks.digest} {dtype} {device}".encode(), digest_size=16).hexdigest()
