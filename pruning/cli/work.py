@@ -12,7 +12,7 @@ from pruning.cli.terminal import ProgressBar, console, print_json, results_table
 from pruning.config import RunConfig
 from pruning.errors import ConfigError
 from pruning.runs.store import RunStore
-from pruning.words import number, quoted
+from pruning.words import number, quoted, sentence
 
 if TYPE_CHECKING:
     from pruning.measure.zeroshot import TaskResult
@@ -78,9 +78,11 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     from pruning.models.loading import load
     from pruning.models.mask import Mask
     from pruning.progress import drain
-    from pruning.runs.create import check
+    from pruning.runs.create import check, unmixed
 
     config = run_config(args)
+    for words in unmixed(set(config.domains) - set(config.mixture), measured=False):
+        print(sentence(words), file=sys.stderr)
     check(config)
     loaded = load(config.model, config.device, config.dtype)
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)

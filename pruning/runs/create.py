@@ -47,6 +47,5 @@ def unmixed(names: Iterable[str], measured: bool) -> list[str]:
     """What is said of domains that have text and are not in the mixture, in sentences."""
     use = "is measured and not calibrated on" if measured else "is not used"
     return [
-        f"domain {quoted(name)} {use}: it is not in the mixture (add it, as in --mixture {name}=1)"
-        for name in names
+        f"domain {quoted(name)} {use}: it is not in the mixture (add --mixture {name}=1)" for name in names
     ]

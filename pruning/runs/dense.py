@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from pruning.errors import ModelError, RunError
 from pruning.models.folder import fingerprint, locate, place
 from pruning.models.hub import is_hub_id
-from pruning.models.loading import Dtype, load
+from pruning.models.loading import Dtype
 from pruning.paths import exists
 from pruning.runs.inputs import check_weights, way_out
 from pruning.runs.log import log
@@ -28,6 +28,8 @@ def load_dense(run: Run) -> LoadedModel:
         ModelError: it cannot be loaded.
         RunError: it is not the one that the run began with.
     """
+    from pruning.models.loading import load
+
     config, stored = run.config, run.inputs if run.iterations() else None
     if stored and not is_hub_id(config.model) and not exists(place(config.model)):
         raise ModelError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pruning.errors import RunError
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.log import log
-from pruning.runs.outcome import Computation, Inputs, TextDigest
+from pruning.runs.outcome import Computation, Inputs, TextPart
 from pruning.runs.run import Run
 from pruning.runs.stored import INPUTS_FILE
 from pruning.sealed import sealed, write_json
@@ -26,15 +26,9 @@ if TYPE_CHECKING:
 
 # Files of a model's folder that decide how text becomes tokens, chat templates with them.
 TOKENIZER_FILES = (
-    *(
-        "tokenizer*.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "vocab*",
-        "merges.txt",
-        "tekken.json",
-    ),
-    *("*.model", "*.tiktoken", "*.jinja", "chat_template*.json", "additional_chat_templates/*"),
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt"),
+    *("tekken.json", "*.model", "*.tiktoken", "*.jinja", "chat_template*.json"),
+    "additional_chat_templates/*",
 )
 PARTS = {"calibration": "calibration", "heldout": "held-out"}  # of a domain's text, and in words
 
@@ -51,19 +45,18 @@ def tokenizer_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def text_digests(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, TextDigest]]:
+def text_digests(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, TextPart]]:
     """By domain and part of its text what names it, from `blocks.describe_blocks`."""
     return {
-        domain: {part: TextDigest.model_validate(source[part]) for part in PARTS if part in source}
+        domain: {part: TextPart.model_validate(source[part]) for part in PARTS if part in source}
         for domain, source in sources.items()
     }
 
 
 def describe_inputs(loaded: LoadedModel, sources: Mapping[str, Mapping[str, Any]]) -> Inputs:
     """What a run on a model and on some text computes on, its tasks left out."""
-    folder = Path(
-        loaded.tokenizer.name_or_path or loaded.path
-    )  # an export of masks has that of its dense model
+    # the tokenizer of an export of masks is that of its dense model, in another folder
+    folder = Path(loaded.tokenizer.name_or_path or loaded.path)
     return Inputs(
         weights=loaded.fingerprint,
         tokenizer=tokenizer_digest(folder),
@@ -108,7 +101,7 @@ def check_weights(run: Run, weights: str) -> None:
         )
 
 
-def check_text(run: Run, stored: Inputs, now: Mapping[str, Mapping[str, TextDigest]], blocks: bool) -> None:
+def check_text(run: Run, stored: Inputs, now: Mapping[str, Mapping[str, TextPart]], blocks: bool) -> None:
     """Whether text is what a run began with.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from pruning.measure.comparison import KnownPair, Number, Pair, Record, TaskRow, ZeroShot
 from pruning.models.geometry import DEEPEST, WIDEST, Geometry, LayerShape
@@ -25,15 +25,34 @@ class StoredConfig(Record):
     versions: dict[str, str] = {}
 
 
-class Sources(RootModel[dict[str, dict[str, Any]]]):
-    """`sources.json`: by domain where its text came from and what it serves; see `blocks.describe_blocks`."""
-
-
-class TextDigest(Record):
-    """What names one part of a domain's text: its documents, and the blocks of token ids cut from them."""
+class TextPart(Record):
+    """One part of a domain's text: what names its documents and the blocks of token ids cut from them."""
 
     documents: str
     digest: str
+    blocks: Count
+    tokens: Count
+    split: str = ""
+    revision: str | None = None
+
+
+class DomainSource(BaseModel):
+    """A domain's text: what `describe_source` reads, and what the domain serves."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    calibration: TextPart | None = None
+    heldout: TextPart | None = None
+
+    @property
+    def parts(self) -> dict[str, TextPart]:
+        """What it serves, by name."""
+        found = {"calibration": self.calibration, "heldout": self.heldout}
+        return {name: part for name, part in found.items() if part is not None}
+
+
+class Sources(RootModel[dict[str, DomainSource]]):
+    """`sources.json`: by domain where its text came from and what it serves; see `blocks.describe_blocks`."""
 
 
 class Inputs(Record):
@@ -50,7 +69,7 @@ class Inputs(Record):
     weights: str
     tokenizer: str
     dtype: str
-    text: dict[str, dict[str, TextDigest]]
+    text: dict[str, dict[str, TextPart]]
     tasks: dict[str, str] = {}
 
 

@@ -33,7 +33,16 @@ from pruning.models.folder import check_files
 from pruning.models.geometry import Geometry
 from pruning.runs import log
 from pruning.runs.iterations import StoredIteration
-from pruning.runs.outcome import Inputs, Metrics, Results, Status, StoredConfig, StoredGeometry
+from pruning.runs.outcome import (
+    DomainSource,
+    Inputs,
+    Metrics,
+    Results,
+    Sources,
+    Status,
+    StoredConfig,
+    StoredGeometry,
+)
 from pruning.sealed import damaged, read_bytes, read_json, read_record, stamp
 
 INPUTS_FILE = "inputs.json"
@@ -84,6 +93,14 @@ class StoredRun:
         with contextlib.suppress(RunError):
             stored = read_record(self.path / "config.json", StoredConfig)
             return stored.versions if stored else {}
+        return {}
+
+    @property
+    def sources(self) -> dict[str, DomainSource]:
+        """By domain where its text came from and what it serves; empty before it began, and where damaged."""
+        with contextlib.suppress(RunError):
+            stored = read_record(self.path / "sources.json", Sources)
+            return stored.root if stored else {}
         return {}
 
     @property

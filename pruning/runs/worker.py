@@ -270,7 +270,7 @@ def main() -> int:
     run = Run(Path(sys.argv[1]))
     try:
         trust.check(run)
-        execute(run, Lines(run.config.iterations), exits=True)
+        execute(run, Lines(run.config.iterations, len(run.iterations()) - 1), exits=True)
     except Cancelled:
         return 0
     except PruningError as error:

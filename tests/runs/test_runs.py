@@ -393,7 +393,10 @@ def test_the_dense_model_answers_before_it_is_cut_and_is_read_once(options, monk
         config, on_event=lambda event: stages.append(getattr(event, "stage", type(event).__name__))
     )
     assert len(loads) == 1
-    assert stages.index("Started") < stages.index("zero-shot") < stages.index("Iteration") and stages[-1] == "zero-shot"
+    assert (
+        stages.index("Started") < stages.index("zero-shot") < stages.index("Iteration")
+        and stages[-1] == "zero-shot"
+    )
     found = result.run.results()
     assert found.zero_shot.tasks["prunescope_agreement"].items == 3
     assert found.zero_shot.average.limit == 3
