@@ -113,6 +113,26 @@ def zero_shot(
     return results
 
 
+def task_digests(
+    tasks: Sequence[str], data: str | Path | None, include: str | Path | None, limit: int | None
+) -> dict[str, str]:
+    """What `TaskResult.digest` would be by task, without asking a model; arguments as of `zero_shot`.
+
+    Raises:
+        ConfigError: see `zero_shot`.
+    """
+    from pruning.measure.harness import task_digest
+
+    found = {}
+    with task_manager(data, include, expand(tasks)) as manager:
+        for name in leaves(manager, expand(tasks), include):
+            task = load_task(manager, name)
+            task.set_config(key="num_fewshot", value=0)
+            task.build_all_requests(limit=limit)
+            found[name] = task_digest(task)
+    return found
+
+
 def _ask(model: CachedModel, name: str, manager: TaskManager, limit: int | None) -> TaskResult:
     from pruning.measure.harness import task_digest
 

@@ -132,18 +132,17 @@ def check_text(run: Run, stored: Inputs, now: Mapping[str, Mapping[str, TextPart
             )
 
 
-def check_inputs(run: Run, stored: Inputs, now: Inputs) -> None:
-    """Whether a run goes on with the tokenizer and the text that it began with.
+def check_tokenizer(run: Run, stored: Inputs, tokenizer: str) -> None:
+    """Whether a tokenizer is the one that a run began with.
 
     Raises:
-        RunError: one of them has changed; the sentence names it.
+        RunError: it is another.
     """
-    if stored.tokenizer != now.tokenizer:
+    if stored.tokenizer != tokenizer:
         raise RunError(
             f"the tokenizer of model {run.config.model!r}, or its chat template, is no longer the one that "
             f"run {run.id!r} began with: give its files back, {way_out(run)}"
         )
-    check_text(run, stored, now.text, blocks=True)
 
 
 def begin(
@@ -169,31 +168,42 @@ def begin(
         return []
     if (stored := run.inputs) is None:
         return ["an earlier version began it and did not record its text, which is taken as it is now."]
-    check_inputs(run, stored, inputs)
+    check_tokenizer(run, stored, inputs.tokenizer)
+    check_text(run, stored, inputs.text, blocks=True)
     return changes(iterations[-1:], computed)
 
 
-def check_answers(run: Run, digests: Mapping[str, str]) -> None:
-    """Record what the tasks of a run ask, or compare it with what they asked when the run began.
+def check_tasks(run: Run, stored: Inputs, digests: Mapping[str, str]) -> None:
+    """Whether tasks ask and score what they did when a run began.
 
     Args:
-        run: at work.
+        run: that goes on.
+        stored: what it began with; its tasks are recorded once the dense model has answered them.
         digests: by task, see `harness.task_digest`.
 
     Raises:
         RunError: a task has changed.
     """
-    stored = run.inputs
     for name, digest in digests.items():
-        if stored and stored.tasks.get(name, digest) != digest:
+        if stored.tasks.get(name, digest) != digest:
             folders = filter(None, (run.config.task_data, run.config.task_folder))
             where = " or ".join(map(quoted, folders)) or "the data set or the version of lm-eval"
             raise RunError(
                 f"task {quoted(name)} asks or scores other items than when run {run.id!r} began ({where} "
                 f"changed): give the old ones back, {way_out(run)}"
             )
-    if stored and stored.tasks != digests:
-        write_inputs(run, stored.model_copy(update={"tasks": dict(digests)}))
+
+
+def begin_tasks(run: Run, digests: Mapping[str, str]) -> None:
+    """Record what the tasks of a run ask, or compare it with what they asked when the run began.
+
+    Raises:
+        RunError: a task has changed.
+    """
+    if stored := run.inputs:
+        check_tasks(run, stored, digests)
+        if stored.tasks != digests:
+            write_inputs(run, stored.model_copy(update={"tasks": dict(digests)}))
 
 
 def changes(iterations: Sequence[StoredIteration], now: Computation | None = None) -> list[str]:

@@ -24,7 +24,7 @@ from pruning.progress import Progress, drain
 from pruning.runs import trust
 from pruning.runs.create import create, unmixed
 from pruning.runs.dense import load_dense
-from pruning.runs.inputs import begin, check_answers, computation
+from pruning.runs.inputs import begin, begin_tasks, computation
 from pruning.runs.lines import Lines
 from pruning.runs.log import log
 from pruning.runs.meter import Meter
@@ -185,7 +185,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
                     # the dense model answers before it is cut: it is not read again, and a mistake in the
                     # tasks shows at once
                     dense = _answers(loaded, Delta.of(loaded.model), config, show)
-                    check_answers(run, {name: answer.digest for name, answer in dense.items()})
+                    begin_tasks(run, {name: answer.digest for name, answer in dense.items()})
                 continue
             if isinstance(event, Iteration):
                 write_iteration(run, event, loaded.fingerprint, computed)
