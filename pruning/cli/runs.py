@@ -194,7 +194,7 @@ def _agree(args: argparse.Namespace, run: Run) -> None:
     """
     found = trust.pending(run.config)
     if found and not args.yes and sys.stdin.isatty():
-        print(f"Run {run.id} was not made here. It would:", file=sys.stderr)
+        print(f"Run {run.id} {trust.origin(found)}. It would:", file=sys.stderr)
         for ask in found:
             code = f", which holds {trust.code_files(ask)}" if ask.does == "run" else ""
             print(f"  {ask}{code}", file=sys.stderr)
@@ -227,8 +227,6 @@ def _say(args: argparse.Namespace, run: Run, state: str) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     """Compare finished runs of the same model on the same text, the best first."""
-    from rich.markup import escape
-
     store = RunStore(args.runs)
     found, left_out = groups([store.get(i) for i in args.run_ids] or store.all())
     left_out |= {} if args.run_ids else dict.fromkeys(store.broken(), "broken")
@@ -256,8 +254,8 @@ def compare(args: argparse.Namespace) -> int:
             )
             for each in group.members
         ]
-        title = escape(group.heading)
-        out.print(table(("run", "ratio", "K", *domains), [("dense", "", "", *dense), *cells], title))
+        out.print(group.heading, markup=False, highlight=False, soft_wrap=True)
+        out.print(table(("run", "ratio", "K", *domains), [("dense", "", "", *dense), *cells]))
     print("Perplexity on held-out text, the best first; 'runs show ID' tells the rest.")
     if len(found) > 1:
         print("Tables are of other models, text or block lengths: their numbers do not compare.")
