@@ -206,7 +206,9 @@ def evaluate(args: argparse.Namespace) -> int:
             | {m: {"value": r.accuracy[m], "standard_error": r.standard_error(m)} for m in r.accuracy}
             for name, r in accuracies.items()
         }
-        print_json({"model": config.model, "domains": rows, "mean": mean, "tasks": tasks})
+        weight = next(loaded.model.parameters())
+        computed = {"device": weight.device.type, "dtype": str(weight.dtype).removeprefix("torch.")}
+        print_json({"model": config.model, **computed, "domains": rows, "mean": mean, "tasks": tasks})
         return 0
     if values:
         cells = [
