@@ -228,7 +228,8 @@ def _say(args: argparse.Namespace, run: Run, state: str) -> int:
 def compare(args: argparse.Namespace) -> int:
     """Compare finished runs of the same model on the same text, the best first."""
     store = RunStore(args.runs)
-    found, left_out = groups([store.get(i) for i in args.run_ids] or store.all())
+    named = {run.id: run for run in map(store.get, args.run_ids)}
+    found, left_out = groups(named.values() or store.all())
     left_out |= {} if args.run_ids else dict.fromkeys(store.broken(), "broken")
     if not found:
         where = f" in {str(store.root)!r}"

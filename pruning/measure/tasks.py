@@ -46,15 +46,15 @@ def expand(tasks: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for task in tasks for name in sets.get(task, (task,))))
 
 
-def check_folders(*folders: str | Path | None) -> None:
-    """What can be known of task folders without the harness.
+def check_folders(data: str | Path | None, include: str | Path | None) -> None:
+    """What can be known of the folders of task data and of task definitions without the harness.
 
     Raises:
         ConfigError: one is not there.
     """
-    for folder in folders:
+    for folder, holds in ((data, "data"), (include, "definitions")):
         if folder is not None and not (exists(Path(folder)) and Path(folder).is_dir()):
-            raise ConfigError(f"there is no folder {quoted(folder)} with task data: give one that exists.")
+            raise ConfigError(f"there is no folder {quoted(folder)} with task {holds}: give one that exists.")
 
 
 @cache
@@ -229,6 +229,11 @@ def load_task(manager: TaskManager, name: str) -> Task:
         raise ConfigError(
             f"the data of task {name!r} are broken ({reason(error.__cause__ or error)}): "
             "a local file must be JSON Lines."
+        ) from error
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"the data of task {name!r} are not there ({reason(error)}): check the paths in its YAML, or "
+            "give a folder with local copies (--task-data)."
         ) from error
     except OSError as error:  # the hub's client and data sets raise several kinds of it, offline or not there
         raise ConfigError(

@@ -84,7 +84,7 @@ def computation(loaded: LoadedModel) -> Computation:
 
 def way_out(run: Run) -> str:
     """What a person can do about a run whose inputs have changed, the end of a sentence."""
-    return f"or start another run from its config (prune --config {run.path / 'config.json'})."
+    return f"or start another run from its config (prune --config {str(run.path / 'config.json')!r})."
 
 
 def check_weights(run: Run, weights: str) -> None:
@@ -97,7 +97,7 @@ def check_weights(run: Run, weights: str) -> None:
     if begun:
         raise RunError(
             f"the model {run.config.model!r} is no longer the one that run {run.id!r} began with: give its "
-            f"weights back, {way_out(run)}"
+            f"files back, {way_out(run)}"
         )
 
 
@@ -187,10 +187,10 @@ def check_tasks(run: Run, stored: Inputs, digests: Mapping[str, str]) -> None:
     for name, digest in digests.items():
         if stored.tasks.get(name, digest) != digest:
             folders = filter(None, (run.config.task_data, run.config.task_folder))
-            where = " or ".join(map(quoted, folders)) or "the data set or the version of lm-eval"
+            where = " or ".join(map(quoted, folders)) or "its data set, or the version of lm-eval"
             raise RunError(
-                f"task {quoted(name)} asks or scores other items than when run {run.id!r} began ({where} "
-                f"changed): give the old ones back, {way_out(run)}"
+                f"task {quoted(name)} asks or scores other items than when run {run.id!r} began: give its old "
+                f"data and files back ({where}), {way_out(run)}"
             )
 
 

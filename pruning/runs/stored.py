@@ -154,7 +154,12 @@ class StoredRun:
         """
         folder = self.path / "model"
         if not folder.is_dir():
-            raise RunError(f"run {self.id!r} kept no model: it is unfinished, or was told not to save it.")
+            if self.complete and not self.config.save_model:
+                raise RunError(
+                    f"run {self.id!r} was made without a checkpoint (save_model is off): name the model after "
+                    f"its last iteration, {self.id}:{self.config.iterations}, which is written then."
+                )
+            raise RunError(f"run {self.id!r} has no model yet: 'runs resume {self.id}' completes it.")
         return folder
 
     def events(self) -> list[dict[str, Any]]:
