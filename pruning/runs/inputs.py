@@ -189,8 +189,8 @@ def check_tasks(run: Run, stored: Inputs, digests: Mapping[str, str]) -> None:
             folders = filter(None, (run.config.task_data, run.config.task_folder))
             where = " or ".join(map(quoted, folders)) or "its data set, or the version of lm-eval"
             raise RunError(
-                f"task {quoted(name)} asks or scores other items than when run {run.id!r} began: give its old "
-                f"data and files back ({where}), {way_out(run)}"
+                f"task {quoted(name)} asks or scores other items than when run {run.id!r} began: give its "
+                f"old data and files back ({where}), {way_out(run)}"
             )
 
 

@@ -156,8 +156,8 @@ class StoredRun:
         if not folder.is_dir():
             if self.complete and not self.config.save_model:
                 raise RunError(
-                    f"run {self.id!r} was made without a checkpoint (save_model is off): name the model after "
-                    f"its last iteration, {self.id}:{self.config.iterations}, which is written then."
+                    f"run {self.id!r} was made without a checkpoint (save_model is off): name the model "
+                    f"after its last iteration, {self.id}:{self.config.iterations}, which is written then."
                 )
             raise RunError(f"run {self.id!r} has no model yet: 'runs resume {self.id}' completes it.")
         return folder

@@ -15,12 +15,12 @@ def test_every_part_of_a_key_counts(monkeypatch):
         return cache_file(kind, model, state, *inputs)
 
     found = [file(), file(kind="curves"), file(state="other"), file(inputs=("other",)), file(inputs=())]
-    monkeypatch.setattr(cache, "versions", lambda: {**versions.versions(), "transformers": "another"})
-    found.append(file())
-    monkeypatch.setattr(cache, "versions", versions.versions)
-    monkeypatch.setattr(versions, "code_digest", lambda: "another")
-    found.append(file())
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "versions", lambda: {**versions.versions(), "transformers": "another"})
+        found.append(file())
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "code_digest", lambda: "another")
+        found.append(file())
     model.to(torch.bfloat16)
     found.append(file())
     assert len({str(path) for path in found}) == len(found)
