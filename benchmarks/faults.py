@@ -4,10 +4,12 @@
     python benchmarks/faults.py matrix                every file of a run missing, empty, half, and with a bit flipped
     python benchmarks/faults.py disks                 writes that fail after so many bytes, in the store and in the cache
     python benchmarks/faults.py starts --count 20     six processes that resume one run at once
+    python benchmarks/faults.py changes               text, tokenizer, weights or tasks change before a run is resumed
 
 A tiny random Qwen2 is pruned in two iterations. Each case happens to a copy of its run in a process of its own, then
 the run is resumed, and every number is compared with an uninterrupted run. `lost`: it cannot be resumed. `wrong`: it
-ends with other numbers. `--sample N` takes every Nth case; --json prints what happened to each.
+ends with other numbers. `changes` wants a refusal that leaves the iterations as they are, and the right numbers once
+the change is taken back; a change that no number depends on is to be gone on with. `--sample N` takes every Nth case; --json prints what happened to each.
 """
 
 import argparse
@@ -122,14 +124,16 @@ class Cases:
         options = {"model": str(base / "tiny"), "mixture": {"words": 1}, "ratio": 0.4, "iterations": 2}
         options |= {"domains": {"words": str(base / "words.txt")}, "samples": 4, "seq_len": 24}
         config = RunConfig.create(**options, eval_blocks=3, device="cpu")
-        self.run, self.begun = (
-            RunStore(base / "whole").create(config),
-            RunStore(base / "begun").create(config),
-        )
+        self.store = RunStore(base / "whole")
+        self.run, self.begun = self.create(config), self.create(config)
         self.fresh = self.copy(self.run)
         assert go_on(self.run) == 0, self.run.status()
         assert apart(lambda: self.until(self.begun, 1)) == 0
         self.expected = numbers(self.run)
+
+    def create(self, config):
+        """A new run."""
+        return self.store.create(config)
 
     @staticmethod
     def until(run, last):
@@ -267,10 +271,72 @@ def starts(cases, count, sample):
         yield f"turn {turn + 1}", run, found
 
 
+def changes(cases, count, sample):
+    """What an interrupted run computes on changes, and is put back."""
+    from pruning.runs import trust
+    from pruning.runs.run import Run
+
+    tasks = cases.base / "tasks"
+    tasks.mkdir()
+    rows = [json.dumps({"q": f"{i} is", "label": i % 2}) for i in range(4)]
+    (tasks / "rows.jsonl").write_text("\n".join(rows))
+    (tasks / "parts.py").write_text("def score(doc, results):\n    return {'acc': float(doc['label'])}\n")
+    lines = ["task: odd", "dataset_path: json", f"dataset_kwargs: {{data_files: {tasks / 'rows.jsonl'}}}"]
+    lines += ["test_split: train", "output_type: multiple_choice", "doc_to_text: 'Say: {{q}}'"]
+    lines += ["doc_to_choice: [even, odd]", "doc_to_target: label", "metric_list: [{metric: acc}]"]
+    (tasks / "odd.yaml").write_text("\n".join([*lines, "process_results: !function parts.score", ""]))
+    (cases.base / "seen.txt").write_text("\n".join(f"row {i} of {i % 17}" for i in range(600)))
+    domains = {"words": cases.begun.config.domains["words"], "seen": str(cases.base / "seen.txt")}
+    options = {"tasks": ("odd",), "task_folder": str(tasks), "domains": domains}
+    config = cases.begun.config.replace(**options)
+    whole, begun = cases.create(config), cases.create(config)
+    assert go_on(whole) == 0, whole.status()
+    assert apart(lambda: cases.until(begun, 1)) == 0
+    expected = numbers(whole)
+
+    def other(text):
+        return text.replace("1", "7")
+
+    tiny, edits = cases.base / "tiny", {}
+    edits["calibration and held-out text"] = cases.base / "words.txt", other
+    edits["text that is measured only"] = cases.base / "seen.txt", other
+    edits["text, one more line"] = cases.base / "words.txt", lambda text: f"{text}\nend"
+    edits["text in other letters"] = cases.base / "words.txt", str.upper
+    edits["tokenizer, another token"] = tiny / "tokenizer.json", lambda text: text.replace('"!"', '"!!"')
+    edits["chat template"] = tiny / "chat_template.jinja", lambda text: text + "{{ messages }}"
+    edits["config of the model"] = tiny / "config.json", lambda text: text.replace("1e-06", "1e-05")
+    edits["weights"] = tiny / "model.safetensors", None
+    edits["rows of a task"] = tasks / "rows.jsonl", lambda text: text.replace("0 is", "2 is")
+    edits["labels of a task"] = tasks / "rows.jsonl", lambda text: text.replace('"label": 0', '"label": 1')
+    edits["prompt of a task"] = tasks / "odd.yaml", lambda text: text.replace("Say", "Tell")
+    edits["choices of a task"] = tasks / "odd.yaml", lambda text: text.replace("even", "level")
+    edits["score of a task"] = tasks / "parts.py", lambda text: text.replace("float", "0.5 * float")
+    for name, (file, edit) in list(edits.items())[::sample]:
+        run = cases.copy(begun)
+        before = file.read_bytes() if file.exists() else None
+        arrays = {f: f.read_bytes() for f in run.path.glob("iteration-*/*")}
+        if edit is None:
+            spoil(file, "flipped")
+        else:
+            file.write_text(edit((before or b"").decode()))
+        trust.agree(trust.asks(run.config))
+        code, message = go_on(run), run.status().message
+        kept = arrays == {f: f.read_bytes() for f in run.path.glob("iteration-*/*")}
+        changed = before != (file.read_bytes() if file.exists() else None)
+        if before is None:
+            file.unlink()
+        else:
+            file.write_bytes(before)
+        found = verdict(run, expected)
+        if code != 2 or not kept or not changed or not message:
+            found = f"wrong (exit {code}, iterations kept: {kept}, changed: {changed}, {message})"
+        yield f"{name}: {message}", Run(run.path), found
+
+
 def main():
     """Carry out one kind of faults and print what became of the runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("kills", "matrix", "disks", "starts"))
+    parser.add_argument("kind", choices=("kills", "matrix", "disks", "starts", "changes"))
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--sample", type=int, default=1)
     parser.add_argument("--json", action="store_true")

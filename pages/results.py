@@ -5,12 +5,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from pruning import visualization as viz
 from pruning.errors import PruningError
-from pruning.runs.results import retention
+from pruning.runs.groups import counted, groups
 from pruning.visualization import report
 from pruning.words import plain, quoted, seconds_text
-from ui import details, results, sizes, state, tasks
+from ui import comparison, details, results, sizes, state, tasks
 from ui.glossary import popover
 
 on_view = state.choice().run
@@ -50,26 +49,9 @@ chosen = st.multiselect(
 beside = [runs[name] for name in chosen]
 if len(beside) == 1:
     results.lead(*beside[0])
+    comparison.figures(beside)
 elif beside:
-    results.compare(beside)
-if beside:
-    left, right = st.columns(2)
-    figure = viz.domain_cost_figure({state.label(run): found.perplexity for run, found in beside})
-    left.plotly_chart(figure, alt="Perplexity over dense by domain and run", config=state.PLOT)
-    right.plotly_chart(
-        viz.retention_figure({state.label(run): retention(found) for run, found in beside}),
-        alt="Retained performance by capability, pruned over dense",
-        config=state.PLOT,
-    )
-answers = {state.label(run): found.zero_shot.tasks for run, found in beside if found.zero_shot}
-if len(answers) > 1:
-    st.plotly_chart(
-        viz.accuracy_figure(answers),
-        alt="Change of zero-shot accuracy by task and run",
-        config=state.PLOT,
-        key="tasks-of-all",
-    )
-
+    comparison.compare(beside)
 for name in chosen:
     run, found = runs[name]
     with st.expander(f"Details of {plain(state.label(run))}", expanded=len(chosen) == 1):
@@ -120,9 +102,14 @@ for name in chosen:
 
 st.subheader("All runs")
 st.toggle("Include runs of experiments", key="grids", bind="query-params")
-rows = [results.row(run, found) for run, found in runs.values()]
-results.sizes(list(runs.values()), beside[0][0] if beside else on_view)
-results.table(rows)
+comparison.sizes(list(runs.values()), beside[0][0] if beside else on_view)
+rows = []
+for heading, members in comparison.comparable(list(runs.values())):
+    st.markdown(f"**{plain(heading)}**")
+    results.table(part := [results.row(run, found) for run, found in members])
+    rows += [{"measured": heading, **row} for row in part]
+if unfinished := counted(groups(run for run in shown if run.id not in runs)[1]):
+    st.caption(f"Not in these tables: {unfinished}.")
 sheet = io.StringIO()
 writer = csv.DictWriter(sheet, dict.fromkeys(key for row in rows for key in row))
 writer.writeheader()

@@ -28,7 +28,8 @@ from pruning.runs.damage import measure_damage
 from pruning.runs.run import Run
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-KEPT = ("config.json", "geometry.json", "sources.json", "results.json", "events.jsonl", "status.json")
+KEPT = ("config.json", "geometry.json", "sources.json", "inputs.json")
+KEPT += ("results.json", "events.jsonl", "status.json")
 RUNS = {
     "demo": RunConfig.create(tasks=("demo",), eval_blocks=None),
     "smollm2": RunConfig.create(model="smollm2", iterations=3, samples=16, eval_blocks=16),

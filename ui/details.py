@@ -11,8 +11,10 @@ from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.experiments.paper import paper
 from pruning.runs.outcome import Results
+from pruning.runs.provenance import provenance
 from pruning.runs.run import Run
 from pruning.visualization import report
+from pruning.words import plain
 from ui import state
 from ui.options import changes
 from ui.results import PERCENT, items
@@ -110,6 +112,7 @@ def perplexity(run: Run, results: Results) -> None:
     st.caption(
         f"Held-out text in blocks of {run.config.seq_len} tokens. Bits per byte are comparable across tokenizers."
     )
+    st.caption(plain(". ".join(provenance(run))))
 
 
 def lineage(run: Run, runs: dict[str, Run]) -> list[dict[str, Any]]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import streamlit as st
 
-from pruning import visualization as viz
-from pruning.config import RunConfig
 from pruning.measure.comparison import TaskRow
 from pruning.runs.jobs import job
 from pruning.runs.outcome import Results
 from pruning.runs.run import Run
 from pruning.words import number, size_text
-from ui import mixtures, models, source, state
+from ui import mixtures, source, state
 from ui.navigation import go
-from ui.options import option
 
 PERCENT = st.column_config.NumberColumn(format="percent")
 
@@ -30,7 +26,8 @@ def worst(results: Results) -> tuple[str, float] | None:
 
 def row(run: Run, results: Results) -> dict[str, Any]:
     """A table row of a run: settings, sizes, and perplexities relative to the dense model."""
-    average = results.zero_shot.average if results.zero_shot else TaskRow()
+    asked = results.zero_shot
+    average = asked.average if asked else TaskRow()
     perplexities = {name: pair.ratio for name, pair in results.perplexity.items()}
     lost, size = worst(results), results.parameters
     return {
@@ -42,6 +39,7 @@ def row(run: Run, results: Results) -> dict[str, Any]:
         "mean": perplexities.pop("mean", None),
         "accuracy": average.acc.delta if average.acc else None,
         "items": items(average),
+        "tasks": ", ".join(asked.tasks) if asked else "",
         **{
             f"perplexity {name}": ratio for name, ratio in perplexities.items()
         },  # a domain may be called "left"
@@ -84,6 +82,7 @@ def table(rows: list[dict[str, Any]]) -> None:
         "worst domain",
         "mean",
         "accuracy",
+        "tasks",
         "left",
         "KV cache",
         "speed",
@@ -210,62 +209,3 @@ def _from_here(run: Run, ratio: int | None) -> None:
     st.session_state.run = run.id
     if ratio:
         st.session_state.ratio = ratio
-
-
-def compare(beside: list[tuple[Run, Results]]) -> None:
-    """Several runs: in which options they differ, then what that came to."""
-    labels = [state.label(run) for run, _ in beside]
-    options = {}
-    for name in RunConfig.model_fields:
-        values = [option(run.config, name) for run, _ in beside]
-        if len(set(values)) > 1 and name not in ("parent", "experiment", "name", "tags"):
-            options[name.replace("_", " ")] = values
-    st.markdown("**In which options they differ**")
-    if options:
-        st.dataframe(
-            [{"option": name, **dict(zip(labels, values, strict=True))} for name, values in options.items()],
-            hide_index=True,
-            placeholder="",
-        )
-    else:
-        st.caption("In none: the runs have the same config.")
-    st.markdown("**What that came to**")
-    outcomes: dict[str, list[str]] = {}
-    for position, (run, results) in enumerate(beside):
-        cells = {"pruning ratio": f"{results.achieved_ratio:.1%}"}
-        if (lost := worst(results)) and results.mean:
-            cells["worst domain"] = f"x {number(lost[1])} ({lost[0]})"
-            cells["mean of domains"] = f"x {number(results.mean.ratio)}"
-        if results.zero_shot and (found := results.zero_shot.average.acc):
-            cells["zero-shot accuracy"] = f"{found.pruned:.1%} ({100 * found.delta:+.1f} points)"
-        cells["weights in 16 bit"] = size_text(2 * results.parameters.pruned)
-        if cache := cache_bytes(run, results):
-            cells["KV cache per token"] = size_text(cache)
-        if speed := measured_speed(run):
-            cells["decoding speed"] = f"x {speed:.2f}"
-        for name, text in cells.items():
-            outcomes.setdefault(name, [""] * len(beside))[position] = text
-    st.dataframe(
-        [{"outcome": name, **dict(zip(labels, values, strict=True))} for name, values in outcomes.items()],
-        hide_index=True,
-    )
-
-
-def sizes(runs: list[tuple[Run, Results]], like: Run) -> None:
-    """Runs of one model by what is left and what the worst domain lost; nothing where there is one.
-
-    Args:
-        runs: finished ones, of any model.
-        like: a run of the model.
-    """
-    spots = {"dense": (1.0, 1.0, "dense")}
-    for run, results in runs:
-        lost, size = worst(results), results.parameters
-        if run.config.model == like.config.model and lost and math.isfinite(lost[1]):
-            label = f"{state.label(run)}: {lost[0]}"
-            spots[label] = size.pruned / size.dense, lost[1], run.config.method
-    if len(spots) > 2:
-        figure = viz.tradeoff_figure(
-            spots, title=f"Runs of {models.title(like.config.model)}: size against worst domain"
-        )
-        st.plotly_chart(figure, alt="Runs by size and perplexity of the worst domain", config=state.PLOT)

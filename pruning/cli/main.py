@@ -175,6 +175,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("run_id", metavar="ID", help="a run's id, or the beginning of one")
         if name in ("delete", "resume"):
             sub.add_argument("--yes", action="store_true", help="do not ask")
+        if name == "resume":
+            sub.add_argument("--model", metavar="PATH", help="where its dense model is now, if it was moved")
         sub.add_argument("--runs", **store)
     sub = command(doctor)
     sub.add_argument("--runs", **store)

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from pruning.errors import ConfigError, RunError
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
 from pruning.runs import trust
+from pruning.runs.groups import Group, counted, groups
+from pruning.runs.provenance import provenance
 from pruning.runs.repair import repair
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
-from pruning.words import number, sentence, size_text
+from pruning.words import number, quoted, sentence, size_text
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -76,6 +79,7 @@ def runs_show(args: argparse.Namespace) -> int:
     if args.json:
         content = {
             "config": run.config.model_dump(mode="json"),
+            "domains": {name: source.model_dump() for name, source in run.sources.items()},
             "status": run.status().model_dump(),
             "results": results.model_dump() if (results := run.results()) else {},
         }
@@ -85,6 +89,8 @@ def runs_show(args: argparse.Namespace) -> int:
     out.print_json(json.dumps(run.config.model_dump(mode="json")))
     if results := run.results():
         out.print(results_table(results))
+    for line in provenance(run):
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     status = run.status()
     out.print(f"{status.state}  {status.message}", markup=False)
     return 0
@@ -132,12 +138,16 @@ def runs_cancel(args: argparse.Namespace) -> int:
 
 def runs_resume(args: argparse.Namespace) -> int:
     """Go on with a run after its last complete iteration."""
+    from pruning.runs.dense import move_model
     from pruning.runs.worker import execute
 
     run = RunStore(args.runs).get(args.run_id)
+    if args.model:
+        run = move_model(run, args.model)
+        print(f"{run.id}: its model is {quoted(run.config.model)} from now on.", file=sys.stderr)
     run.check_startable()
     _agree(args, run)
-    bar = ProgressBar(run.config.iterations, quiet=args.json)
+    bar = ProgressBar(run.config.iterations, args.json, len(run.iterations()) - 1)
     with bar.bar:
         result = execute(run, bar)
     if args.json:
@@ -185,7 +195,7 @@ def _agree(args: argparse.Namespace, run: Run) -> None:
     """
     found = trust.pending(run.config)
     if found and not args.yes and sys.stdin.isatty():
-        print(f"Run {run.id} was not made here. It would:", file=sys.stderr)
+        print(f"Run {run.id} {trust.origin(found)}. It would:", file=sys.stderr)
         for ask in found:
             code = f", which holds {trust.code_files(ask)}" if ask.does == "run" else ""
             print(f"  {ask}{code}", file=sys.stderr)
@@ -217,29 +227,62 @@ def _say(args: argparse.Namespace, run: Run, state: str) -> int:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Compare finished runs, the best first."""
+    """Compare finished runs of the same model on the same text, the best first."""
     store = RunStore(args.runs)
-    rows = [_run_row(run) for run in ([store.get(i) for i in args.run_ids] or store.all())]
-    rows = [row for row in rows if row["perplexity"]]
-    if not rows:
-        raise ConfigError(f"there are no finished runs to compare in {str(store.root)!r}.")
-    rows.sort(
-        key=lambda row: (row["model"], round(row["ratio"], 2), row["perplexity"].get("mean") or float("inf"))
-    )
+    named = {run.id: run for run in map(store.get, args.run_ids)}
+    found, left_out = groups(named.values() or store.all())
+    left_out |= {} if args.run_ids else dict.fromkeys(store.broken(), "broken")
+    if not found:
+        where = f" in {str(store.root)!r}"
+        if not left_out:
+            raise ConfigError(f"there are no finished runs to compare{where}.")
+        raise ConfigError(f"no run{where} can be compared ({counted(left_out)}): {_cure(left_out)}.")
     if args.json:
-        print_json({"runs": rows})
+        rows = [_group_row(group) for group in found]
+        reasons = [{"run_id": run_id, "reason": why} for run_id, why in left_out.items()]
+        runs = [row for group in rows for row in group["runs"]]  # as version 0.2 had them
+        print_json({"groups": rows, "left_out": reasons, "runs": runs})
         return 0
-    domains = list(dict.fromkeys(name for row in rows for name in row["perplexity"]))
-    cells = [
-        (
-            row["run_id"],
-            f"{row['ratio']:.0%}",
-            str(row["iterations"]),
-            *(number(row["perplexity"].get(name), 1) for name in domains),
-        )
-        for row in rows
-    ]
     out = console()
-    out.print(table(("run", "ratio", "K", *domains), cells))
-    out.print("Perplexity after pruning; 'runs show ID' tells the rest.", highlight=False)
+    for group in found:
+        domains = list(group.newest.results.perplexity)
+        dense = [number(pair.dense, 1) for pair in group.newest.results.perplexity.values()]
+        cells = [
+            (
+                each.run.id,
+                f"{each.results.achieved_ratio:.0%}",
+                str(each.run.config.iterations),
+                *(number(each.results.perplexity[name].pruned, 1) for name in domains),
+            )
+            for each in group.members
+        ]
+        out.print(group.heading, markup=False, highlight=False, soft_wrap=True)
+        out.print(table(("run", "ratio", "K", *domains), [("dense", "", "", *dense), *cells]))
+    print("Perplexity on held-out text, the best first; 'runs show ID' tells the rest.")
+    if len(found) > 1:
+        print("Tables are of other models, text or block lengths: their numbers do not compare.")
+    if left_out:
+        print(f"Left out: {counted(left_out)}.")
     return 0
+
+
+def _group_row(group: Group) -> dict[str, Any]:
+    results, config = group.newest.results, group.newest.run.config
+    return {
+        "heading": group.heading,
+        "model": config.model,
+        "weights": group.newest.weights,
+        "domains": {name: results.heldout.get(name) for name in group.blocks},
+        "blocks": group.blocks,
+        "seq_len": config.seq_len,
+        "dtype": group.newest.dtype,
+        "dense": {name: pair.dense for name, pair in results.perplexity.items()},
+        "runs": [_run_row(each.run) for each in group.members],
+    }
+
+
+def _cure(left_out: Mapping[str, str]) -> str:
+    """What makes runs comparable that are not."""
+    if any(why.startswith("without") for why in left_out.values()):
+        return "prune with --eval-blocks above 0 to measure what it costs"
+    return "'runs list' shows where each stands"

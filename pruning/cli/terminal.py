@@ -82,7 +82,7 @@ def tell_sources(sources: Mapping[str, Mapping[str, Any]]) -> None:
 class ProgressBar:
     """Shows the engine's events; call it with each. A bar on a terminal, lines elsewhere."""
 
-    def __init__(self, iterations: int, quiet: bool) -> None:
+    def __init__(self, iterations: int, quiet: bool, complete: int = -1) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -96,7 +96,7 @@ class ProgressBar:
             disable=quiet or not target.is_terminal,
             transient=True,
         )
-        self.quiet, self.lines = quiet, Lines(iterations)
+        self.quiet, self.lines = quiet, Lines(iterations, complete)
         self.task: TaskID = self.bar.add_task("loading the model", total=None)
 
     def __call__(self, event: Event) -> None:

@@ -20,7 +20,7 @@ from pruning.cli.terminal import (
 from pruning.config import RunConfig
 from pruning.errors import ConfigError
 from pruning.runs.store import RunStore
-from pruning.words import number, quoted
+from pruning.words import number, quoted, sentence
 
 if TYPE_CHECKING:
     from pruning.measure.zeroshot import TaskResult
@@ -88,9 +88,11 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     from pruning.models.loading import load
     from pruning.models.mask import Mask
     from pruning.progress import drain
-    from pruning.runs.create import check
+    from pruning.runs.create import check, unmixed
 
     config = run_config(args)
+    for words in unmixed(set(config.domains) - set(config.mixture), measured=False):
+        print(sentence(words), file=sys.stderr)
     check(config)
     loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
@@ -217,7 +219,9 @@ def evaluate(args: argparse.Namespace) -> int:
             | {m: {"value": r.accuracy[m], "standard_error": r.standard_error(m)} for m in r.accuracy}
             for name, r in accuracies.items()
         }
-        print_json({"model": config.model, "domains": rows, "mean": mean, "tasks": tasks})
+        weight = next(loaded.model.parameters())
+        computed = {"device": weight.device.type, "dtype": str(weight.dtype).removeprefix("torch.")}
+        print_json({"model": config.model, **computed, "domains": rows, "mean": mean, "tasks": tasks})
         return 0
     if values:
         cells = [

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from pruning.config import RunConfig
 from pruning.errors import ModelError, too_long
 from pruning.models.architectures import CausalLM
 from pruning.text.blocks import TokenBlocks, heldout_blocks, sample_blocks
-from pruning.text.sources import load_text
+from pruning.text.hub import Split
+from pruning.text.sources import DomainText, load_text
 
 ASIDE = 8  # blocks a domain
 
@@ -31,6 +34,19 @@ def _within(blocks: TokenBlocks, model: CausalLM) -> TokenBlocks:
     return blocks
 
 
+def documents(config: RunConfig, name: str, split: Split, tokenizer: object) -> DomainText:
+    """The documents of a domain of a config, with a digest of them as `documents` in their source.
+
+    Raises:
+        DomainError: see `load_text`.
+    """
+    text = load_text(name, config.domains.get(name, "embedded"), split, config.seed, tokenizer)
+    digest = hashlib.blake2b(digest_size=16)
+    for document in text.texts:
+        digest.update(f"{len(document)}:{document}".encode("utf-8", "surrogatepass"))
+    return replace(text, source={**text.source, "documents": digest.hexdigest()})
+
+
 def calibration_blocks(
     config: RunConfig, tokenizer: object, model: CausalLM, aside: int = 0
 ) -> list[TokenBlocks]:
@@ -44,7 +60,7 @@ def calibration_blocks(
         _within(
             sample_blocks(
                 name,
-                load_text(name, config.domains.get(name, "embedded"), "calibration", config.seed, tokenizer),
+                documents(config, name, "calibration", tokenizer),
                 tokenizer,
                 config.samples + aside,
                 config.seq_len,
@@ -78,7 +94,7 @@ def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> 
         _within(
             heldout_blocks(
                 name,
-                load_text(name, config.domains.get(name, "embedded"), "heldout", config.seed, tokenizer),
+                documents(config, name, "heldout", tokenizer),
                 tokenizer,
                 config.seq_len,
                 config.eval_blocks,
@@ -87,3 +103,32 @@ def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> 
         )
         for name in config.measured_domains
     ]
+
+
+def describe_blocks(
+    calibration: Sequence[TokenBlocks], heldout: Sequence[TokenBlocks]
+) -> dict[str, dict[str, Any]]:
+    """What every domain of a run is and what it serves, as plain values.
+
+    Args:
+        calibration: of every domain in the mixture, with the blocks that are set aside.
+        heldout: of every domain that is measured.
+
+    Returns:
+        By domain its source, and under `calibration` and `heldout` what that part of it is: the revision of
+        its documents, their digest, the number of blocks and tokens, and the digest of the token ids. Only a
+        domain that serves both has both.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for part, blocks in (("calibration", calibration), ("heldout", heldout)):
+        for each in blocks:
+            entry = found.setdefault(each.domain, {k: v for k, v in each.source.items() if k != "documents"})
+            entry[part] = {
+                "split": each.source.get("split", part),
+                "revision": each.source.get("revision", each.source["documents"]),
+                "documents": each.source["documents"],
+                "blocks": len(each.ids),
+                "tokens": int(each.ids.size),
+                "digest": each.digest,
+            }
+    return found

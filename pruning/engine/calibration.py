@@ -27,12 +27,12 @@ from pruning.method.statistics import (
     write_statistic,
 )
 from pruning.models.architectures import CausalLM, LayerView
+from pruning.models.cache import cache_file
 from pruning.models.geometry import KINDS, Site
 from pruning.models.layers import Layers, Place, forward
 from pruning.models.mask import Mask
-from pruning.paths import cache_folder
 from pruning.progress import Progress, relay
-from pruning.text.blocks import TokenBlocks, cache_key
+from pruning.text.blocks import TokenBlocks
 
 # By name of the statistic, domain and site.
 Observed = dict[str, dict[str, dict[Site, Statistic]]]
@@ -170,9 +170,10 @@ def calibrate_cached(
         state: names the model's weights and what has been cut from them.
         token_weights: how much each token counts.
     """
-    weight, kind = next(model.parameters()), KINDS_OF[token_weights]
-    keys = {b.domain: cache_key(f"{kind} {state}", b, str(weight.dtype), weight.device.type) for b in blocks}
-    files = {domain: cache_folder() / "moments" / f"{key}.safetensors" for domain, key in keys.items()}
+    kind = KINDS_OF[token_weights]
+    files = {
+        b.domain: cache_file("moments", model, state, kind, b.digest, suffix=".safetensors") for b in blocks
+    }
     found: dict[str, Mapping[Site, Moments]] = {}
     for domain, file in files.items():
         if file.exists() and (stored := read_kept(file, Moments)) is not None:

@@ -6,7 +6,6 @@ from kept hidden states, and its next-token distribution is compared with the de
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,13 +23,13 @@ from pruning.method.damage import PROBES, STEPS, Curve
 from pruning.method.normalise import Scale
 from pruning.method.units import Units
 from pruning.models.architectures import CausalLM, LayerView
+from pruning.models.cache import cache_file
 from pruning.models.geometry import KINDS, Kind, Site
 from pruning.models.layers import Layers, Stream
 from pruning.models.mask import Array, Mask
-from pruning.paths import cache_folder
 from pruning.progress import Progress
 from pruning.sealed import read_cached, write_cached
-from pruning.text.blocks import TokenBlocks, cache_key
+from pruning.text.blocks import TokenBlocks
 
 # What damage depends on beside the model and the text.
 FIELDS = {
@@ -68,12 +67,8 @@ def damage_curves(
             where there are no more.
         state: names the model's weights and what was cut from them.
     """
-    what = config.model_dump(mode="json", include=FIELDS)
-    key = hashlib.blake2b(repr((sorted(what.items()), STEPS, PROBES, "unseen")).encode(), digest_size=16)
-    weight = next(model.parameters())
-    for each in blocks:
-        key.update(cache_key(state, each, str(weight.dtype), weight.device.type).encode())
-    file = cache_folder() / "curves" / f"{key.hexdigest()}.json"
+    options = config.model_dump(mode="json", include=FIELDS)
+    file = cache_file("curves", model, state, options, [(each.domain, each.digest) for each in blocks])
     if stored := read_cached(file, _Stored):
         return {Site.parse(name): Curve.from_dict(data) for name, data in stored.curves.items()}
     found = yield from _measure(model, mask, scores, scales, config, blocks)

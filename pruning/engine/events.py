@@ -29,7 +29,7 @@ class Started:
         geometry: of the dense model.
         parameters: of the dense model, embeddings and all.
         fingerprint: names the dense weights.
-        sources: by domain where its calibration text came from.
+        sources: by domain where its text came from and what it serves; see `blocks.describe_blocks`.
     """
 
     geometry: Geometry

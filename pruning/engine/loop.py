@@ -12,7 +12,13 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 
 from pruning.config import RunConfig
-from pruning.engine.blocks import ASIDE, calibration_blocks, evaluation_blocks, set_aside
+from pruning.engine.blocks import (
+    ASIDE,
+    calibration_blocks,
+    describe_blocks,
+    evaluation_blocks,
+    set_aside,
+)
 from pruning.engine.budget import Curves, dense_scales, next_mask
 from pruning.engine.calibration import calibrate_cached, column_norms
 from pruning.engine.curves import damage_curves
@@ -57,9 +63,10 @@ def prune_loaded(
     model = loaded.model
     dense = geometry(model)
     blocks = calibration_blocks(config, loaded.tokenizer, model, ASIDE if config.adapt_mixture else 0)
-    blocks, aside = set_aside(blocks, config.samples) if config.adapt_mixture else (blocks, [])
     heldout = evaluation_blocks(config, loaded.tokenizer, model)
-    yield Started(dense, parameter_count(model), loaded.fingerprint, {b.domain: b.source for b in blocks})
+    sources = describe_blocks(blocks, heldout)
+    blocks, aside = set_aside(blocks, config.samples) if config.adapt_mixture else (blocks, [])
+    yield Started(dense, parameter_count(model), loaded.fingerprint, sources)
 
     began = time.monotonic()
     delta, scales = Delta.of(model), None

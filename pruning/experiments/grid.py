@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import itertools
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -140,12 +141,21 @@ def folder(store: RunStore, name: str) -> Path:
     return store.root / "experiments" / name
 
 
-def existing(store: RunStore, configs: list[RunConfig]) -> dict[str, Run]:
-    """Runs of a store that were told one of these, by config; finished ones before others."""
+def existing(
+    store: RunStore, configs: list[RunConfig], usable: Callable[[Run], bool] = lambda _: True
+) -> dict[str, Run]:
+    """Runs of a store that have one of these configs, by config; finished ones before others.
+
+    Args:
+        store: that holds the runs.
+        configs: wanted.
+        usable: whether a run's numbers would be what its config means now.
+    """
     wanted = {config.model_dump_json() for config in configs}
     found: dict[str, Run] = {}
     for run in store.all():
-        if (key := run.config.model_dump_json()) in wanted and (key not in found or is_done(run)):
+        key = run.config.model_dump_json()
+        if key in wanted and (key not in found or (is_done(run) and not is_done(found[key]))) and usable(run):
             found[key] = run
     return found
 
@@ -177,6 +187,7 @@ def carry_out(
         RunError: a file stands where its results are to be written, which is not one of them.
     """
     from pruning.runs.create import create
+    from pruning.runs.reuse import Reuse
     from pruning.runs.worker import execute
 
     target = folder(store, experiment.name)
@@ -184,8 +195,11 @@ def carry_out(
         target.mkdir(parents=True, exist_ok=True)
     for name in (RESULTS_FILE, PARQUET_FILE, SPEC_FILE):
         check_output_file(target / name)
-    configs = experiment.configs()
-    found, problems = existing(store, configs), []
+    configs, problems = experiment.configs(), []
+    reuse = Reuse()
+    found = existing(store, configs, reuse.usable)
+    for words in reuse.notes:
+        print(words, file=sys.stderr)  # noqa: T201 - said, since it takes the time of a run
 
     def finished() -> list[Run]:
         runs = [found.get(config.model_dump_json()) for config in configs]

@@ -82,12 +82,14 @@ class TaskRow(Record):
         items: how many were asked.
         limit: only the first so many of more were asked; None for all.
         version: of the task and of the harness.
+        digest: names what was asked and how it was scored; empty in runs of earlier versions.
         acc, acc_norm: the measures that the task has.
     """
 
     items: int | None = None
     limit: int | None = None
     version: str | None = None
+    digest: str = ""
     acc: Accuracy | None = None
     acc_norm: Accuracy | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from pruning.errors import CalibrationError
 from pruning.models.architectures import CausalLM
+from pruning.models.cache import cache_file
 from pruning.models.layers import Layers, Place, forward
-from pruning.paths import cache_folder
 from pruning.progress import Progress, relay
 from pruning.sealed import read_cached, write_cached
-from pruning.text.blocks import TokenBlocks, cache_key
+from pruning.text.blocks import TokenBlocks
 
 LOGIT_TOKENS = 1024  # logits of so many tokens are held at once: at a vocabulary of 152,000 they take 0.6 GB
 
@@ -120,14 +120,11 @@ def perplexity_cached(
         blocks: of every domain.
         state: names the model's weights.
     """
-    parameter = next(model.parameters())
-    folder = cache_folder() / "perplexity"
-    files = {
-        b.domain: folder / f"{cache_key(state, b, str(parameter.dtype), parameter.device.type)}.json"
-        for b in blocks
-    }
-    found = {domain: value for domain, file in files.items() if (value := read_cached(file, Perplexity))}
-    fresh = yield from perplexity(model, [b for b in blocks if b.domain not in found])
+    files = {b.domain: cache_file("perplexity", model, state, b.digest) for b in blocks}
+    values = {domain: value for domain, file in files.items() if (value := read_cached(file, Perplexity))}
+    fresh = yield from perplexity(model, [b for b in blocks if b.domain not in values])
     for domain, value in fresh.items():
         write_cached(files[domain], value)
-    return {b.domain: {**found, **fresh}[b.domain] for b in blocks}
+    values |= fresh
+    # the key names tokens; how many bytes of text they stand for is counted with the blocks
+    return {b.domain: replace(values[b.domain], bytes=b.bytes) for b in blocks}

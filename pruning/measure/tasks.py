@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ConfigError
+from pruning.measure.scoring import check_scored
 from pruning.paths import ASSETS, exists
 from pruning.words import quoted
 
@@ -35,6 +36,7 @@ PAPER_TASKS = {
     "winogrande": "validation",
 }
 LOCAL_TASKS = {**PAPER_TASKS, "boolq": "validation"}
+FILES = ("json", "csv", "text", "parquet", "arrow", "xml")  # data sets that are files of that kind
 SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
@@ -44,15 +46,15 @@ def expand(tasks: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(name for task in tasks for name in sets.get(task, (task,))))
 
 
-def check_folders(*folders: str | Path | None) -> None:
-    """What can be known of task folders without the harness.
+def check_folders(data: str | Path | None, include: str | Path | None) -> None:
+    """What can be known of the folders of task data and of task definitions without the harness.
 
     Raises:
         ConfigError: one is not there.
     """
-    for folder in folders:
+    for folder, holds in ((data, "data"), (include, "definitions")):
         if folder is not None and not (exists(Path(folder)) and Path(folder).is_dir()):
-            raise ConfigError(f"there is no folder {quoted(folder)} with task data: give one that exists.")
+            raise ConfigError(f"there is no folder {quoted(folder)} with task {holds}: give one that exists.")
 
 
 @cache
@@ -104,7 +106,9 @@ def _write_local_tasks(data: Path, folder: Path) -> None:
     for task, split in LOCAL_TASKS.items():
         if file := local_file(data, task):
             splits = dict.fromkeys(SPLITS[:3]) | {f"{split}_split": split}
-            _write_variant(_harness(), task, f"local_{task}", folder, "json", {split: str(file)}, splits)
+            rows: dict[str, Any] = {"dataset_path": "json", "dataset_name": None}
+            rows["dataset_kwargs"] = {"data_files": {split: str(file)}}
+            _write_variant(_harness(), task, f"local_{task}", folder, rows | splits)
 
 
 def _write_variant(
@@ -112,21 +116,12 @@ def _write_variant(
     task: str,
     name: str,
     folder: Path,
-    kind: str,
-    files: Mapping[str, str],
     changes: Mapping[str, Any],
 ) -> None:
-    """A task's own configuration with its data read from files, under another name."""
+    """A task's own configuration with some changes, such as where its data are read, under a name."""
     import yaml
 
-    config = {
-        "include": str(manager.task_index[task].yaml_path),
-        "task": name,
-        "dataset_path": kind,
-        "dataset_name": None,
-        "dataset_kwargs": {"data_files": dict(files)},
-        **changes,
-    }
+    config = {"include": str(manager.task_index[task].yaml_path), "task": name, **changes}
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
 
@@ -175,15 +170,16 @@ def leaves(manager: TaskManager, names: Sequence[str], include: str | Path | Non
 def check_tasks(
     tasks: Sequence[str], data: str | Path | None = None, include: str | Path | None = None
 ) -> None:
-    """Refuse tasks that nobody knows, before anything is loaded.
+    """Refuse tasks that nobody knows or that have no accuracy, before anything is loaded.
 
     Raises:
-        ConfigError: there is no such task, or a folder is not there.
+        ConfigError: there is no such task, it has no accuracy, or a folder is not there.
     """
     if tasks:
         names = expand(tasks)
         with task_manager(data, include, names) as manager:
-            leaves(manager, names, include)
+            single = leaves(manager, names, include)
+            check_scored({name: manager.task_index[asked_as(manager, name)].cfg or {} for name in single})
 
 
 def _unknown(name: str, include: str | Path | None) -> ConfigError:
@@ -221,7 +217,10 @@ def load_task(manager: TaskManager, name: str) -> Task:
     asked = asked_as(manager, name)
     try:
         try:
-            return manager.load([asked])["tasks"][asked]
+            config = manager.task_index[asked].cfg or {}
+            kind = "" if "custom_dataset" in config else str(config.get("dataset_path") or "")
+            local = kind in FILES or (kind and Path(kind).is_dir())
+            return _from_files(manager, asked) if local else manager.load([asked])["tasks"][asked]
         except RuntimeError as error:
             if "scripts are no longer supported" not in str(error):
                 raise
@@ -230,6 +229,11 @@ def load_task(manager: TaskManager, name: str) -> Task:
         raise ConfigError(
             f"the data of task {name!r} are broken ({reason(error.__cause__ or error)}): "
             "a local file must be JSON Lines."
+        ) from error
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"the data of task {name!r} are not there ({reason(error)}): check the paths in its YAML, or "
+            "give a folder with local copies (--task-data)."
         ) from error
     except OSError as error:  # the hub's client and data sets raise several kinds of it, offline or not there
         raise ConfigError(
@@ -255,14 +259,35 @@ def _from_parquet(manager: TaskManager, asked: str) -> Task:
     The hub converts every script's data to `CONFIG/SPLIT/*.parquet` in a branch of its own. A task that names
     no configuration means the only one there is, whatever its name.
     """
-    from lm_eval.tasks import TaskManager
-
     config = manager.task_index[asked].cfg or {}
     root = (
         f"hf://datasets/{config['dataset_path']}@refs%2Fconvert%2Fparquet/{config.get('dataset_name') or '*'}"
     )
     splits = dict.fromkeys(config[key] for key in SPLITS if config.get(key))
     files = {split: f"{root}/{split}/*.parquet" for split in splits}
+    rows = {"dataset_path": "parquet", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+    return _variant(manager, asked, rows)
+
+
+def _variant(manager: TaskManager, asked: str, changes: Mapping[str, Any]) -> Task:
+    from lm_eval.tasks import TaskManager
+
     with tempfile.TemporaryDirectory() as folder:
-        _write_variant(manager, asked, asked, Path(folder), "parquet", files, {})
+        _write_variant(manager, asked, asked, Path(folder), changes)
         return TaskManager(include_path=folder, include_defaults=False).load([asked])["tasks"][asked]
+
+
+@cache
+def _copies() -> tempfile.TemporaryDirectory:
+    """Where the library puts its copies of local rows, for as long as this process lives."""
+    return tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True)
+
+
+def _from_files(manager: TaskManager, asked: str) -> Task:
+    """A task whose rows are local files, read anew.
+
+    The library's own cache knows a file by the time of its last change, which another file may share.
+    """
+    options = (manager.task_index[asked].cfg or {}).get("dataset_kwargs") or {}
+    copy = tempfile.mkdtemp(dir=_copies().name)
+    return _variant(manager, asked, {"dataset_kwargs": {**options, "cache_dir": copy}})

@@ -5,12 +5,9 @@ The harness asks and scores; this module keeps what was measured and compares tw
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from numbers import Real
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ConfigError
 from pruning.measure.comparison import Accuracy, TaskRow, ZeroShot
+from pruning.measure.scoring import METRICS, check_scored, no_accuracy
 from pruning.measure.significance import average_delta, paired_delta, standard_error
 from pruning.measure.tasks import (
     DEMO_TASKS,
@@ -26,18 +24,16 @@ from pruning.measure.tasks import (
     expand,
     leaves,
     load_task,
-    local_file,
     reason,
     task_manager,
 )
-from pruning.paths import ASSETS, cache_folder
 from pruning.progress import Progress
-from pruning.sealed import read_cached, write_cached
 
 if TYPE_CHECKING:
-    from lm_eval.models.huggingface import HFLM
+    from lm_eval.api.task import Task
     from lm_eval.tasks import TaskManager
 
+    from pruning.measure.harness import CachedModel
     from pruning.models.folder import LoadedModel
 
 
@@ -45,10 +41,6 @@ __all__ = ["DEMO_TASKS", "LOCAL_TASKS", "METRICS", "TaskResult", "compare", "exp
 
 
 __all__ += ["task_manager", "zero_shot"]
-
-
-METRICS = ("acc", "acc_norm")
-BATCH = 32  # sequences at once
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,7 @@ class TaskResult:
         accuracy: by metric (`acc`, `acc_norm`, or the one of them that the task has), between 0 and 1.
         correct: by metric for every item in order 1 or 0, or a probability between them.
         version: of the task, and of the harness.
+        digest: names what was asked and how it was scored; see `harness.task_digest`.
     """
 
     task: str
@@ -70,6 +63,7 @@ class TaskResult:
     accuracy: dict[str, float]
     correct: dict[str, list[float]]
     version: str
+    digest: str = ""
 
     def standard_error(self, metric: str = "acc") -> float:
         """Of the accuracy, as the harness computes it; infinite where one item was asked."""
@@ -88,8 +82,8 @@ def zero_shot(
 ) -> Generator[Progress, None, dict[str, TaskResult]]:
     """Ask a model the items of some tasks, without examples.
 
-    What has been measured is kept by task, so that an interrupted evaluation goes on after the last whole
-    task and a dense model is asked once.
+    The model's log-likelihoods are kept by task, so that an interrupted evaluation goes on after the last
+    complete task and a dense model is asked once. Tasks are read, and answers scored, every time.
 
     Args:
         loaded: model and tokenizer.
@@ -105,43 +99,73 @@ def zero_shot(
     Raises:
         ConfigError: an unknown task, one without an accuracy, or data that are not to be had.
     """
+    from pruning.measure.harness import CachedModel
+
     results: dict[str, TaskResult] = {}
-    parameter = next(loaded.model.parameters())
-    where = (str(parameter.dtype), parameter.device.type)
     with task_manager(data, include, expand(tasks)) as manager:
         names = leaves(manager, expand(tasks), include)
-        model: HFLM | None = None
+        check_scored({name: manager.task_index[asked_as(manager, name)].cfg or {} for name in names})
+        model = CachedModel(loaded, state)
         for number, name in enumerate(names):
             yield Progress("zero-shot", number, len(names), name)
-            key = _key(state, asked_as(manager, name), data, include, limit, *where)
-            file = cache_folder() / "zeroshot" / f"{key}.json"
-            result = read_cached(file, TaskResult)
-            if result is None:
-                model = model or _harness_model(loaded)
-                result = _ask(model, name, manager, limit)
-                write_cached(file, result)
-            results[name] = result
+            results[name] = _ask(model, name, manager, limit)
     yield Progress("zero-shot", len(names), len(names))
     return results
 
 
-def _harness_model(loaded: LoadedModel) -> HFLM:
-    from lm_eval.models.huggingface import HFLM
+def task_digests(
+    tasks: Sequence[str], data: str | Path | None, include: str | Path | None, limit: int | None
+) -> dict[str, str]:
+    """What `TaskResult.digest` would be by task, without asking a model; arguments as of `zero_shot`.
 
-    model = HFLM(
-        pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=BATCH, trust_remote_code=False
+    Raises:
+        ConfigError: see `zero_shot`.
+    """
+    from pruning.measure.harness import task_digest
+
+    found = {}
+    with task_manager(data, include, expand(tasks)) as manager:
+        for name in leaves(manager, expand(tasks), include):
+            task = load_task(manager, name)
+            task.set_config(key="num_fewshot", value=0)
+            task.build_all_requests(limit=limit)
+            found[name] = task_digest(task)
+    return found
+
+
+def _ask(model: CachedModel, name: str, manager: TaskManager, limit: int | None) -> TaskResult:
+    from pruning.measure.harness import task_digest
+
+    task = load_task(manager, name)
+    if task.config.process_results is not None:  # whatever it returns, one item shows it
+        _samples(model, name, task, manager, 1)
+    evaluated, samples = _samples(model, name, task, manager, limit)
+    asked, filtered = asked_as(manager, name), samples[0]["filter"]
+    metrics = [metric for metric in METRICS if metric in samples[0]]
+    return TaskResult(
+        task=name,
+        items=len(samples),
+        limit=limit if limit and limit < len(task.eval_docs) else None,
+        accuracy={metric: evaluated["results"][asked][f"{metric},{filtered}"] for metric in metrics},
+        correct={metric: [float(sample[metric]) for sample in samples] for metric in metrics},
+        version=f"{evaluated['versions'].get(asked)}, lm-eval {version('lm_eval')}",
+        digest=task_digest(task),
     )
-    model.loglikelihood = partial(model.loglikelihood, disable_tqdm=True)  # its bars would break ours
-    return model
 
 
-def _ask(model: HFLM, name: str, manager: TaskManager, limit: int | None) -> TaskResult:
+def _samples(
+    model: CachedModel, name: str, task: Task, manager: TaskManager, limit: int | None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the harness found, and its record of every item in order.
+
+    Raises:
+        ConfigError: a row cannot be asked, or the task's own code gives no accuracy of an item.
+    """
     import lm_eval
     from jinja2 import TemplateError
 
-    task = load_task(manager, name)
     try:
-        found = lm_eval.simple_evaluate(
+        evaluated = lm_eval.simple_evaluate(
             model=model,
             tasks=[task],
             task_manager=manager,
@@ -150,47 +174,37 @@ def _ask(model: HFLM, name: str, manager: TaskManager, limit: int | None) -> Tas
             bootstrap_iters=0,
             log_samples=True,
         )
-    except (TemplateError, LookupError, ValueError, AssertionError) as error:
-        # a row that is not like the first, or, as the harness asserts, one that is too long
+    except (TemplateError, LookupError, ValueError, TypeError, ArithmeticError, AssertionError) as error:
+        # a row that is not like the first, one that is too long, as the harness asserts, or the task's code
         raise ConfigError(
-            f"a row of task {name!r} cannot be asked ({reason(error)}): check its columns, and that its "
-            "answers fit into the model's context."
+            f"an item of task {name!r} cannot be asked or scored ({reason(error)}): check its columns, the "
+            "task's own code, and that its answers fit into the model's context."
         ) from error
-    asked = asked_as(manager, name)
-    samples = found["samples"][asked]
-    filtered = samples[0]["filter"]
-    samples = sorted((s for s in samples if s["filter"] == filtered), key=lambda sample: sample["doc_id"])
-    metrics = [m for m in METRICS if isinstance(samples[0].get(m), Real)]
-    if not metrics:
-        raise ConfigError(f"task {name!r} has no accuracy by item: choose multiple-choice tasks.")
-    return TaskResult(
-        task=name,
-        items=len(samples),
-        limit=limit if limit and limit < len(task.eval_docs) else None,
-        accuracy={metric: found["results"][asked][f"{metric},{filtered}"] for metric in metrics},
-        correct={metric: [float(sample[metric]) for sample in samples] for metric in metrics},
-        version=f"{found['versions'].get(asked)}, lm-eval {version('lm_eval')}",
-    )
-
-
-def _key(state: str, task: str, data: object, include: object, limit: int | None, *where: str) -> str:
-    """A name for an answer: the weights, the task with its files, and what computes."""
-    parts: list[Any] = [3, version("lm_eval"), state, task, limit, *where]
-    files = [local_file(Path(str(data)), task.removeprefix("local_"))] if data else []
-    for folder in (Path(str(folder)) for folder in (include, ASSETS / "tasks") if folder):
-        files += sorted(f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
-    parts += [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f]
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+    samples = evaluated["samples"][asked_as(manager, name)]
+    samples = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
+    if not any(isinstance(samples[0].get(metric), Real) for metric in METRICS):
+        raise no_accuracy(name, task.config.output_type, samples[0]["metrics"])
+    return evaluated, sorted(samples, key=lambda sample: sample["doc_id"])
 
 
 # --- comparing -------------------------------------------------------------------------------------------
 def compare(dense: dict[str, TaskResult], pruned: dict[str, TaskResult]) -> ZeroShot:
-    """Dense against pruned by task, with paired error bars, and plain averages over tasks as in the paper."""
+    """Dense against pruned by task, with paired error bars, and plain averages over tasks as in the paper.
+
+    Raises:
+        ConfigError: the two were not asked the same.
+    """
     tasks = {}
     for name, before in dense.items():
         after = pruned[name]
+        if before.digest != after.digest:
+            raise ConfigError(
+                f"task {name!r} changed between the questions to the dense and to the pruned model: leave "
+                "its data and its files as they are while a run is at work, and start another run."
+            )
         measures = {metric: _accuracy(before, after, metric) for metric in before.accuracy}
         counts = {"items": before.items, "limit": before.limit, "version": before.version}
+        counts["digest"] = before.digest
         tasks[name] = TaskRow.model_validate(counts | measures)
     averages = {metric: _average(dense, pruned, metric) for metric in METRICS}
     counts = {

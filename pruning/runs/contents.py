@@ -15,7 +15,7 @@ from pruning.words import quoted
 CHECKPOINT = re.compile(r"model(-\d{2,3})?")
 # Paths within a run's folder. What a tokenizer adds to a checkpoint or an export stands in their records.
 _RUN_FILES = re.compile(
-    r"(config|status|geometry|sources|results)\.json|events\.jsonl|log\.txt|cancel|\.lock"
+    r"(config|status|geometry|sources|inputs|results)\.json|events\.jsonl|log\.txt|cancel|\.lock"
     r"|layers/\d+\.safetensors"
     r"|iteration-\d{2,3}/((mask|biases|weights|scores|norms|moments-.+)\.safetensors|(metrics|damage)\.json)"
     r"|(model(-\d{2,3})?|exports/[^/]+)/("

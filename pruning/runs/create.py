@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pruning.config import RunConfig
 from pruning.engine.budget import check_reachable
 from pruning.errors import RunError, too_long
@@ -11,6 +13,7 @@ from pruning.runs.needs import needs
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.text.sources import check_source
+from pruning.words import quoted
 
 
 def create(config: RunConfig, store: RunStore) -> Run:
@@ -36,5 +39,13 @@ def check(config: RunConfig) -> None:
     check_reachable(summary.geometry, config)
     if summary.context and config.seq_len > summary.context:
         raise too_long(config.seq_len, summary.context)
-    for name in config.mixture:
+    for name in config.measured_domains if config.eval_blocks != 0 else config.mixture:
         check_source(name, config.domains.get(name, "embedded"))
+
+
+def unmixed(names: Iterable[str], measured: bool) -> list[str]:
+    """What is said of domains that have text and are not in the mixture, in sentences."""
+    use = "is measured and not calibrated on" if measured else "is not used"
+    return [
+        f"domain {quoted(name)} {use}: it is not in the mixture (add --mixture {name}=1)" for name in names
+    ]

@@ -10,6 +10,8 @@ from pruning.method.damage import Curve, foretell
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
 from pruning.progress import Progress
+from pruning.runs.dense import load_dense
+from pruning.runs.inputs import check_text, text_digests
 from pruning.runs.iterations import CURVES_FILE, StoredIteration
 from pruning.runs.run import Run
 from pruning.sealed import write_json
@@ -40,17 +42,18 @@ def measure_damage(run: Run, **changes: object) -> Generator[Progress, None, dic
         changes: options to measure with instead of the run's, such as another compensation.
 
     Raises:
-        PruningError: the run has no statistics yet, or its model or text cannot be had.
+        PruningError: the run has no statistics yet, or its model or text cannot be had or are others now.
     """
-    from pruning.engine.blocks import calibration_blocks
+    from pruning.engine.blocks import calibration_blocks, describe_blocks
     from pruning.engine.budget import dense_scales
     from pruning.engine.curves import damage_curves
     from pruning.engine.loop import state_of
-    from pruning.models.loading import load
 
     first, config = dense_iteration(run), run.config.replace(**changes)
-    loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
+    loaded = load_dense(run)
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
+    if stored := run.inputs:
+        check_text(run, stored, text_digests(describe_blocks(blocks, [])), blocks=False)
     scales = dense_scales(first.scores, config.square_attention)
     curves = yield from damage_curves(
         loaded.model,

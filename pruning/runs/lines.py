@@ -12,10 +12,15 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """Call it with every event of the engine; it writes to standard error."""
+    """Call it with every event of the engine; it writes to standard error.
 
-    def __init__(self, iterations: int) -> None:
-        self.iterations, self.complete, self._said = iterations, -1, ""
+    Args:
+        iterations: of the run.
+        complete: the last one that is complete, 0 for the dense model; -1 for none.
+    """
+
+    def __init__(self, iterations: int, complete: int = -1) -> None:
+        self.iterations, self.complete, self._said = iterations, complete, ""
 
     @property
     def where(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from pruning.measure.comparison import KnownPair, Number, Pair, Record, TaskRow, ZeroShot
 from pruning.models.geometry import DEEPEST, WIDEST, Geometry, LayerShape
@@ -25,8 +25,64 @@ class StoredConfig(Record):
     versions: dict[str, str] = {}
 
 
-class Sources(RootModel[dict[str, dict[str, Any]]]):
-    """`sources.json`: by domain where its calibration text came from."""
+class TextPart(Record):
+    """One part of a domain's text: what names its documents and the blocks of token ids cut from them."""
+
+    documents: str
+    digest: str
+    blocks: Count
+    tokens: Count
+    split: str = ""
+    revision: str | None = None
+
+
+class DomainSource(BaseModel):
+    """A domain's text: what `describe_source` reads, and what the domain serves."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    calibration: TextPart | None = None
+    heldout: TextPart | None = None
+
+    @property
+    def parts(self) -> dict[str, TextPart]:
+        """What it serves, by name."""
+        found = {"calibration": self.calibration, "heldout": self.heldout}
+        return {name: part for name, part in found.items() if part is not None}
+
+
+class Sources(RootModel[dict[str, DomainSource]]):
+    """`sources.json`: by domain where its text came from and what it serves; see `blocks.describe_blocks`."""
+
+
+class Inputs(Record):
+    """`inputs.json`: what a run computes on, by names of the content; see `runs/inputs.py`.
+
+    Attributes:
+        weights: of the dense model.
+        tokenizer: its files, chat templates with them.
+        dtype: of the weights in memory, as torch names it.
+        text: by domain, and within it `calibration` and `heldout`.
+        tasks: by name what was asked and how it was scored.
+    """
+
+    weights: str
+    tokenizer: str
+    dtype: str
+    text: dict[str, dict[str, TextPart]]
+    tasks: dict[str, str] = {}
+
+
+class Computation(Record):
+    """What computed an iteration: the type of device, the dtype of the weights, and `versions`."""
+
+    device: str
+    dtype: str
+    versions: dict[str, str] = {}
+
+    def plain(self) -> dict[str, str]:
+        """All of it by name."""
+        return {"device": self.device, "dtype": self.dtype, **self.versions}
 
 
 class StoredLayer(Record):
@@ -84,6 +140,7 @@ class Metrics(Record):
         repairs: by site, where least squares was tried on tokens held out.
         files: checksums of the other files in its folder, by name; empty in runs of earlier versions.
         weights: names the dense model's weights; empty in runs of earlier versions.
+        computed: by what; None in runs of earlier versions.
         mixture: by which the statistics were fused, where it is not the config's.
         rises: by domain the rise of the log-perplexity on text set aside, which moved the mixture.
     """
@@ -98,6 +155,7 @@ class Metrics(Record):
     repairs: dict[str, Repaired] = {}
     files: dict[Annotated[str, Field(pattern=r"^[^/\\]{1,255}$")], str] = {}
     weights: str = ""
+    computed: Computation | None = None
     mixture: dict[str, float] = {}
     rises: dict[str, Number] = {}
 
@@ -121,6 +179,11 @@ class Results(Record):
         iterations: without the dense model.
         seconds: of the whole run.
         zero_shot: where tasks were asked.
+        weights: names the dense model's weights.
+        heldout: names the blocks of tokens that the perplexities are of, by domain.
+        device, dtype: that computed, several where the run was resumed elsewhere. Earlier versions recorded
+            none of these four.
+        notes: what to know of the numbers, in sentences.
     """
 
     run_id: str
@@ -133,6 +196,11 @@ class Results(Record):
     iterations: tuple[Metrics, ...] = ()
     seconds: Seconds
     zero_shot: ZeroShot | None = None
+    weights: str = ""
+    heldout: dict[str, str] = {}
+    device: str = ""
+    dtype: str = ""
+    notes: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Every measure in words: its name, dense, pruned, and the change."""

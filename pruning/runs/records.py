@@ -15,8 +15,9 @@ from pruning.method.moments import Moments, Statistics
 from pruning.method.scores import score_sites
 from pruning.method.statistics import write_statistic
 from pruning.runs.damage import write_curves
+from pruning.runs.inputs import changes
 from pruning.runs.iterations import LAYERS, NORMS_FILE, SCORES_FILE, StoredIteration
-from pruning.runs.outcome import Metrics, Repaired, Results, Sizes, TextMeasure
+from pruning.runs.outcome import Computation, Metrics, Repaired, Results, Sizes, TextMeasure
 from pruning.runs.run import Run
 from pruning.sealed import digests, write_json
 
@@ -27,13 +28,16 @@ if TYPE_CHECKING:
 METRICS_FILE = "metrics.json"
 
 
-def write_iteration(run: Run, iteration: Iteration, weights: str = "") -> None:
+def write_iteration(
+    run: Run, iteration: Iteration, weights: str = "", computed: Computation | None = None
+) -> None:
     """An iteration as a folder, moved into place when it is complete.
 
     Args:
         run: that it belongs to.
         iteration: what it found and did.
         weights: names the dense model's weights.
+        computed: by what.
 
     Raises:
         RunError: it cannot be written.
@@ -51,8 +55,9 @@ def write_iteration(run: Run, iteration: Iteration, weights: str = "") -> None:
                 write_statistic(temporary / f"moments-{domain}.safetensors", moments)
             if iteration.curves:
                 write_curves(temporary, iteration.curves)
-        seal = {"files": digests(temporary), "weights": weights}
-        write_json(temporary / METRICS_FILE, metrics(iteration).model_dump() | seal)
+        content = metrics(iteration).model_dump() | {"files": digests(temporary), "weights": weights}
+        content["computed"] = computed.model_dump() if computed else None
+        write_json(temporary / METRICS_FILE, content)
     if iteration.number:
         with contextlib.suppress(OSError):
             for file in (run.path / LAYERS).glob("*.safetensors"):
@@ -126,6 +131,8 @@ def stored_state(run: Run) -> State | None:
 def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Results:
     """Dense against pruned."""
     dense, last = iterations[0].metrics, iterations[-1].metrics
+    computed = [each.metrics.computed for each in iterations if each.metrics.computed]
+    text = run.inputs.text if run.inputs else {}
     texts = {name: (p, last.perplexity[name]) for name, p in dense.perplexity.items()}
     values = {name: Pair(dense=p.value, pruned=q.value) for name, (p, q) in texts.items()}
     if values:
@@ -143,6 +150,13 @@ def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Re
             name: KnownPair(dense=p.bits_per_byte, pruned=q.bits_per_byte) for name, (p, q) in texts.items()
         },
         tokens={name: p.tokens for name, p in dense.perplexity.items()},
-        iterations=tuple(it.metrics.model_copy(update={"files": {}}) for it in iterations[1:]),
+        iterations=tuple(
+            it.metrics.model_copy(update={"files": {}, "computed": None}) for it in iterations[1:]
+        ),
         seconds=seconds,
+        weights=dense.weights,
+        heldout={name: parts["heldout"].digest for name, parts in text.items() if "heldout" in parts},
+        device=", ".join(dict.fromkeys(each.device for each in computed)),
+        dtype=", ".join(dict.fromkeys(each.dtype for each in computed)),
+        notes=tuple(changes(iterations)),
     )

@@ -11,8 +11,9 @@ from pruning.files import remove, sweep, writing
 from pruning.models.folder import check_files, describe
 from pruning.runs import log
 from pruning.runs.contents import check_only_run_files, checkpoint_folders
-from pruning.runs.outcome import Results, StoredGeometry
+from pruning.runs.outcome import Inputs, Results, StoredGeometry
 from pruning.runs.run import Run
+from pruning.runs.stored import INPUTS_FILE
 from pruning.sealed import damaged, read_json, read_record, unsealed, write_json
 
 
@@ -28,7 +29,7 @@ def repair(run: Run) -> list[str]:
         RunError: a file cannot be read or written, or the config is lost.
     """
     sweep(run.path)
-    done = [*_config(run), *_geometry(run), *_iterations(run), *_outcome(run)]
+    done = [*_config(run), *_geometry(run), *_inputs(run), *_iterations(run), *_outcome(run)]
     for words in done:
         log.log(run.path, "repaired", what=words)
     return done
@@ -49,8 +50,8 @@ def _config(run: Run) -> Iterator[str]:
 
 def _copies(run: Run) -> Iterator[tuple[str, dict]]:
     """Where else the options of a run stand."""
-    for event in run.events():
-        if event["event"] == "created" and isinstance(event.get("config"), dict):
+    for event in reversed(run.events()):
+        if event["event"] in ("created", "moved") and isinstance(event.get("config"), dict):
             with contextlib.suppress(RunError):
                 yield log.RUN_LOG, unsealed(event["config"], run.path / log.RUN_LOG, trusting=False)
     for name in ("results.json", "model/pruning.json"):
@@ -69,6 +70,26 @@ def _geometry(run: Run) -> Iterator[str]:
         pass
     write_json(path, describe(run.config.model).geometry.to_dict())
     yield "geometry.json was damaged or gone; it is written anew from the model."
+
+
+def _inputs(run: Run) -> Iterator[str]:
+    path = run.path / INPUTS_FILE
+    try:
+        if read_record(path, Inputs) or not run.iteration_folders():
+            return
+        damage = ""
+    except DamagedError as error:
+        damage = str(error)
+    for event in reversed(run.events()):
+        if event["event"] == "inputs" and isinstance(event.get("inputs"), dict):
+            with contextlib.suppress(DamagedError):
+                write_json(path, unsealed(event["inputs"], path, trusting=False))
+                yield f"inputs.json was damaged or gone; it is restored from {log.RUN_LOG}."
+                return
+    if damage:
+        with writing(run.path):
+            remove(path)
+        yield f"{damage[:-1]}, and no copy of it is left: whether its text is the same cannot be checked."
 
 
 def _iterations(run: Run) -> Iterator[str]:

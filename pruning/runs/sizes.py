@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.errors import RunError
 from pruning.models.delta import Delta
+from pruning.runs.dense import load_dense
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 
@@ -49,10 +50,9 @@ def checkpoint_after(run: Run, number: int) -> Path:
     """The checkpoint of a run's model after one of its iterations, written on first use.
 
     Raises:
-        RunError: the run has no such iteration, or the checkpoint cannot be written.
+        PruningError: the run has no such iteration, its model is another now, or the checkpoint cannot be
+            written.
     """
-    from pruning.models.loading import load
-
     found = {iteration.number: iteration for iteration in run.iterations() if iteration.number}
     if number not in found:
         known = f"from 1 to {max(found)}" if found else "after its first one"
@@ -61,8 +61,7 @@ def checkpoint_after(run: Run, number: int) -> Path:
         return run.checkpoint
     folder = run.path / f"model-{number:02d}"
     if not folder.is_dir():
-        config = run.config
-        loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
+        loaded = load_dense(run)
         delta = found[number].delta()
         delta.apply(loaded.model)
         write_model(run, loaded, delta, folder)

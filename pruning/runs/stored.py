@@ -5,7 +5,8 @@
               events.jsonl       append-only
               log.txt            what the worker process printed
               geometry.json      shapes of the dense model
-              sources.json       where the calibration text came from
+              sources.json       where the text of every domain came from, and what it serves
+              inputs.json        names of what it computes on: weights, tokenizer, text, tasks
               iteration-NN/      metrics.json, mask, scores, norms, and moments by domain (.safetensors)
               model/             the pruned checkpoint
               results.json       what came of it
@@ -33,9 +34,19 @@ from pruning.models.geometry import Geometry
 from pruning.runs import log
 from pruning.runs.contents import checkpoint_folders
 from pruning.runs.iterations import StoredIteration
-from pruning.runs.outcome import Metrics, Results, Status, StoredConfig, StoredGeometry
+from pruning.runs.outcome import (
+    DomainSource,
+    Inputs,
+    Metrics,
+    Results,
+    Sources,
+    Status,
+    StoredConfig,
+    StoredGeometry,
+)
 from pruning.sealed import damaged, read_bytes, read_json, read_record, stamp
 
+INPUTS_FILE = "inputs.json"
 ITERATION = re.compile(r"iteration-(\d{2,3})")
 
 
@@ -76,6 +87,29 @@ class StoredRun:
             return _read_config(path, stamp(path))
         except OSError:
             raise DamagedError(f"{str(path)!r} is gone.") from None
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of what was there when it was made; empty where that is not known."""
+        with contextlib.suppress(RunError):
+            stored = read_record(self.path / "config.json", StoredConfig)
+            return stored.versions if stored else {}
+        return {}
+
+    @property
+    def sources(self) -> dict[str, DomainSource]:
+        """By domain where its text came from and what it serves; empty before it began, and where damaged."""
+        with contextlib.suppress(RunError):
+            stored = read_record(self.path / "sources.json", Sources)
+            return stored.root if stored else {}
+        return {}
+
+    @property
+    def inputs(self) -> Inputs | None:
+        """What it computes on; None before it began, in a run of an earlier version, and where damaged."""
+        with contextlib.suppress(RunError):
+            return read_record(self.path / INPUTS_FILE, Inputs)
+        return None
 
     @property
     def created(self) -> time.struct_time | None:
@@ -121,7 +155,12 @@ class StoredRun:
         """
         folder = self.path / "model"
         if not folder.is_dir():
-            raise RunError(f"run {self.id!r} kept no model: it is unfinished, or was told not to save it.")
+            if self.complete and not self.config.save_model:
+                raise RunError(
+                    f"run {self.id!r} was made without a checkpoint (save_model is off): name the model "
+                    f"after its last iteration, {self.id}:{self.config.iterations}, which is written then."
+                )
+            raise RunError(f"run {self.id!r} has no model yet: 'runs resume {self.id}' completes it.")
         return folder
 
     def events(self) -> list[dict[str, Any]]:
@@ -209,6 +248,7 @@ class StoredRun:
             found.append(f"iteration {len(whole)} is damaged or gone.")
         if self.written_status().state == "finished":
             look(lambda: read_json(self.path / "sources.json"))
+            look(lambda: read_record(self.path / INPUTS_FILE, Inputs))
             if (why := self.lacks()) and not found:
                 found.append(f"{why}.")
         for model in checkpoint_folders(self.path):

@@ -122,10 +122,16 @@ def check(run: Run) -> None:
     """
     if found := pending(run.config):
         raise RunError(
-            f"run {run.id!r} was not made here, and would {'; '.join(map(str, found[:5]))}"
+            f"run {run.id!r} {origin(found)}, and would {'; '.join(map(str, found[:5]))}"
             f"{f' and {len(found) - 5} more' if len(found) > 5 else ''}: look at that first, then resume it "
             "with --yes, or confirm it in the app."
         )
+
+
+def origin(found: Iterable[Ask]) -> str:
+    """Why a run needs agreement, as far as it can be known: changed code is asked about like foreign code."""
+    code = any(ask.does == "run" for ask in found)
+    return "was not made here, or its code has changed since" if code else "was not made here"
 
 
 def code_files(ask: Ask) -> str:

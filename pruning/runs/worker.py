@@ -22,7 +22,9 @@ from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
 from pruning.progress import Progress, announced, drain, log_on_stderr
 from pruning.runs import trust
-from pruning.runs.create import create
+from pruning.runs.create import create, unmixed
+from pruning.runs.dense import load_dense
+from pruning.runs.inputs import begin, begin_tasks, computation
 from pruning.runs.lines import Lines
 from pruning.runs.log import log
 from pruning.runs.meter import Meter
@@ -145,7 +147,6 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         from pruning.engine.events import Finished, Iteration, Started
         from pruning.engine.loop import prune_loaded
         from pruning.measure.zeroshot import compare
-        from pruning.models.loading import load
 
     began = time.monotonic()
     config = run.config
@@ -163,26 +164,36 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         if on_event:
             on_event(event)
 
+    for words in unmixed(set(config.domains) - set(config.mixture), config.eval_blocks != 0):
+        _note(run, words)
     check_tasks(config.tasks, config.task_data, config.task_folder)
-    loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
+    loaded = load_dense(run)
     if loaded.code:
         log(run.path, "code", files=dict(loaded.code))
     status.write(state="running", iterations=config.iterations)
-    # the dense model answers before it is cut: it is not read again, and a mistake in the tasks shows at once
-    dense = _answers(loaded, Delta.of(loaded.model), config, show) if config.tasks else {}
     finished: Finished | None = None
-    _check_weights(run, loaded.fingerprint)
+    dense: dict[str, TaskResult] = {}
+    computed = computation(loaded)
     events = prune_loaded(loaded, config, state)
     try:
         for event in events:
             if status.cancelled.is_set():
                 raise Cancelled
             if isinstance(event, Started):
+                for words in begin(run, loaded, event.sources, computed):
+                    _note(run, words)
                 write_json(run.path / "geometry.json", event.geometry.to_dict())
                 write_json(run.path / "sources.json", event.sources)
-            elif isinstance(event, Iteration):
-                write_iteration(run, event, loaded.fingerprint)
-                numbers = metrics(event).model_dump(exclude={"layers", "files", "weights"})
+                show(event)
+                if config.tasks:
+                    # the dense model answers before it is cut: it is not read again, and a mistake in the
+                    # tasks shows at once
+                    dense = _answers(loaded, Delta.of(loaded.model), config, show)
+                    begin_tasks(run, {name: answer.digest for name, answer in dense.items()})
+                continue
+            if isinstance(event, Iteration):
+                write_iteration(run, event, loaded.fingerprint, computed)
+                numbers = metrics(event).model_dump(exclude={"layers", "files", "weights", "computed"})
                 log(run.path, "iteration", **numbers)
                 status.write(iteration=event.number)
             elif isinstance(event, Finished):
@@ -224,18 +235,10 @@ def _answers(
     return drain(asking, show)
 
 
-def _check_weights(run: Run, fingerprint: str) -> None:
-    """Whether a run goes on with the weights that it began with.
-
-    Raises:
-        RunError: the model has changed since.
-    """
-    begun = {iteration.metrics.weights for iteration in run.iterations()} - {""}
-    if begun - {fingerprint}:
-        raise RunError(
-            f"the model {run.config.model!r} is no longer the one that run {run.id!r} began with: give its "
-            "weights back, or start another run."
-        )
+def _note(run: Run, words: str) -> None:
+    """Say what to know of a run on standard error, and keep it in its log."""
+    print(f"{run.id}: {words}", file=sys.stderr)  # noqa: T201 - the terminal, or the log of the worker
+    log(run.path, "note", what=words)
 
 
 def prune(
@@ -272,7 +275,7 @@ def main() -> int:
     try:
         trust.check(run)
         with log_on_stderr():
-            execute(run, Lines(run.config.iterations), exits=True)
+            execute(run, Lines(run.config.iterations, len(run.iterations()) - 1), exits=True)
     except Cancelled:
         return 0
     except PruningError as error:

@@ -122,10 +122,3 @@ def _check_length(name: str, stream: np.ndarray, seq_len: int, source: dict[str,
         f"domain {name!r}: {part} has {len(stream):,} tokens, and a block needs {seq_len:,}: "
         "give more text or a shorter --seq-len."
     )
-
-
-def cache_key(state: str, blocks: TokenBlocks, dtype: str, device: str) -> str:
-    """A name for the moments of these tokens in a model's state (its weights and what was cut from it)."""
-    # the bytes are kept with a perplexity
-    key = f"1 {state} {blocks.digest} {dtype} {device}" + (f" {blocks.bytes}" if blocks.bytes else "")
-    return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()

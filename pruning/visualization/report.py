@@ -21,6 +21,7 @@ from pruning.models.geometry import KINDS, Site
 from pruning.outputs import check_output_file, output_file
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.outcome import Results
+from pruning.runs.provenance import provenance
 from pruning.runs.run import Run
 from pruning.visualization.heatmaps import animation_bins, colour_limits, importance_data
 from pruning.visualization.live import CSS, HTML, SCRIPT, arrays_of, live_data, pack, source, unsupported
@@ -72,6 +73,7 @@ def markdown(run: Run) -> str:
         f"run time {results.seconds:.1f} s.",
         "| | dense | pruned | change |\n|---|---:|---:|---:|\n"
         + "\n".join("| " + " | ".join(map(plain, row)) + " |" for row in _rows(results)),
+        "\n".join(f"- {plain(line)}" for line in provenance(run)),
         f"Reproduce the run with `{command(run)}`, or with this config:",
         f"```json\n{json.dumps(results.config, indent=1)}\n```",
     ]
@@ -167,7 +169,9 @@ def _summary(run: Run, results: Results | None) -> str:
             f"; perplexity on held-out text rose to {results.mean.ratio:.2f} times the dense model's, "
             f"the most on {worst} ({by_domain[worst]:.2f} times)"
         )
-    return f"{words}. Run time {seconds_text(results.seconds)}."
+    notes = "".join(f" {note}" for note in results.notes)
+    computed = f", in {results.dtype} on {results.device}" if results.dtype else ""
+    return f"{words}. Run time {seconds_text(results.seconds)}{computed}.{notes}"
 
 
 def _path(iterations: Sequence[StoredIteration]) -> str:

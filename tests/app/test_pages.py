@@ -529,14 +529,30 @@ def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_p
     differ, outcomes = at.dataframe[0].value, at.dataframe[1].value
     assert differ.set_index("option").loc["ratio"].tolist() == ["40%", "20%"]
     assert outcomes["outcome"].tolist()[:3] == ["pruning ratio", "worst domain", "mean of domains"]
-    table = next(d.value for d in at.dataframe if "worst" in d.value.columns)
-    assert len(table) == 2 + len(SHIPPED) and (table["worst domain"] == "words").sum() == 2
+    tables = [d.value for d in at.dataframe if "worst" in d.value.columns]
+    assert [len(table) for table in tables] == [2, *[1] * len(SHIPPED)]  # of other models, so each alone
+    assert (tables[0]["worst domain"] == "words").all()
+    assert any("tiny, domain words" in words.value for words in at.markdown)
     next(b for b in at.button if b.key == f"delete-{first.id}").click()
     at.run()
     assert len(RunStore().all()) == 2  # not before it is confirmed
     next(b for b in at.button if b.key == f"yes-{first.id}").click()
     at.run()
     assert [run.id for run in RunStore().all()] == [second.id]
+
+
+def test_runs_that_do_not_compare_stand_apart(monkeypatch):
+    from ui import state
+
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    at.switch_page("pages/results.py").run()
+    at.multiselect(key="side").set_value([run.id for run in state.shipped()])
+    at.run()
+    assert not at.exception and not at.error
+    assert any("compare only under the same heading" in warning.value for warning in at.warning)
+    outcomes = [d.value for d in at.dataframe if "outcome" in d.value.columns]
+    assert [len(table.columns) for table in outcomes] == [2, 2]  # the name of the outcome, and one run
 
 
 def test_reports_hold_every_measure():

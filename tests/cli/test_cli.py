@@ -106,6 +106,36 @@ def test_runs_and_compare(capsys, options):
     assert len(run(capsys, "runs", "list")["runs"]) == 1
 
 
+def test_compare_groups_and_names_what_it_leaves_out(capsys, options):
+    assert main(["prune", *options, "--eval-blocks", "0", "--iterations", "1"]) == 0
+    capsys.readouterr()
+    assert main(["compare"]) == 2
+    error = capsys.readouterr().err
+    assert "1 without evaluation (--eval-blocks 0)" in error and "--eval-blocks above 0" in error
+    first = run(capsys, "prune", *options, "--iterations", "1")["run_id"]
+    second = run(capsys, "prune", *options, "--iterations", "1", "--seq-len", "12")["run_id"]
+    found = run(capsys, "compare")
+    assert [[row["run_id"] for row in group["runs"]] for group in found["groups"]] == [[second], [first]]
+    assert [group["seq_len"] for group in found["groups"]] == [12, 24]
+    assert all(group["domains"]["words"] and group["model"] == options[1] for group in found["groups"])
+    assert [each["reason"] for each in found["left_out"]] == ["without evaluation (--eval-blocks 0)"]
+    assert main(["compare"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 blocks of 24 tokens" in printed and "3 blocks of 12 tokens" in printed
+    assert "Left out: 1 without evaluation (--eval-blocks 0)." in printed and "do not compare" in printed
+
+
+@pytest.mark.parametrize("command", ["calibrate", "score", "prune"])
+def test_a_domain_that_is_not_in_the_mixture_is_said_at_the_start(capsys, options, text_file, command):
+    extra = ["--domain", f"notes={text_file}"] + (["--iterations", "1"] if command == "prune" else [])
+    assert main([command, *options, *extra]) == 0
+    use = "is measured and not calibrated on" if command == "prune" else "is not used"
+    words = f"omain 'notes' {use}: it is not in the mixture (add --mixture notes=1)"
+    assert words in capsys.readouterr().err.splitlines()[0]
+    assert main(["prune", *options, "--domain", "notes=/no/such/file.txt"]) == 2  # before a model is loaded
+    assert "Domain 'notes'" in capsys.readouterr().err
+
+
 def test_resume(capsys, options):
     from pruning import RunConfig
     from pruning.runs.worker import execute

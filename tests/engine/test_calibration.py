@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.engine import calibration
 from pruning.engine.calibration import calibrate, calibrate_cached, column_norms
 from pruning.errors import CalibrationError
 from pruning.method.moments import Statistics
@@ -10,6 +9,7 @@ from pruning.models import layers
 from pruning.models.architectures import geometry, layer_views
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
+from pruning.paths import cache_folder
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks
 from tests.conftest import ARCHITECTURES, tiny_model
@@ -142,7 +142,7 @@ def test_other_tokens_and_other_states_are_computed():
 def test_a_broken_cache_file_is_computed_again():
     model = tiny_model("qwen2")
     expected = cached(model, [blocks()])
-    (file,) = (calibration.cache_folder() / "moments").iterdir()
+    (file,) = (cache_folder() / "moments").iterdir()
     file.write_bytes(file.read_bytes()[:100])
     again = cached(model, [blocks()])
     site = Site(0, "mlp")

@@ -92,6 +92,35 @@ def test_an_interrupted_run_goes_on(spec, tmp_path):
     assert len(store.all()) == 4
 
 
+def test_runs_on_text_or_tasks_that_changed_since_are_not_used_again(spec, tmp_path, capsys):
+    content = yaml.safe_load(spec.read_text())
+    folder = tmp_path / "own"
+    folder.mkdir()
+    task = {"task": "mine", "dataset_path": "json", "dataset_kwargs": {"data_files": str(folder / "r.jsonl")}}
+    task |= {"test_split": "train", "output_type": "multiple_choice", "doc_to_text": "{{q}}"}
+    task |= {"doc_to_choice": ["yes", "no"], "doc_to_target": "label"}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(task))
+    (folder / "r.jsonl").write_text('{"q": "is it?", "label": 0}\n{"q": "was it?", "label": 1}\n')
+    content["options"] |= {"tasks": ["mine"], "task_folder": str(folder)}
+    content["grid"] = [{"iterations": 1}]
+    spec.write_text(yaml.safe_dump(content))
+    experiment, store = Experiment.read(spec), RunStore(tmp_path / "runs")
+
+    def carried_out():
+        return carry_out(experiment, store)[0][0].id
+
+    first = carried_out()
+    assert carried_out() == first
+    (folder / "r.jsonl").write_text('{"q": "is it?", "label": 1}\n{"q": "was it?", "label": 1}\n')
+    second = carried_out()
+    assert second != first and "task 'mine' asks or scores other items" in capsys.readouterr().err
+    text = Path(content["options"]["domains"]["words"])
+    text.write_text(text.read_text().replace("line", "row"))
+    third = carried_out()
+    assert third not in (first, second) and "text of domain 'words'" in capsys.readouterr().err
+    assert carried_out() == third
+
+
 def test_one_impossible_run_does_not_stop_the_others(spec, tmp_path):
     content = yaml.safe_load(spec.read_text())
     content["grid"] = [{"ratio": [0.3, 0.99], "iterations": 1}]

@@ -58,33 +58,43 @@ def test_accuracies_are_the_harnesss_own_item_by_item():
     assert mine.correct["acc"] == [int(s["acc"]) for s in samples]
 
 
-@needs_demo
-def test_what_was_asked_once_is_not_asked_again(monkeypatch):
-    import lm_eval
-
-    first = ask(["prunescope_agreement"], limit=10)
-    monkeypatch.setattr(lm_eval, "simple_evaluate", None)
-    assert ask(["prunescope_agreement"], limit=10) == first
-    with pytest.raises(TypeError):
-        ask(["prunescope_agreement"], limit=11)
+def passes(loaded):
+    """Grows by one with every forward pass of a model."""
+    calls = []
+    loaded.model.model.layers[0].register_forward_hook(lambda *_: calls.append(1))
+    return calls
 
 
 @needs_demo
-def test_other_items_are_asked_again(monkeypatch, tmp_path):
+def test_what_was_asked_once_is_not_computed_again():
+    loaded = load("demo")
+    calls = passes(loaded)
+
+    def again(limit):
+        return drain(zero_shot(loaded, ["prunescope_agreement"], "demo", limit=limit), lambda _: None)
+
+    first, computed = again(10), len(calls)
+    assert again(10) == first and len(calls) == computed > 0
+    again(11)
+    assert len(calls) > computed
+
+
+@needs_demo
+def test_the_same_questions_with_other_labels_are_scored_anew(monkeypatch, tmp_path):
     import shutil
 
-    from pruning.measure import tasks, zeroshot
+    from pruning.measure import tasks
 
     (tmp_path / "assets").mkdir()
-    shutil.copytree(zeroshot.ASSETS / "tasks", tmp_path / "assets" / "tasks")
-    for module in (tasks, zeroshot):
-        monkeypatch.setattr(module, "ASSETS", tmp_path / "assets")
+    shutil.copytree(ASSETS / "tasks", tmp_path / "assets" / "tasks")
+    monkeypatch.setattr(tasks, "ASSETS", tmp_path / "assets")
     first = ask(["prunescope_agreement"], limit=20)["prunescope_agreement"]
     items = tmp_path / "assets" / "tasks" / "agreement.jsonl"
     rows = [json.loads(line) for line in items.read_text().splitlines()]
     items.write_text("".join(json.dumps({**row, "label": 1 - row["label"]}) + "\n" for row in rows))
     again = ask(["prunescope_agreement"], limit=20)["prunescope_agreement"]
     assert again.correct["acc"] == [1 - right for right in first.correct["acc"]]
+    assert again.digest != first.digest
 
 
 SIZES = {"arc_challenge": 1172, "arc_easy": 2376, "hellaswag": 10042, "openbookqa": 500, "piqa": 1838}
@@ -176,7 +186,11 @@ ROWS = [{"context": f"{i} and", "choices": [" one", " two"], "label": i % 2} for
     [
         ('{"context": "a", "choi', {}, "data of task 'mine' are broken .* JSON Lines"),
         ([{"question": "a", "label": 0}], {}, "'mine' does not fit its data .*undefined"),
-        ([*ROWS, {"context": "a", "choices": [], "label": 3}], {}, "a row of task 'mine' cannot be asked"),
+        (
+            [*ROWS, {"context": "a", "choices": [], "label": 3}],
+            {},
+            "an item of task 'mine' cannot be asked or scored",
+        ),
         (ROWS, {"output_type": "guess"}, "'mine' does not fit its data .*guess"),
         (ROWS, {"metric_list": [{"metric": "brier_score"}]}, "'mine' has no accuracy"),
     ],
@@ -246,29 +260,106 @@ def test_groups_and_tags_are_spelled_out(task_folder):
 
 
 @needs_demo
-def test_an_answer_is_kept_for_what_computed_it(monkeypatch, tmp_path):
+def test_an_answer_is_kept_for_what_computed_it(monkeypatch, task_folder):
     from dataclasses import replace
 
     import torch
+    from tokenizers import normalizers
 
-    from pruning.measure import zeroshot
+    from pruning.models import cache
 
-    asked = []
-    plain = zeroshot._ask
-    monkeypatch.setattr(zeroshot, "_ask", lambda *args: asked.append(1) or plain(*args))
-    (tmp_path / "own" / "deep").mkdir(parents=True)
+    loaded, other = load("demo"), load("demo")
+    other.tokenizer.backend_tokenizer.normalizer = normalizers.Replace("and", "nor")
+    folder, calls = task_folder("mine", ROWS), passes(loaded)
+
+    def computed(model, state="a"):
+        before = len(calls)
+        drain(zero_shot(model, ["mine"], state, include=folder), lambda _: None)
+        return len(calls) > before
+
+    assert computed(loaded) and not computed(loaded)
+    assert computed(loaded, "b")
+    assert computed(replace(loaded, tokenizer=other.tokenizer))
+    monkeypatch.setattr(cache, "versions", lambda: {"torch": "another"})
+    assert computed(loaded)
+    assert computed(replace(loaded, model=loaded.model.to(torch.bfloat16)))
+
+
+@needs_demo
+def test_rows_that_changed_within_one_clock_tick_are_read(task_folder):
+    """The library that reads them knows a file by its path and the time of its last change."""
+    found = []
+    for word in ("and", "nor"):
+        rows = [{**row, "context": row["context"].replace("and", word)} for row in ROWS]
+        folder = task_folder("mine", rows)
+        os.utime(folder / "mine.jsonl", ns=(10**18, 10**18))
+        found.append(ask(["mine"], include=folder)["mine"].digest)
+    assert found[0] != found[1]
+
+
+@needs_demo
+def test_what_scores_the_answers_is_never_kept(task_folder):
+    """Its own code, a module beside it, and a YAML in another folder decide; none is asked of the model."""
     loaded = load("demo")
+    folder, elsewhere = task_folder("mine", ROWS), task_folder("mine", ROWS).parent / "base.yml"
+    text = (folder / "mine.yaml").read_text()
+    (folder / "mine.yaml").unlink()
+    elsewhere.write_text(f"{text}process_results: !function {folder.name}.parts.score\n")
+    (folder / "own.yaml").write_text(f"include: {elsewhere}\ntask: mine\n")
+    calls, found, computed = passes(loaded), [], []
+    for value in (0.25, 0.75):
+        (folder / "parts.py").write_text(f"def score(doc, results):\n    return {{'acc': {value}}}\n")
+        found.append(drain(zero_shot(loaded, ["mine"], "a", include=folder), lambda _: None)["mine"])
+        computed.append(len(calls))
+    assert [each.accuracy["acc"] for each in found] == [0.25, 0.75] and computed[0] == computed[1]
+    assert found[0].digest != found[1].digest
 
-    def again(model):
-        drain(zero_shot(model, ["prunescope_code"], "a", limit=2, include=tmp_path / "own"), lambda _: None)
-        return len(asked)
 
-    assert again(loaded) == again(loaded) == 1
-    assert again(replace(loaded, model=loaded.model.to(torch.bfloat16))) == 2
-    (tmp_path / "own" / "deep" / "rows.jsonl").write_text("{}")
-    assert again(loaded) == 3
-    monkeypatch.setattr(zeroshot, "version", lambda _: "another")
-    assert again(loaded) == 4
+@needs_demo
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"output_type": "generate_until", "metric_list": [{"metric": "exact_match"}]}, "exact_match"),
+        (
+            {"output_type": "loglikelihood_rolling", "metric_list": None},
+            "word_perp",
+        ),
+        ({"output_type": "generate_until", "metric_list": [{"metric": "acc"}]}, "of type generate_until"),
+    ],
+)
+def test_a_task_without_accuracy_is_refused_before_any_is_asked(task_folder, changes, says):
+    from pruning.measure.tasks import check_tasks
+
+    folder = task_folder("mine", ROWS, **changes)
+    with pytest.raises(ConfigError, match=f"task 'mine' has no accuracy by item.*{says}"):
+        check_tasks(["prunescope_code", "mine"], include=folder)
+    loaded = load("demo")
+    calls = passes(loaded)
+    with pytest.raises(ConfigError, match="has no accuracy"):
+        drain(zero_shot(loaded, ["prunescope_code", "mine"], "a", include=folder), lambda _: None)
+    assert not calls
+
+
+@needs_demo
+def test_a_tasks_own_score_is_tried_on_one_item(task_folder):
+    folder = task_folder("mine", ROWS)
+    (folder / "parts.py").write_text("def score(doc, results):\n    return {'acc': 'yes'}\n")
+    with (folder / "mine.yaml").open("a") as file:
+        file.write("process_results: !function parts.score\n")
+    loaded = load("demo")
+    calls = passes(loaded)
+    with pytest.raises(ConfigError, match="an item of task 'mine' cannot be asked or scored .TypeError"):
+        drain(zero_shot(loaded, ["mine"], "a", include=folder), lambda _: None)
+    assert len(calls) == 1
+
+
+def test_two_models_are_compared_on_the_same_questions_only():
+    def answers(digest):
+        return {"a": TaskResult("a", 2, None, {"acc": 0.5}, {"acc": [0.0, 1.0]}, "1", digest)}
+
+    assert compare(answers("x"), answers("x")).tasks["a"].digest == "x"
+    with pytest.raises(ConfigError, match="task 'a' changed between"):
+        compare(answers("x"), answers("y"))
 
 
 def test_a_data_set_that_is_a_script_comes_from_its_parquet(monkeypatch, task_folder):

@@ -34,7 +34,8 @@ def calls(file):
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             options = {keyword.arg: keyword.value for keyword in node.keywords}
-            if name in LOADERS or (name == "generate" and "max_new_tokens" in options):
+            written = name == "generate" and "max_new_tokens" in options
+            if name in LOADERS or written or (name == "__init__" and "pretrained" in options):
                 yield node, options
 
 

@@ -264,10 +264,11 @@ def test_domains_whose_names_collide_are_refused(name):
         RunConfig.create(mixture={"wiki": 1, name: 1}, domains={name: "text.txt"})
 
 
-@pytest.mark.parametrize(("kind", "cases"), [("kills", 6), ("matrix", 6), ("disks", 2)])
+@pytest.mark.parametrize(("kind", "cases"), [("kills", 6), ("matrix", 6), ("disks", 2), ("changes", 3)])
 def test_faults_lose_nothing_and_change_nothing(kind, cases, tmp_path):
     """The short version of `benchmarks/faults.py`: no case ends lost or wrong."""
     samples = {"kills": ["--count", "6", "--sample", "19"], "matrix": ["--sample", "29"]}
+    samples["changes"] = ["--sample", "5"]
     call = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), kind, "--json"]
     call += samples.get(kind, ["--sample", "7"])
     done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})

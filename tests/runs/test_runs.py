@@ -58,7 +58,7 @@ def test_prune_leaves_a_whole_run(options):
     assert RunConfig.read(run.path / "config.json") == run.config
     assert json.loads((run.path / "config.json").read_text())["versions"]["torch"]
     events = [e["event"] for e in run.events() if e["event"] != "stage"]
-    assert events == ["created", "started", *["iteration"] * 4, "finished"]
+    assert events == ["created", "started", "inputs", *["iteration"] * 4, "finished"]
     assert not list(run.path.rglob("*.prunescope-*"))
 
 
@@ -393,7 +393,10 @@ def test_the_dense_model_answers_before_it_is_cut_and_is_read_once(options, monk
         config, on_event=lambda event: stages.append(getattr(event, "stage", type(event).__name__))
     )
     assert len(loads) == 1
-    assert stages.index("zero-shot") < stages.index("Started") and stages[-1] == "zero-shot"
+    assert (
+        stages.index("Started") < stages.index("zero-shot") < stages.index("Iteration")
+        and stages[-1] == "zero-shot"
+    )
     found = result.run.results()
     assert found.zero_shot.tasks["prunescope_agreement"].items == 3
     assert found.zero_shot.average.limit == 3

@@ -1,0 +1,228 @@
+"""What a run computes on: recorded when it begins, compared when it goes on.
+
+Text, tokenizer, weights and tasks have to be the same, or the run is refused. The dtype is the recorded one.
+Another device or other versions of what computes are noted with the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruning.errors import RunError
+from pruning.runs.iterations import StoredIteration
+from pruning.runs.log import log
+from pruning.runs.outcome import Computation, Inputs, TextPart
+from pruning.runs.run import Run
+from pruning.runs.stored import INPUTS_FILE
+from pruning.sealed import sealed, write_json
+from pruning.versions import versions
+from pruning.words import quoted
+
+if TYPE_CHECKING:
+    from pruning.models.folder import LoadedModel
+
+# Files of a model's folder that decide how text becomes tokens, chat templates with them.
+TOKENIZER_FILES = (
+    *("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt"),
+    *("tekken.json", "*.model", "*.tiktoken", "*.jinja", "chat_template*.json"),
+    "additional_chat_templates/*",
+)
+PARTS = {"calibration": "calibration", "heldout": "held-out"}  # of a domain's text, and in words
+
+
+# --- recording -------------------------------------------------------------------------------------------
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Names the files of a folder that decide how text becomes tokens."""
+    digest = hashlib.blake2b(digest_size=16)
+    files = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern) if file.is_file()}
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def text_digests(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, TextPart]]:
+    """By domain and part of its text what names it, from `blocks.describe_blocks`."""
+    return {
+        domain: {part: TextPart.model_validate(source[part]) for part in PARTS if part in source}
+        for domain, source in sources.items()
+    }
+
+
+def describe_inputs(loaded: LoadedModel, sources: Mapping[str, Mapping[str, Any]]) -> Inputs:
+    """What a run on a model and on some text computes on, its tasks left out."""
+    # the tokenizer of an export of masks is that of its dense model, in another folder
+    folder = Path(loaded.tokenizer.name_or_path or loaded.path)
+    return Inputs(
+        weights=loaded.fingerprint,
+        tokenizer=tokenizer_digest(folder),
+        dtype=str(next(loaded.model.parameters()).dtype).removeprefix("torch."),
+        text=text_digests(sources),
+    )
+
+
+def write_inputs(run: Run, inputs: Inputs) -> None:
+    """Record what a run computes on, and in its log, from which `repair` restores it."""
+    write_json(run.path / INPUTS_FILE, inputs.model_dump())
+    log(run.path, "inputs", inputs=sealed(inputs.model_dump()))
+
+
+def computation(loaded: LoadedModel) -> Computation:
+    """What computes now."""
+    weight = next(loaded.model.parameters())
+    return Computation(
+        device=weight.device.type, dtype=str(weight.dtype).removeprefix("torch."), versions=versions()
+    )
+
+
+# --- comparing -------------------------------------------------------------------------------------------
+
+
+def way_out(run: Run) -> str:
+    """What a person can do about a run whose inputs have changed, the end of a sentence."""
+    return f"or start another run from its config (prune --config {str(run.path / 'config.json')!r})."
+
+
+def check_weights(run: Run, weights: str) -> None:
+    """Whether a model is the one that a run began with.
+
+    Raises:
+        RunError: it is another.
+    """
+    begun = {iteration.metrics.weights for iteration in run.iterations()} - {"", weights}
+    if begun:
+        raise RunError(
+            f"the model {run.config.model!r} is no longer the one that run {run.id!r} began with: give its "
+            f"files back, {way_out(run)}"
+        )
+
+
+def check_text(run: Run, stored: Inputs, now: Mapping[str, Mapping[str, TextPart]], blocks: bool) -> None:
+    """Whether text is what a run began with.
+
+    Args:
+        run: that goes on.
+        stored: what it began with.
+        now: by domain and part what its text is now; what is left out is not compared.
+        blocks: whether the blocks of tokens are compared as well, not only the documents.
+
+    Raises:
+        RunError: a domain's text has changed, or gives other tokens.
+    """
+    for domain, parts in now.items():
+        source = run.config.domains.get(domain, "embedded")
+        for part, text in parts.items():
+            begun = stored.text.get(domain, {}).get(part)
+            if begun is None or (begun == text if blocks else begun.documents == text.documents):
+                continue
+            if begun.documents != text.documents:
+                what, cure = "has changed", "give the old text back"
+            else:
+                what, cure = (
+                    "gives other tokens now",
+                    "go back to the library versions in its config.json",
+                )
+            raise RunError(
+                f"the {PARTS[part]} text of domain {quoted(domain)} ({quoted(source)}) {what} since run "
+                f"{run.id!r} began: {cure}, {way_out(run)}"
+            )
+
+
+def check_tokenizer(run: Run, stored: Inputs, tokenizer: str) -> None:
+    """Whether a tokenizer is the one that a run began with.
+
+    Raises:
+        RunError: it is another.
+    """
+    if stored.tokenizer != tokenizer:
+        raise RunError(
+            f"the tokenizer of model {run.config.model!r}, or its chat template, is no longer the one that "
+            f"run {run.id!r} began with: give its files back, {way_out(run)}"
+        )
+
+
+def begin(
+    run: Run, loaded: LoadedModel, sources: Mapping[str, Mapping[str, Any]], computed: Computation
+) -> list[str]:
+    """Record what a run computes on, or compare it with what the run began with.
+
+    Args:
+        run: that begins, or goes on.
+        loaded: its dense model.
+        sources: of its text, from `blocks.describe_blocks`.
+        computed: what computes now.
+
+    Returns:
+        What cannot be compared, or is otherwise than before, in sentences.
+
+    Raises:
+        RunError: tokenizer or text have changed.
+    """
+    iterations, inputs = run.iterations(), describe_inputs(loaded, sources)
+    if not iterations:  # whatever was begun is done again
+        write_inputs(run, inputs)
+        return []
+    if (stored := run.inputs) is None:
+        return ["an earlier version began it and did not record its text, which is taken as it is now."]
+    check_tokenizer(run, stored, inputs.tokenizer)
+    check_text(run, stored, inputs.text, blocks=True)
+    return changes(iterations[-1:], computed)
+
+
+def check_tasks(run: Run, stored: Inputs, digests: Mapping[str, str]) -> None:
+    """Whether tasks ask and score what they did when a run began.
+
+    Args:
+        run: that goes on.
+        stored: what it began with; its tasks are recorded once the dense model has answered them.
+        digests: by task, see `harness.task_digest`.
+
+    Raises:
+        RunError: a task has changed.
+    """
+    for name, digest in digests.items():
+        if stored.tasks.get(name, digest) != digest:
+            folders = filter(None, (run.config.task_data, run.config.task_folder))
+            where = " or ".join(map(quoted, folders)) or "its data set, or the version of lm-eval"
+            raise RunError(
+                f"task {quoted(name)} asks or scores other items than when run {run.id!r} began: give its "
+                f"old data and files back ({where}), {way_out(run)}"
+            )
+
+
+def begin_tasks(run: Run, digests: Mapping[str, str]) -> None:
+    """Record what the tasks of a run ask, or compare it with what they asked when the run began.
+
+    Raises:
+        RunError: a task has changed.
+    """
+    if stored := run.inputs:
+        check_tasks(run, stored, digests)
+        if stored.tasks != digests:
+            write_inputs(run, stored.model_copy(update={"tasks": dict(digests)}))
+
+
+def changes(iterations: Sequence[StoredIteration], now: Computation | None = None) -> list[str]:
+    """Where the iterations of a run were computed by different devices or versions, in sentences.
+
+    Args:
+        iterations: of a run, in order; those of earlier versions say nothing.
+        now: what computes the next one.
+    """
+    steps = [(each.number, each.metrics.computed) for each in iterations]
+    steps += [(steps[-1][0] + 1, now)] if now else []
+    found = []
+    for (_, before), (number, after) in zip(steps, steps[1:], strict=False):
+        if before and after and before != after:
+            old, new = before.plain(), after.plain()
+            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+            words = ", ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
+            found.append(
+                f"From iteration {number} on it was computed otherwise than before ({words}): "
+                "small differences between its numbers may come from that."
+            )
+    return found
