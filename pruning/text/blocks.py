@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pruning.errors import DomainError
+from pruning.errors import DomainError, ModelError, library_errors
 from pruning.text.hub import Split
 from pruning.text.sources import DomainText
 from pruning.text.token_bytes import count_bytes
@@ -47,7 +47,8 @@ def token_stream(texts: Sequence[str], tokenizer: Any) -> np.ndarray:
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     parts = [np.empty(0, np.int64)]
     for start in range(0, len(texts), TOGETHER):
-        batch = tokenizer(texts[start : start + TOGETHER], add_special_tokens=False, verbose=False)
+        with library_errors(ModelError, "the model's tokenizer cannot read the text"):
+            batch = tokenizer(texts[start : start + TOGETHER], add_special_tokens=False, verbose=False)
         parts += [np.asarray(ids + end, dtype=np.int64) for ids in batch["input_ids"]]
     return np.concatenate(parts)
 
@@ -103,7 +104,8 @@ def _predicted_bytes(texts: Iterable[str], tokenizer: Any, ids: np.ndarray) -> i
     for text in texts:
         if tokens >= ids.size:
             break
-        counts = count_bytes(text, tokenizer)
+        with library_errors(ModelError, "the model's tokenizer does not say which text its tokens are"):
+            counts = count_bytes(text, tokenizer)
         if counts is None:
             return 0
         parts.append(np.append(counts, end))
