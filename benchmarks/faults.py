@@ -32,7 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 HOWS = ("missing", "empty", "half", "flipped")
-WRITES = [(os, "fsync"), (os, "replace"), (os, "rename"), (os, "mkdir"), (os, "unlink"), (os, "rmdir")]
+WRITES = [(os, name) for name in ("fsync", "replace", "rename", "link", "mkdir", "unlink", "rmdir")]
 AT_ONCE = 6
 
 
@@ -333,10 +333,48 @@ def changes(cases, count, sample):
         yield f"{name}: {message}", Run(run.path), found
 
 
+def exports(cases, count, sample):
+    """A kill before each write of a second export into a folder in which a person has put files."""
+    from pruning.formats.write import export
+    from pruning.models.loading import load
+
+    mine = {"notes.txt": "mine", "my_eval.py": "print()", "thesis.model/chapter.md": "years of work"}
+
+    def prepare():
+        cases.turn += 1
+        out = cases.base / f"case-{cases.turn}" / "out"
+        assert apart(lambda: export(cases.run.checkpoint, "hf", out) and 0) == 0
+        for name, text in mine.items():
+            (out / name).parent.mkdir(exist_ok=True)
+            (out / name).write_text(text)
+        return out
+
+    def again(out):
+        export(cases.run.checkpoint, "hf", out, "bf16")
+        load(str(out), "cpu")
+
+    out, told = prepare(), cases.base / "count"
+    assert apart(lambda: told.write_text(str(writes(lambda: again(out)))) and 0) == 0
+    for number in range(1, int(told.read_text()) + 1)[::sample]:
+        out = prepare()
+        apart(lambda out=out, number=number: writes(lambda: again(out), number) and 0)
+        code = apart(lambda out=out: again(out))  # goes on where the killed one was
+        stayed = all(
+            (out / name).is_file() and (out / name).read_text() == text for name, text in mine.items()
+        )
+        kept = {path.relative_to(out).parts[0] for path in out.rglob("*")} >= {
+            "model.safetensors",
+            "pruning.json",
+        }
+        right = code == 0 and kept and stayed
+        found = "right" if right else f"lost (exit {code}, a person's files are there: {stayed})"
+        yield f"killed before write {number}", cases.copy(cases.fresh), found
+
+
 def main():
     """Carry out one kind of faults and print what became of the runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("kills", "matrix", "disks", "starts", "changes"))
+    parser.add_argument("kind", choices=("kills", "matrix", "disks", "starts", "changes", "exports"))
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--sample", type=int, default=1)
     parser.add_argument("--json", action="store_true")

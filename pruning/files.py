@@ -106,6 +106,16 @@ def remove(path: Path) -> None:
     _discard(doomed)
 
 
+def restore(path: Path) -> None:
+    """Put back a folder that a killed process was about to replace, if nothing stands in its place."""
+    with contextlib.suppress(OSError):
+        for entry in path.parent.iterdir() if not path.exists() else ():
+            match = _LEFTOVER.fullmatch(entry.name)
+            if match and match[1] == path.name and match[3] == "old" and not psutil.pid_exists(int(match[2])):
+                entry.rename(path)
+                return
+
+
 def sweep(folder: Path, seconds: float = 0.0) -> None:
     """Clear away what killed processes left half written, and put back what they were about to replace.
 
@@ -123,7 +133,9 @@ def sweep(folder: Path, seconds: float = 0.0) -> None:
                 continue
             if match[3] == "old" and not (folder / match[1]).exists():
                 path.rename(folder / match[1])
-            else:
+            elif (
+                match[3] == "new" or not seconds
+            ):  # else somebody has put another there since, and lost nothing
                 _discard(path)
 
 

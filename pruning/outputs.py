@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pruning.errors import DamagedError, RunError
-from pruning.files import EXPORT_FILE, atomic_write, ignore_write_errors, writing
+from pruning.files import EXPORT_FILE, atomic_write, ignore_write_errors, restore, writing
 from pruning.limits import check_words
 from pruning.paths import cache_folder, expand
 from pruning.sealed import checksum_of, key_of, read_json, write_json
@@ -122,6 +122,7 @@ def output_folder(folder: str | Path, record: str) -> Iterator[Path]:
     target = _absolute(folder)
     with writing(target):
         target = target.resolve()
+        restore(target)
         foreign = _foreign_entries(target, record)
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as temporary:
