@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from pruning.errors import PruningError
-from pruning.runs.groups import counted, groups
+from pruning.runs.groups import count_reasons, groups
 from pruning.visualization import report
 from pruning.words import plain, quoted, seconds_text
 from ui import comparison, details, results, sizes, state, tasks
@@ -108,7 +108,7 @@ for heading, members in comparison.comparable(list(runs.values())):
     st.markdown(f"**{plain(heading)}**")
     results.table(part := [results.row(run, found) for run, found in members])
     rows += [{"measured": heading, **row} for row in part]
-if unfinished := counted(groups(run for run in shown if run.id not in runs)[1]):
+if unfinished := count_reasons(groups(run for run in shown if run.id not in runs)[1]):
     st.caption(f"Not in these tables: {unfinished}.")
 sheet = io.StringIO()
 writer = csv.DictWriter(sheet, dict.fromkeys(key for row in rows for key in row))

@@ -26,8 +26,8 @@ def code_digest() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what computes: the one list for records of runs and for keys of the cache."""
-    found = {"python": sys.version.split()[0], "code": code_digest()}
+    installed = {"python": sys.version.split()[0], "code": code_digest()}
     for name in VERSIONED:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[name] = version(name)
+    return installed

@@ -8,7 +8,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.runs.groups import counted, groups
+from pruning.runs.groups import count_reasons, groups
 from pruning.runs.outcome import Results
 from pruning.runs.results import retention
 from pruning.runs.run import Run
@@ -37,9 +37,9 @@ def compare(beside: list[tuple[Run, Results]]) -> None:
 
 def comparable(beside: list[tuple[Run, Results]]) -> list[tuple[str, list[tuple[Run, Results]]]]:
     """Runs by what can be compared, under headings, in the order in which they were chosen."""
-    found, left_out = groups(run for run, _ in beside)
-    members = [(group.heading, {each.run.id for each in group.members}) for group in found]
-    members += [(counted(left_out), set(left_out))] if left_out else []
+    grouped, left_out = groups(run for run, _ in beside)
+    members = [(group.heading, {each.run.id for each in group.members}) for group in grouped]
+    members += [(count_reasons(left_out), set(left_out))] if left_out else []
     return [(heading, [pair for pair in beside if pair[0].id in ids]) for heading, ids in members]
 
 
@@ -47,18 +47,18 @@ def figures(beside: list[tuple[Run, Results]], key: str = "") -> None:
     """Perplexity by domain and what is left by capability, of runs that can be compared."""
     left, right = st.columns(2)
     left.plotly_chart(
-        viz.domain_cost_figure({state.label(run): found.perplexity for run, found in beside}),
+        viz.domain_cost_figure({state.label(run): results.perplexity for run, results in beside}),
         alt="Perplexity over dense by domain and run",
         config=state.PLOT,
         key=f"cost-{key}",
     )
     right.plotly_chart(
-        viz.retention_figure({state.label(run): retention(found) for run, found in beside}),
+        viz.retention_figure({state.label(run): retention(results) for run, results in beside}),
         alt="Retained performance by capability, pruned over dense",
         config=state.PLOT,
         key=f"retained-{key}",
     )
-    answers = {state.label(run): found.zero_shot.tasks for run, found in beside if found.zero_shot}
+    answers = {state.label(run): results.zero_shot.tasks for run, results in beside if results.zero_shot}
     if len(answers) > 1:
         asked = {(name, row.digest) for rows in answers.values() for name, row in rows.items() if row.digest}
         if len(asked) > len({name for name, _ in asked}):
@@ -99,9 +99,11 @@ def outcomes(beside: list[tuple[Run, Results]]) -> None:
         if (lost := worst(results)) and results.mean:
             cells["worst domain"] = f"x {number(lost[1])} ({lost[0]})"
             cells["mean of domains"] = f"x {number(results.mean.ratio)}"
-        if results.zero_shot and (found := results.zero_shot.average.acc):
+        if results.zero_shot and (accuracy := results.zero_shot.average.acc):
             tasks = f"{', '.join(results.zero_shot.tasks)}; {items(results.zero_shot.average)} items"
-            cells[f"zero-shot accuracy ({tasks})"] = f"{found.pruned:.1%} ({100 * found.delta:+.1f} points)"
+            cells[f"zero-shot accuracy ({tasks})"] = (
+                f"{accuracy.pruned:.1%} ({100 * accuracy.delta:+.1f} points)"
+            )
         cells["weights in 16 bit"] = size_text(2 * results.parameters.pruned)
         if cache := cache_bytes(run, results):
             cells["KV cache per token"] = size_text(cache)
@@ -122,13 +124,13 @@ def sizes(runs: list[tuple[Run, Results]], like: Run) -> None:
         runs: finished ones, of any model; where one alone compares, nothing is drawn.
         like: the run that they are to compare with.
     """
-    found, _ = groups(run for run, _ in runs)
-    members = [{each.run.id for each in group.members} for group in found]
-    alike = next((ids for ids in members if like.id in ids), set())
+    grouped, _ = groups(run for run, _ in runs)
+    members = [{each.run.id for each in group.members} for group in grouped]
+    comparable_ids = next((ids for ids in members if like.id in ids), set())
     spots = {"dense": (1.0, 1.0, "dense")}
     for run, results in runs:
         lost, size = worst(results), results.parameters
-        if run.id in alike and lost and math.isfinite(lost[1]):
+        if run.id in comparable_ids and lost and math.isfinite(lost[1]):
             label = f"{state.label(run)}: {lost[0]}"
             spots[label] = size.pruned / size.dense, lost[1], run.config.method
     if len(spots) > 2:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.runs.create import unmixed
+from pruning.runs.create import mixture_notices
 from pruning.runs.run import Run
 from pruning.visualization import report
 from pruning.words import plain, seconds_text, sentence
@@ -31,7 +31,9 @@ def show(run: Run) -> None:
         _status(run)
 
     live()
-    for words in unmixed(set(run.config.domains) - set(run.config.mixture), run.config.eval_blocks != 0):
+    for words in mixture_notices(
+        set(run.config.domains) - set(run.config.mixture), run.config.eval_blocks != 0
+    ):
         st.caption(plain(sentence(words)))
     # outside of what is drawn every second: figures would take the cores that the run computes on
     dense = iterations[0].metrics.perplexity.values() if iterations else ()

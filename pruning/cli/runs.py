@@ -15,7 +15,7 @@ from pruning.errors import ConfigError, RunError
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
 from pruning.runs import trust
-from pruning.runs.groups import Group, counted, groups
+from pruning.runs.groups import Group, count_reasons, groups
 from pruning.runs.provenance import provenance
 from pruning.runs.repair import repair
 from pruning.runs.run import Run
@@ -230,21 +230,21 @@ def compare(args: argparse.Namespace) -> int:
     """Compare finished runs of the same model on the same text, the best first."""
     store = RunStore(args.runs)
     named = {run.id: run for run in map(store.get, args.run_ids)}
-    found, left_out = groups(named.values() or store.all())
+    grouped, left_out = groups(named.values() or store.all())
     left_out |= {} if args.run_ids else dict.fromkeys(store.broken(), "broken")
-    if not found:
+    if not grouped:
         where = f" in {str(store.root)!r}"
         if not left_out:
             raise ConfigError(f"there are no finished runs to compare{where}.")
-        raise ConfigError(f"no run{where} can be compared ({counted(left_out)}): {_cure(left_out)}.")
+        raise ConfigError(f"no run{where} can be compared ({count_reasons(left_out)}): {_cure(left_out)}.")
     if args.json:
-        rows = [_group_row(group) for group in found]
+        rows = [_group_row(group) for group in grouped]
         reasons = [{"run_id": run_id, "reason": why} for run_id, why in left_out.items()]
         runs = [row for group in rows for row in group["runs"]]  # as version 0.2 had them
         print_json({"groups": rows, "left_out": reasons, "runs": runs})
         return 0
     out = console()
-    for group in found:
+    for group in grouped:
         domains = list(group.newest.results.perplexity)
         dense = [number(pair.dense, 1) for pair in group.newest.results.perplexity.values()]
         cells = [
@@ -259,10 +259,10 @@ def compare(args: argparse.Namespace) -> int:
         out.print(group.heading, markup=False, highlight=False, soft_wrap=True)
         out.print(table(("run", "ratio", "K", *domains), [("dense", "", "", *dense), *cells]))
     print("Perplexity on held-out text, the best first; 'runs show ID' tells the rest.")
-    if len(found) > 1:
+    if len(grouped) > 1:
         print("Tables are of other models, text or block lengths: their numbers do not compare.")
     if left_out:
-        print(f"Left out: {counted(left_out)}.")
+        print(f"Left out: {count_reasons(left_out)}.")
     return 0
 
 

@@ -88,10 +88,10 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     from pruning.models.loading import load
     from pruning.models.mask import Mask
     from pruning.progress import drain
-    from pruning.runs.create import check, unmixed
+    from pruning.runs.create import check, mixture_notices
 
     config = run_config(args)
-    for words in unmixed(set(config.domains) - set(config.mixture), measured=False):
+    for words in mixture_notices(set(config.domains) - set(config.mixture), measured=False):
         print(sentence(words), file=sys.stderr)
     check(config)
     loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)

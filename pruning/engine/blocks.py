@@ -119,10 +119,12 @@ def describe_blocks(
         its documents, their digest, the number of blocks and tokens, and the digest of the token ids. Only a
         domain that serves both has both.
     """
-    found: dict[str, dict[str, Any]] = {}
+    domains: dict[str, dict[str, Any]] = {}
     for part, blocks in (("calibration", calibration), ("heldout", heldout)):
         for each in blocks:
-            entry = found.setdefault(each.domain, {k: v for k, v in each.source.items() if k != "documents"})
+            entry = domains.setdefault(
+                each.domain, {k: v for k, v in each.source.items() if k != "documents"}
+            )
             entry[part] = {
                 "split": each.source.get("split", part),
                 "revision": each.source.get("revision", each.source["documents"]),
@@ -131,4 +133,4 @@ def describe_blocks(
                 "tokens": int(each.ids.size),
                 "digest": each.digest,
             }
-    return found
+    return domains

@@ -123,14 +123,14 @@ def task_digests(
     """
     from pruning.measure.harness import task_digest
 
-    found = {}
+    digests = {}
     with task_manager(data, include, expand(tasks)) as manager:
         for name in leaves(manager, expand(tasks), include):
             task = load_task(manager, name)
             task.set_config(key="num_fewshot", value=0)
             task.build_all_requests(limit=limit)
-            found[name] = task_digest(task)
-    return found
+            digests[name] = task_digest(task)
+    return digests
 
 
 def _ask(model: CachedModel, name: str, manager: TaskManager, limit: int | None) -> TaskResult:

@@ -43,7 +43,7 @@ def check(config: RunConfig) -> None:
         check_source(name, config.domains.get(name, "embedded"))
 
 
-def unmixed(names: Iterable[str], measured: bool) -> list[str]:
+def mixture_notices(names: Iterable[str], measured: bool) -> list[str]:
     """What is said of domains that have text and are not in the mixture, in sentences."""
     use = "is measured and not calibrated on" if measured else "is not used"
     return [

@@ -18,7 +18,7 @@ SAME = 1e-4  # relative difference of dense perplexities that are of the same mo
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRun:
     """A run with what it was measured by."""
 
     run: Run
@@ -44,11 +44,11 @@ class Measured:
         """Perplexity after pruning, over the domains."""
         return self.results.mean.pruned if self.results.mean else math.inf
 
-    def comparable(self, other: Measured) -> bool:
+    def comparable(self, other: MeasuredRun) -> bool:
         """Whether both measure the same dense model on the same blocks.
 
-        Of an earlier version's run neither weights nor text are recorded: it is told by its model's name, and
-        by the dense perplexities.
+        Of an earlier version's run neither weights nor text are recorded: it is recognised by its model's
+        name, and by the dense perplexities.
         """
         mine, theirs = self.results, other.results
         if self.run.config.seq_len != other.run.config.seq_len or mine.tokens != theirs.tokens:
@@ -73,11 +73,11 @@ class Group:
         suffix: what tells it from another group whose heading would be the same.
     """
 
-    members: tuple[Measured, ...]
+    members: tuple[MeasuredRun, ...]
     suffix: str = ""
 
     @cached_property
-    def newest(self) -> Measured:
+    def newest(self) -> MeasuredRun:
         """The run that was made last: its config gives the names."""
         return max(self.members, key=lambda member: (bool(member.results.heldout), member.run.id))
 
@@ -120,24 +120,24 @@ def groups(runs: Iterable[Run]) -> tuple[list[Group], dict[str, str]]:
     Args:
         runs: in the order in which their groups are to come.
     """
-    found: list[list[Measured]] = []
+    grouped: list[list[MeasuredRun]] = []
     left_out: dict[str, str] = {}
-    measured = []
+    members = []
     for run in runs:
         if why := _reason(run):
             left_out[run.id] = why
         elif results := run.results():
-            measured.append(Measured(run, results))
-    # those that recorded what they measured first: the others are told by their numbers
-    for each in sorted(measured, key=lambda each: not each.results.heldout):
-        mine = next((group for group in found if group[0].comparable(each)), None)
+            members.append(MeasuredRun(run, results))
+    # those that recorded what they measured first: the others are recognised by their numbers
+    for each in sorted(members, key=lambda each: not each.results.heldout):
+        mine = next((group for group in grouped if group[0].comparable(each)), None)
         if mine is None:
-            found.append([each])
+            grouped.append([each])
         else:
             mine.append(each)
-    order = {each.run.id: position for position, each in enumerate(measured)}
-    found.sort(key=lambda group: min(order[each.run.id] for each in group))
-    return _distinct([Group(tuple(sorted(group, key=lambda each: each.mean))) for group in found]), left_out
+    order = {each.run.id: position for position, each in enumerate(members)}
+    grouped.sort(key=lambda group: min(order[each.run.id] for each in group))
+    return _distinct([Group(tuple(sorted(group, key=lambda each: each.mean))) for group in grouped]), left_out
 
 
 def _reason(run: Run) -> str:
@@ -150,20 +150,20 @@ def _reason(run: Run) -> str:
     return "" if results.perplexity else "without evaluation (--eval-blocks 0)"
 
 
-def _distinct(found: Sequence[Group]) -> list[Group]:
+def _distinct(grouped: Sequence[Group]) -> list[Group]:
     """The groups, with headings that differ: by what names their weights and text where words do not."""
-    known = Counter(group.heading for group in found)
+    headings = Counter(group.heading for group in grouped)
     return [
-        Group(group.members, f"; {_names(group.newest)}") if known[group.heading] > 1 else group
-        for group in found
+        Group(group.members, f"; {_names(group.newest)}") if headings[group.heading] > 1 else group
+        for group in grouped
     ]
 
 
-def _names(member: Measured) -> str:
+def _names(member: MeasuredRun) -> str:
     text = ", ".join(f"{name} {digest[:6]}" for name, digest in member.results.heldout.items())
     return f"weights {member.weights[:6] or 'not recorded'}, text {text or 'not recorded'}"
 
 
-def counted(left_out: dict[str, str]) -> str:
+def count_reasons(left_out: dict[str, str]) -> str:
     """How many runs are left out and why, in a few words."""
     return ", ".join(f"{count} {why}" for why, count in Counter(left_out.values()).items())

@@ -215,14 +215,14 @@ def changes(iterations: Sequence[StoredIteration], now: Computation | None = Non
     """
     steps = [(each.number, each.metrics.computed) for each in iterations]
     steps += [(steps[-1][0] + 1, now)] if now else []
-    found = []
+    sentences = []
     for (_, before), (number, after) in zip(steps, steps[1:], strict=False):
         if before and after and before != after:
             old, new = before.plain(), after.plain()
             names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
             words = ", ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
-            found.append(
+            sentences.append(
                 f"From iteration {number} on it was computed otherwise than before ({words}): "
                 "small differences between its numbers may come from that."
             )
-    return found
+    return sentences

@@ -12,12 +12,12 @@ def domain_use(source: DomainSource) -> str:
     if not source.parts:
         return "calibrated on"
     verbs = {"calibration": "calibrated on", "heldout": "measured on"}
-    found = [
+    uses = [
         f"{verb} {part.blocks:,} block{'s' * (part.blocks != 1)}"
         for name, verb in verbs.items()
         if (part := source.parts.get(name))
     ]
-    return ", ".join([*found, *([] if source.calibration else ["not calibrated on"])])
+    return ", ".join([*uses, *([] if source.calibration else ["not calibrated on"])])
 
 
 def provenance(run: Run) -> list[str]:

@@ -28,7 +28,7 @@ class Reuse:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self._known: dict[tuple[object, ...], Any] = {}
+        self._cache: dict[tuple[object, ...], Any] = {}
 
     def usable(self, run: Run) -> bool:
         """Whether the numbers of a run are of what its config names now, as far as that can be known."""
@@ -57,7 +57,7 @@ class Reuse:
 
     def _model(self, name: str) -> tuple[Path, str, Any]:
         """The folder of a model's tokenizer, a name for its weights, and the tokenizer."""
-        if (name,) not in self._known:
+        if (name,) not in self._cache:
             from transformers import AutoTokenizer
 
             path = locate(name)
@@ -65,23 +65,23 @@ class Reuse:
                 tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             except Exception as error:  # tokenizers raise a dozen types
                 raise ModelError(f"the tokenizer in {str(path)!r} cannot be read.") from error
-            self._known[name,] = Path(tokenizer.name_or_path or path), fingerprint(path), tokenizer
-        return self._known[name,]
+            self._cache[name,] = Path(tokenizer.name_or_path or path), fingerprint(path), tokenizer
+        return self._cache[name,]
 
     def _text(self, config: RunConfig, domain: str, part: str, tokenizer: Any) -> TextPart:
         from pruning.engine.blocks import documents
 
         key = ("text", config.model, domain, config.domains.get(domain), part, config.seed)
-        if key not in self._known:
+        if key not in self._cache:
             text = documents(config, domain, "calibration" if part == "calibration" else "heldout", tokenizer)
-            self._known[key] = TextPart(documents=text.source["documents"], digest="", blocks=0, tokens=0)
-        return self._known[key]
+            self._cache[key] = TextPart(documents=text.source["documents"], digest="", blocks=0, tokens=0)
+        return self._cache[key]
 
     def _tasks(self, config: RunConfig) -> dict[str, str]:
         from pruning.measure.zeroshot import task_digests
 
         where = (config.task_data, config.task_folder, config.task_limit)
         key = ("tasks", config.tasks, *where)
-        if key not in self._known:
-            self._known[key] = task_digests(config.tasks, *where)
-        return self._known[key]
+        if key not in self._cache:
+            self._cache[key] = task_digests(config.tasks, *where)
+        return self._cache[key]

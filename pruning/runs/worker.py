@@ -22,7 +22,7 @@ from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
 from pruning.progress import Progress, announced, drain, log_on_stderr
 from pruning.runs import trust
-from pruning.runs.create import create, unmixed
+from pruning.runs.create import create, mixture_notices
 from pruning.runs.dense import load_dense
 from pruning.runs.inputs import begin, begin_tasks, computation
 from pruning.runs.lines import Lines
@@ -164,7 +164,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         if on_event:
             on_event(event)
 
-    for words in unmixed(set(config.domains) - set(config.mixture), config.eval_blocks != 0):
+    for words in mixture_notices(set(config.domains) - set(config.mixture), config.eval_blocks != 0):
         _note(run, words)
     check_tasks(config.tasks, config.task_data, config.task_folder)
     loaded = load_dense(run)
