@@ -144,7 +144,9 @@ def fingerprint(path: Path) -> str:
 
     Reading gigabytes takes a while, so the digest is kept for as long as the files do not change.
     """
-    kept = kept_for("digests", sorted([*path.glob("config.json"), *path.glob("*.safetensors")]))
+    kept = kept_for(
+        "digests", sorted([*path.glob("config.json"), *path.glob(PRUNING_FILE), *path.glob("*.safetensors")])
+    )
     if found := read_cached(kept, Digest):
         return found.value
     with announced(f"taking the checksum of the weights in {quoted(path.name)}"):
