@@ -20,6 +20,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError, RunError
 from pruning.measure.tasks import check_tasks
 from pruning.models.delta import Delta
+from pruning.models.tensors import stored_type
 from pruning.progress import Progress, announced, drain, log_on_stderr
 from pruning.runs import trust
 from pruning.runs.create import create, mixture_notices
@@ -204,6 +205,8 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
     assert finished is not None
     if config.save_model:
         status.write(stage="save")
+        if words := _other_type(finished.loaded):
+            _note(run, words)
         write_model(run, finished.loaded, finished.delta, run.path / "model")
 
     def summary() -> Results:
@@ -233,6 +236,18 @@ def _answers(
         loaded, config.tasks, delta.digest(loaded.fingerprint), limit=config.task_limit, **where
     )
     return drain(asking, show)
+
+
+def _other_type(loaded: LoadedModel) -> str:
+    """That a checkpoint has another type than the dense model, in a sentence; empty where it has the same."""
+    stored, computed = stored_type(loaded.path), loaded.model.dtype
+    names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+    if stored is None or names[stored] == str(computed).removeprefix("torch."):
+        return ""
+    return (
+        f"The checkpoint is stored in {str(computed).removeprefix('torch.')}, as it was computed; the dense "
+        f"model is stored in {names[stored]}, and so are exports unless --type names another."
+    )
 
 
 def _note(run: Run, words: str) -> None:

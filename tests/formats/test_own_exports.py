@@ -152,3 +152,13 @@ def test_generation_settings_travel_as_they_came(settings, text_file, tmp_path, 
         command = ["generate", "a b", "--tokens", "3", "--models", str(done.path), "--json"]
         assert main([*command, "--so-far", str(tmp_path / f"{format}.json")]) == 0
         assert main([*command, "--temperature", "0"]) == 0
+
+
+def test_a_checkpoint_of_another_type_than_the_dense_model_is_not_written_without_a_word(
+    text_file, tmp_path, capsys
+):
+    pruned(stored_as(tmp_path / "same", torch.float32), text_file)
+    assert "stored in" not in capsys.readouterr().err
+    folder = pruned(stored_as(tmp_path / "other", torch.bfloat16), text_file)
+    assert "checkpoint is stored in float32" in capsys.readouterr().err
+    assert any("bfloat16" in event.get("what", "") for event in RunStore().get(folder.parent.name).events())
