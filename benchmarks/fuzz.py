@@ -34,6 +34,7 @@ import pyarrow.parquet
 import torch
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig
 
 from pruning import RunConfig
 from pruning.cli.main import parser
@@ -61,6 +62,7 @@ from pruning.sealed import digests, write_json
 from pruning.text.sources import describe_source, load_text
 from pruning.words import plain
 from tests.conftest import ARCHITECTURES, byte_tokenizer, tiny_model
+from tests.models.gguf_files import dense, metadata, tensors, write_file
 
 SECONDS = 10.0  # an input that takes longer counts as a hang
 PAGES = ("overview", "calibration", "importance", "masks", "prune", "results", "experiments")
@@ -424,6 +426,7 @@ def _change(draw: Any, content: Any) -> None:
     odd = (
         SCALARS | VALUES | st.sampled_from([0, 1, -1, 1.5, 512.0, "512", "gelu", [], {}, "flash_attention_2"])
     )
+    odd |= st.sampled_from([OWN, "Own", ["own.Own", None]])
     if key is None or (isinstance(node, dict) and draw(st.integers(0, 9)) == 0):
         if isinstance(node, dict):
             node[draw(st.sampled_from(MORE_KEYS))] = draw(odd)
@@ -470,6 +473,30 @@ def _load(change: tuple[str, str, Any], folder: Path) -> None:
         if file.name != name:
             (folder / file.name).symlink_to(file)
     (folder / name).write_text(json.dumps(content))
+    (folder / "own.py").write_text(CODE)
+    os.environ["PRUNESCOPE_FUZZ"] = str(folder / "RAN")
+    try:
+        _use_model(folder)
+    finally:
+        assert not (folder / "RAN").exists(), "code of the folder ran"
+
+
+# Python that comes with a model's folder; configs name it under `auto_map` and `tokenizer_class`.
+CODE = """
+import os
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+Path(os.environ["PRUNESCOPE_FUZZ"]).touch()
+
+
+class Own(PreTrainedTokenizerFast):
+    pass
+"""
+OWN = {"AutoTokenizer": ["own.Own", "own.Own"], "AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}
+
+
+def _use_model(folder: Path) -> None:
     describe(str(folder))
     loaded = load(str(folder), "cpu")
     config = RunConfig.create(samples=1, seq_len=8, eval_blocks=1, mixture={"wiki": 1.0})
@@ -477,6 +504,54 @@ def _load(change: tuple[str, str, Any], folder: Path) -> None:
     drain(perplexity(loaded.model, blocks), lambda _: None)
     continue_prompt(loaded, torch.from_numpy(blocks[0].ids[:, :4]), 2)
     save(loaded.model, loaded.tokenizer, folder / "saved")
+
+
+@st.composite
+def gguf_files(draw: Any) -> tuple[dict[str, Any], bytes]:
+    """Keys of a GGUF file with up to two of them changed, and bytes to write over its header."""
+    changed = draw(st.dictionaries(st.sampled_from(sorted(GGUF_KEYS)), SCALARS | VALUES, max_size=2))
+    return changed, draw(st.just(b"") | st.sampled_from([b"\0", b"\xff", b"\xff" * 8, b"\0\0\0\x7f"]))
+
+
+GGUF_MODEL = dense(
+    LlamaConfig, num_hidden_layers=2, hidden_size=16, num_attention_heads=4, num_key_value_heads=2
+)
+GGUF_KEYS = {
+    **metadata(GGUF_MODEL, "llama"),
+    "llama.rope.scaling.type": "linear",
+    "llama.rope.scaling.factor": 2.0,
+}
+
+
+def _gguf(case: tuple[dict[str, Any], bytes], folder: Path) -> None:
+    changed, raw = case
+    file = folder / "model.gguf"
+    try:
+        write_file(file, "llama", GGUF_KEYS | changed, tensors(GGUF_MODEL, "llama"))
+    except Exception:  # the writer takes no such value, so no file has it
+        write_file(file, "llama", GGUF_KEYS, tensors(GGUF_MODEL, "llama"))
+    content = bytearray(file.read_bytes())
+    if raw:
+        at = random.randrange(len(content) // 2)
+        content[at : at + len(raw)] = raw
+        file.write_bytes(content)
+    with patched_cache(folder):
+        loaded = load(str(file), "cpu")
+    with torch.no_grad():
+        loaded.model(torch.arange(6)[None])
+
+
+@contextlib.contextmanager
+def patched_cache(folder: Path) -> Any:
+    """A cache of its own, which goes with the folder."""
+    before = os.environ.get("PRUNESCOPE_CACHE")
+    os.environ["PRUNESCOPE_CACHE"] = str(folder / "cache")
+    try:
+        yield
+    finally:
+        os.environ.pop("PRUNESCOPE_CACHE")
+        if before is not None:
+            os.environ["PRUNESCOPE_CACHE"] = before
 
 
 # Where a person may want an output, beside files of theirs.
@@ -602,6 +677,7 @@ KINDS: dict[str, tuple[Any, Callable[[Any, Path], None], float]] = {
     "experiments": (EXPERIMENTS, _experiment, 1),
     "model folders": (MODELS, _model, 1),
     "loaded models": (changes(), _load, 1),
+    "GGUF files": (gguf_files(), _gguf, 1),
     "outputs": (st.tuples(st.sampled_from(["file", "folder"]), OUTPUT_PATHS | TEXT), _output, 1),
     "command lines": (arguments(), _arguments, 1),
     "names in Markdown": (TEXT, _plain, 1),
