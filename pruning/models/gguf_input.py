@@ -7,7 +7,6 @@ widths in each layer, such as our own exports, is unpacked as a checkpoint of th
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import re
 import tempfile
@@ -26,6 +25,7 @@ from pruning.models.gguf_file import GGUFFile, read_gguf
 from pruning.models.gguf_model import GGUFModel, Parameter, read_model, token_id
 from pruning.models.gguf_tokenizer import read_tokenizer
 from pruning.paths import cache_folder
+from pruning.progress import announced, log
 from pruning.sealed import digests, kept_for, read_cached, read_json, verify, write_cached, write_json
 from pruning.versions import versions
 from pruning.words import quoted, size_text
@@ -35,7 +35,6 @@ READER_VERSION = 2
 CHECKSUMS = "checksums.json"  # of the files of an unpacked model
 EXACT_PARAMETERS = 2_000_000_000  # dequantised to float32 up to here, to float16 beyond: memory and disk
 PROGRESS_SECONDS = 2.0  # between two lines of the log
-log = logging.getLogger("pruning.gguf")
 
 
 def find(path: Path) -> Path | None:
@@ -84,8 +83,8 @@ def header(file: Path) -> Header:
     """
     entry = kept_for(f"gguf-{READER_VERSION}", [file])
     if (content := read_cached(entry, Header)) is None:
-        log.info("reading %s (%s)", file.name, size_text(file.stat().st_size))
-        content = _read_header(read_gguf(file))
+        with announced(f"reading {file.name} ({size_text(file.stat().st_size)})"):
+            content = _read_header(read_gguf(file))
         write_cached(entry, content)
     return content
 
@@ -118,11 +117,9 @@ def plain_folder(file: Path) -> Path:
     folder = place(file)
     if folder in _elsewhere:
         return Path(_elsewhere[folder].name) / folder.name
-    if folder.is_dir() and folder not in _announced:
-        _announced.add(folder)  # a process reads them once, however often it asks
-        log.info("checking the unpacked weights of %s", file.name)
-    if _intact(folder):
-        return folder
+    with announced(f"checking the unpacked weights of {file.name}"):
+        if _intact(folder):
+            return folder
     try:
         return _unpack(file, folder)
     except (
@@ -145,15 +142,14 @@ def plain_folder(file: Path) -> Path:
 
 # Models of a cache that cannot be written, unpacked for as long as this process lives.
 _elsewhere: dict[Path, tempfile.TemporaryDirectory] = {}
-_announced: set[Path] = set()
 
 
 def _unpack(file: Path, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder, durable=False) as temporary:
         _convert(read_gguf(file), temporary)
-        log.info("taking checksums of what was written")
-        write_json(temporary / CHECKSUMS, {"files": digests(temporary)})
+        with announced("taking checksums of what was written"):
+            write_json(temporary / CHECKSUMS, {"files": digests(temporary)})
     return folder
 
 
@@ -192,10 +188,10 @@ def _convert(file: GGUFFile, folder: Path) -> None:
     assert model.state_dict().keys() - tied.keys() == state.keys() - tied.keys()  # strict, but for tied ones
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
-    log.info("writing %s of weights", size_text(sum(array.nbytes for array in state.values())))
     model.generation_config.eos_token_id = _end_tokens(file, outline.config["vocab_size"])
     folder.mkdir()
-    write_dense(model, tokenizer, folder)
+    with announced(f"writing {size_text(sum(array.nbytes for array in state.values()))} of weights"):
+        write_dense(model, tokenizer, folder)
     if outline.pruned:
         record = {"geometry": outline.geometry.to_dict(), "biased": outline.biased, "versions": versions()}
         write_json(folder / PRUNING_FILE, record)
@@ -205,7 +201,6 @@ def _arrays(file: GGUFFile, outline: GGUFModel, dtype: Any) -> Iterator[tuple[st
     """Every parameter by its name in transformers; the log says how far it is."""
     total = sum(tensor.end - tensor.begin for tensor in file.tensors.values())
     done, logged = 0, time.monotonic()
-    log.info("unpacking %s (%s)", file.path.name, size_text(total))
     for parameter in outline.parameters:
         yield parameter.name, _array(file, parameter, outline.geometry.head_dim, dtype)
         if stored := file.tensors.get(parameter.tensor or ""):
