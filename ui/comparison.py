@@ -8,7 +8,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.runs.groups import count_reasons, groups
+from pruning.runs.groups import MeasuredRun, count_reasons, groups
 from pruning.runs.outcome import Results
 from pruning.runs.results import retention
 from pruning.runs.run import Run
@@ -94,11 +94,14 @@ def outcomes(beside: list[tuple[Run, Results]]) -> None:
     """What runs came to, a column for each; accuracies of the same tasks stand in the same row."""
     labels = [state.label(run) for run, _ in beside]
     rows: dict[str, list[str]] = {}
+    best = min(range(len(beside)), key=lambda index: MeasuredRun(*beside[index]).mean)
     for position, (run, results) in enumerate(beside):
         cells = {"pruning ratio": f"{results.achieved_ratio:.1%}"}
         if (lost := worst(results)) and results.mean:
             cells["worst domain"] = f"x {number(lost[1])} ({lost[0]})"
-            cells["mean of domains"] = f"x {number(results.mean.ratio)}"
+            cells["mean of domains"] = results.mean.change
+            if position != best and (rise := MeasuredRun(run, results).rise(MeasuredRun(*beside[best]))):
+                cells["mean against the best of these"] = rise.words
         if results.zero_shot and (accuracy := results.zero_shot.average.acc):
             tasks = f"{', '.join(results.zero_shot.tasks)}; {items(results.zero_shot.average)} items"
             cells[f"zero-shot accuracy ({tasks})"] = (

@@ -15,7 +15,7 @@ from pruning.errors import ConfigError, RunError
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
 from pruning.runs import trust
-from pruning.runs.groups import Group, count_reasons, groups
+from pruning.runs.groups import Group, MeasuredRun, count_reasons, groups
 from pruning.runs.provenance import provenance
 from pruning.runs.repair import repair
 from pruning.runs.run import Run
@@ -253,17 +253,26 @@ def compare(args: argparse.Namespace) -> int:
                 f"{each.results.achieved_ratio:.0%}",
                 str(each.run.config.iterations),
                 *(number(each.results.perplexity[name].pruned, 1) for name in domains),
+                _against(each, group),
             )
             for each in group.members
         ]
         out.print(group.heading, markup=False, highlight=False, soft_wrap=True)
-        out.print(table(("run", "ratio", "K", *domains), [("dense", "", "", *dense), *cells]))
+        columns = ("run", "ratio", "K", *domains, "against the best")
+        out.print(table(columns, [("dense", "", "", *dense, ""), *cells]))
     print("Perplexity on held-out text, the best first; 'runs show ID' tells the rest.")
+    print("Against the best: change of the mean, with its 95% interval over blocks of the text, paired.")
     if len(grouped) > 1:
         print("Tables are of other models, text or block lengths: their numbers do not compare.")
     if left_out:
         print(f"Left out: {count_reasons(left_out)}.")
     return 0
+
+
+def _against(member: MeasuredRun, group: Group) -> str:
+    """How much more a run loses than the best of its group."""
+    rise = member.rise(group.members[0]) if member is not group.members[0] else None
+    return rise.words if rise else ""
 
 
 def _group_row(group: Group) -> dict[str, Any]:
@@ -278,6 +287,11 @@ def _group_row(group: Group) -> dict[str, Any]:
         "dtype": group.newest.dtype,
         "dense": {name: pair.dense for name, pair in results.perplexity.items()},
         "runs": [_run_row(each.run) for each in group.members],
+        "against_best": {
+            each.run.id: {**rise.model_dump(), "interval": rise.interval, "within_noise": rise.is_noise}
+            for each in group.members[1:]
+            if (rise := each.rise(group.members[0]))
+        },
     }
 
 

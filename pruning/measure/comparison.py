@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from pruning.measure.significance import interval
+from pruning.measure.significance import interval, standard_error
 
 
 class Record(BaseModel):
@@ -30,11 +30,101 @@ def mean_perplexity(values: Mapping[str, float]) -> float:
 Number = Annotated[float, BeforeValidator(_infinite)]
 
 
+class Rise(Record):
+    """How much more one model loses on some text than another, block by block of it.
+
+    Attributes:
+        value: nats a token, the mean over blocks, and over domains where there are several.
+        standard_error: of the paired difference; infinite where a domain has one block.
+        blocks: how many blocks of a domain were compared, the fewest of any.
+        degrees: of freedom of the standard error, by Welch and Satterthwaite where there are several domains.
+    """
+
+    value: Number
+    standard_error: Number
+    blocks: int
+    degrees: Number
+
+    @classmethod
+    def between(cls, domains: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Rise | None:
+        """The rise from one model to another; None where the blocks were not kept or differ in number.
+
+        Args:
+            domains: by domain the nats a token of each block, of both models.
+        """
+        if not domains or not all(0 < len(before) == len(after) for before, after in domains):
+            return None
+        rises = [[b - a for a, b in zip(before, after, strict=True)] for before, after in domains]
+        errors = [standard_error(rise) for rise in rises]
+        spread, degrees = math.hypot(*errors), math.inf
+        if 0 < spread < math.inf:
+            parts = (error**4 / (len(rise) - 1) for error, rise in zip(errors, rises, strict=True))
+            degrees = spread**4 / math.fsum(parts)
+        return cls(
+            value=math.fsum(math.fsum(rise) / len(rise) for rise in rises) / len(rises),
+            standard_error=spread / len(rises),
+            blocks=min(map(len, rises)),
+            degrees=degrees,
+        )
+
+    @property
+    def interval(self) -> float:
+        """Half the width of its confidence interval over held-out text; infinite where it is not known."""
+        return interval(self.standard_error, self.degrees)
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether other text might as well show the opposite."""
+        return not abs(self.value) > self.interval
+
+    @property
+    def blocks_to_tell(self) -> int | None:
+        """How many blocks of a domain would show a difference of this size, about; None if not known."""
+        if not (math.isfinite(self.interval) and self.value):
+            return None
+        return math.ceil(self.blocks * (self.interval / self.value) ** 2)
+
+    @property
+    def words(self) -> str:
+        """The change of the perplexity with its interval, or that it is within noise."""
+        if math.isinf(self.interval):
+            return "unknown from one block"
+        if self.is_noise:
+            needed = self.blocks_to_tell
+            return f"within noise{f' (about {needed:,} blocks would tell)' if needed else ''}"
+        low, high = (100 * (end - 1) for end in self.range)
+        return f"{100 * (_exp(self.value) - 1):+.1f}% ({low:+.1f} to {high:+.1f})"
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The interval of the ratio of the perplexities."""
+        return _exp(self.value - self.interval), _exp(self.value + self.interval)
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
 class Pair(Record):
-    """One measure of both models, positive, infinite where it overflowed."""
+    """One measure of both models, positive, infinite where it overflowed.
+
+    Attributes:
+        dense, pruned: the measure.
+        rise: of a perplexity's logarithm, with its spread over blocks of held-out text; None where the blocks
+            were not kept.
+    """
 
     dense: Number = Field(gt=0)
     pruned: Number = Field(gt=0)
+    rise: Rise | None = None
+
+    @property
+    def change(self) -> str:
+        """Pruned over dense with its interval over held-out text; a tilde where it may be noise."""
+        if self.rise is None or math.isinf(self.rise.interval):
+            return f"x {self.ratio:.2f}"
+        low, high = self.rise.range
+        return f"x {self.ratio:.2f} ({low:.2f} to {high:.2f}){' ~' if self.rise.is_noise else ''}"
 
     @property
     def ratio(self) -> float:

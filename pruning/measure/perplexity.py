@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -30,12 +31,14 @@ class Perplexity:
         tokens: predicted tokens; the first of each block has no context and is not predicted.
         seq_len: length of the blocks.
         bytes: of the predicted text in UTF-8; 0 where they were not counted.
+        blocks: the negative log-likelihood of each block, in nats, in the order of the text.
     """
 
     nll: float
     tokens: int
     seq_len: int
     bytes: int = 0
+    blocks: tuple[float, ...] = ()
 
     @property
     def value(self) -> float:
@@ -54,13 +57,14 @@ class Perplexity:
 
 
 @torch.no_grad()
-def _nll(layers: Layers, hidden: Tensor, ids: Tensor) -> float:
-    """Summed negative log-likelihood of ids (B, T), from hidden states (B, T, d_model) behind the layers."""
+def _nll(layers: Layers, hidden: Tensor, ids: Tensor) -> list[float]:
+    """Negative log-likelihood of each row of ids (B, T), from hidden states (B, T, d_model)."""
     states, targets = layers.last(hidden)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
-    total = 0.0
-    for part, wanted in zip(states.split(LOGIT_TOKENS), targets.split(LOGIT_TOKENS), strict=True):
-        total += nn.functional.cross_entropy(layers.logits(part), wanted, reduction="sum").item()
-    return total
+    losses = [
+        nn.functional.cross_entropy(layers.logits(part), wanted, reduction="none")
+        for part, wanted in zip(states.split(LOGIT_TOKENS), targets.split(LOGIT_TOKENS), strict=True)
+    ]
+    return torch.cat(losses).cpu().double().view(len(ids), -1).sum(dim=1).tolist()
 
 
 def perplexity(
@@ -96,7 +100,9 @@ def perplexity(
             return Progress("evaluate", round(done), total, name)
 
         stash = yield from relay(forward(layers, batches, place=place), told)
-        nll = sum(_nll(layers, stash[i], ids.to(layers.device)) for i, ids in enumerate(batches))
+        losses = [_nll(layers, stash[i], ids.to(layers.device)) for i, ids in enumerate(batches)]
+        by_block = tuple(chain.from_iterable(losses))
+        nll = sum(by_block)
         # where the layers gave such numbers already, calibration names the layer
         broken = math.isnan(nll) and all(torch.isfinite(stash[i]).all() for i in range(len(batches)))
         stash.close()
@@ -106,7 +112,7 @@ def perplexity(
                 "layers, or needs another --dtype."
             )
         predicted = domain.ids.size - len(domain.ids)
-        results[domain.domain] = Perplexity(nll, predicted, domain.ids.shape[1], domain.bytes)
+        results[domain.domain] = Perplexity(nll, predicted, domain.ids.shape[1], domain.bytes, by_block)
     return results
 
 
@@ -127,4 +133,7 @@ def perplexity_cached(
         write_cached(files[domain], value)
     values |= fresh
     # the key names tokens; how many bytes of text they stand for is counted with the blocks
-    return {b.domain: replace(values[b.domain], bytes=b.bytes) for b in blocks}
+    return {
+        b.domain: replace(values[b.domain], bytes=b.bytes, blocks=tuple(values[b.domain].blocks))
+        for b in blocks
+    }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pruning.measure.comparison import Pair
+from pruning.measure.comparison import Pair, Rise
 from pruning.runs.outcome import Results
 from pruning.runs.run import ACTIVE, Run
 from pruning.words import quoted
@@ -43,6 +43,12 @@ class MeasuredRun:
     def mean(self) -> float:
         """Perplexity after pruning, over the domains."""
         return self.results.mean.pruned if self.results.mean else math.inf
+
+    def rise(self, other: MeasuredRun) -> Rise | None:
+        """How much more it loses than another run of its group; None where the blocks were not kept."""
+        last = [results.iterations[-1].perplexity for results in (other.results, self.results)]
+        before, after = last
+        return Rise.between([(before[name].losses, after[name].losses) for name in self.perplexity])
 
     def comparable(self, other: MeasuredRun) -> bool:
         """Whether both measure the same dense model on the same blocks.

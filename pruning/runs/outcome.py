@@ -118,6 +118,12 @@ class TextMeasure(Record):
     value: Number = Field(gt=0)
     bytes: Count = 0
     bits_per_byte: float | None = None
+    blocks: tuple[Number, ...] = ()
+
+    @property
+    def losses(self) -> list[float]:
+        """Nats a token of each block; empty in runs of earlier versions."""
+        return [loss / (self.seq_len - 1) for loss in self.blocks]
 
 
 class Repaired(Record):
@@ -209,7 +215,7 @@ class Results(Record):
             ("parameters", f"{size.dense:,}", f"{size.pruned:,}", f"{size.pruned / size.dense - 1:+.1%}")
         ]
         for name, pair in self.perplexity.items():
-            change = f"x {pair.ratio:.2f}" if math.isfinite(pair.ratio) else "-"
+            change = pair.change if math.isfinite(pair.ratio) else "-"
             found.append((f"perplexity {name}", number(pair.dense), number(pair.pruned), change))
         if asked := self.zero_shot:
             for name, row in {**asked.tasks, "average of tasks": asked.average}.items():

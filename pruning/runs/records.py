@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from pruning.engine.budget import dense_scales
 from pruning.files import atomic_write, writing
-from pruning.measure.comparison import KnownPair, Pair, mean_perplexity
+from pruning.measure.comparison import KnownPair, Pair, Rise, mean_perplexity
 from pruning.method.mixture import adapted
 from pruning.method.moments import Moments, Statistics
 from pruning.method.scores import score_sites
@@ -134,11 +134,16 @@ def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Re
     computed = [each.metrics.computed for each in iterations if each.metrics.computed]
     text = run.inputs.text if run.inputs else {}
     texts = {name: (p, last.perplexity[name]) for name, p in dense.perplexity.items()}
-    values = {name: Pair(dense=p.value, pruned=q.value) for name, (p, q) in texts.items()}
+    losses = {name: (p.losses, q.losses) for name, (p, q) in texts.items()}
+    values = {
+        name: Pair(dense=p.value, pruned=q.value, rise=Rise.between([losses[name]]))
+        for name, (p, q) in texts.items()
+    }
     if values:
         values["mean"] = Pair(
             dense=mean_perplexity({name: pair.dense for name, pair in values.items()}),
             pruned=mean_perplexity({name: pair.pruned for name, pair in values.items()}),
+            rise=Rise.between([*losses.values()]),
         )
     return Results(
         run_id=run.id,

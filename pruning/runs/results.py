@@ -134,7 +134,8 @@ def tidy(run: Run, options: Sequence[str] = ()) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for metric, pairs in (("perplexity", results.perplexity), ("bits_per_byte", results.bits_per_byte)):
         rows += [
-            {**common, "metric": metric, "name": name, **finite(p.model_dump())} for name, p in pairs.items()
+            {**common, "metric": metric, "name": name, **finite(p.model_dump(include={"dense", "pruned"}))}
+            for name, p in pairs.items()
         ]
     asked = results.zero_shot
     for name, row in {**asked.tasks, "average": asked.average}.items() if asked else ():

@@ -39,7 +39,7 @@ def _rows(results: Results) -> list[tuple[str, str, str, str]]:
     """Rows of all metrics: name, dense, pruned, change."""
     rows = []
     for name, pair in results.perplexity.items():
-        times = f"x {pair.ratio:.2f}" if math.isfinite(pair.ratio) else ""
+        times = pair.change if math.isfinite(pair.ratio) else ""
         rows.append((f"perplexity, {name}", number(pair.dense), number(pair.pruned), times))
     for name, bits in results.bits_per_byte.items():
         if bits.dense and bits.pruned:

@@ -25,7 +25,7 @@ def test_prune_prints_one_object(capsys, options):
     found = run(capsys, "prune", *options, "--ratio", "0.3", "--iterations", "2")
     assert found["achieved_ratio"] == pytest.approx(0.3, abs=0.03)
     assert found["config"]["iterations"] == 2
-    assert set(found["perplexity"]["mean"]) == {"dense", "pruned"}
+    assert set(found["perplexity"]["mean"]) == {"dense", "pruned", "rise"}
     assert len(found["iterations"]) == 2
     assert RunStore().get(found["run_id"])
 
