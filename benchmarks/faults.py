@@ -90,7 +90,8 @@ def numbers(run):
     from safetensors.numpy import load_file
 
     found = {}
-    for file in sorted(run.path.rglob("*.safetensors")):
+    files = (file for file in run.path.rglob("*.safetensors") if ".changed-" not in file.parent.name)
+    for file in sorted(files):
         name = str(file.relative_to(run.path))
         found |= {f"{name} {key}": array.tobytes() for key, array in load_file(file).items()}
     results = run.results()

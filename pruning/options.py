@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,20 @@ def read_options(path: str | Path, what: str) -> dict[str, Any]:
     if len(text) > MOST_BYTES:
         raise ConfigError(f"{name} is longer than {MOST_BYTES:,} bytes: it is none, or holds too much.")
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, name))
     except (ValueError, RecursionError):
         content = _yaml(text, name)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(f"{name} holds no options: write 'ratio: 0.3' and the like.")
     return content
+
+
+def _once(pairs: list[tuple[Any, Any]], name: str) -> dict[Any, Any]:
+    """The object of some keys and values, each key given once."""
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ConfigError(f"{name} gives {quoted(key)} {count} times: give it once.")
+    return dict(pairs)
 
 
 def _yaml(text: bytes, name: str) -> Any:
@@ -50,6 +59,9 @@ def _yaml(text: bytes, name: str) -> Any:
         events = yaml.parse(text, Loader=yaml.SafeLoader)
         if sum(isinstance(event, yaml.AliasEvent) for event in events) > MOST_ALIASES:
             raise ConfigError(f"{name} names a part of itself again ('*'): write that part out.")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if isinstance(node, yaml.MappingNode):
+            _once([(key.value, value) for key, value in node.value if isinstance(key.value, str)], name)
         return yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"{name} is neither JSON nor YAML.") from None

@@ -64,8 +64,8 @@ def check_output_file(path: str | Path) -> Path:
             raise RunError(f"{quoted(path)} is a device or a pipe, and is not replaced: {_ANOTHER}.")
         if checksum_of(target) not in _ledger(target):
             raise RunError(
-                f"the file {quoted(path)} was not written by this program, or was changed since, and is not "
-                f"replaced: {_ANOTHER}."
+                f"the file {quoted(path)} is not replaced: there is no record that this program wrote it, or "
+                f"it was changed since: {_ANOTHER}."
             )
     return target
 
@@ -85,6 +85,7 @@ def output_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         # both checksums: the process may be killed before or after the new file takes its place
         checksums = [checksum_of(temporary), *([checksum_of(target)] if target.exists() else [])]
+        _written[target] = checksums[:1]
         with ignore_write_errors(), contextlib.suppress(RunError):
             file = _ledger_file(target)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,13 +96,17 @@ def _ledger_file(target: Path) -> Path:
     return cache_folder() / "outputs" / f"{key_of(str(target))}.json"
 
 
+# What this process wrote, by path: a cache that cannot be written must not make its own files foreign to it.
+_written: dict[Path, list[str]] = {}
+
+
 def _ledger(target: Path) -> list[str]:
     """Checksums of what this program wrote to a path."""
-    try:
+    entry = {}
+    with contextlib.suppress(RunError):
         entry = read_json(_ledger_file(target), trusting=False) or {}
-    except RunError:
-        return []
-    return [checksum for checksum in entry.get("checksums", ()) if isinstance(checksum, str)]
+    stored = [checksum for checksum in entry.get("checksums", ()) if isinstance(checksum, str)]
+    return [*stored, *_written.get(target, ())]
 
 
 # --- folders -----------------------------------------------------------------------------------------------
@@ -123,12 +128,12 @@ def output_folder(folder: str | Path, record: str) -> Iterator[Path]:
     with writing(target):
         target = target.resolve()
         restore(target)
-        foreign = _foreign_entries(target, record)
+        _foreign_entries(target, record)
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as temporary:
             temporary.mkdir()
             yield temporary
-            for entry in foreign:
+            for entry in _foreign_entries(target, record):  # as it is now: writing may have taken minutes
                 _link(target / entry, temporary / entry)
 
 

@@ -6,21 +6,22 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, get_args
 
 from pruning.config import METHODS, RunConfig, choices
 from pruning.errors import ConfigError
 from pruning.limits import parse_mixture
-from pruning.paths import exists
 from pruning.runs import trust
-from pruning.runs.sizes import named_checkpoint
+from pruning.runs.sizes import named_model
 from pruning.runs.store import RunStore
 from pruning.words import clipped, quoted
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with the house's errors: one sentence, exit code 2."""
+    """argparse with the house's errors, one sentence and exit code 2, and without abbreviated options."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> Any:
         if "PROMPT" in message:
@@ -103,7 +104,7 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
     if domains:
         given["domains"] = {**base.get("domains", {}), **domains}
     config = RunConfig.create(**{**base, **given, **changes})
-    config = config.replace(model=named_model(config.model, args.runs))
+    config = config.replace(model=named_model(config.model, RunStore(args.runs)))
     own = {name: RunConfig.model_fields[name].default for name in trust.CODE_OPTIONS if name in given}
     check_code([config.replace(**own)], f"the config {quoted(args.config)}", args.yes)
     return config
@@ -159,13 +160,6 @@ seed = whole_number(0, 2**63 - 1)
 def counts(text: str) -> tuple[int, ...]:
     """Whole numbers from 1 up, with commas."""
     return tuple(map(count, text.split(",")))
-
-
-def named_model(name: str, store: str | None) -> str:
-    """A model by its name, or the checkpoint of a run by its id; see `sizes.named_checkpoint`."""
-    if name[:8].isdigit() and "/" not in name and not exists(Path(name)):
-        return str(named_checkpoint(RunStore(store), name))
-    return name
 
 
 def amount(text: str) -> float:

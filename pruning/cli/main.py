@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
         help="of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: the dense model's, f16 for gguf)",
     )
     sub.add_argument("--out", metavar="FOLDER", help="what to write (default: within the run)")
+    sub.add_argument("--trust-remote-code", action="store_true", help=TRUST)
     sub.add_argument("--runs", **store)
     sub.add_argument(
         "--verify", action=argparse.BooleanOptionalAction, default=True, help="load it and compare"
@@ -106,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("source", metavar="RUN", help="a run's id")
     sub.add_argument("--engine", choices=SERVERS, help="default: the first that is installed")
     sub.add_argument("--type", metavar="TYPE", help="of the weights, as for export")
+    sub.add_argument("--trust-remote-code", action="store_true", help=TRUST)
     sub.add_argument("--port", type=port, default=8000, metavar="N", help="on localhost (default: 8000)")
     sub.add_argument("--runs", **store)
     sub = command(models.generate)
@@ -196,13 +200,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     os.environ.setdefault(
         "TQDM_DISABLE", "1"
     )  # before the libraries that read it: their bars would break ours
     given = [*(sys.argv[1:] if argv is None else argv)]
-    as_json = "--json" in (given[: given.index("--")] if "--" in given else given)
+    options = given[: given.index("--")] if "--" in given else given
+    as_json = any(option.startswith("--json") for option in options)
+    as_json = as_json and not {"-h", "--help", "--version"} & {*options}
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     with json_output() if as_json else contextlib.nullcontext(), log_on_stderr():
         try:
             args = parser().parse_args(given)
@@ -211,8 +223,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_error(sentence(clipped(str(error))), as_json)
             return 2
         except (KeyboardInterrupt, Cancelled):
-            print_error("Stopped; 'runs list' shows the run and 'runs resume ID' goes on.", as_json)
+            has_run = options[:1] in (["prune"], ["experiment"]) or options[:2] == ["runs", "resume"]
+            way_on = "; 'runs list' shows the run, and 'runs resume ID' goes on" if has_run else ""
+            print_error(f"Stopped{way_on}.", as_json)
             return 130
+        except BrokenPipeError:  # whoever read standard output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python stumbles over it once more at its end
+            print("Standard output was closed before all was written.", file=sys.stderr)
+            return 1
         except Exception as error:
             if problem := out_of_memory(error):
                 print_error(sentence(problem), as_json)

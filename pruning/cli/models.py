@@ -8,11 +8,12 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pruning.cli.arguments import named_model
 from pruning.cli.terminal import ProgressBar, console, import_torch, print_json, table
 from pruning.errors import ConfigError, ModelError, library_errors
 from pruning.outputs import check_output_file, output_file
 from pruning.runs.run import RUN_ID
+from pruning.runs.sizes import named_model
+from pruning.runs.store import RunStore
 from pruning.sealed import to_json
 from pruning.words import quoted, size_text
 
@@ -23,9 +24,9 @@ def export_model(args: argparse.Namespace) -> int:
     from pruning.formats.write import export
     from pruning.models.folder import locate
 
-    source = locate(named_model(args.source, args.runs))
+    source = locate(named_model(args.source, RunStore(args.runs)))
     out = args.out or _within_run(source, args.source, args.format)
-    done = export(source, args.format, out, args.type, verify=args.verify)
+    done = export(source, args.format, out, args.type, args.verify, args.trust_remote_code)
     if args.json:
         content = {"path": str(done.path), "format": args.format, "architecture": done.form.architecture}
         content["type"] = done.kind
@@ -61,10 +62,12 @@ def serve(args: argparse.Namespace) -> int:
 
     found = server.find(args.engine)
     format = ENGINES[found.engine].format
-    source = locate(named_model(args.source, args.runs))
+    source = locate(named_model(args.source, RunStore(args.runs)))
     if source.name != "model" or not RUN_ID.fullmatch(source.parent.name):
         raise ConfigError(f"{args.source!r} is no run: 'runs list' shows what can be served.")
-    done = export(source, format, _within_run(source, args.source, format), args.type)
+    done = export(
+        source, format, _within_run(source, args.source, format), args.type, True, args.trust_remote_code
+    )
     name = source.parent.name
     command = found.command(done.path, name, args.port)
     ask = server.curl(name, args.port)
@@ -90,12 +93,12 @@ def measure(args: argparse.Namespace) -> int:
     if args.ratios:
         return _time_ratios(args)
     options = args.device, args.dtype, args.trust_remote_code
-    models = [load(named_model(name, args.runs), *options) for name in args.models]
+    models = [load(named_model(name, RunStore(args.runs)), *options) for name in args.models]
     names = [Path(name).name for name in args.models]
     models = [replace(model, name=name) for model, name in zip(models, names, strict=True)]
     sizes = [size(model) for model in models]
     if args.depth:
-        dense = load(named_model(args.models[0], args.runs), *options)
+        dense = load(named_model(args.models[0], RunStore(args.runs)), *options)
         rival = shortened(replace(dense, name=names[0]), sizes[-1].parameters)
         models, names, sizes = [*models, rival], [*names, rival.name], [*sizes, size(rival)]
     bar = ProgressBar(1, quiet=args.json)
@@ -156,7 +159,9 @@ def _time_ratios(args: argparse.Namespace) -> int:
 
     if len(args.models) > 1:
         raise ConfigError(f"--ratios times one model, and {len(args.models)} were given.")
-    dense = load(named_model(args.models[0], args.runs), args.device, args.dtype, args.trust_remote_code)
+    dense = load(
+        named_model(args.models[0], RunStore(args.runs)), args.device, args.dtype, args.trust_remote_code
+    )
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
         timing = drain(time_ratios(dense), bar)
@@ -192,7 +197,7 @@ def generate(args: argparse.Namespace) -> int:
         raise ConfigError("the prompt is empty: write a few words for the models to go on from.")
     found = []
     for name in args.models:
-        loaded = load(named_model(name, args.runs), args.device, args.dtype, args.trust_remote_code)
+        loaded = load(named_model(name, RunStore(args.runs)), args.device, args.dtype, args.trust_remote_code)
         with library_errors(ModelError, f"the tokenizer of {quoted(name)} cannot read the prompt"):
             prompt = loaded.tokenizer(args.prompt, return_tensors="pt")["input_ids"]
         torch.manual_seed(args.seed)

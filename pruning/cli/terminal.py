@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pruning.errors import RunError
 from pruning.progress import announced
 from pruning.runs.lines import Lines
 from pruning.sealed import finite
@@ -43,9 +44,13 @@ def json_output() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         _JsonOutput.stream = sys.stdout
         stack.callback(setattr, _JsonOutput, "stream", None)
-        if sys.stdout is sys.__stdout__:  # and what libraries in other languages print, or programs we become
+        if (
+            sys.stdout is not None and sys.stdout is sys.__stdout__
+        ):  # and what libraries in other languages print, or programs we become
             print(end="", flush=True)
-            _JsonOutput.stream = stack.enter_context(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+            _JsonOutput.stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+            stack.enter_context(contextlib.suppress(OSError))  # of a reader who has gone, when it is closed
+            stack.callback(_JsonOutput.stream.close)
             stack.callback(os.dup2, os.dup(1), 1)
             os.dup2(2, 1)
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
@@ -62,7 +67,10 @@ def import_torch() -> None:
 def print_json(content: Any) -> None:
     """The one JSON object of a command on standard output; infinities become null."""
     _JsonOutput.is_printed = True
-    print(json.dumps(finite(content), indent=1), file=_JsonOutput.stream or sys.stdout, flush=True)
+    try:
+        print(json.dumps(finite(content), indent=1), file=_JsonOutput.stream or sys.stdout, flush=True)
+    except OSError as error:
+        raise RunError(f"standard output cannot be written: {error.strerror}.") from None
 
 
 def print_error(message: str, as_json: bool) -> None:
@@ -104,9 +112,7 @@ class ProgressBar:
         from pruning.engine.events import Iteration, Started
         from pruning.progress import Progress
 
-        if self.quiet:
-            return
-        if isinstance(event, Started):
+        if isinstance(event, Started) and not self.quiet:
             tell_sources(event.sources)
         if self.bar.disable:
             self.lines(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from pruning.cli.terminal import (
     tell_sources,
 )
 from pruning.config import RunConfig
-from pruning.errors import ConfigError
+from pruning.errors import CalibrationError, ConfigError
 from pruning.runs.store import RunStore
 from pruning.words import number, quoted, sentence
 
@@ -211,6 +212,11 @@ def evaluate(args: argparse.Namespace) -> int:
         where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
         where["limit"] = config.task_limit
         accuracies = drain(zero_shot(loaded, config.tasks, state, **where), bar) if config.tasks else {}
+    if broken := next((name for name, p in values.items() if math.isnan(p.nll)), None):
+        raise CalibrationError(
+            f"the model gives no numbers (NaN) on domain {quoted(broken)}: its weights are broken, or it "
+            "needs another --dtype."
+        )
     mean = mean_perplexity({name: p.value for name, p in values.items()}) if values else None
     if args.json:
         rows = {n: {"perplexity": p.value, **p.to_dict()} for n, p in values.items()}

@@ -26,6 +26,7 @@ from pruning.outputs import check_output_file, output_file
 from pruning.paths import PROJECT
 from pruning.runs.results import OPTIONS, completed, table
 from pruning.runs.run import Run
+from pruning.runs.sizes import named_model
 from pruning.runs.store import RunStore
 from pruning.words import clipped, quoted
 
@@ -195,7 +196,9 @@ def carry_out(
         target.mkdir(parents=True, exist_ok=True)
     for name in (RESULTS_FILE, PARQUET_FILE, SPEC_FILE):
         check_output_file(target / name)
-    configs, problems = experiment.configs(), []
+    named = experiment.configs()
+    configs = [config.replace(model=named_model(config.model, store)) for config in named]
+    problems: list[str] = []
     reuse = Reuse()
     found = existing(store, configs, reuse.usable)
     for words in reuse.notes:

@@ -50,6 +50,7 @@ def export(
     out: str | Path,
     kind: str | None = None,
     verify: bool = True,
+    trust_remote_code: bool = False,
 ) -> Exported:
     """Write a checkpoint in another form.
 
@@ -62,6 +63,7 @@ def export(
         kind: of the weights: f32, f16, bf16, and q8_0 for GGUF. When left out, the type of the dense model as
             far as it is known, and f16 for GGUF.
         verify: load what was written and compare.
+        trust_remote_code: whether the source's own Python code may run; see `load`.
 
     Raises:
         ExportError: the model cannot be written so; the sentence names the form that would do.
@@ -83,7 +85,7 @@ def export(
     apart = None
     with output_folder(out, EXPORT_FILE) as folder:
         dtype: Any = DTYPES[kind] if kind and writer.smaller else "stored"
-        loaded = load(str(source), "cpu", dtype)
+        loaded = load(str(source), "cpu", dtype, trust_remote_code)
         if kind and writer.smaller:
             _check_range(loaded.model, kind)
         name = f"{Path(traits.base or source).name}-pruned"

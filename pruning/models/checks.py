@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
-from pruning.models.architectures import ARCHITECTURES, ROLES, Architecture
+from pruning.models.architectures import ARCHITECTURES, NEUTRAL, ROLES, Architecture, sliding_window
 from pruning.models.geometry import Geometry
 from pruning.models.tensors import Stored, missing, pointer, read_object, stored_tensors, weight_files
 from pruning.words import quoted
@@ -22,6 +22,19 @@ WHOLE_NUMBERS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     *("head_dim", "vocab_size", "max_position_embeddings"),
 )
+# Types whose layers may look back over a window.
+WINDOWED = ("mistral", "qwen2", "qwen3")
+# What configs of other families turn on, with the values that mean it is off; see `NEUTRAL` as well.
+NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("use_qk_norm", "alibi", "parallel_residual", "use_parallel_residual"), (False,)),
+    **dict.fromkeys(("rope_interleaved", "tie_encoder_decoder", "moe_intermediate_size"), (False, 0)),
+    **dict.fromkeys(("attention_scale", "query_pre_attn_scalar", "clip_qkv", "rotary_dim"), ()),
+    **dict.fromkeys(("rotary_pct", "rope_pct"), (1.0,)),
+    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), (0, 1)),
+    **dict.fromkeys(("attention_chunk_size", "sliding_window"), (0,)),
+    **dict.fromkeys(("no_rope_layers", "layer_types"), ([],)),
+    "norm_type": ("rmsnorm", "rms_norm", "RMSNorm"),
+}
 # Endings of the class names whose weights are those of a causal language model.
 _CAUSAL = ("ForCausalLM", "Model")
 
@@ -57,11 +70,44 @@ def check_config(config: Mapping[str, Any]) -> None:
                 f"the model's config has {name} {quoted(config[name])}, which is to be an object: copy the "
                 "model's own config again."
             )
+    _check_computed(config)
     classes = config.get("architectures")
     if isinstance(classes, list) and classes and not any(str(name).endswith(_CAUSAL) for name in classes):
         raise ModelError(
             f"the model is a {quoted(classes[0], 60)}, and only causal language models are pruned: give the "
             "language model that it was made from."
+        )
+
+
+def _check_computed(config: Mapping[str, Any]) -> None:
+    """Refuse what a config asks for and no architecture here computes: transformers would pass over it.
+
+    Raises:
+        ModelError: a key that changes what is computed has a value that is not neutral.
+    """
+    model_type = str(config.get("model_type")).removeprefix("pruned_")
+    if model_type not in ARCHITECTURES:  # which is refused by that name
+        return
+    rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if any(isinstance(value, dict) for value in rotary.values()) or (
+        rotary.get("factor") and not {"rope_type", "type"} & rotary.keys()
+    ):
+        raise ModelError(
+            f"the model's config has the rotary embedding {quoted(rotary)}, without a rope_type that holds "
+            "for all layers: copy the model's own config again."
+        )
+    windowed = {"sliding_window", "layer_types"} if model_type in WINDOWED else set()
+    for key in (NEUTRAL.keys() | NOT_COMPUTED.keys()) - windowed:
+        value = config.get(key, rotary.get(key))
+        if value is None or value in (NEUTRAL.get(key), *NOT_COMPUTED.get(key, ())):
+            continue
+        if key == "layer_types" and set(value) == {"full_attention"}:
+            continue
+        if key == "sliding_window" and not sliding_window(config):
+            continue
+        raise ModelError(
+            f"the model's config has {key} {quoted(value)}, which models of type {quoted(model_type)} do not "
+            "compute: give the model with the config and the model type that it was trained with."
         )
 
 

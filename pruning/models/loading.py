@@ -20,7 +20,7 @@ from pruning.models.folder import (
     read_config,
     read_record,
 )
-from pruning.progress import announced
+from pruning.progress import announced, log
 from pruning.words import quoted, size_text
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -89,4 +89,6 @@ def load(
         tokenizer, code = read_tokenizer(path, model.config, trust_remote_code)
         check_ids(path, model.get_input_embeddings().num_embeddings)
         model = model.to(device).eval()
+    for file, checksum in code.items():
+        log.info(f"{file} of the model's folder was run (checksum {checksum})")
     return LoadedModel(model, tokenizer, name, path, fingerprint(path), code)

@@ -14,12 +14,13 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from pruning.errors import ModelError, library_errors
 from pruning.files import PRUNING_FILE
-from pruning.models.architectures import CausalLM, architecture, geometry
+from pruning.models.architectures import CausalLM, geometry
 from pruning.models.delta import Delta
 from pruning.models.folder import (
     LoadedModel,
@@ -57,6 +58,11 @@ def model_config(path: Path) -> Any:
     with library_errors(ModelError, f"the config {quoted(path / 'config.json')} cannot be used"):
         config = CONFIG_MAPPING[model_type].from_dict(content)
         kind = (config.rope_parameters or {}).get("rope_type", "default")
+    if config.hidden_act not in ACT2FN:
+        raise ModelError(
+            f"the config {quoted(path / 'config.json')} names the activation {quoted(config.hidden_act)}, "
+            "which transformers does not know: copy the model's own config again."
+        )
     if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
         raise ModelError(
             f"the config {quoted(path / 'config.json')} names a rotary embedding of type {quoted(kind)}, "
@@ -84,12 +90,11 @@ def read_dense(path: Path, dtype: Any) -> CausalLM:
         raise ModelError(
             f"the weights in {str(path)!r} lack {missing[0]!r}{_more(missing)}: copy or download them again."
         )
-    layers = architecture(model).layers + "."
-    odd = sorted(
-        key
-        for key in report["unexpected_keys"]
-        if (key.startswith(layers) or key.endswith(".bias")) and not key.endswith("rotary_emb.inv_freq")
-    )
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        # a head of its own is used although the config ties it: say so, or it would not be saved
+        model.config.tie_word_embeddings = False
+        model.all_tied_weights_keys = {}
+    odd = sorted(key for key in report["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq"))
     if odd:
         raise ModelError(
             f"the weights in {str(path)!r} hold {odd[0]!r}{_more(odd)}, for which {type(model).__name__} has "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,10 +127,12 @@ def stored_tensors(files: list[Path]) -> Iterator[Stored]:
 
 
 def stored_type(path: Path) -> str | None:
-    """The type of a model folder's weights, as `export` names it: f32, f16 or bf16; None for another."""
+    """The type of most weights of a model folder, as `export` names it: f32, f16 or bf16; else None."""
     names = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
-    tensors = stored_tensors(weight_files(path))
-    return next((names.get(tensor.dtype) for tensor in tensors), None)
+    bytes_of: Counter[str] = Counter()
+    for tensor in stored_tensors(weight_files(path)):
+        bytes_of[tensor.dtype] += tensor.end - tensor.begin
+    return names.get(max(bytes_of, key=bytes_of.__getitem__, default=""))
 
 
 def _header(file: Path) -> list[Stored]:

@@ -33,11 +33,17 @@ def log_store(root: Path, event: str, **fields: Any) -> None:
     """
     file = root / STORE_LOG
     with ignore_write_errors():
-        if file.exists() and not read(file):
+        if not all(_is_ours(each) for each in (file, file.with_suffix(".old.jsonl"))):
             return
         if file.exists() and file.stat().st_size > STORE_LOG_BYTES:
             file.replace(file.with_suffix(".old.jsonl"))
         _append(file, {"event": event, "time": time.time(), "pid": os.getpid(), **fields})
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a store's log is none or begins as ours does."""
+    events = read(file)
+    return not file.exists() or bool(events and {"event", "time", "pid"} <= events[0].keys())
 
 
 def _append(file: Path, line: dict[str, Any]) -> None:

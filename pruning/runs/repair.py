@@ -15,6 +15,7 @@ from pruning.runs.outcome import Inputs, Results, StoredGeometry
 from pruning.runs.run import Run
 from pruning.runs.stored import INPUTS_FILE
 from pruning.sealed import damaged, read_json, read_record, unsealed, write_json
+from pruning.words import quoted
 
 
 def repair(run: Run) -> list[str]:
@@ -123,6 +124,14 @@ def _remove(run: Run, folder: Path) -> None:
     remove(folder)
 
 
+def _set_aside(model: Path) -> Path:
+    """Rename a checkpoint that is not what was written: it may be a person's work."""
+    number = 1
+    while (target := model.with_name(f"{model.name}.changed-{number}")).exists():
+        number += 1
+    return model.rename(target)
+
+
 def _outcome(run: Run) -> Iterator[str]:
     """Results and checkpoint, which follow from the iterations."""
     for name in ("results.json", "status.json", "sources.json"):
@@ -142,5 +151,6 @@ def _outcome(run: Run) -> Iterator[str]:
             check_files(model)
         except (DamagedError, ModelError) as error:
             with writing(model):
-                _remove(run, model)
-            yield f"The checkpoint is to be written again: {error}"
+                changed = _set_aside(model)
+            why = str(error).rstrip(".")
+            yield f"The checkpoint is written again ({why}); the changed one is now {quoted(changed.name)}."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.errors import RunError
 from pruning.models.delta import Delta
+from pruning.paths import exists
 from pruning.runs.dense import load_dense
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
@@ -66,6 +67,17 @@ def checkpoint_after(run: Run, number: int) -> Path:
         delta.apply(loaded.model)
         write_model(run, loaded, delta, folder)
     return folder
+
+
+def named_model(name: str, store: RunStore) -> str:
+    """A model by its name, or the path of a run's checkpoint by its id; see `named_checkpoint`.
+
+    Raises:
+        RunError: it is the id of no run, or of one without a checkpoint.
+    """
+    if name[:8].isdigit() and "/" not in name and not exists(Path(name)):
+        return str(named_checkpoint(store, name))
+    return name
 
 
 def named_checkpoint(store: RunStore, name: str) -> Path:

@@ -102,7 +102,7 @@ def _selected(parts: Iterable[Any], columns: Sequence[str]) -> Iterator[pyarrow.
 
 def _names(schema: pyarrow.Schema) -> list[str]:
     """The columns of a schema; what is within a struct is named `doc.text`."""
-    names = []
+    names: list[str] = []
     for field in schema:
         names.append(field.name)
         if hasattr(field.type, "fields"):

@@ -53,6 +53,9 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _NOT_SOURCES = ("node_modules", "__pycache__")
 
 
+_ISO_2022 = re.compile("\x1b[$(]")  # how that encoding changes from one script to another
+
+
 class Unreadable(Exception):
     """Why a file gives no text and what to do, to follow on its name: `is cut off: copy it again`."""
 
@@ -97,7 +100,10 @@ def list_files(path: Path) -> tuple[list[Path], Counter[str]]:
             return [path], Counter()
     except OSError as error:  # such as a name longer than the system takes
         raise Unreadable(f"cannot be read: {error.strerror}") from None
-    entries = list(itertools.islice(path.rglob("*"), FOLDER_ENTRIES + 1))
+    try:
+        entries = list(itertools.islice(path.rglob("*"), FOLDER_ENTRIES + 1))
+    except OSError as error:  # of a folder within it, such as those of processes that have ended
+        raise Unreadable(f"cannot be read: {error.strerror}: name a folder within it") from None
     if len(entries) > FOLDER_ENTRIES:
         raise Unreadable(f"holds more than {FOLDER_ENTRIES:,} entries: name a folder within it")
     files = sorted(entry for entry in entries if not _hidden(entry.relative_to(path)) and not entry.is_dir())
@@ -218,6 +224,8 @@ def _decode(decoder: io.IncrementalNewlineDecoder, chunk: bytes, position: int, 
                 "or copy it again if it is cut off"
             ) from None
         raise Unreadable(f"is not {name} text (byte {byte:,}): save it as UTF-8") from None
+    if _ISO_2022.search(text):
+        raise Unreadable("is encoded as ISO-2022, such as Japanese mail: save it as UTF-8")
     if "\0" in text:
         raise Unreadable("is no text, or UTF-16 without its byte order mark: save it as UTF-8")
     return text

@@ -54,6 +54,8 @@ def read_table(file: Path, limit: int) -> Table:
 
 
 def _csv(text: str, kind: str, cut: bool) -> Table:
+    if kind == ".tsv" and (table := _plain_tsv(text, cut)):
+        return table
     head = text.split("\n", 1)[0]
     delimiter = "\t" if kind == ".tsv" else next((mark for mark in _DELIMITERS if mark in head), ",")
     end = object.__repr__(text)  # a last line that no file has: a quote that is never closed swallows it
@@ -75,6 +77,21 @@ def _csv(text: str, kind: str, cut: bool) -> Table:
             "within quoted text twice"
         )
     columns, *content = [row for row in rows[: -1 if rows[-1] == [end] else None] if row]
+    return _csv_table(columns, content[:-1] if cut else content, cut)
+
+
+def _plain_tsv(text: str, cut: bool) -> Table | None:
+    """A TSV file without quoting, as most programs write it; None where its quotes are no characters.
+
+    Spreadsheets quote fields with tabs, line ends or quotes in them, and then write quotes within them twice.
+    """
+    rows = [line.split("\t") for line in text.split("\n") if line]
+    quoted_fields = [field for row in rows for field in row if field.startswith('"')]
+    if not quoted_fields or len({len(row) for row in rows}) > 1:
+        return None
+    if all(len(field) > 1 and field.endswith('"') for field in quoted_fields):
+        return None
+    columns, *content = rows
     return _csv_table(columns, content[:-1] if cut else content, cut)
 
 
