@@ -49,7 +49,7 @@ def writing(path: str | Path) -> Iterator[None]:
         number, said = getattr(error, "errno", None), str(error)
         if number in FULL or "No space left" in said or "quota exceeded" in said:
             raise RunError(
-                f"the disk that holds {quoted(path)} is full: free some space and resume."
+                f"the disk that holds {quoted(path)} is full: free some space, then try again."
             ) from None
         reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         out = ": make it writable, or name another folder" if number in _CLOSED else ""
