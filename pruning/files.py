@@ -49,7 +49,7 @@ def writing(path: str | Path) -> Iterator[None]:
         number, said = getattr(error, "errno", None), str(error)
         if number in FULL or "No space left" in said or "quota exceeded" in said:
             raise RunError(
-                f"the disk that holds {quoted(path)} is full: free some space and resume."
+                f"the disk that holds {quoted(path)} is full: free some space, then try again."
             ) from None
         reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         out = ": make it writable, or name another folder" if number in _CLOSED else ""
@@ -133,10 +133,8 @@ def sweep(folder: Path, seconds: float = 0.0) -> None:
                 continue
             if match[3] == "old" and not (folder / match[1]).exists():
                 path.rename(folder / match[1])
-            elif (
-                match[3] == "new" or not seconds
-            ):  # else somebody has put another there since, and lost nothing
-                _discard(path)
+            elif match[3] == "new" or not seconds or not path.is_dir():
+                _discard(path)  # but no folder of a person, in whose place another stands by now
 
 
 def _discard(path: Path) -> None:

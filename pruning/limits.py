@@ -35,7 +35,8 @@ def check_words(field: str, words: Iterable[object]) -> None:
             raise ValueError(f"{field} has {len(word):,} characters: give at most {WORD_CHARACTERS:,}")
         if odd := next((c for c in word if c < " " or "\ud800" <= c <= "\udfff"), None):
             raise ValueError(
-                f"{field} is {quoted(word)}, with the character {odd!r}: leave out or rename what has it"
+                f"{field} is {quoted(word)}, with the character {odd!r}: leave out the character, or rename "
+                "the file that has it"
             )
 
 
@@ -55,7 +56,8 @@ def check_names(domains: Iterable[str]) -> None:
         alike = folded.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
         if alike != name:
             raise ValueError(
-                f"the domains {quoted(alike)} and {quoted(name)} are one to some file systems: rename one"
+                f"some file systems do not tell the domains {quoted(alike)} and {quoted(name)} apart: rename "
+                "one of them"
             )
 
 

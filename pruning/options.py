@@ -34,13 +34,13 @@ def read_options(path: str | Path, what: str) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read {name}: {reason}.") from None
     if len(text) > MOST_BYTES:
-        raise ConfigError(f"{name} is longer than {MOST_BYTES:,} bytes: it is none, or holds too much.")
+        raise ConfigError(f"{name} is longer than {MOST_BYTES:,} bytes: check that it is the right file.")
     try:
         content = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, name))
     except (ValueError, RecursionError):
         content = _yaml(text, name)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f"{name} holds no options: write 'ratio: 0.3' and the like.")
+        raise ConfigError(f"{name} holds no options by name: write lines such as 'name: value'.")
     return content
 
 
@@ -58,13 +58,15 @@ def _yaml(text: bytes, name: str) -> Any:
     try:
         events = yaml.parse(text, Loader=yaml.SafeLoader)
         if sum(isinstance(event, yaml.AliasEvent) for event in events) > MOST_ALIASES:
-            raise ConfigError(f"{name} names a part of itself again ('*'): write that part out.")
+            raise ConfigError(
+                f"{name} has a YAML alias ('*'), which is not supported: write out what it repeats."
+            )
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if isinstance(node, yaml.MappingNode):
             _once([(key.value, value) for key, value in node.value if isinstance(key.value, str)], name)
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"{name} is neither JSON nor YAML.") from None
+        raise ConfigError(f"{name} is neither JSON nor YAML: correct its syntax.") from None
     # what PyYAML's readers of dates, numbers and tags raise; and nesting beyond any sense
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError):
         raise ConfigError(f"{name} holds a value that cannot be read: put text between quotes.") from None

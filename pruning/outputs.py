@@ -20,7 +20,7 @@ from pruning.paths import cache_folder, expand
 from pruning.sealed import checksum_of, key_of, read_json, write_json
 from pruning.words import quoted
 
-_ANOTHER = "name another one, or move it away first"
+_ANOTHER = "name another file, or move this one away first"
 
 
 def _absolute(path: str | Path) -> Path:
@@ -52,11 +52,11 @@ def check_output_file(path: str | Path) -> Path:
     with writing(path):
         target = target.resolve()
         if str(path).endswith((os.sep, "/")) or target.is_dir():
-            raise RunError(f"{quoted(path)} is a folder, and a file is to be written: name a file in it.")
+            raise RunError(f"{quoted(path)} names a folder, and a file is to be written: name a file in it.")
         if not target.parent.is_dir():
             raise RunError(
                 f"{quoted(path)} cannot be written: there is no folder {quoted(target.parent)}: make it "
-                "first, or name a file in another one."
+                "first, or name a file in another folder."
             )
         if not target.exists():
             return target
@@ -198,7 +198,7 @@ def _owned_files(folder: Path, record: str) -> set[Path]:
 
 
 def _refusal(folder: Path, why: str) -> str:
-    return f"the folder {quoted(folder)} is not replaced: it {why}: name a new one."
+    return f"the folder {quoted(folder)} is not replaced: it {why}: name a new folder."
 
 
 def _link(source: Path, target: Path) -> None:

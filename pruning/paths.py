@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -18,6 +19,11 @@ ASSETS = PROJECT / "assets"
 def default_root() -> Path:
     """Where runs are kept: `PRUNESCOPE_RUNS`, or `runs` in the working directory."""
     return Path(os.environ.get("PRUNESCOPE_RUNS") or "runs")
+
+
+def runs_option(root: Path) -> str:
+    """What a command needs to find runs in a folder: empty for the default one, else ` --runs FOLDER`."""
+    return "" if root.absolute() == default_root().absolute() else f" --runs {shlex.quote(str(root))}"
 
 
 def cache_folder() -> Path:

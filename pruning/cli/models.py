@@ -11,6 +11,7 @@ from pathlib import Path
 from pruning.cli.terminal import ProgressBar, console, import_torch, print_json, table
 from pruning.errors import ConfigError, ModelError, library_errors
 from pruning.outputs import check_output_file, output_file
+from pruning.runs.contents import CHECKPOINT
 from pruning.runs.run import RUN_ID
 from pruning.runs.sizes import named_model
 from pruning.runs.store import RunStore
@@ -38,8 +39,11 @@ def export_model(args: argparse.Namespace) -> int:
     if done.difference is not None:
         print(f"Loaded again and compared: the largest difference of a logit is {done.difference:.2g}.")
     elif args.verify:
-        print("Read again: names, shapes and values are the checkpoint's, to within the type.")
-        print("Not compared by logits: llama-cpp-python is not installed (requirements-gguf.txt).")
+        print("Read again: names, shapes and values are the checkpoint's, as far as the type can hold them.")
+        print(
+            "Logits were not compared, as llama-cpp-python is not installed: pip install -r "
+            "requirements-gguf.txt."
+        )
     print(f"\n{done.snippet}")
     return 0
 
@@ -47,7 +51,7 @@ def export_model(args: argparse.Namespace) -> int:
 def _within_run(checkpoint: Path, name: str, format: str) -> Path:
     """The folder of a run's export."""
     if not (checkpoint.name.startswith("model") and RUN_ID.fullmatch(checkpoint.parent.name)):
-        raise ConfigError(f"{quoted(name)} is no run: say with --out which folder to write.")
+        raise ConfigError(f"{quoted(name)} is no run: name the folder to write with --out.")
     size = checkpoint.name.removeprefix("model")  # of one iteration: -03
     return checkpoint.parent / "exports" / f"{format}{size}"
 
@@ -62,13 +66,14 @@ def serve(args: argparse.Namespace) -> int:
 
     found = server.find(args.engine)
     format = ENGINES[found.engine].format
-    source = locate(named_model(args.source, RunStore(args.runs)))
-    if source.name != "model" or not RUN_ID.fullmatch(source.parent.name):
-        raise ConfigError(f"{args.source!r} is no run: 'runs list' shows what can be served.")
+    source = Path(named_model(args.source, RunStore(args.runs)))
+    if not (CHECKPOINT.fullmatch(source.name) and RUN_ID.fullmatch(source.parent.name)):
+        raise ConfigError(f"{args.source!r} is no run: give the id of a run ('runs list' shows all of them).")
+    source = locate(str(source))
     done = export(
         source, format, _within_run(source, args.source, format), args.type, True, args.trust_remote_code
     )
-    name = source.parent.name
+    name = source.parent.name + source.name.removeprefix("model")
     command = found.command(done.path, name, args.port)
     ask = server.curl(name, args.port)
     if args.json:
@@ -76,7 +81,8 @@ def serve(args: argparse.Namespace) -> int:
     else:
         print(f"{done.form.architecture}, {size_text(done.bytes)}, in {done.path}")
         print(
-            f"Starting {ENGINES[found.engine].title}. Once it listens, ask from another terminal:\n\n{ask}\n"
+            f"Starting {ENGINES[found.engine].title}. Once it listens, send a request from another terminal:"
+            f"\n\n{ask}\n"
         )
     sys.stdout.flush()
     server.start(found, done.path, name, args.port)
@@ -158,7 +164,7 @@ def _time_ratios(args: argparse.Namespace) -> int:
     from pruning.progress import drain
 
     if len(args.models) > 1:
-        raise ConfigError(f"--ratios times one model, and {len(args.models)} were given.")
+        raise ConfigError(f"--ratios times one model, and {len(args.models)} are named: name only one.")
     dense = load(
         named_model(args.models[0], RunStore(args.runs)), args.device, args.dtype, args.trust_remote_code
     )
@@ -194,7 +200,7 @@ def generate(args: argparse.Namespace) -> int:
     if args.so_far:
         check_output_file(args.so_far)
     if not args.prompt.strip():
-        raise ConfigError("the prompt is empty: write a few words for the models to go on from.")
+        raise ConfigError("the prompt is empty: write a few words for the models to continue.")
     found = []
     for name in args.models:
         loaded = load(named_model(name, RunStore(args.runs)), args.device, args.dtype, args.trust_remote_code)

@@ -128,7 +128,9 @@ def runs_cancel(args: argparse.Namespace) -> int:
     """Stop a run; it can be resumed."""
     run = RunStore(args.runs).get(args.run_id)
     if not run.active:
-        raise ConfigError(f"run {run.id!r} is not at work: it is {run.status().state}.")
+        raise ConfigError(
+            f"run {run.id!r} is not running and cannot be cancelled: it is {run.status().state}."
+        )
     run.cancel()
     deadline = time.monotonic() + 15
     while run.active and time.monotonic() < deadline:
@@ -137,14 +139,14 @@ def runs_cancel(args: argparse.Namespace) -> int:
 
 
 def runs_resume(args: argparse.Namespace) -> int:
-    """Go on with a run after its last complete iteration."""
+    """Continue a run after its last complete iteration."""
     from pruning.runs.dense import move_model
     from pruning.runs.worker import execute
 
     run = RunStore(args.runs).get(args.run_id)
     if args.model:
         run = move_model(run, args.model)
-        print(f"{run.id}: its model is {quoted(run.config.model)} from now on.", file=sys.stderr)
+        print(f"{run.id}: its dense model is now {quoted(run.config.model)}.", file=sys.stderr)
     run.check_startable()
     _agree(args, run)
     bar = ProgressBar(run.config.iterations, args.json, len(run.iterations()) - 1)
@@ -158,7 +160,7 @@ def runs_resume(args: argparse.Namespace) -> int:
 
 
 def runs_repair(args: argparse.Namespace) -> int:
-    """Go back to the last whole state of a run whose files are damaged."""
+    """Restore the damaged files of a run, or go back to its last intact iteration."""
     run = RunStore(args.runs).get(args.run_id)
     with run.held():
         done = repair(run)
@@ -169,7 +171,7 @@ def runs_repair(args: argparse.Namespace) -> int:
     for words in done or ["Nothing is damaged."]:
         print(words)
     if resumable:
-        print(f"'runs resume {run.id}' goes on from there.")
+        print(f"'runs resume {run.named}' continues the run.")
     return 0
 
 
@@ -211,7 +213,7 @@ def runs_delete(args: argparse.Namespace) -> int:
     run = store.get(args.run_id)
     if not args.yes:
         if not sys.stdin.isatty():
-            raise ConfigError(f"deleting {run.id!r} cannot be undone: say --yes.")
+            raise ConfigError(f"deleting {run.id!r} cannot be undone: add --yes to confirm it.")
         if input(f"Delete run {run.id}? [y/N] ").strip().lower() not in ("y", "yes"):
             return 0
     store.delete(run.id)
@@ -235,7 +237,7 @@ def compare(args: argparse.Namespace) -> int:
     if not grouped:
         where = f" in {str(store.root)!r}"
         if not left_out:
-            raise ConfigError(f"there are no finished runs to compare{where}.")
+            raise ConfigError(f"there are no finished runs to compare{where}: 'prune' makes one.")
         raise ConfigError(f"no run{where} can be compared ({count_reasons(left_out)}): {_cure(left_out)}.")
     if args.json:
         rows = [_group_row(group) for group in grouped]
@@ -260,10 +262,10 @@ def compare(args: argparse.Namespace) -> int:
         out.print(group.heading, markup=False, highlight=False, soft_wrap=True)
         columns = ("run", "ratio", "K", *domains, "against the best")
         out.print(table(columns, [("dense", "", "", *dense, ""), *cells]))
-    print("Perplexity on held-out text, the best first; 'runs show ID' tells the rest.")
+    print("Perplexity on held-out text, the best first; 'runs show ID' shows all results of a run.")
     print("Against the best: change of the mean, with its 95% interval over blocks of the text, paired.")
     if len(grouped) > 1:
-        print("Tables are of other models, text or block lengths: their numbers do not compare.")
+        print("The tables differ in model, text or block length: do not compare numbers of different tables.")
     if left_out:
         print(f"Left out: {count_reasons(left_out)}.")
     return 0

@@ -65,7 +65,7 @@ def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
     targets = {"--max-parameters": args.max_parameters, "--min-speed": args.min_speed}
     given = [name for name, value in targets.items() if value] + ["--ratio"] * hasattr(args, "ratio")
     if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} each say how much to remove: give one of them.")
+        raise ConfigError(f"{' and '.join(given)} each set how much is removed: give only one of them.")
     if args.max_parameters:
         return ratio_for_parameters(describe(config.model), args.max_parameters)
     if not args.min_speed:
@@ -75,7 +75,10 @@ def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
     with bar.bar:
         timing = drain(time_ratios(loaded), bar)
     ratio = timing.ratio(args.min_speed)
-    print(f"{args.min_speed:,.0f} tokens per second take a ratio of {ratio:.2%} here.", file=sys.stderr)
+    print(
+        f"On this machine {args.min_speed:,.0f} tokens per second need a pruning ratio of {ratio:.2%}.",
+        file=sys.stderr,
+    )
     return ratio
 
 
@@ -112,7 +115,7 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
 
 
 def calibrate(args: argparse.Namespace) -> int:
-    """Take the statistics of a dense model and keep them."""
+    """Collect the calibration statistics of a dense model and cache them."""
     config, statistics, (mask, _), sources, seconds = _calibrated(args)
     sites = len(mask.geometry.sites)
     channels = sum(mask.geometry.channels(site) for site in mask.geometry.sites)
@@ -126,7 +129,7 @@ def calibrate(args: argparse.Namespace) -> int:
     ]
     out = console()
     out.print(table(("domain", "blocks", "tokens", "share"), cells, f"statistics of {config.model}"))
-    out.print(f"{channels:,} channels at {sites} sites, {seconds:.2f} s; kept for the next look.")
+    out.print(f"{channels:,} channels at {sites} sites, {seconds:.2f} s; the statistics are cached.")
     return 0
 
 
@@ -200,7 +203,9 @@ def evaluate(args: argparse.Namespace) -> int:
     config = run_config(args)
     check_tasks(config.tasks, config.task_data, config.task_folder)
     if config.eval_blocks == 0 and not config.tasks:
-        raise ConfigError("there is nothing to evaluate on: --eval-blocks is 0 and no --tasks are named.")
+        raise ConfigError(
+            "there is nothing to evaluate: --eval-blocks is 0 and no --tasks are named: set one of them."
+        )
     loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
     blocks = evaluation_blocks(config, loaded.tokenizer, loaded.model)
     if not args.json:
@@ -272,7 +277,10 @@ def experiment(args: argparse.Namespace) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     if not runs:
-        raise ConfigError(f"no run of {experiment.name!r} could be carried out.")
+        raise ConfigError(
+            f"no run of the experiment {experiment.name!r} could be carried out: see the reason of each on "
+            "standard error."
+        )
     target = folder(store, experiment.name)
     try:
         path = report(target)

@@ -29,7 +29,7 @@ def _within(blocks: TokenBlocks, model: CausalLM) -> TokenBlocks:
     if (last := int(blocks.ids.max())) >= rows:
         raise ModelError(
             f"the tokenizer gives the id {last:,} for text of domain {blocks.domain!r}, and the embedding "
-            f"has {rows:,} rows: give the tokenizer that belongs to the model."
+            f"has {rows:,} rows: put the tokenizer that belongs to the model into its folder."
         )
     return blocks
 

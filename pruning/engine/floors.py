@@ -46,8 +46,9 @@ def warnings(mask: Mask, scores: Mapping[Site, Array], config: RunConfig) -> lis
                 values = np.nan_to_num(scores[site])
                 top = float(values.max() / (values.sum() or 1.0))
                 score = config.score.replace("_", " ")
+                normalise = "" if config.normalise == "soft_share" else "try --normalise soft_share, or "
                 found.append(
                     f"layer {site.layer} {NAMES[kind]} keeps {share:.0%}: one channel carries {top:.1%} of "
-                    f"its {score}; try --normalise soft_share, or pin it with --keep {site}."
+                    f"its {score}; {normalise}keep the whole module with --keep {site}."
                 )
     return found

@@ -43,9 +43,15 @@ def smallest_ratio(size: Callable[[float], float], limit: float) -> float:
         except ConfigError:  # floors and what is kept may forbid the largest ratios
             high -= 1
     else:
-        raise ConfigError("nothing can be removed: lower the floors, or keep less.")
+        raise ConfigError(
+            "nothing can be removed beside what --keep, --min-attention-units and --min-mlp-share retain: "
+            "lower these."
+        )
     if least > limit:
-        raise ConfigError(f"{limit:,.0f} is out of reach: {high * STEP:.0%} removed leaves {least:,.0f}.")
+        raise ConfigError(
+            f"{limit:,.0f} is out of reach: a pruning ratio of {high * STEP:.0%}, the largest, leaves "
+            f"{least:,.0f}: give at least that."
+        )
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if size(middle * STEP) <= limit else (middle, high)
@@ -63,7 +69,8 @@ def ratio_for_parameters(summary: Summary, limit: float) -> float:
     ratio = (summary.parameters - limit) / linear
     if ratio >= 1:
         raise ConfigError(
-            f"{limit:,.0f} parameters are out of reach: {rest:,} are embeddings and norms, not pruned."
+            f"{limit:,.0f} parameters are out of reach: {rest:,} are in embeddings and norms, which are not "
+            "pruned: allow more."
         )
     return max(0.0, math.ceil(ratio * 1e4) / 1e4)
 
@@ -92,7 +99,8 @@ class Timing:
         ratio = (1 / wanted - dense) / slope if slope < 0 else math.inf
         if ratio > MOST:
             raise ConfigError(
-                f"{wanted:,.0f} tokens per second are out of reach: here the dense model writes "
-                f"{self.speeds[0]:,.0f} and, with {self.ratios[-1]:.0%} removed, {self.speeds[-1]:,.0f}."
+                f"{wanted:,.0f} tokens per second are out of reach: on this machine the dense model writes "
+                f"{self.speeds[0]:,.0f} and, with {self.ratios[-1]:.0%} removed, {self.speeds[-1]:,.0f}: "
+                "give a lower speed."
             )
         return max(0.0, math.ceil(ratio * 1e4) / 1e4)

@@ -90,7 +90,8 @@ class Experiment(BaseModel):
             if name not in known:
                 choices = ", ".join(known)
                 raise ConfigError(
-                    f"the experiment {quoted(path)} has {quoted(name)} for its figure: choose of {choices}."
+                    f"the experiment {quoted(path)} names {quoted(name)} for its figure, which is none of "
+                    f"its options: choose from {choices}."
                 )
 
     @property
@@ -112,7 +113,7 @@ class Experiment(BaseModel):
         ]
         if sum(math.prod(map(len, lists.values())) for lists in grids) > MOST_RUNS:
             raise ConfigError(
-                f"the grid of experiment {quoted(self.name)} means more than {MOST_RUNS:,} runs: give "
+                f"the grid of experiment {quoted(self.name)} has more than {MOST_RUNS:,} runs: give "
                 "fewer values."
             )
         for lists in grids:
@@ -260,4 +261,6 @@ def read(target: Path) -> tuple[Experiment, pd.DataFrame]:
         experiment = Experiment.model_validate_json((target / SPEC_FILE).read_text(encoding="utf-8"))
         return experiment, completed(pd.read_csv(target / RESULTS_FILE))
     except (OSError, ValueError, KeyError):
-        raise ConfigError(f"the folder {str(target)!r} holds no results of an experiment.") from None
+        raise ConfigError(
+            f"the folder {str(target)!r} holds no results of an experiment: 'experiment FILE' writes them."
+        ) from None

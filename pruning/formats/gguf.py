@@ -75,10 +75,11 @@ def _judge(traits: Traits, kind: str | None) -> Form:
         )
     rows = {shape.hidden_size, *(shape.channels(site) for site in shape.sites)}
     if any(row % SUPER_BLOCK for row in rows):
+        widths = [layer.channels for layer in shape.layers]  # the rest does not depend on the rounding
+        hint = f" (prune with --round-to {SUPER_BLOCK})" if any(w % SUPER_BLOCK for w in widths) else ""
         return replace(
             form,
-            drawback=f"matrices whose rows are no multiple of {SUPER_BLOCK} are stored with more bits "
-            f"(prune with --round-to {SUPER_BLOCK})",
+            drawback=f"matrices whose rows are no multiple of {SUPER_BLOCK} are stored with more bits{hint}",
         )
     return form
 

@@ -55,7 +55,13 @@ def stock_architecture(traits: Traits, geometry: Geometry) -> tuple[str, str]:
     divides = geometry.hidden_size % geometry.layers[0].heads == 0  # or Llama's config refuses it
     if not traits.output_bias and (traits.model_type != "llama" or divides):
         return traits.model_type, ""
-    if what := traits.beyond(LLAMA_COMPUTES):
+    what = traits.beyond(LLAMA_COMPUTES)
+    if what and not traits.output_bias:
+        return "", (
+            f"no stock architecture has both {what} and {geometry.layers[0].heads} heads, which do not "
+            f"divide the hidden size of {geometry.hidden_size}: use --format hf."
+        )
+    if what:
         return "", (
             f"no stock architecture has both {what} and the biases that compensation wrote: prune with "
             "--compensation none, or use --format hf."

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def _judge(traits: Traits, kind: str | None) -> Form:
     if traits.base is None or not traits.mask:
-        why = "this is no checkpoint of a run with its mask: use --format hf."
+        why = "only the checkpoint of a run has masks to export: use --format hf."
         return Form("masks", "", "", refusal=why)
     shape = traits.geometry
     biases = 2 * len(shape.layers) * shape.hidden_size * traits.itemsize

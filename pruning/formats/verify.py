@@ -65,8 +65,8 @@ def compare(reference: Tensor, model: Any) -> float:
         name = str(dtype).removeprefix("torch.")
         other = "bf16 or f32" if dtype == torch.float16 else "f32"
         raise ExportError(
-            f"computed in {name}, as its config loads it, the model gives no numbers, since its activations "
-            f"leave the range of that type: use --type {other}."
+            f"computed in {name}, as its config loads it, the model's logits are not finite, since its "
+            f"activations leave the range of that type: use --type {other}."
         )
     return judged(reference, as_loaded, ROUNDED)
 
@@ -83,11 +83,13 @@ def judged(reference: Tensor, found: Tensor, tolerance: float = TOLERANCE) -> fl
 
     largest, apart = float(reference.abs().max()), float((reference - found).abs().max())
     if not math.isfinite(largest):
-        raise ExportError(f"the model's own logits reach {largest}: its weights are broken, prune it again.")
+        raise ExportError(
+            f"the model's own logits reach {largest}, so its weights are broken: prune or download it again."
+        )
     spread = float((reference - found).pow(2).mean().sqrt() / reference.std())
     if not spread <= tolerance:
         raise RunError(
-            f"nothing was kept, as what was written computes something else: a logit differs by {apart:.3g} "
-            f"where the largest is {largest:.3g}: give another --format."
+            f"the export is discarded, as it computes something else: a logit differs by {apart:.3g} where "
+            f"the largest is {largest:.3g}: use another --format."
         )
     return apart

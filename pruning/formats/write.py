@@ -80,7 +80,7 @@ def export(
     if form.refusal:
         raise ExportError(form.refusal)
     if source.resolve().is_relative_to(out):
-        raise ExportError(f"{str(out)!r} holds the checkpoint itself: give another folder with --out.")
+        raise ExportError(f"{str(out)!r} holds the checkpoint itself: name another folder with --out.")
     record = _provenance(source, traits, form)
     apart = None
     with output_folder(out, EXPORT_FILE) as folder:

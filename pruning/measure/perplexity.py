@@ -108,8 +108,8 @@ def perplexity(
         stash.close()
         if broken:
             raise CalibrationError(
-                f"the predictions on domain {domain.domain!r} are not finite: the model is broken behind its "
-                "layers, or needs another --dtype."
+                f"the predictions on domain {domain.domain!r} are not finite: the model's final norm or "
+                "output projection is broken, or it needs another --dtype."
             )
         predicted = domain.ids.size - len(domain.ids)
         results[domain.domain] = Perplexity(nll, predicted, domain.ids.shape[1], domain.bytes, by_block)

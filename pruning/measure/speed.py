@@ -156,6 +156,25 @@ def lengths_within(contexts: Iterable[int], new_tokens: int) -> tuple[int, ...]:
     return fitting or (max(1, context - new_tokens),)
 
 
+def check_lengths(contexts: Iterable[tuple[str, int]], lengths: Sequence[int], new_tokens: int) -> None:
+    """Whether prompts and what is written after them fit into the context of every model.
+
+    Args:
+        contexts: name and longest sequence of every model.
+        lengths: tokens of a prompt.
+        new_tokens: written after it.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    for name, context in contexts:
+        if max(lengths) + new_tokens > context:
+            raise ConfigError(
+                f"prompts of {max(lengths):,} tokens and {new_tokens:,} new tokens are longer than the "
+                f"context of {name!r}, {context:,}: give a shorter --lengths or fewer --new-tokens."
+            )
+
+
 def bench(
     models: Sequence[LoadedModel],
     batches: Sequence[int] = (1, 8),
@@ -193,7 +212,8 @@ def bench_subjects(
     Raises:
         ConfigError: a length beyond a model's context, or nothing to time.
     """
-    lengths = lengths or lengths_within((subject.context for subject in subjects), new_tokens)
+    contexts = [(subject.name, subject.context) for subject in subjects]
+    lengths = lengths or lengths_within((context for _, context in contexts), new_tokens)
     for what, count in (
         ("repeats", repeats),
         ("new tokens", new_tokens),
@@ -201,12 +221,7 @@ def bench_subjects(
     ):
         if count < 1:
             raise ConfigError(f"the number of {what} is {count}: give 1 or more.")
-    for subject in subjects:
-        if max(lengths) + new_tokens > subject.context:
-            raise ConfigError(
-                f"prompts of {max(lengths)} and {new_tokens} new tokens are longer than the context of "
-                f"{subject.name!r}, {subject.context}: give a shorter --lengths."
-            )
+    check_lengths(contexts, lengths, new_tokens)
     found: list[Measurement] = []
     cells = [(batch, length) for length in lengths for batch in batches]
     rounds = WARM_UP + repeats
@@ -267,8 +282,8 @@ def shortened(loaded: LoadedModel, parameters: int) -> LoadedModel:
     kept = layers - round((total - parameters) / one)
     if not 1 <= kept < layers:
         raise ConfigError(
-            f"without layers {loaded.name!r} does not come from {total:,} to {parameters:,} parameters: name "
-            "the dense model first, and a smaller one behind it."
+            f"dropping whole layers does not bring {loaded.name!r} from {total:,} to {parameters:,} "
+            "parameters: name the dense model first and a smaller model last."
         )
     model.model.layers = model.model.layers[:kept]
     model.config.num_hidden_layers = kept

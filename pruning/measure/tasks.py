@@ -52,9 +52,14 @@ def check_folders(data: str | Path | None, include: str | Path | None) -> None:
     Raises:
         ConfigError: one is not there.
     """
-    for folder, holds in ((data, "data"), (include, "definitions")):
+    for folder, option, holds in (
+        (data, "--task-data", "local copies of the task data"),
+        (include, "--task-folder", "task definitions"),
+    ):
         if folder is not None and not (exists(Path(folder)) and Path(folder).is_dir()):
-            raise ConfigError(f"there is no folder {quoted(folder)} with task {holds}: give one that exists.")
+            raise ConfigError(
+                f"there is no folder {quoted(folder)}: give {option} an existing folder with {holds}."
+            )
 
 
 @cache
@@ -150,7 +155,8 @@ def leaves(manager: TaskManager, names: Sequence[str], include: str | Path | Non
             yield from grouped(entry.cfg, name)
         elif group:
             raise ConfigError(
-                f"group {group!r} defines {name!r} itself: name tasks that have their own file."
+                f"group {group!r} lists {name!r}, which has no task file of its own: name tasks that have "
+                "one."
             )
         else:
             raise _unknown(name, include)
@@ -192,8 +198,13 @@ def _unknown(name: str, include: str | Path | None) -> ConfigError:
             load_yaml(file, resolve_func=False)
         except (yaml.YAMLError, OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            return ConfigError(f"there is no task {name!r}, and {str(file)!r} is no YAML of one: {reason}.")
-    return ConfigError(f"there is no task {name!r}: give demo, paper, or a task of lm-eval.")
+            return ConfigError(
+                f"there is no task {name!r}, and the task definition {str(file)!r} cannot be read "
+                f"({reason}): correct it."
+            )
+    return ConfigError(
+        f"there is no task {name!r}: give demo, paper, a task of lm-eval, or one that --task-folder defines."
+    )
 
 
 def asked_as(manager: TaskManager, name: str) -> str:
@@ -232,19 +243,26 @@ def load_task(manager: TaskManager, name: str) -> Task:
         ) from error
     except FileNotFoundError as error:
         raise ConfigError(
-            f"the data of task {name!r} are not there ({reason(error)}): check the paths in its YAML, or "
-            "give a folder with local copies (--task-data)."
+            f"the data of task {name!r} are not found ({reason(error)}): check the paths in its YAML, or "
+            f"{_local_data(name)}."
         ) from error
     except OSError as error:  # the hub's client and data sets raise several kinds of it, offline or not there
         raise ConfigError(
             f"the data of task {name!r} cannot be read ({type(error).__name__}): check the network, or "
-            "give a folder with local copies (--task-data)."
+            f"{_local_data(name)}."
         ) from error
     except Exception as error:  # whatever the YAML's functions and templates raise on rows they do not know
         raise ConfigError(
             f"task {name!r} does not fit its data ({reason(error)}): check its YAML and the columns of its "
             "rows."
         ) from error
+
+
+def _local_data(name: str) -> str:
+    """How a task is asked without the network."""
+    if name in LOCAL_TASKS:
+        return f"give --task-data a folder with {name}.jsonl"
+    return "define it in --task-folder with dataset_path: json and local data_files"
 
 
 def reason(error: BaseException) -> str:

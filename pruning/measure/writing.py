@@ -42,13 +42,16 @@ def continue_prompt(
     length = prompt.shape[1]
     room = model.config.max_position_embeddings - length
     if room < 1:
-        raise ConfigError(f"the prompt is longer than the context of {name}: shorten it.")
+        raise ConfigError(
+            f"the prompt has {length:,} tokens and fills the context of {name}, "
+            f"{model.config.max_position_embeddings:,}: shorten it."
+        )
     end = model.generation_config.eos_token_id or tokenizer.eos_token_id
     settings = GenerationConfig(
         eos_token_id=end, pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id
     )
     sampling = {"temperature": temperature, "top_p": 0.95} if temperature > 0 else {}
-    with torch.no_grad(), library_errors(ModelError, f"{name} cannot go on from the prompt"):
+    with torch.no_grad(), library_errors(ModelError, f"{name} cannot continue the prompt"):
         own, model.generation_config = model.generation_config, settings
         try:
             written = model.generate(

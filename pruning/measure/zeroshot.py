@@ -134,10 +134,13 @@ def task_digests(
 
 
 def _ask(model: CachedModel, name: str, manager: TaskManager, limit: int | None) -> TaskResult:
+    from lm_eval.api.task import ConfigurableTask
+
     from pruning.measure.harness import task_digest
 
     task = load_task(manager, name)
-    if task.config.process_results is not None:  # whatever it returns, one item shows it
+    is_own = type(task).process_results is not ConfigurableTask.process_results
+    if is_own or task.config.process_results is not None:  # whatever it returns, one item shows it
         _samples(model, name, task, manager, 1)
     evaluated, samples = _samples(model, name, task, manager, limit)
     asked, filtered = asked_as(manager, name), samples[0]["filter"]

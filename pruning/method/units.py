@@ -24,8 +24,10 @@ def _span(text: str | None, size: int, selector: str, what: str) -> range:
         return range(size)
     first, _, last = text.partition("-")
     span = range(int(first), int(last or first) + 1)
-    if not span or span[-1] >= size:
-        raise ConfigError(f"{selector!r} names {what} {text}: there are 0 to {size - 1}.")
+    if not span:
+        raise ConfigError(f"{selector!r} names the {what}s {text}: write the lower number first.")
+    if span[-1] >= size:
+        raise ConfigError(f"{selector!r} names {what} {span[-1]}: the {what}s are numbered 0 to {size - 1}.")
     return span
 
 
@@ -164,7 +166,8 @@ def site_units(
         clash = members[kept & forced][0]
         names = ", ".join(f"{site}.{index}" for index in clash[clash >= 0][:8])
         raise ConfigError(
-            f"you ask to keep and to remove {names} at once: what goes together can only do one."
+            f"--keep and --remove both name a part of {names}, which can only be kept or removed together: "
+            "take it out of one of them."
         )
     cost = _unit_cost(members, site, geometry, unit)
     total = np.where(inside, values[members], 0.0).sum(axis=1)
@@ -177,9 +180,12 @@ def site_units(
     protected = kept.copy()
     protected[_highest(np.where(forced, -np.inf, np.where(kept, np.inf, score)), size, floor)] = True
     if (protected & forced).any():
+        what, option = (
+            ("heads", "--min-attention-units") if site.kind == "attn" else ("channels", "--min-mlp-share")
+        )
         raise ConfigError(
-            f"removing all you named of {site} leaves it with fewer than {floor} "
-            f"{'heads' if site.kind == 'attn' else 'channels'}: remove less there."
+            f"--remove leaves {site} with fewer {what} than its minimum of {floor}: remove less there, or "
+            f"lower {option}."
         )
     return Units(site, members, score, cost, forced, protected, rest=(size < width) & (site.kind == "mlp"))
 

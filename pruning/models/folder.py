@@ -125,10 +125,14 @@ def locate(name: str) -> Path:
     if "base" in read_record(path):
         return path
     check_adapter(path)
+    within = path / "model"  # of a run
+    inner = f": give its folder {quoted(within)}" if (within / "config.json").is_file() else ""
     if not (path / "config.json").exists() and not (path / "config.json").is_symlink():
-        raise ModelError(f"the folder {str(path)!r} holds no model: it has no config.json.")
+        raise ModelError(f"the folder {str(path)!r} holds no model: it has no config.json{inner}.")
     check_config(read_config(path))
     if not weight_files(path):
+        if inner:
+            raise ModelError(f"the folder {str(path)!r} holds no weights itself{inner}.")
         others = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in path.glob(pattern)]
         if others:
             raise ModelError(
@@ -213,8 +217,9 @@ def check_files(path: Path) -> None:
             verify(path / name, checksum)
     except DamagedError as error:
         raise ModelError(
-            f"the checkpoint is broken, {str(error).rstrip('.')}: 'runs repair' and 'runs resume' make that "
-            f"of a run anew; or take 'files' and 'checksum' out of its {PRUNING_FILE} to use it all the same."
+            f"the checkpoint is broken, {str(error).rstrip('.')}: 'runs repair ID' and then 'runs resume ID' "
+            f"write the checkpoint of a run again; to use this one as it is, delete 'files' and 'checksum' "
+            f"from its {PRUNING_FILE}."
         ) from None
 
 

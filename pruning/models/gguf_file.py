@@ -152,7 +152,11 @@ def _read(path: Path, data: mmap.mmap) -> GGUFFile:
         raise ValueError("it does not begin with GGUF")
     reader.skip(4)
     if (version := reader.number("I")) not in VERSIONS:
-        raise ValueError(f"it has version {version:#x} of the format, and supported are {VERSIONS}")
+        raise ModelError(
+            f"the GGUF file {quoted(path)} has version {version:#x} of the format, and supported are "
+            f"{' and '.join(map(str, VERSIONS))} (little-endian): convert the model again with a current "
+            "llama.cpp."
+        )
     tensor_count, key_count = reader.numbers("Q", 2)
     if max(tensor_count, key_count) > MAX_ENTRIES:
         raise ValueError(f"it announces {key_count:,} keys and {tensor_count:,} tensors")

@@ -134,7 +134,7 @@ def plain_folder(file: Path) -> Path:
             reason = str(getattr(error, "strerror", None) or error)
             raise ModelError(
                 f"{str(file)!r} cannot be unpacked into {str(folder.parent)!r} ({reason}): free some space "
-                "there, or set PRUNESCOPE_CACHE."
+                "there or make it writable, or set PRUNESCOPE_CACHE to another folder."
             ) from None
         _elsewhere[folder] = apart
         return found

@@ -63,6 +63,16 @@ def outline(name: str) -> tuple[Path, int]:
 
 
 def _unreachable(name: str, error: Exception) -> ModelError:
+    if type(error).__name__ == "NotASafetensorsRepoError":
+        return ModelError(
+            f"model {name!r} has no safetensors weights on the hub: name a model that has them, or give a "
+            "folder with the weights converted."
+        )
+    if type(error).__name__ == "GatedRepoError":
+        return ModelError(
+            f"model {name!r} is gated on the hub: accept its conditions on its page and log in with 'hf auth "
+            "login', or give a folder."
+        )
     return ModelError(
         f"model {name!r} cannot be read from the hub ({type(error).__name__}): check the name and the "
         "network, or give a folder."

@@ -41,7 +41,11 @@ def pick_device(device: str) -> str:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ModelError(f"the device {device!r} is not there: use auto, cpu, cuda or mps.") from None
+        present = ["auto", "cpu"] + ["cuda"] * torch.cuda.is_available()
+        present += ["mps"] * torch.backends.mps.is_available()
+        raise ModelError(
+            f"the device {device!r} is not available on this machine: use {' or '.join(present)}."
+        ) from None
     return device
 
 

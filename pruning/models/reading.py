@@ -219,8 +219,8 @@ def cut_by_masks(loaded: LoadedModel, path: Path, name: str) -> LoadedModel:
     # the same shapes are not the same model: an instruct version, say, or another seed
     if not _fits(delta, record, loaded):
         raise ModelError(
-            f"the mask in {str(path)!r} does not fit the model {loaded.name!r}: it was made for another one, "
-            f"whose name is to stand as 'base' in its {PRUNING_FILE}."
+            f"the mask in {str(path)!r} was made for another model than {loaded.name!r} is now: restore the "
+            "files of that model, or export the masks again."
         )
     delta.apply(loaded.model)
     return replace(loaded, name=name, path=path, fingerprint=fingerprint(path))

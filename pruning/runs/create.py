@@ -47,5 +47,7 @@ def mixture_notices(names: Iterable[str], measured: bool) -> list[str]:
     """What is said of domains that have text and are not in the mixture, in sentences."""
     use = "is measured and not calibrated on" if measured else "is not used"
     return [
-        f"domain {quoted(name)} {use}: it is not in the mixture (add --mixture {name}=1)" for name in names
+        f"domain {quoted(name)} {use}: it has no weight in the mixture (list it in --mixture beside the "
+        "others to calibrate on it)"
+        for name in names
     ]

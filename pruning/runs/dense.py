@@ -33,8 +33,8 @@ def load_dense(run: Run) -> LoadedModel:
     config, stored = run.config, run.inputs if run.iterations() else None
     if stored and not is_hub_id(config.model) and not exists(place(config.model)):
         raise ModelError(
-            f"there is no model {quoted(config.model)} any more: put it back, or name where it is now "
-            f"('runs resume {run.id} --model PATH')."
+            f"the model {quoted(config.model)} is gone: put it back, or name its new path ('runs resume "
+            f"{run.named} --model PATH')."
         )
     dtype = cast("Dtype", stored.dtype) if stored else config.dtype
     loaded = load(config.model, config.device, dtype, config.trust_remote_code)

@@ -96,8 +96,8 @@ def check_weights(run: Run, weights: str) -> None:
     begun = {iteration.metrics.weights for iteration in run.iterations()} - {"", weights}
     if begun:
         raise RunError(
-            f"the model {run.config.model!r} is no longer the one that run {run.id!r} began with: give its "
-            f"files back, {way_out(run)}"
+            f"the model {run.config.model!r} is no longer the one that run {run.id!r} began with: restore "
+            f"its files, {way_out(run)}"
         )
 
 
@@ -120,7 +120,7 @@ def check_text(run: Run, stored: Inputs, now: Mapping[str, Mapping[str, TextPart
             if begun is None or (begun == text if blocks else begun.documents == text.documents):
                 continue
             if begun.documents != text.documents:
-                what, cure = "has changed", "give the old text back"
+                what, cure = "has changed", "restore the old text"
             else:
                 what, cure = (
                     "gives other tokens now",
@@ -141,7 +141,7 @@ def check_tokenizer(run: Run, stored: Inputs, tokenizer: str) -> None:
     if stored.tokenizer != tokenizer:
         raise RunError(
             f"the tokenizer of model {run.config.model!r}, or its chat template, is no longer the one that "
-            f"run {run.id!r} began with: give its files back, {way_out(run)}"
+            f"run {run.id!r} began with: restore its files, {way_out(run)}"
         )
 
 
@@ -167,7 +167,9 @@ def begin(
         write_inputs(run, inputs)
         return []
     if (stored := run.inputs) is None:
-        return ["an earlier version began it and did not record its text, which is taken as it is now."]
+        return [
+            "an earlier version began this run and did not record its text: the text is used as it is now."
+        ]
     check_tokenizer(run, stored, inputs.tokenizer)
     check_text(run, stored, inputs.text, blocks=True)
     return changes(iterations[-1:], computed)
@@ -189,8 +191,8 @@ def check_tasks(run: Run, stored: Inputs, digests: Mapping[str, str]) -> None:
             folders = filter(None, (run.config.task_data, run.config.task_folder))
             where = " or ".join(map(quoted, folders)) or "its data set, or the version of lm-eval"
             raise RunError(
-                f"task {quoted(name)} asks or scores other items than when run {run.id!r} began: give its "
-                f"old data and files back ({where}), {way_out(run)}"
+                f"task {quoted(name)} asks or scores other items than when run {run.id!r} began: restore its "
+                f"old data and files ({where}), {way_out(run)}"
             )
 
 
@@ -222,7 +224,7 @@ def changes(iterations: Sequence[StoredIteration], now: Computation | None = Non
             names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
             words = ", ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
             sentences.append(
-                f"From iteration {number} on it was computed otherwise than before ({words}): "
+                f"From iteration {number} on the run was computed differently ({words}): "
                 "small differences between its numbers may come from that."
             )
     return sentences

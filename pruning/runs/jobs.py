@@ -77,7 +77,7 @@ class Job:
             lines = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         except OSError:
             lines = []
-        return lines[-1] if lines else "its process ended without a word."
+        return lines[-1] if lines else "its process ended without a message: start it again."
 
     def start(self, arguments: Sequence[str]) -> None:
         """Run `python -m pruning ARGUMENTS --json` in a process that outlives the server.
@@ -86,7 +86,7 @@ class Job:
             RunError: it is running already, or nothing can be written.
         """
         if self.state == "running":
-            raise RunError("this is being worked on already: wait for it, or cancel it.")
+            raise RunError("this task is running already: wait for it, or cancel it.")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / "command.json").unlink(missing_ok=True)

@@ -90,7 +90,10 @@ def _inputs(run: Run) -> Iterator[str]:
     if damage:
         with writing(run.path):
             remove(path)
-        yield f"{damage[:-1]}, and no copy of it is left: whether its text is the same cannot be checked."
+        yield (
+            f"{damage[:-1]}, and no copy of it is left: it cannot be checked whether the text of the run is "
+            "unchanged."
+        )
 
 
 def _iterations(run: Run) -> Iterator[str]:
@@ -110,8 +113,11 @@ def _iterations(run: Run) -> Iterator[str]:
         with writing(folder):
             _remove(run, folder)
     if again:
-        last = f"iteration {whole - 1} is the last whole one" if whole else "no iteration is whole"
-        yield f"Iterations {min(again)} to {max(again)} are to be computed again: {last}."
+        last = f"the last intact iteration is {whole - 1}" if whole else "no iteration is intact"
+        several = (
+            f"Iterations {min(again)} to {max(again)} are" if len(again) > 1 else f"Iteration {min(again)} is"
+        )
+        yield f"{several} removed and computed again when the run is resumed: {last}."
 
 
 def _remove(run: Run, folder: Path) -> None:
@@ -143,14 +149,17 @@ def _outcome(run: Run) -> Iterator[str]:
         except DamagedError as error:
             with writing(run.path):
                 remove(run.path / name)
-            yield str(error)
+            yield f"{str(error)[:-1]}: it is removed, and written again when the run is resumed."
     for model in checkpoint_folders(run.path):
         try:
             if read_json(model / "pruning.json") is None:
                 raise damaged(model / "pruning.json", "it is gone")
             check_files(model)
-        except (DamagedError, ModelError) as error:
+        except (DamagedError, ModelError):
             with writing(model):
                 changed = _set_aside(model)
-            why = str(error).rstrip(".")
-            yield f"The checkpoint is written again ({why}); the changed one is now {quoted(changed.name)}."
+            when = "the run is resumed" if model.name == "model" else "it is named again"
+            yield (
+                f"The checkpoint {str(model)!r} is not what was written: it is now {quoted(changed.name)}, "
+                f"and is written again when {when}."
+            )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.config import RunConfig
-from pruning.errors import ModelError, PruningError, RunError
+from pruning.errors import ModelError, PruningError, RunError, reason_of
 from pruning.models.folder import fingerprint, locate
 from pruning.runs.inputs import (
     check_tasks,
@@ -36,7 +36,9 @@ class Reuse:
             if stored := run.inputs:
                 self._compare(run, stored)
             elif run.iterations():
-                self.notes.append(f"run {run.id} did not record its text, and is taken as it is.")
+                self.notes.append(
+                    f"run {run.id} of an earlier version did not record its text, and is used again as it is."
+                )
         except RunError as error:
             self.notes.append(f"run {run.id} is not used again: {error}")
             return False
@@ -64,7 +66,9 @@ class Reuse:
             try:
                 tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             except Exception as error:  # tokenizers raise a dozen types
-                raise ModelError(f"the tokenizer in {str(path)!r} cannot be read.") from error
+                raise ModelError(
+                    f"the tokenizer in {str(path)!r} cannot be read: {reason_of(error)}."
+                ) from error
             self._cache[name,] = Path(tokenizer.name_or_path or path), fingerprint(path), tokenizer
         return self._cache[name,]
 

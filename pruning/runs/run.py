@@ -44,7 +44,7 @@ class Run(StoredRun):
         if status.pid or silent:
             if (self.path / "cancel").exists():
                 return status.model_copy(update={"state": "cancelled", "message": ""})
-            words = self.last_words() or "its process ended without a word."
+            words = self.last_words() or "its process ended without a message: resume it."
             return status.model_copy(update={"state": "dead", "message": words})
         return status
 
@@ -83,7 +83,9 @@ class Run(StoredRun):
             try:
                 lock.acquire(timeout=seconds)
             except Timeout:
-                raise RunError(f"run {self.id!r} is being worked on: cancel it first, or wait.") from None
+                raise RunError(
+                    f"run {self.id!r} is being worked on by another process: cancel it first, or wait."
+                ) from None
         try:
             yield
         finally:
@@ -123,9 +125,15 @@ class Run(StoredRun):
             RunError: a process is at work on it already, or it has finished and all of it is whole.
         """
         if self.worked_on:
-            raise RunError(f"run {self.id!r} is being worked on: cancel it first, or wait.")
+            raise RunError(
+                f"run {self.id!r} is being worked on by another process: cancel it first, or wait."
+            )
         if self.status().state == "finished" and not self.damage():
-            raise RunError(f"run {self.id!r} has finished: start another from its config.")
+            config = str(self.path / "config.json")
+            raise RunError(
+                f"run {self.id!r} has finished: start another run from its config (prune --config "
+                f"{config!r})."
+            )
         _ = self.config
         with writing(self.path):
             (self.path / "cancel").unlink(missing_ok=True)

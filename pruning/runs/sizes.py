@@ -56,8 +56,8 @@ def checkpoint_after(run: Run, number: int) -> Path:
     """
     found = {iteration.number: iteration for iteration in run.iterations() if iteration.number}
     if number not in found:
-        known = f"from 1 to {max(found)}" if found else "after its first one"
-        raise RunError(f"run {run.id!r} has no model after iteration {number}: it has models {known}.")
+        known = f"choose 1 to {max(found)}" if found else "its first iteration is not complete yet"
+        raise RunError(f"run {run.id!r} has no model after iteration {number}: {known}.")
     if number == run.config.iterations and (run.path / "model").is_dir():
         return run.checkpoint
     folder = run.path / f"model-{number:02d}"

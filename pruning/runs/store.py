@@ -9,7 +9,7 @@ from pathlib import Path
 from pruning.config import RunConfig
 from pruning.errors import RunError
 from pruning.files import atomic_write, remove, writing
-from pruning.paths import default_root
+from pruning.paths import default_root, runs_option
 from pruning.runs import trust
 from pruning.runs.contents import check_only_run_files
 from pruning.runs.log import log, log_store
@@ -58,7 +58,10 @@ class RunStore:
             return found[0]
         if found:
             raise RunError(f"{run_id!r} fits {len(found)} runs: write more of the id.")
-        raise RunError(f"there is no run {run_id!r} in {str(self.root)!r}: 'runs list' shows those that are.")
+        raise RunError(
+            f"there is no run {run_id!r} in {str(self.root)!r}: 'runs list{runs_option(self.root)}' shows "
+            "all runs there."
+        )
 
     def all(self) -> list[Run]:
         """All runs that can be read, the newest first."""

@@ -31,6 +31,7 @@ from pruning.errors import DamagedError, PruningError, RunError
 from pruning.files import PRUNING_FILE
 from pruning.models.folder import check_files
 from pruning.models.geometry import Geometry
+from pruning.paths import runs_option
 from pruning.runs import log
 from pruning.runs.contents import checkpoint_folders
 from pruning.runs.iterations import StoredIteration
@@ -128,10 +129,15 @@ class StoredRun:
             _ = self.config
         except PruningError as error:
             return (
-                f"run {self.id!r} is broken: {str(error).rstrip('.')}: 'runs repair {self.id}' restores it "
-                f"where it can, 'runs delete {self.id}' deletes it."
+                f"run {self.id!r} is broken: {str(error).rstrip('.')}: 'runs repair {self.named}' restores "
+                f"it if it can, 'runs delete {self.named}' deletes it."
             )
         return ""
+
+    @property
+    def named(self) -> str:
+        """What names it behind a command of `runs`: its id, and its folder where that is not the default."""
+        return f"{self.id}{runs_option(self.path.parent)}"
 
     def last_words(self, characters: int = 2000) -> str:
         """The end of what the worker printed."""
@@ -160,7 +166,10 @@ class StoredRun:
                     f"run {self.id!r} was made without a checkpoint (save_model is off): name the model "
                     f"after its last iteration, {self.id}:{self.config.iterations}, which is written then."
                 )
-            raise RunError(f"run {self.id!r} has no model yet: 'runs resume {self.id}' completes it.")
+            raise RunError(
+                f"run {self.id!r} has no model yet: wait until it has finished, or complete it with 'runs "
+                f"resume {self.named}'."
+            )
         return folder
 
     def events(self) -> list[dict[str, Any]]:
@@ -204,7 +213,7 @@ class StoredRun:
             status = read_record(file, Status)
         except RunError as error:
             return Status(state="failed", message=f"{str(error).rstrip('.')}: resume it or delete it.")
-        return status or Status(state="failed", message="it has no status: resume it or delete it.")
+        return status or Status(state="failed", message="its status.json is gone: resume it or delete it.")
 
     def lacks(self) -> str:
         """What a finished run lacks, as far as it shows without reading arrays; empty where it is whole."""

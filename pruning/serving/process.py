@@ -43,7 +43,7 @@ class Served:
         self._process.wait()
         self._errors.seek(0)
         said = [text for text in self._errors.read().splitlines() if text.strip()]
-        raise RunError(f"{self._title} failed: {said[-1] if said else 'it said nothing'}")
+        raise RunError(f"{self._title} failed: {said[-1].rstrip('.') if said else 'it gave no reason'}.")
 
 
 @contextlib.contextmanager

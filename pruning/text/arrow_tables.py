@@ -68,8 +68,8 @@ def _check_packing(file: Path, metadata: Any) -> None:
         unpacked = metadata.row_group(number).total_byte_size
         if unpacked > UNPACKED_BYTES and unpacked > MOST_PACKED * packed:
             raise Unreadable(
-                f"holds {size_text(unpacked)} packed into {size_text(packed)}: give text that was not made "
-                "to fill a memory"
+                f"holds {size_text(unpacked)} packed into {size_text(packed)}, more than {MOST_PACKED} to 1: "
+                "export its text as JSON Lines"
             )
 
 

@@ -104,7 +104,7 @@ def _predicted_bytes(texts: Iterable[str], tokenizer: Any, ids: np.ndarray) -> i
     for text in texts:
         if tokens >= ids.size:
             break
-        with library_errors(ModelError, "the model's tokenizer does not say which text its tokens are"):
+        with library_errors(ModelError, "the model's tokenizer cannot map tokens to text"):
             counts = count_bytes(text, tokenizer)
         if counts is None:
             return 0

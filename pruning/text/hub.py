@@ -79,8 +79,8 @@ def read(
         said = f"{asked.configuration or 'default'}, split {part}"
         reason = str(error).strip().splitlines()[0].rstrip(".")[:200] if str(error) else type(error).__name__
         raise DomainError(
-            f"domain {name!r}: data set {asked.repo!r} does not hold {said} ({reason}): write "
-            "hub:ID:CONFIG:COLUMN."
+            f"domain {name!r}: data set {asked.repo!r} cannot be read as configuration {said} ({reason}): "
+            f"name a configuration with that split (hub:ID:CONFIG:COLUMN), or give a file."
         ) from None
     except Exception as error:  # the hub's client raises a dozen types for "not reachable" and "not there"
         raise DomainError(

@@ -29,7 +29,10 @@ def choose_split(path: Path, split: Split) -> tuple[Path, bool]:
         return path, False
     splits = _read(path / "dataset_dict.json", "splits")
     if "train" not in splits:
-        raise Unreadable(f"is a saved dataset without 'train', of {listed(splits)}: name the folder of one")
+        raise Unreadable(
+            f"is a saved dataset with the splits {listed(splits)} and no 'train': name the folder of one "
+            "split"
+        )
     heldout = next((name for name in _HELDOUT if name in splits), None)
     return path / ("train" if split == "calibration" or heldout is None else heldout), heldout is not None
 

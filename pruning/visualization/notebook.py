@@ -30,9 +30,11 @@ def importance(run: Run, kind: Kind = "mlp", iteration: int = 1) -> Figure:
         RunError: the run has no such iteration yet.
     """
     found = {it.number: it for it in run.iterations() if it.number}
-    if iteration not in found or kind not in KINDS:
-        known = ", ".join(map(str, found)) or "none"
-        raise RunError(f"there is no iteration {iteration} of {kind!r} in run {run.id!r}: it has {known}.")
+    if kind not in KINDS:
+        raise RunError(f"there are no sites of kind {kind!r}: choose one of {', '.join(KINDS)}.")
+    if iteration not in found:
+        known = ", ".join(map(str, found)) or "none yet"
+        raise RunError(f"there is no iteration {iteration} in run {run.id!r}: it has {known}.")
     what = f"{run.config.score} score"
     data = importance_data(found[iteration].scores, kind, what=what, mask=found[iteration].mask)
     return importance_figure(data, f"{run.config.model}, iteration {iteration}: {KIND_NAMES[kind]}")
@@ -58,5 +60,5 @@ def perplexity(run: Run) -> Figure:
     """
     data = perplexity_data(run.iterations())
     if not data:
-        raise RunError(f"run {run.id!r} measured no perplexity.")
+        raise RunError(f"run {run.id!r} measured no perplexity: prune with eval_blocks above 0.")
     return perplexity_figure(data)

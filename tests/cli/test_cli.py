@@ -130,7 +130,8 @@ def test_a_domain_that_is_not_in_the_mixture_is_said_at_the_start(capsys, option
     extra = ["--domain", f"notes={text_file}"] + (["--iterations", "1"] if command == "prune" else [])
     assert main([command, *options, *extra]) == 0
     use = "is measured and not calibrated on" if command == "prune" else "is not used"
-    words = f"omain 'notes' {use}: it is not in the mixture (add --mixture notes=1)"
+    words = f"omain 'notes' {use}: it has no weight in the mixture (list it in --mixture beside the others "
+    words += "to calibrate on it)"
     assert words in capsys.readouterr().err.splitlines()[0]
     assert main(["prune", *options, "--domain", "notes=/no/such/file.txt"]) == 2  # before a model is loaded
     assert "Domain 'notes'" in capsys.readouterr().err
@@ -240,24 +241,25 @@ NINES, PATH = "9" * 4400, "x" * 5000
         (["prune", "--model", PATH], "(5,000 characters)|Model has 5,000 characters"),
         (["prune", "--model", "a/" * 300], "There is no model"),
         (["prune", "--model", "x" * 300], "There is no model .*File name too long"),
-        (["prune", "--model", "\udcff"], "Model is .*leave out or rename"),
+        (["prune", "--model", "\udcff"], "Model is .*leave out the character, or rename"),
         (["prune", "--model", "a\0b"], "Model is 'a.x00b'"),
         (["prune", "--config", PATH], "Cannot read the config .*5,000 characters.*File name too long"),
         (["prune", "--task-folder", "y" * 300], "There is no folder"),
         (["prune", "--domain", f"a={PATH}", "--mixture", "a"], "Domains has 5,000 characters"),
         (["prune", "--domain", f"a={'x' * 300}", "--mixture", "a"], "Domain 'a': .*File name too long"),
         (["prune", "--domain", "a/b=notes.txt"], "'a/b' cannot name a domain: use up to 64 letters"),
-        (["prune", "--domain", "a\nb=notes.txt"], "cannot name a domain|leave out or rename"),
+        (["prune", "--domain", "a\nb=notes.txt"], "cannot name a domain|leave out the character, or rename"),
         (["prune", "--domain", f"{'a' * 300}=notes.txt"], "cannot name a domain"),
         (["prune", "--domain", "mean=notes.txt"], "'mean' cannot name a domain"),
         (
             ["prune", "--domain", "Wiki=a.txt", "--mixture", "Wiki,wiki", "--domain", "wiki=b.txt"],
-            "are one to some",
+            "ome file systems do not tell the domains 'Wiki' and 'wiki' apart",
         ),
         (["prune", "--domain", "=notes.txt"], "Cannot read --domain '=notes.txt'"),
         (["prune", "--mixture", "=1"], "'' cannot name a domain"),
         (["prune", "--mixture", ",,"], "The mixture is empty"),
-        (["generate", "-degrees"], "PROMPT .one that begins with '-' is written behind '--'"),
+        (["generate", "-degrees"], "PROMPT .write a prompt that begins with '-' after '--'"),
+        (["prune", "--eval-blocks", "most"], "--eval-blocks: 'most' is neither a whole number nor all"),
         (["generate", "x", "--tokens", "-1"], "'-1' is no whole number from 1 to"),
         (["generate", "x", "--tokens", NINES], "is no whole number from 1 to"),
         (["generate", "x", "--seed", "-1"], "'-1' is no whole number from 0 to"),

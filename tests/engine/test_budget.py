@@ -265,6 +265,7 @@ def test_contradictions_and_floors_are_refused():
         {"keep": ("0.attn.0",), "remove": ("0.attn.1",)},  # one key-value group
         {"remove": ("0.attn",)},
         {"remove": ("2.mlp",)},
+        {"keep": ("2.mlp.9-2",)},
     ):
         with pytest.raises(ConfigError):
             check_reachable(GQA, RunConfig.create(ratio=0.1, **options))
@@ -336,15 +337,18 @@ def test_a_site_that_falls_to_its_floor_beside_others_is_said():
     geometry = Geometry(32, 4, (LayerShape(4, 2, 200),) * 6)
     scores = {site: rng.lognormal(size=geometry.channels(site)) for site in geometry.sites}
     scores[Site(2, "mlp")][17] = 1e6
-    found = {}
+    found, mask_of = {}, {}
     for rule in ("share", "robust_share", "soft_share"):
         config = RunConfig.create(normalise=rule, ratio=0.25, keep=("0-5.attn",))
-        mask = first_mask(scores, geometry, config)
+        mask = mask_of[rule] = first_mask(scores, geometry, config)
         found[rule] = warnings(mask, scores, config)
         assert mask.retained[Site(2, "mlp")][17]
     assert found["robust_share"] == found["soft_share"] == []
     (warning,) = found["share"]
     assert warning.startswith("layer 2 mlp keeps 2%: one channel carries 100.0% of its fluctuation")
+    assert "try --normalise soft_share" in warning
+    (other,) = warnings(mask_of["share"], scores, RunConfig.create(normalise="soft_share"))
+    assert "soft_share" not in other and other.endswith("keep the whole module with --keep 2.mlp.")
     config = RunConfig.create(normalise="share", ratio=0.25, remove=("2.mlp.0-150",), keep=("0-5.attn",))
     assert warnings(Mask.full(geometry), scores, config) == []
 

@@ -37,7 +37,9 @@ def test_the_smallest_ratio_within_the_limit_is_found(name, part):
 
 
 def test_what_is_out_of_reach_is_said_with_what_can_be_had():
-    with pytest.raises(ConfigError, match="90% removed leaves 10"):
+    with pytest.raises(
+        ConfigError, match="a pruning ratio of 90%, the largest, leaves 10: give at least that"
+    ):
         smallest_ratio(lambda ratio: 100 * (1 - ratio), 5)
     assert smallest_ratio(lambda ratio: 100 * (1 - ratio), 500) == 0
 
@@ -87,6 +89,6 @@ def test_the_command_line_prunes_to_a_speed(tiny_folder, text_file, capsys):
     text = ["--domain", f"words={text_file}", "--mixture", "words", "--samples", "4", "--seq-len", "24"]
     command = ["prune", "--model", str(tiny_folder), *text, "--iterations", "1", "--eval-blocks", "0"]
     assert main([*command, "--min-speed", "1"]) == 0
-    assert "1 tokens per second take a ratio of 0.00% here" in capsys.readouterr().err
+    assert "1 tokens per second need a pruning ratio of 0.00%" in capsys.readouterr().err
     assert main([*command, "--min-speed", "1", "--max-parameters", "1M"]) == 2
-    assert "--max-parameters and --min-speed each say" in capsys.readouterr().err
+    assert "--max-parameters and --min-speed each set" in capsys.readouterr().err

@@ -151,7 +151,10 @@ def test_the_command_writes_a_report_that_marks_the_papers_figures(spec, tmp_pat
         (f"title: a\ngrid: [{{seed: {[*range(40)]}, samples: {[*range(1, 40)]}}}]", "more than 1,000 runs"),
         ("title: a\nname: ../../etc\ngrid: [{}]", "malformed at 'name'"),
         ("title: [", "neither JSON nor YAML"),
-        ("title: a\ngrid: [{}]\nx: colour", "'colour' for its figure: choose of model, method"),
+        (
+            "title: a\ngrid: [{}]\nx: colour",
+            "'colour' for its figure, which is none of its options: choose from model, method",
+        ),
         ("title: a\ngrid: [{}]\nseries: [methods]", "'methods' for its figure"),
         ("title: a\ngrid: [{}]\nx: share_poems", "'share_poems' for its figure"),
         ("title: a\ngrid: [{}]\nseries: []", "malformed at 'series'"),
@@ -450,7 +453,7 @@ def test_a_cancelled_run_stops_the_experiment_in_one_sentence(spec, tmp_path, ca
     monkeypatch.setattr(experiments.Run, "check_startable", lambda run: (run.path / "cancel").touch())
     assert main(["experiment", str(spec), "--runs", str(tmp_path / "runs")]) == 130
     error = capsys.readouterr().err
-    assert "Traceback" not in error and "runs resume" in error.splitlines()[-1]
+    assert "Traceback" not in error and "the same command continues the experiment" in error.splitlines()[-1]
     assert len(RunStore(tmp_path / "runs").all()) == 1
 
 

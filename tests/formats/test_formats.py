@@ -242,7 +242,7 @@ def test_masks_cut_the_dense_model_again(tiny_folder, text_file, tmp_path, monke
     content = json.loads((masks.path / "pruning.json").read_text())
     assert content["base"] == str(tiny_folder)
     rewrite(masks.path, base=str(other))
-    with pytest.raises(ModelError, match="was made for another one"):
+    with pytest.raises(ModelError, match="was made for another model"):
         load(str(masks.path))
     (masks.path / "pruning.json").write_text(json.dumps(content))
     for name in ("mask.safetensors", "biases.safetensors"):

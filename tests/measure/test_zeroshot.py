@@ -148,8 +148,12 @@ def test_unknown_tasks_and_missing_data_are_one_sentence():
         ask(["nonsense"])
     with pytest.raises(ConfigError, match="no folder"):
         ask(["paper"], data="/no/such/folder")
-    with pytest.raises(ConfigError, match="'piqa' cannot be read .* local copies"):
+    with pytest.raises(
+        ConfigError, match="'piqa' cannot be read .* give --task-data a folder with piqa.jsonl"
+    ):
         ask(["piqa"])
+    with pytest.raises(ConfigError, match="'sciq' cannot be read .* define it in --task-folder"):
+        ask(["sciq"])
 
 
 @pytest.fixture
@@ -207,7 +211,7 @@ def test_a_broken_yaml_is_named(task_folder):
     (folder / "mine.yaml").write_text("task: [mine")
     with (
         task_manager(include=folder, names=["mine"]) as manager,
-        pytest.raises(ConfigError, match="mine.yaml' is no YAML"),
+        pytest.raises(ConfigError, match="the task definition '.*mine.yaml' cannot be read .*: correct it"),
     ):
         leaves(manager, ["mine"], folder)
 
@@ -252,7 +256,7 @@ def test_groups_and_tags_are_spelled_out(task_folder):
     (folder / "odd.yaml").write_text(yaml.safe_dump({"group": "odd", "task": [{"task": "own", "a": 1}]}))
     with task_manager(include=folder, names=["pair", "all", "odd"]) as manager:
         assert leaves(manager, ["pair"]) == leaves(manager, ["all"]) == ["one", "two"]
-        with pytest.raises(ConfigError, match="group 'odd' defines 'own' itself"):
+        with pytest.raises(ConfigError, match="group 'odd' lists 'own', which has no task file of its own"):
             leaves(manager, ["odd"])
     with task_manager(names=["mmlu", "ai2_arc"]) as manager:
         assert leaves(manager, ["ai2_arc"]) == ["arc_challenge", "arc_easy"]

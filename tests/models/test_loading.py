@@ -62,6 +62,35 @@ def test_a_hub_model_offline_says_so_plainly():
         load("owner/name")
 
 
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("NotASafetensorsRepoError", "has no safetensors weights"),
+        ("GatedRepoError", "log in with 'hf auth login'"),
+    ],
+)
+def test_a_hub_model_that_is_there_and_cannot_be_had_is_not_blamed_on_the_network(monkeypatch, kind, says):
+    import huggingface_hub
+
+    def refuse(*_, **__):
+        raise type(kind, (Exception,), {})
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    hub.outline.cache_clear()
+    with pytest.raises(ModelError, match=says) as caught:
+        hub.outline("owner/name")
+    assert "network" not in str(caught.value)
+
+
+def test_a_run_s_folder_names_the_model_within(tmp_path, tiny_folder):
+    tiny_folder.rename(tmp_path / "model")
+    for content in (None, "{}"):
+        if content:
+            (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ModelError, match=r"give its folder '.*/model'"):
+            load(str(tmp_path))
+
+
 def test_folders_without_a_model(tmp_path, tiny_folder):
     with pytest.raises(ModelError, match=r"no config\.json"):
         load(str(tmp_path))
@@ -96,7 +125,7 @@ def test_a_broken_config(tiny_folder):
 
 
 def test_a_device_that_is_not_there(tiny_folder):
-    with pytest.raises(ModelError, match="'cuda:77' is not there"):
+    with pytest.raises(ModelError, match="'cuda:77' is not available on this machine: use auto or cpu"):
         load(str(tiny_folder), device="cuda:77")
 
 

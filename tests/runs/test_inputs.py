@@ -122,7 +122,9 @@ def test_tokens_that_differ_for_no_reason_on_disk_are_refused(options):
 
 
 @pytest.mark.parametrize("what", ["rows", "prompt", "score"])
-def test_other_tasks_are_refused(options, tmp_path, what):
+def test_other_tasks_are_refused(options, tmp_path, monkeypatch, what):
+    from pruning.measure import zeroshot
+
     folder = tmp_path / "own"
     folder.mkdir()
     rows, code = folder / "rows.jsonl", folder / "parts.py"
@@ -140,7 +142,9 @@ def test_other_tasks_are_refused(options, tmp_path, what):
         (folder / "mine.yaml").write_text(text.replace("{{q}}", "Say: {{q}}"))
     else:
         code.write_text(code.read_text().replace("float", "0.5 * float"))
-    refused(run, "task 'mine' asks or scores other items than when run .* back .'.*own'")
+    with monkeypatch.context() as patch:  # it is known before the model answers all of it again
+        patch.setattr(zeroshot, "_ask", None)
+        refused(run, "task 'mine' asks or scores other items than when run .* files .'.*own'")
 
 
 def test_a_run_goes_on_in_the_dtype_that_it_began_with(options):

@@ -65,7 +65,7 @@ def test_names_of_jobs_stay_in_their_folder(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "words"), [("  ", "The prompt is empty"), ("word " * 200, "longer than the context")]
+    ("prompt", "words"), [("  ", "The prompt is empty"), ("word " * 200, " tokens and fills the context of ")]
 )
 def test_prompts_that_cannot_be_continued_are_one_sentence(prompt, words, tiny_folder, capsys):
     assert main(["generate", prompt, "--models", str(tiny_folder), "--device", "cpu"]) == 2

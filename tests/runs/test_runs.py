@@ -346,6 +346,13 @@ def test_a_lack_of_memory_is_one_sentence(options, capsys, monkeypatch):
         assert main([command, *arguments, "--mixture", "words", "--seq-len", "24"]) == 2
         error = capsys.readouterr().err
         assert "too little memory" in error and len(error.strip().splitlines()) == 1
+        assert "lower --samples" in error
+    from pruning.measure import speed
+
+    monkeypatch.setattr(speed, "size", scarce)
+    assert main(["bench", options["model"]]) == 2
+    error = capsys.readouterr().err
+    assert "too little memory" in error and "--batch" in error and "--samples" not in error
 
 
 def test_a_cancelled_run_is_one_sentence(options, capsys, monkeypatch):
@@ -367,7 +374,7 @@ def test_unknown_tasks_are_refused_before_the_model_is_loaded(options, monkeypat
     monkeypatch.setattr(models, "load", None)
     with pytest.raises(ConfigError, match="there is no task 'nonsense'"):
         prune(RunConfig.create(**options, tasks=("nonsense",)))
-    with pytest.raises(ConfigError, match="no folder '/no/such' with task data"):
+    with pytest.raises(ConfigError, match="no folder '/no/such': give --task-data an existing folder"):
         prune(RunConfig.create(**options, tasks=("paper",), task_data="/no/such"))
     assert RunStore().all() == []
 

@@ -36,6 +36,9 @@ def test_without_an_engine_it_says_what_to_install(nothing_installed, capsys):
     assert main(["serve", "20260101-000000-iterative-abcd"]) == 2
     said = capsys.readouterr().err
     assert "Neither vLLM nor llama.cpp" in said and "make engines" in said and said.count("\n") == 1
+    program(nothing_installed / "bin", "llama-server")
+    assert main(["serve", "owner/name"]) == 2  # and is not downloaded first
+    assert "'owner/name' is no run: give the id of a run" in capsys.readouterr().err
     with pytest.raises(RunError, match="mlx-lm is not installed: `make engines`"), served("mlx", "x", 8):
         pass
 

@@ -109,7 +109,7 @@ def test_the_splits_of_saved_datasets_are_calibration_and_held_out_text(saved, h
 
 def test_saved_datasets_without_a_split_to_calibrate_on_name_theirs(saved):
     path = saved({"a": rows("row"), "b": rows("row")})
-    with pytest.raises(DomainError, match="without 'train', of 'a', 'b': name the folder of one"):
+    with pytest.raises(DomainError, match="with the splits 'a', 'b' and no 'train': name the folder of one"):
         read(path)
     assert read(path / "a")[0].startswith("row 0 ")
     path = saved({"train": rows("row")})
