@@ -247,3 +247,59 @@ def test_a_run_with_a_persons_file_is_not_deleted(name, tmp_path, capsys):
     (run.path / name).unlink()
     store.delete(run.id)
     assert not run.path.exists()
+
+
+def test_what_a_person_adds_while_an_export_is_written_stays(tmp_path):
+    folder = tmp_path / "export"
+    write_export(folder, weights="1")
+    with output_folder(folder, EXPORT_FILE) as temporary:
+        (temporary / "weights").write_text("2")
+        write_json(temporary / EXPORT_FILE, {"files": digests(temporary)})
+        (folder / "thesis.txt").write_text("mine")  # minutes later
+    assert content(folder) == {"weights": "2", "thesis.txt": "mine"}
+    with pytest.raises(RunError, match="was changed"), output_folder(folder, EXPORT_FILE):
+        (folder / "weights").write_text("trained on")
+    assert content(folder) == {"weights": "trained on", "thesis.txt": "mine"}
+
+
+def test_a_folder_that_a_killed_process_had_set_aside_is_put_back(tmp_path):
+    folder = tmp_path / "export"
+    write_export(folder, weights="1")
+    (folder / "thesis.txt").write_text("mine")
+    folder.rename(tmp_path / f".export.{2**22 + 1}.prunescope-old")
+    write_export(folder, weights="2")
+    assert content(folder) == {"weights": "2", "thesis.txt": "mine"}
+
+
+@needs_demo
+@pytest.mark.parametrize("where", ["model", "exports/hf", "exports/mine"])
+def test_a_model_that_a_person_changed_or_put_into_a_run_is_not_deleted(where, tmp_path, capsys):
+    store = RunStore(tmp_path / "store")
+    command = [
+        "prune",
+        *QUICK,
+        "--iterations",
+        "1",
+        "--eval-blocks",
+        "0",
+        "--runs",
+        str(store.root),
+        "--json",
+    ]
+    assert main(command) == 0
+    run = store.get(json.loads(capsys.readouterr().out)["run_id"])
+    assert main(["export", run.id, "--runs", str(store.root)]) == 0
+    folder = run.path / where
+    if not folder.exists():
+        shutil.copytree(run.path / "exports" / "hf", folder)
+        (folder / EXPORT_FILE).unlink()
+    weights = folder / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    with pytest.raises(RunError, match="nothing is deleted"):
+        store.delete(run.id)
+    assert weights.read_bytes() == changed
+    if where == "model":  # repaired, it stands beside the one that is written again
+        assert main(["runs", "repair", run.id, "--runs", str(store.root)]) == 0
+        assert (run.path / "model.changed-1" / "model.safetensors").read_bytes() == changed

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from pruning.errors import ModelError
 from pruning.models import tensors
+from pruning.models.checkpoint import save
 from pruning.models.folder import describe
 from pruning.models.loading import load
-from tests.conftest import CONFIGS, tiny_model
+from tests.conftest import CONFIGS, byte_tokenizer, tiny_model
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3522871\n"
 
@@ -256,3 +257,59 @@ def test_no_code_of_a_folder_is_run(tiny_folder, tmp_path):
     change(tiny_folder, "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_evil.T", None]})
     load(str(tiny_folder))
     assert not mark.exists()
+
+
+def test_a_head_of_its_own_is_saved_although_the_config_ties_it(tmp_path):
+    model = tiny_model("llama_mha")
+    model.save_pretrained(tmp_path / "model")
+    byte_tokenizer().save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    loaded = load(str(tmp_path / "model"), "cpu")
+    again = load(str(save(loaded.model, loaded.tokenizer, tmp_path / "saved")), "cpu")
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids).logits, model(ids).logits)
+        assert torch.equal(again.model(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attention_multiplier", 0.5),
+        ("logits_scaling", 8.0),
+        ("partial_rotary_factor", 0.5),
+        ("sliding_window", 7),
+        ("layer_types", ["linear_attention", "full_attention", "full_attention"]),
+        ("final_logit_softcapping", 30.0),
+        ("query_pre_attn_scalar", 64),
+        ("use_qk_norm", True),
+        ("no_rope_layers", [1]),
+        ("num_local_experts", 8),
+        ("rope_parameters", {"full_attention": {"rope_type": "linear", "factor": 4.0}}),
+        ("rope_scaling", {"factor": 4.0}),
+    ],
+)
+def test_what_a_config_asks_for_and_nothing_computes_is_refused_by_name(key, value, tmp_path):
+    folder = tmp_path / "model"
+    tiny_model("llama_mha").save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    if key == "rope_scaling":
+        del config["rope_parameters"]
+    (folder / "config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(ModelError, match="rope_type" if key.startswith("rope") else key):
+        load(str(folder), "cpu")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.embed_norm.weight", "lm_head.scale", "base_model.q_proj.lora_A.weight"]
+)
+def test_a_tensor_without_a_place_is_refused_by_name(name, tmp_path):
+    folder = tmp_path / "model"
+    tiny_model("llama_mha").save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    state = load_file(folder / "model.safetensors") | {name: torch.ones(3)}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=name.replace(".", r"\.")):
+        load(str(folder), "cpu")

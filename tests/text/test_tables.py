@@ -201,3 +201,23 @@ def test_a_damaged_table_is_refused(tmp_path):
     (tmp_path / "blob").write_bytes(b"PAR1" + b"\0" * 20)
     with pytest.raises(DomainError, match="is a Parquet or Arrow table: let its name end in"):
         read(tmp_path / "blob")
+
+
+def test_a_quote_in_a_tsv_file_is_a_character_unless_fields_are_quoted(tmp_path):
+    file = tmp_path / "a.tsv"
+    file.write_text("text\tlabel\n" + "".join(f'"Hello {i}\tx\n' for i in range(4)))
+    found = (
+        load_text("x", f"{file}:text", "calibration").texts + load_text("x", f"{file}:text", "heldout").texts
+    )
+    assert "".join(found) == '"Hello 0"Hello 1"Hello 2"Hello 3'
+    file.write_text('text\tlabel\n"a\tb ""c"""\tx\n"d"\ty\n')
+    found = (
+        load_text("x", f"{file}:text", "calibration").texts + load_text("x", f"{file}:text", "heldout").texts
+    )
+    assert "".join(found) == 'a\tb "c"d'
+
+
+def test_an_encoding_with_escapes_is_refused_by_name(tmp_path):
+    (tmp_path / "mail.txt").write_bytes("川は東へ流れる。".encode("iso2022_jp") * 20)
+    with pytest.raises(DomainError, match="is encoded as ISO-2022"):
+        load_text("x", str(tmp_path / "mail.txt"), "calibration")
