@@ -83,6 +83,7 @@ def output_file(path: str | Path) -> Iterator[Path]:
     target = check_output_file(path)
     with writing(path), atomic_write(target) as temporary:
         yield temporary
+        check_output_file(path)  # again: somebody may have written there meanwhile
         # both checksums: the process may be killed before or after the new file takes its place
         checksums = [checksum_of(temporary), *([checksum_of(target)] if target.exists() else [])]
         _written[target] = checksums[:1]

@@ -57,12 +57,12 @@ def check_config(config: Mapping[str, Any]) -> None:
             f"the model is quantised ({quoted(kind, 40)}{bits}), and pruning needs its weights as numbers: "
             "give the model that it was quantised from, or a GGUF file of it."
         )
-    for name in WHOLE_NUMBERS:
+    for name, least in {**dict.fromkeys(WHOLE_NUMBERS, 1), "sliding_window": 0}.items():
         value = config.get(name)
-        if value is not None and (type(value) is not int or value < 1):
+        if value is not None and (type(value) is not int or value < least):
             raise ModelError(
-                f"the model's config has {name} {quoted(value)}, which is to be a whole number from 1 up: "
-                "copy the model's own config again."
+                f"the model's config has {name} {quoted(value)}, which is to be a whole number from {least} "
+                "up: copy the model's own config again."
             )
     for name in ("rope_scaling", "rope_parameters"):
         if config.get(name) is not None and not isinstance(config[name], dict):
@@ -101,7 +101,7 @@ def _check_computed(config: Mapping[str, Any]) -> None:
         value = config.get(key, rotary.get(key))
         if value is None or value in (NEUTRAL.get(key), *NOT_COMPUTED.get(key, ())):
             continue
-        if key == "layer_types" and set(value) == {"full_attention"}:
+        if key == "layer_types" and isinstance(value, list) and value == ["full_attention"] * len(value):
             continue
         if key == "sliding_window" and not sliding_window(config):
             continue
