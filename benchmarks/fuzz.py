@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import bz2
 import contextlib
+import copy
 import gzip
 import io
 import json
@@ -426,7 +427,7 @@ def _change(draw: Any, content: Any) -> None:
     odd = (
         SCALARS | VALUES | st.sampled_from([0, 1, -1, 1.5, 512.0, "512", "gelu", [], {}, "flash_attention_2"])
     )
-    odd |= st.sampled_from([OWN, "Own", ["own.Own", None]])
+    odd |= st.sampled_from([OWN, "Own", ["own.Own", None]]).map(copy.deepcopy)
     if key is None or (isinstance(node, dict) and draw(st.integers(0, 9)) == 0):
         if isinstance(node, dict):
             node[draw(st.sampled_from(MORE_KEYS))] = draw(odd)
