@@ -54,6 +54,11 @@ class Reporter:
             now = {**self.fields, "heartbeat": time.time()}
             write_json(self.run.path / "status.json", now, durable)
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the run was asked to stop, by now and not only at the last beat."""
+        return self.cancelled.is_set() or (self.run.path / "cancel").exists()
+
     def _beat(self) -> None:
         asked_at = None
         while not self._stop.wait(0.5):

@@ -119,7 +119,7 @@ def _device(run: Run, status: Reporter) -> Iterator[None]:
     device = ""
     lock = None
     while lock is None or not lock.is_locked:
-        if status.cancelled.is_set():
+        if status.is_cancelled:
             raise Cancelled
         ahead = [other.id for other in run.ahead()]
         if ahead != said:
@@ -161,7 +161,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
     meter = Meter(run, status, state.number if state else -1)
 
     def show(event: Event) -> None:
-        if status.cancelled.is_set():
+        if status.is_cancelled:
             raise Cancelled
         meter(event)
         if isinstance(event, Progress) and isinstance(event.found, LayerFound) and len(run.iterations()) < 2:
@@ -182,7 +182,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
     events = prune_loaded(loaded, config, state)
     try:
         for event in events:
-            if status.cancelled.is_set():
+            if status.is_cancelled:
                 raise Cancelled
             if isinstance(event, Started):
                 for words in begin(run, loaded, event.sources, computed):
