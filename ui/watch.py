@@ -115,7 +115,11 @@ def _begun_with(run: Run) -> list[Run]:
     def seconds(each: Run) -> float:
         return time.mktime(each.created) if each.created else 0.0
 
-    return [each for each in state.store().all() if apart(each) < TOGETHER and key(each) == key(run)]
+    near = [each for each in state.store().all() if apart(each) < TOGETHER and key(each) == key(run)]
+    closest: dict[str, str] = {}  # by mixture: an earlier run of the same mixture was not begun with it
+    for each in sorted(near, key=lambda each: (each.id != run.id, apart(each))):
+        closest.setdefault(repr(sorted(each.config.mixture.items())), each.id)
+    return [each for each in near if each.id in closest.values()]
 
 
 def _buttons(run: Run, going: bool) -> None:
