@@ -138,7 +138,7 @@ def output_folder(folder: str | Path, record: str) -> Iterator[Path]:
                 _link(target / entry, temporary / entry)
 
 
-def foreign_entries(folder: Path, record: str) -> list[Path]:
+def _unlisted_entries(folder: Path, record: str) -> list[Path]:
     """Files and folders that are no part of what a folder's record lists, as paths within the folder.
 
     Of a folder that holds only foreign files, the folder itself is named.
@@ -177,7 +177,7 @@ def _foreign_entries(target: Path, record: str) -> list[Path]:
     if entries and not (target / record).is_file():
         kind = "export" if record == EXPORT_FILE else "checkpoint"
         raise RunError(_refusal(target, f"holds {quoted(entries[0].name)} and is no earlier {kind}"))
-    return foreign_entries(target, record) if entries else []
+    return _unlisted_entries(target, record) if entries else []
 
 
 def _owned_files(folder: Path, record: str) -> set[Path]:

@@ -219,26 +219,22 @@ def test_a_store_cannot_be_a_file_and_leaves_a_persons_files(tmp_path, capsys):
     assert (tmp_path / "store" / "log.jsonl").read_text() == "mine\n"
 
 
+def exported_run(folder, capsys):
+    """A store, and a finished run in it with an export."""
+    store = RunStore(folder / "store")
+    runs = ["--runs", str(store.root)]
+    assert main(["prune", *QUICK, "--iterations", "1", "--eval-blocks", "0", *runs, "--json"]) == 0
+    run = store.get(json.loads(capsys.readouterr().out)["run_id"])
+    assert main(["export", run.id, *runs]) == 0
+    return store, run
+
+
 @needs_demo
 @pytest.mark.parametrize(
     "name", ["notes.txt", "model/chapter.md", "iteration-01/thesis.txt", "modelling/a.md"]
 )
 def test_a_run_with_a_persons_file_is_not_deleted(name, tmp_path, capsys):
-    store = RunStore(tmp_path / "store")
-    command = [
-        "prune",
-        *QUICK,
-        "--iterations",
-        "1",
-        "--eval-blocks",
-        "0",
-        "--runs",
-        str(store.root),
-        "--json",
-    ]
-    assert main(command) == 0
-    run = store.get(json.loads(capsys.readouterr().out)["run_id"])
-    assert main(["export", run.id, "--runs", str(store.root)]) == 0
+    store, run = exported_run(tmp_path, capsys)
     (run.path / name).parent.mkdir(exist_ok=True)
     (run.path / name).write_text("mine")
     with pytest.raises(RunError, match="nothing is deleted"):
@@ -274,21 +270,7 @@ def test_a_folder_that_a_killed_process_had_set_aside_is_put_back(tmp_path):
 @needs_demo
 @pytest.mark.parametrize("where", ["model", "exports/hf", "exports/mine"])
 def test_a_model_that_a_person_changed_or_put_into_a_run_is_not_deleted(where, tmp_path, capsys):
-    store = RunStore(tmp_path / "store")
-    command = [
-        "prune",
-        *QUICK,
-        "--iterations",
-        "1",
-        "--eval-blocks",
-        "0",
-        "--runs",
-        str(store.root),
-        "--json",
-    ]
-    assert main(command) == 0
-    run = store.get(json.loads(capsys.readouterr().out)["run_id"])
-    assert main(["export", run.id, "--runs", str(store.root)]) == 0
+    store, run = exported_run(tmp_path, capsys)
     folder = run.path / where
     if not folder.exists():
         shutil.copytree(run.path / "exports" / "hf", folder)
