@@ -163,7 +163,7 @@ def optipfair(model: str, data: Path | None) -> None:
 
     dense = load(model)
     blocks, shape = heldout(dense, data), geometry(dense.model)
-    mlp = sum(shape.parameters(site) for site in shape.sites if site.kind == "mlp")
+    mlp = sum(shape.parameters(site) for site in shape.sites if site.name == "mlp")
     for ratio, kind in OPTIPFAIR_RUNS[model]:
         if (name := peer(model, ratio, kind)) in rows():
             continue

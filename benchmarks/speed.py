@@ -53,7 +53,7 @@ def random_mask(shapes, round_to):
     generator = np.random.default_rng(0)
     scores = {site: generator.lognormal(0, 2, shapes.channels(site)) for site in shapes.sites}
     for site, values in scores.items():
-        if site.kind == "attn":  # over a head's many channels the differences would average out
+        if site.name == "attn":  # over a head's many channels the differences would average out
             heads = shapes.layers[site.layer].heads
             values *= generator.lognormal(0, 2, heads).repeat(shapes.head_dim)
     config = RunConfig.create(iterations=1, round_to=round_to, attention_unit="query_head")

@@ -76,7 +76,7 @@ of = st.segmented_control(
 weights = chosen.mixture if of == MIXTURE else {of: 1.0}
 data = viz.damage_data(dense.curves, mask, weights, config.worst_domain if of == MIXTURE else 0.0)
 st.plotly_chart(
-    viz.damage_curves_figure(data, chosen.site.kind, chosen.site.layer),
+    viz.damage_curves_figure(data, chosen.site.name, chosen.site.layer),
     alt="Damage by the share of a layer's module that is cut, a line a layer",
     config=state.PLOT,
 )

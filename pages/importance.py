@@ -76,7 +76,7 @@ def heatmap(it: Any, kind: Kind, what: str) -> viz.Heatmap:
 
 def draw(kind: Kind, what: str, title: str, data: viz.Heatmap, height: int | None = None) -> None:
     """A heatmap whose cells open the channel with their largest value."""
-    mark = (chosen.site.layer, chosen.channel) if chosen.site.kind == kind and not data.ordered else None
+    mark = (chosen.site.layer, chosen.channel) if chosen.site.name == kind and not data.ordered else None
     options: dict[str, Any] = {"choosable": True, "chosen": mark, "height": height}
     if what == channels.DECIDES and compare == "nothing" and cut:
         figure = viz.cut_figure(data, cut, title, **options)
@@ -109,9 +109,9 @@ if quantity == channels.FACTORS:
     settings["bins"] = 128
     for column, what in zip(st.columns(3), parts, strict=True):
         with column:
-            draw(chosen.site.kind, what, sentence(what), heatmap(shown, chosen.site.kind, what))
+            draw(chosen.site.name, what, sentence(what), heatmap(shown, chosen.site.name, what))
     st.caption(
-        f"{viz.KIND_NAMES[chosen.site.kind]} channels. For every channel, the first panel times the square of the second "
+        f"{viz.KIND_NAMES[chosen.site.name]} channels. For every channel, the first panel times the square of the second "
         "is the third: log10 score = log10 variance + 2 log10 norm. View sets one scale for all layers or one for each; "
         "the module is chosen below."
     )

@@ -99,7 +99,7 @@ for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
         figure = viz.animation_figure(frames, title, (0.0, 1.0))
     else:
         mark = None
-        if chosen.site.kind == kind:
+        if chosen.site.name == kind:
             unit = chosen.channel // shape.head_dim if kind == "attn" else chosen.channel
             mark = (chosen.site.layer, unit)
         figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256), title, chosen=mark)

@@ -135,7 +135,7 @@ def zoom(run: Run) -> tuple[tuple[int, int], dict[Kind, tuple[int, int]]]:
     shape = run.geometry
     assert shape is not None
     depth = len(shape.layers)
-    widths = {kind: max(shape.channels(s) for s in shape.sites if s.kind == kind) for kind in KINDS}
+    widths = {kind: max(shape.channels(s) for s in shape.sites if s.name == kind) for kind in KINDS}
     layers = (0, 0)
     if depth > 1:
         layers = st.slider("Layers", 0, depth - 1, (0, depth - 1), key="layers", bind="query-params")
@@ -169,7 +169,7 @@ def choose(kind: Kind, key: str) -> None:
 def select(site: Site, channel: int) -> None:
     """Callback: put a channel on view."""
     chosen = st.session_state
-    chosen.site, chosen.layer, chosen.channel = site.kind, site.layer, channel
+    chosen.site, chosen.layer, chosen.channel = site.name, site.layer, channel
 
 
 def massive(scores: Mapping[Site, Array]) -> None:
@@ -180,7 +180,7 @@ def massive(scores: Mapping[Site, Array]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Massive channels**, score over the layer's median:", width="content")
         for site, channel, times in found:
-            name = f"layer {site.layer} {viz.KIND_NAMES[site.kind]} {channel}: {times:,.0f} x"
+            name = f"layer {site.layer} {viz.KIND_NAMES[site.name]} {channel}: {times:,.0f} x"
             st.button(name, type="tertiary", on_click=select, args=(site, channel))
 
 
@@ -195,7 +195,7 @@ def _verdict(found: viz.Cut | None, chosen: state.Choice) -> str:
         found.distance[chosen.site][chosen.channel],
         found.mask.channels(chosen.site)[chosen.channel],
     )
-    unit = "Its head scores" if chosen.site.kind == "attn" else "It scores"
+    unit = "Its head scores" if chosen.site.name == "attn" else "It scores"
     by = f"{abs(away):.2f} {'above' if away > 0 else 'below'} the cut"
     if found.logarithmic:
         factor = 10.0**away
@@ -215,8 +215,8 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
     site, channel, config = chosen.site, chosen.channel, run.config
     moments = {name: parts[site] for name, parts in it.statistics.moments.items()}
     removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
-    head = f", head {channel // run.geometry.head_dim}" if site.kind == "attn" and run.geometry else ""
-    st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.kind]} channel {channel:,}{head}")
+    head = f", head {channel // run.geometry.head_dim}" if site.name == "attn" and run.geometry else ""
+    st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.name]} channel {channel:,}{head}")
     fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,), chosen.worst_domain)[site]
     score = score_sites("fluctuation", {site: fused}, {site: it.norms[site]}, config.seed)[site]
     if np.isnan(score[channel]):

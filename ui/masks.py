@@ -131,8 +131,8 @@ def pins(chosen: state.Choice) -> None:
     # the controls follow the selected channel, and lose their state on other pages
     if st.session_state.get("pin_from") != on_view or "pin_layers" not in st.session_state:
         st.session_state.pin_from = on_view
-        unit = chosen.channel // shape.head_dim if chosen.site.kind == "attn" else chosen.channel
-        what = "heads" if chosen.site.kind == "attn" else "MLP channels"
+        unit = chosen.channel // shape.head_dim if chosen.site.name == "attn" else chosen.channel
+        what = "heads" if chosen.site.name == "attn" else "MLP channels"
         st.session_state.pin_layers, st.session_state.pin_what = [chosen.site.layer], what
         st.session_state[f"pin_span_{what}"] = (unit, unit)
     parts = st.columns([3, 3, 3, 2, 2, 2], vertical_alignment="bottom")

@@ -59,7 +59,7 @@ def channel(run: Run) -> None:
     parts = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
     site = _site(shape, *parts[:2])
     parts[2].number_input("Channel", 0, widest - 1, key="channel", **KEPT)
-    parts[3].caption(f"{shape.channels(site):,} {viz.KIND_NAMES[site.kind]} channels in this layer")
+    parts[3].caption(f"{shape.channels(site):,} {viz.KIND_NAMES[site.name]} channels in this layer")
 
 
 def _site(shape: Geometry, left: DeltaGenerator, right: DeltaGenerator) -> Site:

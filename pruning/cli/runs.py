@@ -117,7 +117,7 @@ def damage(args: argparse.Namespace) -> int:
     cells = [
         (str(site.layer), f"{halves[site]:.4f}", f"{halves[Site(site.layer, 'mlp')]:.4f}")
         for site in halves
-        if site.kind == "attn"
+        if site.name == "attn"
     ]
     columns = ("layer", "attention", "MLP")
     console().print(table(columns, cells, "nats a token lost where half of a module is cut"))

@@ -85,12 +85,12 @@ def all_units(
         alive = mask.retained[site]
         there = mask.channels(site)
         values = np.where(there, scores[site], np.nan)
-        if site.kind == "attn" and config.square_attention:
+        if site.name == "attn" and config.square_attention:
             values = values**2
         normalised = NORMALISERS[config.normalise](values, scales[site])
         if not np.isfinite(normalised[there]).all():  # no ranking is one then
             raise CalibrationError(
-                f"layer {site.layer}, {site.kind}: the scores are not finite: the model is broken there, or "
+                f"layer {site.layer}, {site.name}: the scores are not finite: the model is broken there, or "
                 "needs another --score or --dtype."
             )
         units.append(
@@ -104,7 +104,7 @@ def all_units(
                 floor=floor(site, geometry, config),
                 unit=config.attention_unit,
                 unit_score=config.unit_score,
-                width=config.round_to if site.kind == "mlp" else 1,
+                width=config.round_to if site.name == "mlp" else 1,
             )
         )
     return units
@@ -140,6 +140,6 @@ def check_reachable(geometry: Geometry, config: RunConfig) -> None:
 def dense_scales(scores: Mapping[Site, Array], square_attention: bool) -> dict[Site, Scale]:
     """The scales of the dense model's scores, which normalisers that stay fixed refer to."""
     return {
-        site: Scale.of(values**2 if square_attention and site.kind == "attn" else values)
+        site: Scale.of(values**2 if square_attention and site.name == "attn" else values)
         for site, values in scores.items()
     }

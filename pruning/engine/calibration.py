@@ -150,7 +150,7 @@ def _settle(found: Observed, layer: int, mask: Mask) -> None:
                 settled = sites[site].in_dense_indices(retained)
                 if not all(np.isfinite(array[retained]).all() for array in settled.arrays().values()):
                     raise CalibrationError(
-                        f"layer {layer}, {site.kind}: the activations on domain {domain!r} are not finite: "
+                        f"layer {layer}, {site.name}: the activations on domain {domain!r} are not finite: "
                         "the model is broken there, or needs another --dtype."
                     )
                 sites[site] = settled

@@ -100,11 +100,11 @@ def _measure(
         with layers.layer(number) as view:
             for site in (Site(number, kind) for kind in KINDS):
                 (units,) = all_units(scores, mask, config, scales, [site])
-                inputs = replace(taker.inputs(site.kind), heldout={})
+                inputs = replace(taker.inputs(site.name), heldout={})
                 gone = float(mask.geometry.parameters(site) - mask.pruned.parameters(site))
                 removed, damage = [gone], [dict.fromkeys(probe.domains, 0.0)]
                 for count in _counts(units):
-                    with _without(view, site.kind, inputs, _channels(units, count, mask, site), config):
+                    with _without(view, site.name, inputs, _channels(units, count, mask, site), config):
                         damage.append(probe.divergence(number))
                     removed.append(gone + float(units.cost[units.order[:count]].sum()))
                     yield progress
@@ -126,7 +126,7 @@ def _channels(units: Units, count: int, mask: Mask, site: Site) -> Tensor:
     """(c,) bool over the channels that a site has: those of the first units to go."""
     entries = np.zeros(len(mask.retained[site]), bool)
     entries[units.entries(units.order[:count])] = True
-    head = mask.geometry.head_dim if site.kind == "attn" else 1
+    head = mask.geometry.head_dim if site.name == "attn" else 1
     return torch.as_tensor(np.repeat(entries, head)[mask.channels(site)])
 
 

@@ -52,7 +52,7 @@ class Cut:
     def note(self, model: CausalLM, site: Site, repair: Repair) -> None:
         """Take down a repair."""
         if repair.weight is not None:
-            self.changed.add(architecture(model).projection_weight(site.layer, site.kind))
+            self.changed.add(architecture(model).projection_weight(site.layer, site.name))
         self.repairs[site] = repair._replace(bias=None, weight=None)
 
 
@@ -87,7 +87,7 @@ def cut(
                     for part in (f.mean, f.variance, f.mean_square)
                 )
                 inputs = Inputs(f.count, mean, variance, square)
-                done.note(model, site, compensate(view, site.kind, inputs, removed, config))
+                done.note(model, site, compensate(view, site.name, inputs, removed, config))
             cut_layer(view, number, before, after)
     return done
 
@@ -219,17 +219,17 @@ def _cut_with_pass(
     for number in range(len(layers)):
         losing = _losses(number, before, after)
         taker.clear()
-        around = taker.around([site.kind for site in losing])
+        around = taker.around([site.name for site in losing])
         for index in stream.step(number, around, advance=not config.sequential):
             yield told(index, number)
         with layers.layer(number) as view:
-            known = {site: taker.inputs(site.kind) for site in losing}
+            known = {site: taker.inputs(site.name) for site in losing}
             if config.sequential:
                 for site in losing:
                     retained[site] = _same_number(site, view, known[site], before, after, config)
                 done.mask = Mask(after.geometry, retained)
             for site, removed in _losses(number, before, done.mask).items():
-                done.note(model, site, compensate(view, site.kind, known[site], removed, config))
+                done.note(model, site, compensate(view, site.name, known[site], removed, config))
             cut_layer(view, number, before, done.mask)
         if config.sequential:
             for index in stream.step(number):
@@ -243,7 +243,7 @@ def _same_number(
     site: Site, view: LayerView, inputs: Inputs, before: Mask, after: Mask, config: RunConfig
 ) -> np.ndarray:
     """What a site retains when as many units go as a mask says, chosen by fresh statistics."""
-    alive, weight = before.channels(site), view.projection(site.kind).weight.float()
+    alive, weight = before.channels(site), view.projection(site.name).weight.float()
     mean, variance, square = (
         scatter(part.double().cpu().numpy(), alive)
         for part in (inputs.mean, inputs.variance, inputs.mean_square)

@@ -18,7 +18,7 @@ NAMES = {"attn": "attention", "mlp": "mlp"}
 def floor(site: Site, geometry: Geometry, config: RunConfig) -> int:
     """Heads or channels that survive at a site at least."""
     shape = geometry.layers[site.layer]
-    if site.kind == "mlp":
+    if site.name == "mlp":
         return max(1, math.ceil(config.min_mlp_share * shape.channels))
     whole_groups = config.attention_unit == "kv_group" or shape.group == 1
     size = shape.group if whole_groups else shape.kv_heads
@@ -35,7 +35,7 @@ def warnings(mask: Mask, scores: Mapping[Site, Array], config: RunConfig) -> lis
     """
     found = []
     for kind in KINDS:
-        sites = [site for site in mask.geometry.sites if site.kind == kind]
+        sites = [site for site in mask.geometry.sites if site.name == kind]
         shares = {site: float(mask.retained[site].mean()) for site in sites}
         if np.median(list(shares.values())) <= MOST:
             continue

@@ -72,8 +72,8 @@ def lose(lab: Lab, told: Told, site: str, channels: Sequence[int]) -> Answer:
     for number, (channel, repair) in enumerate(trials):
         told(Progress(f"channel {channel}", number, len(trials)))
         model = lab.copy()
-        linear = layer_views(model)[place.layer].projection(place.kind)
-        column = view.projection(place.kind).weight[:, channel].detach()
+        linear = layer_views(model)[place.layer].projection(place.name)
+        column = view.projection(place.name).weight[:, channel].detach()
         linear.weight.data[:, channel] = 0
         if repair == "bias":
             linear.bias = torch.nn.Parameter(column * float(mean[channel]), requires_grad=False)
@@ -247,7 +247,7 @@ def by_hand(lab: Lab, told: Told, cuts: Sequence[Sequence[Any]], prompt: str, to
     for name, which, share in cuts:
         site = Site.parse(name)
         # what goes together: one MLP channel, or a key-value head with its query heads
-        entries = len(retained[site]) if site.kind == "mlp" else lab.geometry.layers[site.layer].kv_heads
+        entries = len(retained[site]) if site.name == "mlp" else lab.geometry.layers[site.layer].kv_heads
         order = np.argsort(scores[site].reshape(entries, -1).sum(axis=1), kind="stable")
         gone = (order if which == "lowest" else order[::-1])[: min(round(share * entries), entries - 1)]
         retained[site].reshape(entries, -1)[gone] = False

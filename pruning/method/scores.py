@@ -83,7 +83,7 @@ def score_sites(
     return {
         site: SCORES[score](
             SiteStatistics(
-                f.variance, f.mean_square, *norms[site], (seed, site.layer, KINDS.index(site.kind))
+                f.variance, f.mean_square, *norms[site], (seed, site.layer, KINDS.index(site.name))
             )
         )
         for site, f in fused.items()

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pruning.errors import ConfigError
-from pruning.models.geometry import KINDS, Geometry, Kind, LayerShape, Site
+from pruning.models.geometry import Geometry, LayerShape, Site
 from pruning.models.mask import Array, entries
 
 AttentionUnit = Literal["kv_group", "query_head"]
@@ -47,10 +47,11 @@ def select(geometry: Geometry, selectors: Sequence[str]) -> dict[Site, Array]:
         match = _SELECTOR.fullmatch(selector.strip())
         if not match:
             raise ConfigError(f"cannot read {selector!r}: write LAYER, LAYER.mlp or LAYER.attn.FIRST-LAST.")
-        kinds: tuple[Kind, ...] = KINDS if match["kind"] is None else (Site.parse(f"0.{match['kind']}").kind,)
         for layer in _span(match["layers"], len(geometry.layers), selector, "layer"):
-            for site in (Site(layer, kind) for kind in kinds):
-                what = "head" if site.kind == "attn" else "channel"
+            for site in geometry.layer_sites(layer):
+                if match["kind"] not in (None, site.name):
+                    continue
+                what = "head" if site.name == "attn" else "channel"
                 span = _span(match["range"], len(chosen[site]), selector, what)
                 chosen[site][span.start : span.stop] = True
     return chosen
@@ -103,7 +104,7 @@ def _members(
 ) -> Array:
     """Indices (U, m) of the entries that are removed together; `values` (entries,) says in which order."""
     left = np.flatnonzero(alive)
-    if site.kind == "mlp":
+    if site.name == "mlp":
         if width == 1:
             return left[:, None]
         left = left[np.argsort(values[left], kind="stable")]
@@ -117,7 +118,7 @@ def _members(
 
 def _unit_cost(members: Array, site: Site, geometry: Geometry, unit: AttentionUnit) -> Array:
     size = (members >= 0).sum(axis=1)
-    if site.kind == "mlp":
+    if site.name == "mlp":
         return size * geometry.channel_cost
     return size * geometry.head_cost + (geometry.kv_head_cost if unit == "kv_group" else 0)
 
@@ -171,7 +172,7 @@ def site_units(
         )
     cost = _unit_cost(members, site, geometry, unit)
     total = np.where(inside, values[members], 0.0).sum(axis=1)
-    per_entry = geometry.head_dim if site.kind == "attn" else 1
+    per_entry = geometry.head_dim if site.name == "attn" else 1
     if unit_score == "mean":
         score = total / (inside.sum(axis=1) * per_entry)
     else:
@@ -181,13 +182,13 @@ def site_units(
     protected[_highest(np.where(forced, -np.inf, np.where(kept, np.inf, score)), size, floor)] = True
     if (protected & forced).any():
         what, option = (
-            ("heads", "--min-attention-units") if site.kind == "attn" else ("channels", "--min-mlp-share")
+            ("heads", "--min-attention-units") if site.name == "attn" else ("channels", "--min-mlp-share")
         )
         raise ConfigError(
             f"--remove leaves {site} with fewer {what} than its minimum of {floor}: remove less there, or "
             f"lower {option}."
         )
-    return Units(site, members, score, cost, forced, protected, rest=(size < width) & (site.kind == "mlp"))
+    return Units(site, members, score, cost, forced, protected, rest=(size < width) & (site.name == "mlp"))
 
 
 def _highest(rank: Array, size: Array, floor: int) -> Array:

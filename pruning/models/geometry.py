@@ -7,9 +7,9 @@ here imports torch, so that a page can reason about masks without it.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-Kind = Literal["attn", "mlp"]
+Kind = str
 KINDS: tuple[Kind, ...] = ("attn", "mlp")
 # Wider and deeper than any model by ten times; arrays are made of these sizes as soon as a config is read.
 WIDEST, DEEPEST = 2**24, 4096
@@ -19,16 +19,16 @@ class Site(NamedTuple):
     """One prunable place; written `3.attn`."""
 
     layer: int
-    kind: Kind
+    name: str
 
     def __str__(self) -> str:
-        return f"{self.layer}.{self.kind}"
+        return f"{self.layer}.{self.name}"
 
     @classmethod
     def parse(cls, text: str) -> Site:
         """The site that `str` wrote."""
-        layer, kind = text.split(".")
-        return cls(int(layer), "attn" if kind == "attn" else "mlp")
+        layer, name = text.split(".")
+        return cls(int(layer), name)
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,16 @@ class Geometry:
     @property
     def sites(self) -> list[Site]:
         """All sites in the order in which the model computes them."""
-        return [Site(layer, kind) for layer in range(len(self.layers)) for kind in KINDS]
+        return [site for layer in range(len(self.layers)) for site in self.layer_sites(layer)]
+
+    def layer_sites(self, layer: int) -> tuple[Site, ...]:
+        """The sites of one layer in the order in which the layer computes them."""
+        return tuple(Site(layer, name) for name in KINDS)
 
     def channels(self, site: Site) -> int:
         """Number of channels C of a site."""
         shape = self.layers[site.layer]
-        return shape.heads * self.head_dim if site.kind == "attn" else shape.channels
+        return shape.heads * self.head_dim if site.name == "attn" else shape.channels
 
     @property
     def head_cost(self) -> int:
@@ -92,7 +96,7 @@ class Geometry:
     def parameters(self, site: Site) -> int:
         """Linear parameters that go when the whole site goes (the biases of o_proj and down_proj stay)."""
         shape = self.layers[site.layer]
-        if site.kind == "attn":
+        if site.name == "attn":
             return shape.heads * self.head_cost + shape.kv_heads * self.kv_head_cost
         return shape.channels * self.channel_cost
 

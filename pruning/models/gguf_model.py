@@ -94,9 +94,9 @@ def read_model(file: GGUFFile) -> GGUFModel:
         key_value_bias=architecture.has_bias("key", config),
         gate_up_bias=architecture.has_bias("gate", config),
     )
-    own = {site: architecture.has_bias(OUTPUTS[site.kind], config) for site in geometry.sites}
+    own = {site: architecture.has_bias(OUTPUTS[site.name], config) for site in geometry.sites}
     biased = {
-        str(site): own[site] or bias_name(site.layer, OUTPUTS[site.kind]) in file.tensors
+        str(site): own[site] or bias_name(site.layer, OUTPUTS[site.name]) in file.tensors
         for site in geometry.sites
     }
     pruned = geometry != architecture.geometry(config) or list(biased.values()) != list(own.values())

@@ -38,7 +38,7 @@ class Mask:
     def channels(self, site: Site) -> Array:
         """(C,) bool over the channels of a site."""
         retained = self.retained[site]
-        return np.repeat(retained, self.geometry.head_dim) if site.kind == "attn" else retained
+        return np.repeat(retained, self.geometry.head_dim) if site.name == "attn" else retained
 
     def kv_heads(self, layer: int) -> Array:
         """(kv_heads,) bool: a key-value head stays while one of its query heads does."""
@@ -70,7 +70,7 @@ class Mask:
 def entries(geometry: Geometry, site: Site) -> int:
     """Number of entries of a mask at a site: heads or channels."""
     shape = geometry.layers[site.layer]
-    return shape.heads if site.kind == "attn" else shape.channels
+    return shape.heads if site.name == "attn" else shape.channels
 
 
 # --- comparing masks -------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def export_record(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
         ) from None
     return {
         "geometry": geometry.to_dict(),
-        "biased": {str(site): _has_bias(architecture, config, site.kind) for site in geometry.sites},
+        "biased": {str(site): _has_bias(architecture, config, site.name) for site in geometry.sites},
     }
 
 

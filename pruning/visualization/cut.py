@@ -137,7 +137,7 @@ def cut_map(cut: Cut, kind: Kind, *, against: Cut | None = None, **settings: Any
 
 def cut_title(cut: Cut, kind: Kind, before: Mask) -> str:
     """What is to be seen, computed: how many of the channels that are left lie below the cut."""
-    sites = [site for site in before.retained if site.kind == kind]
+    sites = [site for site in before.retained if site.name == kind]
     there = sum(int(before.retained[site].sum()) for site in sites)
     stay = sum(int(cut.mask.retained[site].sum()) for site in sites)
     unit = "query heads" if kind == "attn" else "MLP channels"

@@ -74,7 +74,7 @@ def damage_curves_figure(
     """
     figure = graph().Figure()
     for site, curve in data.items():
-        if site.kind != kind:
+        if site.name != kind:
             continue
         chosen = site.layer == layer
         x, y = (
@@ -91,7 +91,7 @@ def damage_curves_figure(
             hovertemplate=words,
             zorder=2 if chosen else 0,
         )
-    shown = {site: curve for site, curve in data.items() if site.kind == kind}
+    shown = {site: curve for site, curve in data.items() if site.name == kind}
     figure.add_scatter(
         x=[curve.at for curve in shown.values()],
         y=[curve.cost for curve in shown.values()],
@@ -113,7 +113,7 @@ def layer_damage_figure(data: Mapping[Site, Damage], share: float, height: int =
     """A pair of bars a layer: damage where a share of its attention or of its MLP is cut."""
     figure = graph().Figure()
     for kind, colour in KIND_COLOURS.items():
-        sites = [site for site in data if site.kind == kind]
+        sites = [site for site in data if site.name == kind]
         values = [
             float(predicted(data[site].removed, data[site].damage, np.array([share]))[0]) for site in sites
         ]

@@ -61,7 +61,7 @@ def agreement_data(
         masks[name] = first_mask(scores[name], geometry, config)
     ranks = np.stack([_ranks(scores[name], kind) for name in domains])
     pairs = [(a, b) for i, a in enumerate(domains) for b in domains[i + 1 :]]
-    sites = [site for site in geometry.sites if site.kind == kind]
+    sites = [site for site in geometry.sites if site.name == kind]
     return Agreement(
         domains,
         np.atleast_2d(np.corrcoef(ranks)),
@@ -73,7 +73,7 @@ def agreement_data(
 def _ranks(scores: Mapping[Site, Array], kind: Kind) -> Array:
     """Ranks within each layer, one after another: layers differ in scale, not in the question asked."""
     return np.concatenate(
-        [scores[s].argsort().argsort() / len(scores[s]) for s in sorted(scores) if s.kind == kind]
+        [scores[s].argsort().argsort() / len(scores[s]) for s in sorted(scores) if s.name == kind]
     )
 
 

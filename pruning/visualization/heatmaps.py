@@ -85,7 +85,7 @@ class Heatmap:
 
 def layer_matrix(values: Mapping[Site, Array], kind: Kind) -> Array:
     """(L, C) of one site in all layers; NaN fills layers that have fewer channels."""
-    rows = [np.asarray(values[site], np.float64) for site in sorted(values) if site.kind == kind]
+    rows = [np.asarray(values[site], np.float64) for site in sorted(values) if site.name == kind]
     width = max(len(row) for row in rows)
     return np.stack([np.pad(row, (0, width - len(row)), constant_values=np.nan) for row in rows])
 

@@ -106,13 +106,13 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
         moments = [it.statistics.moments[name][site] for name in domains]
         chosen, sizes = np.arange(width), np.ones(width, int)
         if grouped:
-            count = shape.heads if site.kind == "attn" else columns
-            chosen, sizes = representatives(it.scores[site], count, OF_A_COLUMN[site.kind])
+            count = shape.heads if site.name == "attn" else columns
+            chosen, sizes = representatives(it.scores[site], count, OF_A_COLUMN[site.name])
             parts.append(sizes)
         items[site] = chosen
         known = {"norm": norm, "mean_abs": mean_abs}
         if "given" in arrays:
-            drawn = (seed, site.layer, KINDS.index(site.kind))
+            drawn = (seed, site.layer, KINDS.index(site.name))
             known["given"] = SCORES["random"](SiteStatistics(norm, norm, norm, mean_abs, drawn))
         parts += [known[name][chosen] for name in ("norm", "mean_abs", "given") if name in arrays]
         for part in moments:
@@ -121,7 +121,7 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
         sites.append(
             {
                 "layer": site.layer,
-                "kind": site.kind,
+                "kind": site.name,
                 "channels": width,
                 "items": len(chosen),
                 "columns": min(columns, width),
@@ -195,7 +195,7 @@ def pack(live: Live, config: RunConfig, geometry: Geometry, **view: Any) -> byte
     keep, remove = select(geometry, config.keep), select(geometry, config.remove)
     sites = []
     for site, known in zip(geometry.sites, live.header["sites"], strict=True):
-        entries = live.items[site] if site.kind == "mlp" else np.arange(known["heads"])
+        entries = live.items[site] if site.name == "mlp" else np.arange(known["heads"])
         pins = {
             name: np.flatnonzero(pinned[site][entries]).tolist()
             for name, pinned in (("keep", keep), ("remove", remove))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def mask_map_data(mask: Mask, kind: Kind, bins: int = MAX_BINS) -> Heatmap:
     """Share retained in each bin: heads of an attention site, channels of an MLP."""
-    rows = {site: mask.retained[site].astype(np.float64) for site in mask.retained if site.kind == kind}
+    rows = {site: mask.retained[site].astype(np.float64) for site in mask.retained if site.name == kind}
     cells, first, last = binned(layer_matrix(rows, kind), bins, "mean")
     return Heatmap(cells, first, last, kind, "share retained")
 
@@ -65,7 +65,7 @@ def comparison_data(here: Mask, there: Mask, kind: Kind, bins: int = MAX_BINS) -
     """Which of two masks keeps what: numbers of `CATEGORIES`, in a bin the most frequent one."""
     rows = {}
     for site in here.retained:
-        if site.kind == kind:
+        if site.name == kind:
             rows[site] = (2 * here.retained[site] + there.retained[site]).astype(np.float64)
     matrix = layer_matrix(rows, kind)
     counts = [binned((matrix == number).astype(np.float64), bins, "mean") for number in range(4)]
@@ -149,8 +149,8 @@ def parameters_data(geometry: Geometry, mask: Mask) -> dict[str, tuple[int, int]
     kinds: tuple[Kind, ...] = ("attn", "mlp")
     return {
         KIND_NAMES[kind]: (
-            sum(geometry.parameters(s) for s in geometry.sites if s.kind == kind),
-            sum(mask.pruned.parameters(s) for s in geometry.sites if s.kind == kind),
+            sum(geometry.parameters(s) for s in geometry.sites if s.name == kind),
+            sum(mask.pruned.parameters(s) for s in geometry.sites if s.name == kind),
         )
         for kind in kinds
     }

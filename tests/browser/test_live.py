@@ -242,7 +242,7 @@ def test_a_wide_model_is_represented_by_some_of_its_channels(script):
         data, found = ask(script, it, config)
     assert data.header["grouped"] and len(data.body) < 4 * 6 * 20_000
     for site, known, kept in zip(it.geometry.sites, data.header["sites"], found["kept"], strict=True):
-        if site.kind == "mlp":
+        if site.name == "mlp":
             _, sizes = live.representatives(it.scores[site], known["columns"], live.OF_A_COLUMN["mlp"])
             assert sizes.sum() == known["channels"]
             assert np.average(kept, weights=sizes) == pytest.approx(whole.retained[site].mean(), abs=0.06)

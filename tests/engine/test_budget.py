@@ -140,7 +140,7 @@ def test_equal_takes_the_split_that_loses_least():
             total = 0.0
             for site in GQA.sites:
                 share = scores[site] / scores[site].sum()
-                width, keep = (8, kv_heads) if site.kind == "attn" else (1, channels)
+                width, keep = (8, kv_heads) if site.name == "attn" else (1, channels)
                 units = np.sort(share.reshape(-1, width).sum(axis=1))
                 total += units[: len(units) - keep].sum()
             lost[kv_heads, channels] = total

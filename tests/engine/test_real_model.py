@@ -41,7 +41,7 @@ def test_single_channels_exceed_the_median_of_their_site_ten_thousand_times(scor
     wild = {
         str(site): values.max() / np.median(values)
         for site, values in scored["moments"].items()
-        if site.kind == "mlp"
+        if site.name == "mlp"
     }
     assert sum(ratio > 1e4 for ratio in wild.values()) >= 2
     assert np.median(list(wild.values())) < 1e4  # and most layers have none

@@ -11,7 +11,7 @@ from pruning.models.mask import Mask
 
 GEOMETRY = Geometry(16, 4, (LayerShape(2, 2, 32), LayerShape(2, 2, 32)))
 
-MLPS = [site for site in GEOMETRY.sites if site.kind == "mlp"]
+MLPS = [site for site in GEOMETRY.sites if site.name == "mlp"]
 
 
 def test_the_hull_is_below_all_points_and_convex():
@@ -46,7 +46,7 @@ def test_no_other_split_of_the_budget_is_predicted_to_cost_less(ratio):
     curves = {}
     for site in GEOMETRY.sites:
         size = GEOMETRY.parameters(site)
-        steep = 100.0 if site.kind == "attn" else 1.0 + site.layer
+        steep = 100.0 if site.name == "attn" else 1.0 + site.layer
         curves[site] = Curve(np.array([0, size / 2, size]), {"a": steep * np.array([0, 1.0, 4.0])})
     config = RunConfig.create(
         allocation="measured", mixture={"a": 1}, domains={"a": "embedded"}, ratio=ratio, min_mlp_share=0.01
@@ -60,7 +60,7 @@ def test_no_other_split_of_the_budget_is_predicted_to_cost_less(ratio):
             for n, c in zip(counts, [curves[site] for site in MLPS], strict=True)
         )
 
-    heads = sum(int((~mask.retained[site]).sum()) for site in GEOMETRY.sites if site.kind == "attn")
+    heads = sum(int((~mask.retained[site]).sum()) for site in GEOMETRY.sites if site.name == "attn")
     if heads == 0:
         total = sum(gone)
         splits = [(n, total - n) for n in range(32) if 0 <= total - n < 32]

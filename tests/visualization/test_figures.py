@@ -202,7 +202,7 @@ def test_every_figure_draws(run):
 def test_a_heatmap_of_32b_size_stays_small():
     shape = Geometry(5120, 128, (LayerShape(8, 5, 27648),) * 64)
     rng = np.random.default_rng(0)
-    scores = {site: rng.random(shape.channels(site)) for site in shape.sites if site.kind == "mlp"}
+    scores = {site: rng.random(shape.channels(site)) for site in shape.sites if site.name == "mlp"}
     figure = viz.importance_figure(viz.importance_data(scores, "mlp"))
     assert len(figure.to_json()) < 300_000
     mask = viz.mask_map_figure(viz.mask_map_data(Mask.full(shape), "mlp"))

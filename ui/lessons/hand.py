@@ -49,9 +49,9 @@ class History:
 def words(cut: Cut) -> str:
     """A cut as one line."""
     site, which, share = Site.parse(cut[0]), cut[1], cut[2]
-    unit = "channels" if site.kind == "mlp" else "heads"
+    unit = "channels" if site.name == "mlp" else "heads"
     return (
-        f"layer {site.layer}, {KIND_NAMES[site.kind]}: the {share:.0%} of the {unit} with the {which} scores"
+        f"layer {site.layer}, {KIND_NAMES[site.name]}: the {share:.0%} of the {unit} with the {which} scores"
     )
 
 
