@@ -31,12 +31,12 @@ def make_run(root, iterations=ITERATIONS, layers=64, channels=27_648):
     from safetensors.numpy import save_file
 
     from pruning import RunConfig
+    from pruning.checksums import write_json
     from pruning.method.moments import Moments
     from pruning.method.statistics import write_statistic
     from pruning.models.geometry import Geometry, LayerShape
     from pruning.models.mask import Mask
-    from pruning.runs.store import RunStore
-    from pruning.sealed import write_json
+    from pruning.runs.run import RunStore
 
     shape = Geometry(5120, 128, (LayerShape(8, 5, channels),) * layers, query_bias=True, key_value_bias=True)
     config = RunConfig.create(iterations=iterations)
@@ -86,7 +86,7 @@ def server_time(what, root, repeats):
 
     from streamlit.testing.v1 import AppTest
 
-    from pruning.runs.store import RunStore
+    from pruning.runs.run import RunStore
 
     os.environ["PRUNESCOPE_RUNS"] = str(root)
     os.chdir(ROOT)

@@ -38,12 +38,14 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from pruning import RunConfig
+from pruning.checksums import digests, write_json
 from pruning.cli.main import parser
 from pruning.engine.blocks import calibration_blocks
 from pruning.engine.budget import check_reachable
 from pruning.errors import PruningError
 from pruning.experiments.grid import Experiment
 from pruning.files import EXPORT_FILE
+from pruning.formatting import plain
 from pruning.limits import parse_mixture
 from pruning.measure.perplexity import perplexity
 from pruning.measure.writing import continue_prompt
@@ -59,9 +61,7 @@ from pruning.models.geometry import Geometry, LayerShape
 from pruning.models.loading import load
 from pruning.outputs import output_file, output_folder
 from pruning.progress import drain
-from pruning.sealed import digests, write_json
 from pruning.text.sources import describe_source, load_text
-from pruning.words import plain
 from tests.conftest import ARCHITECTURES, byte_tokenizer, tiny_model
 from tests.models.gguf_files import dense, metadata, tensors, write_file
 

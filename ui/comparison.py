@@ -8,11 +8,10 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.runs.groups import MeasuredRun, count_reasons, groups
-from pruning.runs.outcome import Results
-from pruning.runs.results import retention
+from pruning.formatting import number, plain, size_text
+from pruning.runs.report import MeasuredRun, count_reasons, groups, retention
 from pruning.runs.run import Run
-from pruning.words import number, plain, size_text
+from pruning.runs.schema import Results
 from ui import models, state
 from ui.options import option
 from ui.results import cache_bytes, items, measured_speed, worst

@@ -7,11 +7,11 @@ from typing import Any
 
 import streamlit as st
 
+from pruning.formatting import number, size_text
 from pruning.measure.comparison import TaskRow
 from pruning.runs.jobs import job
-from pruning.runs.outcome import Results
 from pruning.runs.run import Run
-from pruning.words import number, size_text
+from pruning.runs.schema import Results
 from ui import mixtures, source, state
 from ui.navigation import go
 

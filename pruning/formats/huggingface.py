@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruning.checksums import write_json
 from pruning.errors import ExportError, library_errors
 from pruning.files import PRUNING_FILE
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
@@ -20,7 +21,6 @@ from pruning.formats.verify import compare
 from pruning.models.architectures import ARCHITECTURES, layer_views
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Geometry, LayerShape
-from pruning.sealed import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor

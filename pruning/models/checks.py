@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
+from pruning.formatting import quoted
 from pruning.models.architectures import ARCHITECTURES, NEUTRAL, ROLES, Architecture, sliding_window
 from pruning.models.geometry import Geometry
 from pruning.models.tensors import Stored, missing, pointer, read_object, stored_tensors, weight_files
-from pruning.words import quoted
 
 HEAD = "lm_head.weight"
 ADAPTER = "adapter_config.json"

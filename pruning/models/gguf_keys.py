@@ -10,9 +10,9 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from pruning.formatting import quoted
 from pruning.models import gguf_rope, gguf_sizes
 from pruning.models.gguf_file import GGUFFile
-from pruning.words import quoted
 
 # The file's name of an architecture, and transformers' model type where no bias or window asks for another.
 TYPES = {"llama": "llama", "deci": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}

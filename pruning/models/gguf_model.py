@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pruning.formatting import quoted
 from pruning.models.architectures import ARCHITECTURES, supported
 from pruning.models.geometry import Geometry
 from pruning.models.gguf_file import GGUFFile
@@ -22,7 +23,6 @@ from pruning.models.gguf_keys import (
 )
 from pruning.models.gguf_rope import rope_parameters
 from pruning.models.gguf_sizes import AGAIN, Sizes, read_sizes
-from pruning.words import quoted
 
 GATED, ROTATED = ("gate", "up"), ("query", "key")
 OUTPUTS = {"attn": "output", "mlp": "down"}  # roles of the output projections by the kind of site

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from pruning.formatting import quoted
 from pruning.models.architectures import CHANNELS
 from pruning.models.geometry import DEEPEST, WIDEST, LayerShape
 from pruning.models.gguf_file import GGUFFile
-from pruning.words import quoted
 
 HEADS, KV_HEADS, MLP = "attention.head_count", "attention.head_count_kv", "feed_forward_length"
 HIDDEN, LAYERS, CONTEXT, HEAD_DIM = (

@@ -15,7 +15,7 @@ from pruning.models.architectures import geometry, parameter_count
 from pruning.models.folder import describe
 from pruning.models.geometry import Geometry, LayerShape
 from pruning.progress import Progress, drain
-from pruning.runs.store import RunStore
+from pruning.runs.run import RunStore
 from tests.conftest import tiny_loaded
 
 GEOMETRY = Geometry(64, 16, (LayerShape(8, 4, 256), LayerShape(8, 4, 256)))

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from pruning.formatting import items_text, number
 from pruning.measure.comparison import KnownPair, Number, Pair, Record, TaskRow, ZeroShot
 from pruning.models.geometry import DEEPEST, WIDEST, Geometry, LayerShape
-from pruning.words import items_text, number
 
 Width = Annotated[int, Field(ge=1, le=WIDEST)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
