@@ -16,7 +16,7 @@ from pruning.cli.main import main
 from pruning.errors import RunError
 from pruning.files import atomic_write, sweep
 from pruning.progress import Progress
-from pruning.runs.folder import log, read
+from pruning.runs.folder import log, read_log
 from pruning.runs.preflight import Needs
 from pruning.runs.process import NICE
 from pruning.runs.run import Run, RunStore
@@ -113,7 +113,7 @@ def test_a_log_goes_on_behind_half_a_line(run):
     with (run.path / "events.jsonl").open("a") as stream:
         stream.write('{"event": "sta')
     log(run.path, "later", value=float("nan"))
-    assert [event["event"] for event in read(run.path / "events.jsonl")] == ["created", "later"]
+    assert [event["event"] for event in read_log(run.path / "events.jsonl")] == ["created", "later"]
     assert json.loads((run.path.parent / "log.jsonl").read_text().splitlines()[0])["event"] == "created"
 
 
