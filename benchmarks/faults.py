@@ -105,7 +105,7 @@ def verdict(run, expected):
     code = go_on(run)
     run = Run(run.path)
     state = run.status().state
-    if code not in (0, 2) or state != "finished" or run.damage():
+    if code not in (0, 2) or state != "finished" or run.corruption():
         return f"lost (exit {code}, {state}, {run.status().message})"
     return "right" if numbers(run) == expected else "wrong"
 

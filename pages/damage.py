@@ -8,7 +8,7 @@ from pruning.errors import PruningError
 from pruning.formatting import seconds_text
 from pruning.method.damage import foretell
 from pruning.runs.jobs import job
-from pruning.runs.preflight import damage_seconds
+from pruning.runs.preflight import sensitivity_seconds
 from ui import expected, place, reach, state, stored, tasks
 from ui.glossary import popover
 
@@ -16,7 +16,7 @@ from ui.glossary import popover
 def _time(config: RunConfig) -> str:
     """How long measuring takes on this machine, in words; empty where the model is not there."""
     try:
-        return f", in about {seconds_text(damage_seconds(config, state.store()))} on this machine"
+        return f", in about {seconds_text(sensitivity_seconds(config, state.store()))} on this machine"
     except PruningError:
         return ""
 

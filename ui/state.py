@@ -221,7 +221,7 @@ def no_statistics(run: Run) -> NoReturn:
     if run.active:
         st.info("This run has no statistics yet. They are available after its first iteration.")
     else:
-        ends = {"cancelled": "was cancelled", "dead": "ended unexpectedly", "damaged": "is damaged"}
+        ends = {"cancelled": "was cancelled", "dead": "ended unexpectedly", "corrupt": "is corrupt"}
         status = run.status()
         how = ends.get(status.state, status.state)
         text = f"This run {how} before its first iteration was complete: it has no statistics to show."

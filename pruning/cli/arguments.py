@@ -130,10 +130,10 @@ def check_code(configs: Iterable[RunConfig], source: str, yes: bool) -> None:
     configs = list(configs)
     for config in configs:
         check_folders(config.task_data, config.task_folder)
-    code = [ask for config in configs for ask in permissions.pending(config) if ask.does == "run"]
+    code = [ask for config in configs for ask in permissions.pending(config) if ask.action == "run"]
     if code and not yes:
         raise ConfigError(
-            f"{source} would run the code in {quoted(code[0].what)} ({permissions.code_files(code[0])}): "
+            f"{source} would run the code in {quoted(code[0].target)} ({permissions.code_files(code[0])}): "
             "look at it, then add --yes."
         )
 

@@ -105,13 +105,13 @@ def _size(folder: Path) -> int:
 
 
 def _problems(store: RunStore) -> list[str]:
-    """What is damaged of the runs of a store; reads all of them."""
+    """What is corrupt of the runs of a store; reads all of them."""
     found = list(store.broken().values())
     for run in store.all():
-        if damage := run.damage() if not run.active else []:
-            found += [f"run {run.id}: {words}" for words in damage]
+        if problems := run.corruption() if not run.active else []:
+            found += [f"run {run.id}: {words}" for words in problems]
             found.append(
-                f"'runs repair {run.named}' restores what is damaged of run {run.id}, or removes it to be "
+                f"'runs repair {run.argument}' restores what is corrupt of run {run.id}, or removes it to be "
                 "made again."
             )
     return found

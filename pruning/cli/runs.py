@@ -98,11 +98,11 @@ def damage(args: argparse.Namespace) -> int:
     """Measure which layers a cut hurts, and keep it with a run."""
     import_torch()
     from pruning.progress import drain
-    from pruning.runs.worker import measure_damage
+    from pruning.runs.worker import measure_sensitivity
 
     run, bar = RunStore(args.runs).get(args.run_id), ProgressBar(1, quiet=args.json)
     with bar.bar:
-        curves = drain(measure_damage(run), bar)
+        curves = drain(measure_sensitivity(run), bar)
     halves = {
         site: float(predicted(curve.removed, curve.fused(run.config.mixture), curve.removed[-1:] / 2)[0])
         for site, curve in curves.items()
@@ -158,7 +158,7 @@ def runs_resume(args: argparse.Namespace) -> int:
 
 
 def runs_repair(args: argparse.Namespace) -> int:
-    """Restore the damaged files of a run, or go back to its last intact iteration."""
+    """Restore the corrupt files of a run, or go back to its last intact iteration."""
     run = RunStore(args.runs).get(args.run_id)
     with run.held():
         done = repair(run)
@@ -166,10 +166,10 @@ def runs_repair(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"run_id": run.id, "repaired": done, "resumable": resumable})
         return 0
-    for words in done or ["Nothing is damaged."]:
+    for words in done or ["Nothing is corrupt."]:
         print(words)
     if resumable:
-        print(f"'runs resume {run.named}' continues the run.")
+        print(f"'runs resume {run.argument}' continues the run.")
     return 0
 
 
@@ -197,7 +197,7 @@ def _agree(args: argparse.Namespace, run: Run) -> None:
     if found and not args.yes and sys.stdin.isatty():
         print(f"Run {run.id} {permissions.origin(found)}. It would:", file=sys.stderr)
         for ask in found:
-            code = f", which holds {permissions.code_files(ask)}" if ask.does == "run" else ""
+            code = f", which holds {permissions.code_files(ask)}" if ask.action == "run" else ""
             print(f"  {ask}{code}", file=sys.stderr)
         args.yes = input("Go on? [y/N] ").strip().lower() in ("y", "yes")
     if args.yes:

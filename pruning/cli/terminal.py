@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pruning.checksums import finite
 from pruning.errors import RunError
 from pruning.progress import announced
+from pruning.runs.report import HEADER, INTERVALS, results_rows
 from pruning.runs.worker import TextProgress
 from pruning.text.sources import describe_source
 
@@ -123,7 +124,7 @@ class ProgressBar:
                 self.task,
                 total=event.total,
                 completed=event.done,
-                description=f"{self.lines.where}: {event.stage} {event.detail}",
+                description=f"{self.lines.stage}: {event.stage} {event.detail}",
             )
 
 
@@ -131,11 +132,15 @@ def results_table(results: Results) -> Any:
     """Dense against pruned, as a rich table."""
     from rich.table import Table
 
-    table = Table(title=f"run {results.run_id}", title_justify="left")
-    for column in ("", "dense", "pruned", "change"):
-        table.add_column(column, justify="left" if not column else "right")
-    for row in results.rows():
-        table.add_row(*row, end_section=row[0] in ("parameters", "perplexity mean"))
+    table = Table(
+        title=f"run {results.run_id}", title_justify="left", caption=INTERVALS, caption_justify="left"
+    )
+    for column in HEADER:
+        table.add_column(column, justify="right" if column else "left")
+    for section in results_rows(results).values():
+        for row in section:
+            table.add_row(*row)
+        table.add_section()
     return table
 
 

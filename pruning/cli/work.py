@@ -95,7 +95,7 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     from pruning.runs.preflight import check, mixture_notices
 
     config = run_config(args)
-    for words in mixture_notices(set(config.domains) - set(config.mixture), measured=False):
+    for words in mixture_notices(config, measured=False):
         print(sentence(words), file=sys.stderr)
     check(config)
     loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)

@@ -121,10 +121,12 @@ class Pair(Record):
     @property
     def change(self) -> str:
         """Pruned over dense with its interval over held-out text; a tilde where it may be noise."""
+        if math.isinf(self.ratio):
+            return "-"
         if self.rise is None or math.isinf(self.rise.interval):
-            return f"x {self.ratio:.2f}"
+            return f"{self.ratio:.2f}x"
         low, high = self.rise.range
-        return f"x {self.ratio:.2f} ({low:.2f} to {high:.2f}){' ~' if self.rise.is_noise else ''}"
+        return f"{self.ratio:.2f}x ({low:.2f} to {high:.2f}){' ~' if self.rise.is_noise else ''}"
 
     @property
     def ratio(self) -> float:

@@ -528,9 +528,9 @@ def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_p
     assert "ratio 40%" in chain["changed"].iloc[1]
     differ, outcomes = at.dataframe[0].value, at.dataframe[1].value
     assert differ.set_index("option").loc["ratio"].tolist() == ["40%", "20%"]
-    assert outcomes["outcome"].tolist()[:3] == ["pruning ratio", "worst domain", "mean of domains"]
+    assert outcomes["against the best"].notna().tolist() == [True, False]  # more was removed of the first
     tables = [d.value for d in at.dataframe if "worst" in d.value.columns]
-    assert [len(table) for table in tables] == [2, *[1] * len(SHIPPED)]  # of other models, so each alone
+    assert [len(table) for table in tables] == [2, 2, *[1] * len(SHIPPED)]  # of other models, so each alone
     assert (tables[0]["worst domain"] == "words").all()
     assert any("tiny, domain words" in words.value for words in at.markdown)
     next(b for b in at.button if b.key == f"delete-{first.id}").click()
@@ -551,8 +551,8 @@ def test_runs_that_do_not_compare_stand_apart(monkeypatch):
     at.run()
     assert not at.exception and not at.error
     assert any("compare only under the same heading" in warning.value for warning in at.warning)
-    outcomes = [d.value for d in at.dataframe if "outcome" in d.value.columns]
-    assert [len(table.columns) for table in outcomes] == [2, 2]  # the name of the outcome, and one run
+    outcomes = [d.value for d in at.dataframe if "worst" in d.value.columns]
+    assert [len(table) for table in outcomes[:2]] == [1, 1]  # a table for each model
 
 
 def test_reports_hold_every_measure():
@@ -560,7 +560,7 @@ def test_reports_hold_every_measure():
     from ui.state import demo_run
 
     text, page = report.markdown(demo_run()), report.html(demo_run())
-    for words in ("perplexity, code", "bits per byte, wiki", "prunescope_arithmetic, acc, 200 items", "± "):
+    for words in ("perplexity code", "bits per byte wiki", "prunescope_arithmetic, acc (200 items)", "± "):
         assert words in text and words in page
     assert "not significant" in text and "not significant" in page
     assert "--config" in text
@@ -956,11 +956,11 @@ def test_results_lead_with_what_was_kept_and_go_on_from_there(monkeypatch):
     monkeypatch.chdir(ROOT)
     at = open_page("results")
     kept = {metric.label: metric.value for metric in at.metric}
-    assert kept["Worst: code"] == "x 1.57" and kept["Mean"] == "x 1.38"
+    assert kept["Worst: code"] == "1.57x" and kept["Mean"] == "1.38x"
     assert {"Weights", "KV cache"} <= set(kept)
     assert any("chance" in json.dumps(figure["data"]) for figure in figures(at))
     at.session_state["ratio"] = 20
-    next(b for b in at.button if b.label == "Cut more: 60%").click()
+    next(b for b in at.button if b.label == "Prune further (60%)").click()
     at.run()
     assert not at.exception and at.session_state["ratio"] == 60
 
@@ -1090,12 +1090,12 @@ def test_a_domain_may_be_called_like_a_column_of_the_table(tiny_folder, text_fil
     from pruning import RunConfig, prune
     from ui import results
 
-    options = {"model": str(tiny_folder), "domains": {"left": str(text_file)}, "mixture": {"left": 1}}
+    options = {"model": str(tiny_folder), "domains": {"size": str(text_file)}, "mixture": {"size": 1}}
     config = RunConfig.create(**options, ratio=0.3, iterations=1, samples=3, seq_len=24, eval_blocks=2)
     run = prune(config).run
     row = results.row(run, run.results())
-    assert row["left"] == run.results().parameters.pruned / run.results().parameters.dense
-    assert row["perplexity left"] == run.results().perplexity["left"].ratio
+    assert row["size"] == run.results().parameters.pruned / run.results().parameters.dense
+    assert row["perplexity size"] == run.results().perplexity["size"].ratio
 
 
 def test_the_runs_that_ship_come_with_damage(monkeypatch):

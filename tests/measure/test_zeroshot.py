@@ -522,11 +522,11 @@ def test_a_limit_is_said_beside_every_number():
     console.print(results_table(summary))
     lines = console.export_text().splitlines()
     row = {
-        name: next(line for line in lines if name in line) for name in ("a (1", "b, acc", "average", "wiki")
+        name: next(line for line in lines if name in line) for name in ("a, acc", "b, acc", "average", "wiki")
     }
-    assert "a (1 items, first 1)" in row["a (1"] and "-100.0 ± unknown ~" in row["a (1"]
+    assert "a, acc (1 items, first 1)" in row["a, acc"] and "-100.0 ± unknown ~" in row["a, acc"]
     assert "b, acc_norm (2 items, first 2)" in row["b, acc"] and "+50.0 ± 98.0 ~" in row["b, acc"]
-    assert "average of tasks (3 items, first 2)" in row["average"] and "± unknown ~" in row["average"]
+    assert "average of tasks, acc (3 items, first 2)" in row["average"] and "± unknown ~" in row["average"]
     assert "infinite" in row["wiki"]
     assert set(accuracy_figure({"a run": answers.tasks}).data[0].y) == {
         "a (first 1)",

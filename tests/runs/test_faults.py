@@ -108,7 +108,14 @@ def look(run: Run) -> None:
     store = RunStore(run.path.parent)
     for each in store.all():
         assert each.status().state and each.config and each.ahead() is not None
-        each.results(), each.iterations(), each.events(), each.last_words(), each.damage(), each.resumable
+        (
+            each.results(),
+            each.iterations(),
+            each.events(),
+            each.last_output(),
+            each.corruption(),
+            each.resumable,
+        )
     assert all(why.startswith("run '") for why in store.broken().values())
 
 
@@ -126,9 +133,9 @@ def test_a_bad_file_gives_at_worst_one_row(run, made, wrong, capsys):
         copy = shutil.copytree(run.path, run.path.parent.parent / name.replace("/", "-") / run.id)
         with contextlib.suppress(PruningError):
             repair(Run(copy))
-            assert not Run(copy).damage() or Run(copy).resumable
+            assert not Run(copy).corruption() or Run(copy).resumable
         put(run.path / name, content)
-    assert healthy.status().state == "finished" and not healthy.damage()
+    assert healthy.status().state == "finished" and not healthy.corruption()
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside this checkout")
@@ -188,7 +195,7 @@ def test_a_damaged_run_is_taken_up_again_at_its_last_whole_state(run, made, name
     run = Run(run.path)
     assert run.resumable == ("runs resume" in said) == (not restored)
     assert restored or main(["runs", "resume", run.id, "--runs", str(run.path.parent)]) == 0
-    assert run.status().state == "finished" and not run.damage()
+    assert run.status().state == "finished" and not run.corruption()
     assert_same(run, made)
 
 

@@ -8,7 +8,7 @@ from pruning.checksums import read_json, write_json
 from pruning.cli.main import main
 from pruning.errors import RunError
 from pruning.runs.jobs import job
-from pruning.runs.preflight import damage_seconds, needs
+from pruning.runs.preflight import needs, sensitivity_seconds
 from pruning.runs.run import RunStore
 from pruning.runs.worker import prune
 
@@ -96,8 +96,8 @@ def test_needs_are_reckoned_from_the_shape_and_from_runs_before(
     assert 2 * again.seconds < more.seconds < 3.5 * again.seconds
     # damage comes on top of it
     measured = needs(config.replace(allocation="measured"), store)
-    assert measured.seconds == pytest.approx(again.seconds + damage_seconds(config, store))
-    assert damage_seconds(config, store) > again.seconds
+    assert measured.seconds == pytest.approx(again.seconds + sensitivity_seconds(config, store))
+    assert sensitivity_seconds(config, store) > again.seconds
     # a model of another size has matrices of another speed: the faster of both is taken
     monkeypatch.setattr("pruning.runs.preflight._product_speed", lambda minute: 1e30)
     assert needs(config, store).basis == again.basis

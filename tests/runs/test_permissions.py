@@ -67,7 +67,7 @@ def test_a_worker_knows_what_was_agreed_to_where_the_cache_cannot_be_written(opt
     deadline = time.time() + 120
     while run.active and time.time() < deadline:
         time.sleep(0.1)
-    assert run.status().state == "finished", run.last_words()
+    assert run.status().state == "finished", run.last_output()
     monkeypatch.delenv(permissions.AGREED)  # another process here was told nothing
     with pytest.raises(RunError, match="was not made here"):
         permissions.check(run.id, run.config)

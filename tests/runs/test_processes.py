@@ -142,8 +142,8 @@ def test_a_run_deleted_while_others_read_it(run, options):  # noqa: F811
     execute(run)
     reader, stored = Run(run.path), run.iterations()[1]
     RunStore().delete(run.id)
-    assert reader.iterations() == [] and reader.status().state == "failed" and reader.last_words() == ""
-    with pytest.raises(RunError, match="is gone"):
+    assert reader.iterations() == [] and reader.status().state == "failed" and reader.last_output() == ""
+    with pytest.raises(RunError, match="is missing"):
         _ = stored.statistics
 
 

@@ -32,7 +32,7 @@ def wait(run: Run, *states: str, seconds: float = 120) -> str:
     deadline = time.monotonic() + seconds
     while (state := run.status().state) not in states and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert state in states, (state, run.last_words())
+    assert state in states, (state, run.last_output())
     return state
 
 
