@@ -473,9 +473,9 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         digest = delta.digest(model.fingerprint)  # names the model in the cache
         return drain(zero_shot(model, config.tasks, digest, limit=config.task_limit, **folders), emit)
 
-    def write_results(zero_shot: ZeroShot | None = None) -> Results:
+    def write_results(accuracies: ZeroShot | None = None) -> Results:
         results = summarise(run, earlier + time.monotonic() - began)
-        results = results.model_copy(update={"zero_shot": zero_shot})
+        results = results.model_copy(update={"zero_shot": accuracies})
         write_json(run.path / "results.json", results.model_dump())
         return results
 
