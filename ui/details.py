@@ -8,7 +8,7 @@ from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.experiments.paper import paper
 from pruning.formatting import plain
-from pruning.runs.report import INTERVALS, Row, provenance, results_rows
+from pruning.runs.report import INTERVALS, Row, provenance, results_sections
 from pruning.runs.run import Run
 from pruning.runs.schema import Results
 from pruning.visualization import report
@@ -44,7 +44,7 @@ def accuracy(run: Run, results: Results) -> None:
             config=state.PLOT,
             key=f"accuracy-{run.id}",
         )
-        _table(results_rows(results)["accuracy"])
+        _table(results_sections(results)["accuracy"])
         st.caption(
             "Significant by McNemar's exact test at the 5% level; for the average, by a permutation test."
         )
@@ -73,7 +73,7 @@ def accuracy(run: Run, results: Results) -> None:
 
 def perplexity(run: Run, results: Results) -> None:
     """Perplexity and bits per byte by domain."""
-    rows = results_rows(results)
+    rows = results_sections(results)
     _table([*rows["perplexity"], *rows["bits per byte"]])
     st.caption(
         f"Held-out text in blocks of {run.config.seq_len} tokens. Bits per byte are comparable across tokenizers."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pruning.checksums import finite
 from pruning.errors import RunError
 from pruning.progress import announced
-from pruning.runs.report import HEADER, INTERVALS, results_rows
+from pruning.runs.report import HEADER, INTERVALS, results_sections
 from pruning.runs.worker import TextProgress
 from pruning.text.sources import describe_source
 
@@ -137,7 +137,7 @@ def results_table(results: Results) -> Any:
     )
     for column in HEADER:
         table.add_column(column, justify="right" if column else "left")
-    for section in results_rows(results).values():
+    for section in results_sections(results).values():
         for row in section:
             table.add_row(*row)
         table.add_section()

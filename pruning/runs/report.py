@@ -48,7 +48,7 @@ class Row(NamedTuple):
 HEADER = Row("", "dense", "pruned", "change")
 
 
-def results_rows(results: Results) -> dict[str, list[Row]]:
+def results_sections(results: Results) -> dict[str, list[Row]]:
     """Rows of the results table in four sections: size, perplexity, bits per byte, accuracy."""
     size, answers = results.parameters, results.zero_shot
     tasks = {**answers.tasks, "average of tasks": answers.average} if answers else {}
@@ -80,9 +80,9 @@ def _accuracy(name: str, task: TaskRow, metric: str) -> Row:
     return Row(f"{name}, {metric}{items}", f"{both.dense:.1%}", f"{both.pruned:.1%}", change)
 
 
-def results_table(results: Results) -> list[Row]:
+def results_rows(results: Results) -> list[Row]:
     """All rows of the results table, without the header."""
-    return [*chain.from_iterable(results_rows(results).values())]
+    return [*chain.from_iterable(results_sections(results).values())]
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -116,7 +116,7 @@ class Result:
 
     def __repr__(self) -> str:
         """The results table as plain text, between a headline and the folder of the run."""
-        rows = [HEADER, *results_table(self.summary)]
+        rows = [HEADER, *results_rows(self.summary)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = (
             "  ".join(cell.rjust(width) if k else cell.ljust(width) for k, (cell, width) in enumerate(cells))
@@ -126,7 +126,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """The results table as Jupyter shows it."""
-        return f"<p>{escape(self._headline)}</p>{html_table(HEADER, results_table(self.summary))}"
+        return f"<p>{escape(self._headline)}</p>{html_table(HEADER, results_rows(self.summary))}"
 
     @property
     def _headline(self) -> str:

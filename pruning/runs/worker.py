@@ -574,13 +574,7 @@ def measure_sensitivity(run: Run, **changes: object) -> Generator[Progress, None
     check_inputs(run, text=text_digests(describe_blocks(blocks, [])))
     scales = dense_scales(first.scores, config.square_attention)
     curves = yield from damage_curves(
-        loaded.model,
-        Mask.full(first.geometry),
-        first.scores,
-        scales,
-        config,
-        blocks,
-        state_of(loaded),
+        loaded.model, Mask.full(first.geometry), first.scores, scales, config, blocks, state_of(loaded)
     )
     write_curves(first.path, curves)
     return curves

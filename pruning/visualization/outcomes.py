@@ -52,10 +52,7 @@ def perplexity_figure(data: Mapping[str, tuple[Array, Array]], title: str = "", 
 
 
 def tradeoff_figure(
-    runs: Mapping[str, tuple[float, float, str]],
-    of: str = "worst domain",
-    title: str = "",
-    height: int = 340,
+    runs: Mapping[str, tuple[float, float, str]], of: str = "worst domain", title: str = "", height: int = 340
 ) -> Figure:
     """Runs by parameters kept and perplexity; a line joins the Pareto-optimal runs.
 
@@ -115,12 +112,7 @@ def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340
 
 
 def experiment_figure(
-    frame: Any,
-    title: str,
-    x: str | None,
-    series: Sequence[str],
-    metric: str = "perplexity",
-    of: str = "mean",
+    frame: Any, title: str, x: str | None, series: Sequence[str], metric: str = "perplexity", of: str = "mean"
 ) -> Figure:
     """A grid's means as lines over an option, or as bars, with every seed as a point.
 

@@ -20,7 +20,7 @@ from pruning.formatting import number, plain, seconds_text
 from pruning.models.geometry import KINDS, Site
 from pruning.outputs import check_output_file, output_file
 from pruning.runs.folder import StoredIteration
-from pruning.runs.report import HEADER, INTERVALS, html_table, markdown_table, provenance, results_table
+from pruning.runs.report import HEADER, INTERVALS, html_table, markdown_table, provenance, results_rows
 from pruning.runs.run import Run, dense_iteration
 from pruning.runs.schema import Results
 from pruning.visualization.heatmaps import animation_bins, colour_limits, importance_data
@@ -44,7 +44,7 @@ def markdown(run: Run) -> str:
         f"method {run.config.method}",
         f"{parameters.dense:,} parameters dense, {parameters.pruned:,} pruned; "
         f"run time {results.seconds:.1f} s.",
-        markdown_table(HEADER, results_table(results)),
+        markdown_table(HEADER, results_rows(results)),
         plain(INTERVALS),
         "\n".join(f"- {plain(line)}" for line in provenance(run)),
         f"Reproduce the run with `{command(run)}`, or with this config:",
@@ -71,7 +71,7 @@ def html(run: Run) -> str:
     return Template(source("report.html")).substitute(
         title=escape(title if config.ratio else f"{config.model}, statistics"),
         summary=escape(_summary(run, results)),
-        results=_table("Outcome", HEADER, results_table(results), INTERVALS)
+        results=_table("Outcome", HEADER, results_rows(results), INTERVALS)
         if results and config.ratio
         else "",
         live=live_part,
