@@ -46,19 +46,13 @@ def comparable(runs: Finished) -> list[tuple[str, Finished]]:
 
 def figures(runs: Finished, key: str = "") -> None:
     """Perplexity by domain and retention by capability, of runs that can be compared."""
+    costs = viz.domain_cost_figure({state.label(run): each.perplexity for run, each in runs})
+    retained = viz.retention_figure({state.label(run): retention(each) for run, each in runs})
     left, right = st.columns(2)
-    left.plotly_chart(
-        viz.domain_cost_figure({state.label(run): each.perplexity for run, each in runs}),
-        alt="Perplexity over dense by domain and run",
-        config=state.PLOT,
-        key=f"cost-{key}",
-    )
-    right.plotly_chart(
-        viz.retention_figure({state.label(run): retention(each) for run, each in runs}),
-        alt="Retained performance by capability, pruned over dense",
-        config=state.PLOT,
-        key=f"retained-{key}",
-    )
+    with left:
+        state.plot(costs, "Perplexity over dense by domain and run", f"cost-{key}")
+    with right:
+        state.plot(retained, "Retained performance by capability, pruned over dense", f"retained-{key}")
     answers = {state.label(run): each.zero_shot.tasks for run, each in runs if each.zero_shot}
     if len(answers) > 1:
         digests = {
@@ -66,11 +60,8 @@ def figures(runs: Finished, key: str = "") -> None:
         }
         if len(digests) > len({name for name, _ in digests}):
             st.warning("Some tasks of the same name asked other items: their accuracies do not compare.")
-        st.plotly_chart(
-            viz.accuracy_figure(answers),
-            alt="Change of zero-shot accuracy by task and run",
-            config=state.PLOT,
-            key=f"tasks-{key}",
+        state.plot(
+            viz.accuracy_figure(answers), "Change of zero-shot accuracy by task and run", f"tasks-{key}"
         )
 
 
@@ -106,5 +97,6 @@ def sizes(runs: Finished, like: Run) -> None:
             points[f"{state.label(run)}: {domain}"] = size, ratio, run.config.method
     if len(points) > 2:
         title = f"Runs of {models.title(like.config.model)}: size against worst domain"
-        figure = viz.tradeoff_figure(points, title=title)
-        st.plotly_chart(figure, alt="Runs by size and perplexity of the worst domain", config=state.PLOT)
+        state.plot(
+            viz.tradeoff_figure(points, title=title), "Runs by size and perplexity of the worst domain"
+        )

@@ -32,18 +32,10 @@ def accuracy(run: Run, results: Results) -> None:
         metric = st.segmented_control(
             "Metric", metrics, default=metrics[0], required=True, key=f"metric-{run.id}"
         )
-        st.plotly_chart(
-            viz.accuracy_levels_figure(answers.tasks, metric),
-            alt="Zero-shot accuracy by task, dense, pruned and by chance",
-            config=state.PLOT,
-            key=f"levels-{run.id}",
-        )
-        st.plotly_chart(
-            viz.accuracy_figure({state.label(run): answers.tasks}, metric),
-            alt="Change of zero-shot accuracy by task",
-            config=state.PLOT,
-            key=f"accuracy-{run.id}",
-        )
+        levels = viz.accuracy_levels_figure(answers.tasks, metric)
+        state.plot(levels, "Zero-shot accuracy by task, dense, pruned and by chance", f"levels-{run.id}")
+        change = viz.accuracy_figure({state.label(run): answers.tasks}, metric)
+        state.plot(change, "Change of zero-shot accuracy by task", f"accuracy-{run.id}")
         _table(results_sections(results)["accuracy"])
         st.caption(
             "Significant by McNemar's exact test at the 5% level; for the average, by a permutation test."

@@ -315,3 +315,8 @@ def follow(run: Run) -> None:
 def explain(error: PruningError) -> None:
     """Show an error as one sentence."""
     st.error(plain(sentence(str(error))))
+
+
+def plot(figure: Any, alt: str, key: str | None = None) -> None:
+    """Draw a figure with the options of all figures; `alt` describes it for screen readers."""
+    st.plotly_chart(figure, alt=alt, config=PLOT, key=key)

@@ -36,12 +36,8 @@ def show(run: Run) -> None:
     # outside of the fragment: a figure every second would take the cores that the run computes on
     dense = iterations[0].metrics.perplexity.values() if iterations else ()
     if any(math.isfinite(perplexity.value) for perplexity in dense):
-        st.plotly_chart(
-            viz.perplexity_figure(viz.perplexity_data(iterations)),
-            alt="Perplexity by iteration",
-            config=state.PLOT,
-            key=f"ppl-{len(iterations)}",
-        )
+        figure = viz.perplexity_figure(viz.perplexity_data(iterations))
+        state.plot(figure, "Perplexity by iteration", f"ppl-{len(iterations)}")
     _buttons(run, active)
     with st.expander("Log"):
         st.code(run.last_output() or "No log output.", language=None)
