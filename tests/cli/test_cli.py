@@ -35,7 +35,7 @@ def test_report_writes_one_page_of_a_run(capsys, options, tmp_path):
     found = run(capsys, "report", made["run_id"][:18], "--html", str(tmp_path / "run.html"))
     text = (tmp_path / "run.html").read_text(encoding="utf-8")
     assert found["run_id"] == made["run_id"] and found["bytes"] == len(text.encode())
-    assert text.startswith("<!doctype html>") and "perplexity, words" in text
+    assert text.startswith("<!doctype html>") and "perplexity words" in text
     assert "://" not in text  # nothing is fetched from anywhere
 
 
