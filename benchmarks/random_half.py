@@ -14,7 +14,7 @@ from pruning import RunConfig
 from pruning.engine.blocks import evaluation_blocks
 from pruning.measure.perplexity import perplexity
 from pruning.measure.zeroshot import compare, zero_shot
-from pruning.models.architectures import geometry
+from pruning.models.layer_view import geometry
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Site
 from pruning.models.loading import load

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
 from pruning.measure.speed import seconds, turns
-from pruning.models.architectures import geometry, layer_views
+from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
 from pruning.models.surgery import add_bias, remove
 from pruning.progress import drain

@@ -19,8 +19,8 @@ from pruning.method.normalise import NORMALISERS
 from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
 from pruning.method.statistics import STATISTICS, Statistic, read_statistic, write_statistic
-from pruning.models.architectures import ARCHITECTURES, NEUTRAL, geometry, layer_views
 from pruning.models.geometry import Site
+from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
 from pruning.progress import drain
 from pruning.registry import Registry

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import CalibrationError
-from pruning.models.architectures import CausalLM
 from pruning.models.cache import cache_file
+from pruning.models.family import CausalLM
 from pruning.models.layers import Layers, Place, forward
 from pruning.progress import Progress, relay
 from pruning.sealed import read_cached, write_cached

@@ -20,8 +20,8 @@ from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
 from pruning.errors import ModelError, library_errors
 from pruning.files import PRUNING_FILE
-from pruning.models.architectures import CausalLM, geometry
 from pruning.models.delta import Delta
+from pruning.models.family import CausalLM
 from pruning.models.folder import (
     LoadedModel,
     dense_type,
@@ -30,6 +30,7 @@ from pruning.models.folder import (
     read_record,
 )
 from pruning.models.geometry import Geometry
+from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
 from pruning.models.own_exports import EXPORT_KEYS
 from pruning.models.surgery import resize

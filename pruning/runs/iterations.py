@@ -19,7 +19,7 @@ from pruning.method.moments import Moments, Statistics
 from pruning.method.statistics import double, read_statistic
 from pruning.models.delta import BIASES_FILE, MASK_FILE, WEIGHTS_FILE, Delta, read_mask
 from pruning.models.geometry import Geometry, Site
-from pruning.models.mask import Mask, entries
+from pruning.models.mask import Mask
 from pruning.runs.outcome import Metrics
 from pruning.sealed import damaged, read_json, verify
 
@@ -80,7 +80,7 @@ class StoredIteration:
             return Mask.full(self.geometry)
         with self._reading(MASK_FILE) as file:
             mask = read_mask(file.parent, self.geometry)
-            self._expect(mask.retained, entries)
+            self._expect(mask.retained, lambda geometry, site: geometry.shape(site).entries)
             if any(array.dtype != bool for array in mask.retained.values()):
                 raise TypeError("a mask holds bools")
             return mask

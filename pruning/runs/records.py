@@ -95,7 +95,6 @@ def metrics(iteration: Iteration) -> Metrics:
         ratio=iteration.mask.ratio,
         parameters=iteration.parameters,
         perplexity={name: TextMeasure(**p.to_dict()) for name, p in iteration.perplexity.items()},
-        layers=iteration.mask.pruned.layers,
         seconds=iteration.seconds,
         repairs={
             str(site): Repaired(ridge=repair.ridge, error=dict(repair.error))

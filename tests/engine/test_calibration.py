@@ -6,8 +6,8 @@ from pruning.engine.calibration import calibrate, calibrate_cached, column_norms
 from pruning.errors import CalibrationError
 from pruning.method.moments import Statistics
 from pruning.models import layers
-from pruning.models.architectures import geometry, layer_views
 from pruning.models.geometry import Site
+from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
 from pruning.paths import cache_folder
 from pruning.progress import drain

@@ -10,8 +10,8 @@ from pruning import RunConfig
 from pruning.cli.main import main
 from pruning.engine.loop import prune_loaded
 from pruning.errors import ModelError
-from pruning.models.architectures import ARCHITECTURES, architecture, geometry, layer_views
 from pruning.models.folder import LoadedModel, describe
+from pruning.models.layer_view import geometry, layer_views
 from pruning.models.loading import load
 from tests.conftest import CONFIGS, SIZES, byte_tokenizer, tiny_model
 

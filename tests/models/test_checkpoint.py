@@ -7,9 +7,9 @@ from safetensors.numpy import load_file
 
 from pruning.errors import ModelError, RunError
 from pruning.models import checkpoint
-from pruning.models.architectures import geometry
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
+from pruning.models.layer_view import geometry
 from pruning.models.loading import load
 from tests.conftest import ARCHITECTURES, tiny_loaded, tiny_pruned
 

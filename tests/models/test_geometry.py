@@ -1,9 +1,9 @@
 import pytest
 
 from pruning.errors import ModelError
-from pruning.models.architectures import architecture, geometry
 from pruning.models.folder import describe
 from pruning.models.geometry import Geometry, Site
+from pruning.models.layer_view import family_of, geometry
 from tests.conftest import ARCHITECTURES, byte_tokenizer, tiny_model
 
 
@@ -43,4 +43,4 @@ def test_another_architecture_is_refused_by_name():
     with pytest.raises(
         ModelError, match="'gpt2' are not supported: supported are qwen2, qwen3, llama, mistral"
     ):
-        architecture(model)
+        family_of(model)

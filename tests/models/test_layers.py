@@ -6,7 +6,7 @@ import torch
 
 from pruning.engine.calibration import calibrate
 from pruning.measure.perplexity import perplexity
-from pruning.models.architectures import geometry
+from pruning.models.layer_view import geometry
 from pruning.models.layers import Layers, Stash, forward
 from pruning.models.mask import Mask
 from pruning.progress import drain

@@ -8,7 +8,7 @@ from pruning.engine.events import Iteration
 from pruning.engine.loop import prune_loaded
 from pruning.method.compensation import bias as compensate
 from pruning.method.moments import Fused
-from pruning.models.architectures import geometry
+from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
 from pruning.models.surgery import mask_channels, output_biases, set_output_biases
 from tests.conftest import ARCHITECTURES, tiny_loaded, tiny_model
