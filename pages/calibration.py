@@ -3,10 +3,10 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
+from pruning.formatting import plain
 from pruning.models.folder import describe
 from pruning.models.geometry import Kind
 from pruning.text.sources import EMBEDDED_DOMAINS
-from pruning.words import plain
 from ui import calibration, run_form, state, stored
 from ui.glossary import popover
 

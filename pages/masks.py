@@ -3,9 +3,9 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.engine import floors
 from pruning.errors import PruningError
+from pruning.formatting import sentence, size_text
 from pruning.models.geometry import KINDS, Site
 from pruning.models.mask import chance_jaccard, jaccard
-from pruning.words import sentence, size_text
 from ui import canvas, masks, mixtures, place, state, stored
 from ui.glossary import popover
 

@@ -15,7 +15,7 @@ from pruning.config import RunConfig
 from pruning.method.moments import Fused
 from pruning.method.scores import score_sites
 from pruning.models.geometry import KINDS, Kind, Site
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
 from ui import mixtures, state, stored
 

@@ -10,11 +10,11 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import METHODS
+from pruning.formatting import clipped, plain
 from pruning.method.damage import foretell, lost_output
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
-from pruning.runs.iterations import StoredIteration
-from pruning.words import clipped, plain
+from pruning.runs.folder import StoredIteration
 from ui import expected, mixtures, run_form, state, stored
 from ui.navigation import go
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pruning.checksums import read_cached, write_cached
 from pruning.config import RunConfig
 from pruning.engine.blocks import set_aside
 from pruning.engine.budget import all_units
@@ -29,7 +30,6 @@ from pruning.models.layer_view import LayerView
 from pruning.models.layers import Layers, Stream
 from pruning.models.mask import Array, Mask
 from pruning.progress import Progress
-from pruning.sealed import read_cached, write_cached
 from pruning.text.blocks import TokenBlocks
 
 # What damage depends on beside the model and the text.

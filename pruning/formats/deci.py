@@ -51,12 +51,12 @@ def padded(geometry: Geometry) -> Geometry | None:
 
 def _judge(traits: Traits, kind: str | None) -> Form:
     form = Form("deci", ARCHITECTURE, _LOADS_IN)
+    if what := traits.beyond(COMPUTES):
+        return replace(form, refusal=f"DeciLM does not compute {what}: use --format hf.")
     if not traits.family.as_llama:
         return replace(
             form, refusal=f"DeciLM has Llama's layers, and {traits.family.name} has others: use --format hf."
         )
-    if what := traits.beyond(COMPUTES):
-        return replace(form, refusal=f"DeciLM does not compute {what}: use --format hf.")
     own = traits.geometry
     width = own.layers[0]["attn"].width
     if (shapes := padded(own)) is None:

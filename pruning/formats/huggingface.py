@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruning.checksums import write_json
 from pruning.errors import ExportError, library_errors
 from pruning.files import PRUNING_FILE
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
@@ -21,7 +22,6 @@ from pruning.models.family import LLAMA_PATHS, Family, Heads
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Geometry
 from pruning.models.layer_view import layer_views
-from pruning.sealed import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ def stock_architecture(traits: Traits, geometry: Geometry) -> tuple[str, str]:
     if not traits.output_bias and (divides or not family.heads_divide):
         return family.model_type, ""
     if not family.as_llama:
-        why = f"takes no {heads} heads, which do not divide the hidden size of {geometry.hidden_size}: keep more"
+        why = f"takes no {heads} heads, which do not divide {geometry.hidden_size}: prune otherwise"
         if traits.output_bias:
             why = "has no biases on its output projections: prune with --compensation none"
         return "", f"stock {family.name} {why}, or use --format hf."

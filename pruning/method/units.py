@@ -45,7 +45,7 @@ def select(geometry: Geometry, selectors: Sequence[str]) -> dict[Site, Array]:
     chosen = {site: np.zeros(geometry.shape(site).entries, bool) for site in geometry.sites}
     for selector in selectors:
         match = _SELECTOR.fullmatch(selector.strip())
-        if not match:
+        if not match or match["name"] not in (None, *geometry.names):
             raise ConfigError(f"cannot read {selector!r}: write LAYER, LAYER.mlp or LAYER.attn.FIRST-LAST.")
         for layer in _span(match["layers"], len(geometry.layers), selector, "layer"):
             for site in geometry.layer_sites(layer):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from pruning.checksums import digests, write_json
 from pruning.errors import ModelError, library_errors
 from pruning.files import PRUNING_FILE
 from pruning.models.delta import MASK_FILE, write_mask
@@ -18,7 +19,6 @@ from pruning.models.layers import Layers
 from pruning.models.mask import Mask
 from pruning.models.surgery import output_biases
 from pruning.outputs import output_folder
-from pruning.sealed import digests, write_json
 from pruning.versions import versions
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
+from pruning.formatting import quoted
 from pruning.models.families import FAMILIES
 from pruning.models.family import FOREIGN_KEYS, has_window, rotary_embeddings
 from pruning.models.geometry import Geometry
 from pruning.models.tensors import missing, pointer, read_object, stored_tensors, weight_files
-from pruning.words import quoted
 
 HEAD = "lm_head.weight"
 ADAPTER = "adapter_config.json"
@@ -77,15 +77,13 @@ def _check_computed(config: Mapping[str, Any]) -> None:
     if model_type not in FAMILIES:  # which is refused by that name
         return
     family = FAMILIES[model_type]
-    embeddings = rotary_embeddings(config)
-    nested = any(isinstance(value, dict) for rotary in embeddings for value in rotary.values())
-    if (len(embeddings) > 1 and not family.nested_rope) or any(
-        nested or (rotary.get("factor") and not {"rope_type", "type"} & rotary.keys())
-        for rotary in embeddings
+    embeddings, said = rotary_embeddings(config), config.get("rope_parameters") or config.get("rope_scaling")
+    nested = embeddings != [said or {}]
+    if (nested and not family.nested_rope) or any(
+        rotary.get("factor") and not {"rope_type", "type"} & rotary.keys() for rotary in embeddings
     ):
-        rotary = config.get("rope_parameters") or config.get("rope_scaling")
         raise ModelError(
-            f"the model's config has the rotary embedding {quoted(rotary)}, without a rope_type that holds "
+            f"the model's config has the rotary embedding {quoted(said)}, without a rope_type that holds "
             "for all layers: copy the model's own config again."
         )
     for key, neutral in FOREIGN_KEYS.items():

@@ -36,7 +36,7 @@ class Heads:
         heads = config[self.heads]
         kv_heads = config.get(self.kv_heads) or heads
         if heads % kv_heads:
-            raise ValueError(f"{heads} query heads on {kv_heads} key-value heads")
+            raise ValueError(f"{heads} heads on {kv_heads} key-value heads")
         return kv_heads, heads // kv_heads, config.get(self.head_dim) or config["hidden_size"] // heads
 
     @property

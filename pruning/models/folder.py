@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pruning.errors import DamagedError, ModelError, RunError
+from pruning.checksums import cache_path, read_cached, read_json, verify, write_cached
+from pruning.errors import CorruptFileError, ModelError, RunError
 from pruning.files import PRUNING_FILE
+from pruning.formatting import quoted
 from pruning.models import gguf_input, hub
 from pruning.models.checks import check_adapter, check_config, count_dense
 from pruning.models.families import FAMILIES, supported
@@ -24,8 +26,6 @@ from pruning.models.own_exports import dense_name, export_record
 from pruning.models.tensors import read_object, stored_tensors, weight_files, weights_digest
 from pruning.paths import ASSETS, expand
 from pruning.progress import announced
-from pruning.sealed import kept_for, read_cached, read_json, verify, write_cached
-from pruning.words import quoted
 
 DEMO = ASSETS / "demo-model"
 
@@ -149,7 +149,7 @@ def fingerprint(path: Path) -> str:
 
     Reading gigabytes takes a while, so the digest is kept for as long as the files do not change.
     """
-    kept = kept_for(
+    kept = cache_path(
         "digests", sorted([*path.glob("config.json"), *path.glob(PRUNING_FILE), *path.glob("*.safetensors")])
     )
     if found := read_cached(kept, Digest):
@@ -216,7 +216,7 @@ def check_files(path: Path) -> None:
     try:
         for name, checksum in read_record(path).get("files", {}).items():
             verify(path / name, checksum)
-    except DamagedError as error:
+    except CorruptFileError as error:
         raise ModelError(
             f"the checkpoint is broken, {str(error).rstrip('.')}: 'runs repair ID' and then 'runs resume ID' "
             f"write the checkpoint of a run again; to use this one as it is, delete 'files' and 'checksum' "

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from pruning.checksums import cache_path, digests, read_cached, read_json, verify, write_cached, write_json
 from pruning.errors import ModelError, RunError
 from pruning.files import PRUNING_FILE, atomic_write
+from pruning.formatting import quoted, size_text
 from pruning.models.gguf_file import GGUFFile, read_gguf
 from pruning.models.gguf_model import GGUFModel, Parameter, read_model, token_id
 from pruning.models.gguf_tokenizer import read_tokenizer
 from pruning.paths import cache_folder
 from pruning.progress import announced, log
-from pruning.sealed import digests, kept_for, read_cached, read_json, verify, write_cached, write_json
 from pruning.versions import versions
-from pruning.words import quoted, size_text
 
 # Of what is made from a file: an entry of the cache that an earlier one made is not read.
 READER_VERSION = 3
@@ -81,7 +81,7 @@ def header(file: Path) -> Header:
     Raises:
         ModelError: it is no GGUF file, or says something that is not supported.
     """
-    entry = kept_for(f"gguf-{READER_VERSION}", [file])
+    entry = cache_path(f"gguf-{READER_VERSION}", [file])
     if (content := read_cached(entry, Header)) is None:
         with announced(f"reading {file.name} ({size_text(file.stat().st_size)})"):
             content = _read_header(read_gguf(file))

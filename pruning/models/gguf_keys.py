@@ -11,11 +11,11 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from pruning.formatting import quoted
 from pruning.models import gguf_rope, gguf_sizes
 from pruning.models.families import FAMILIES
 from pruning.models.family import DECI, Gguf
 from pruning.models.gguf_file import GGUFFile
-from pruning.words import quoted
 
 # By the file's name of an architecture how its layers lie in the file, and transformers' model type where no
 # bias or window asks for another.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pruning.formatting import quoted
 from pruning.models import gguf_rope
 from pruning.models.families import FAMILIES
 from pruning.models.family import DECI, TENSORS, Gguf
@@ -14,7 +15,6 @@ from pruning.models.gguf_file import GGUFFile
 from pruning.models.gguf_keys import ARCHITECTURES, WINDOW, check_keys, layer_tensor
 from pruning.models.gguf_rope import rope_parameters
 from pruning.models.gguf_sizes import AGAIN, Sizes, read_sizes
-from pruning.words import quoted
 
 ROLES = {tensor: role for role, tensor in TENSORS.items()}
 SPECIAL = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from pruning.formatting import quoted
 from pruning.models.geometry import CHANNELS, DEEPEST, WIDEST
 from pruning.models.gguf_file import GGUFFile
-from pruning.words import quoted
 
 HEADS, KV_HEADS, MLP = "attention.head_count", "attention.head_count_kv", "feed_forward_length"
 HIDDEN, LAYERS, CONTEXT, HEAD_DIM = (

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
+from pruning.formatting import quoted
 from pruning.models.families import supported
-from pruning.words import quoted
 
 # What an export with its modelling file adds to the dense config.
 OWN_KEYS = ("auto_map", "per_layer_config", "output_bias", "allow_global_per_layer_attribute_access")

@@ -18,8 +18,10 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
+from pruning.checksums import checksum_of
 from pruning.errors import ModelError, library_errors
 from pruning.files import PRUNING_FILE
+from pruning.formatting import quoted
 from pruning.models.delta import Delta
 from pruning.models.family import CausalLM
 from pruning.models.folder import (
@@ -35,8 +37,6 @@ from pruning.models.mask import Mask
 from pruning.models.own_exports import EXPORT_KEYS
 from pruning.models.surgery import resize
 from pruning.models.tensors import read_object, weight_files, weights_digest
-from pruning.sealed import checksum_of
-from pruning.words import quoted
 
 
 def model_config(path: Path) -> Any:

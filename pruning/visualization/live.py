@@ -21,9 +21,9 @@ from pruning.engine.floors import floor
 from pruning.method.damage import Curve
 from pruning.method.scores import SCORES, SiteStatistics
 from pruning.method.units import select
-from pruning.models.geometry import SiteShape, KINDS, Geometry, Site
+from pruning.models.geometry import KINDS, Geometry, Site, SiteShape
 from pruning.paths import ASSETS
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.folder import StoredIteration
 from pruning.visualization.style import MAX_BINS, Array
 
 MAX_ITEMS = 65_536  # channels packed one by one; four domains of these are 1.3 MB

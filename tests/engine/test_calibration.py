@@ -12,7 +12,7 @@ from pruning.models.mask import Mask
 from pruning.paths import cache_folder
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks
-from tests.conftest import ARCHITECTURES, tiny_model
+from tests.conftest import TINY, tiny_model
 
 
 def blocks(domain="a", count=5, seq_len=24, seed=0):
@@ -47,7 +47,7 @@ def hooked(model, ids):
     return taken
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TINY)
 def test_layer_by_layer_equals_hooks_on_a_plain_forward(name, monkeypatch):
     """Sliding windows, query-key norms and biases included; ragged batches too."""
     monkeypatch.setitem(layers.BATCH_TOKENS, "cpu", 48)  # batches of 2, 2 and 1 blocks

@@ -38,7 +38,7 @@ def test_a_pruned_model_comes_back_from_its_gguf_file(name, unit, kind, checkpoi
     assert apart(again.model, loaded.model, IDS) < ROUNDING[kind]
     summary, dense = describe(file), describe(str(folder))
     assert (summary.geometry, summary.parameters) == (dense.geometry, dense.parameters)
-    assert len(set(summary.geometry.layers)) > 1
+    assert len(set(map(str, summary.geometry.layers))) > 1
     assert again.tokenizer("a b").input_ids == loaded.tokenizer("a b").input_ids
     if name != "llama_gqa_bias" and name != "seed_oss":  # whose biases are all the architecture's own
         biased = read_record(locate(file))["biased"]

@@ -11,12 +11,12 @@ from pruning.models.layers import Layers, Stash, forward
 from pruning.models.mask import Mask
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks
-from tests.conftest import ARCHITECTURES, tiny_model
+from tests.conftest import TINY, tiny_model
 
 IDS = torch.randint(0, 256, (5, 24), generator=torch.manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_going_by_layers_is_the_models_own_forward(name):
     model = tiny_model(name)
