@@ -29,7 +29,7 @@ def test_going_by_layers_is_the_models_own_forward(name):
         except StopIteration as stop:
             stash = stop.value
             break
-    assert seen == [(layer, batch) for layer in range(3) for batch in range(3)]
+    assert seen == [(layer, batch) for layer in range(len(layers)) for batch in range(3)]
     logits = torch.cat([layers.logits(layers.last(stash[i])) for i in range(len(stash))])
     assert torch.equal(logits, torch.cat([model(part).logits for part in IDS.split(2)]))
 
