@@ -265,7 +265,7 @@ def test_speed_is_in_tokens_through_the_whole_model(options, monkeypatch):
 
 def tiny_geometry(layers):
 
-    return llama_geometry(32, 4, ((4, 2, 48),) * layers, True, True, False)
+    return llama_geometry(32, 4, ((4, 2, 48),) * layers, True, True)
 
 
 def test_progress_is_written_whole(options):
