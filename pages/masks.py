@@ -100,8 +100,7 @@ for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
     else:
         mark = None
         if chosen.site.name == kind:
-            unit = chosen.channel // shape.head_dim if kind == "attn" else chosen.channel
-            mark = (chosen.site.layer, unit)
+            mark = (chosen.site.layer, chosen.channel // shape.shape(chosen.site).width)
         figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256), title, chosen=mark)
     column.plotly_chart(figure, alt=f"{title} by layer", config=state.PLOT)
 shares, sizes = st.columns([3, 2])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 from typing import Any
 
 import streamlit as st
 
+from pruning.errors import CorruptFileError
 from pruning.formatting import number, size_text
 from pruning.measure.comparison import TaskRow
 from pruning.runs.jobs import job
@@ -67,7 +68,7 @@ def row(run: Run, results: Results, best: Results | None = None) -> dict[str, An
         **{f"perplexity {name}": pair.ratio for name, pair in results.domains.items()},
         "parameters": size.pruned,
         "size": size.pruned / size.dense,
-        "KV cache": cache_bytes(run, results),
+        "KV cache": cache_bytes(run),
         "speed": measured_speed(run),
         "method": run.config.method,
         "iterations": run.config.iterations,
@@ -79,12 +80,11 @@ def items(task: TaskRow) -> str | None:
     return f"first {task.limit}" if task.limit else f"{task.items}" if task.items else None
 
 
-def cache_bytes(run: Run, results: Results) -> int | None:
-    """KV cache bytes per token of the pruned model in 16 bit."""
-    layers = results.iterations[-1].layers
-    if run.geometry is None or not layers:
-        return None
-    return 2 * dataclasses.replace(run.geometry, layers=layers).cache_values
+def cache_bytes(run: Run) -> int | None:
+    """KV cache bytes per token of the pruned model in 16 bit; None where its mask is corrupt or missing."""
+    with contextlib.suppress(CorruptFileError, IndexError):
+        return 2 * run.iterations()[-1].mask.pruned.cache_values
+    return None
 
 
 def measured_speed(run: Run) -> float | None:
@@ -143,7 +143,7 @@ def lead(run: Run, results: Results) -> None:
         left.metric(
             "Weights", size_text(2 * after), f"{after / before - 1:.0%}", delta_color="off", help="In 16 bit."
         )
-        if run.geometry and (cache := cache_bytes(run, results)):
+        if run.geometry and (cache := cache_bytes(run)):
             dense = 2 * run.geometry.cache_values
             change = f"{cache / dense - 1:.0%}" if cache != dense else None
             right.metric(

@@ -88,7 +88,7 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     from pruning.engine.blocks import calibration_blocks
     from pruning.engine.calibration import calibrate_cached, column_norms
     from pruning.engine.loop import state_of
-    from pruning.models.architectures import geometry
+    from pruning.models.layer_view import geometry
     from pruning.models.loading import load
     from pruning.models.mask import Mask
     from pruning.progress import drain

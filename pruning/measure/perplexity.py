@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pruning.checksums import read_cached, write_cached
 from pruning.errors import CalibrationError
-from pruning.models.architectures import CausalLM
 from pruning.models.cache import cache_file
+from pruning.models.family import CausalLM
 from pruning.models.layers import Layers, Place, forward
 from pruning.progress import Progress, relay
 from pruning.text.blocks import TokenBlocks

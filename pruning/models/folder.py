@@ -18,8 +18,9 @@ from pruning.errors import CorruptFileError, ModelError, RunError
 from pruning.files import PRUNING_FILE
 from pruning.formatting import quoted
 from pruning.models import gguf_input, hub
-from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
 from pruning.models.checks import check_adapter, check_config, count_dense
+from pruning.models.families import FAMILIES, supported
+from pruning.models.family import CausalLM
 from pruning.models.geometry import Geometry
 from pruning.models.own_exports import dense_name, export_record
 from pruning.models.tensors import read_object, stored_tensors, weight_files, weights_digest
@@ -254,14 +255,15 @@ def describe(name: str) -> Summary:
             gone = dense.geometry.linear_parameters - pruned.linear_parameters
             return replace(dense, geometry=pruned, parameters=dense.parameters - gone)
         parameters = 0
-    summary = _summary(read_config(path), path / "config.json", parameters)
+    config = read_config(path)
+    summary = _summary(config, path / "config.json", parameters)
     if parameters:
         return summary
     if record := read_record(path):
         parameters = sum(math.prod(tensor.shape) for tensor in stored_tensors(weight_files(path)))
         return replace(summary, geometry=Geometry.from_dict(record["geometry"]), parameters=parameters)
-    shapes = (summary.model_type, summary.geometry, summary.vocabulary, summary.tied)
-    return replace(summary, parameters=count_dense(path, *shapes))
+    config["model_type"] = summary.model_type
+    return replace(summary, parameters=count_dense(path, config, summary.geometry))
 
 
 def outline(name: str) -> tuple[dict[str, Any], Path | None]:
@@ -282,7 +284,7 @@ def outline(name: str) -> tuple[dict[str, Any], Path | None]:
 def _summary(config: dict[str, Any], file: Path, parameters: int, dtype: str = "") -> Summary:
     model_type = dense_type(config)
     try:
-        geometry, vocabulary = ARCHITECTURES[model_type].geometry(config), int(config["vocab_size"])
+        geometry, vocabulary = FAMILIES[model_type].geometry(config), int(config["vocab_size"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else "has sizes that no model has"
         raise ModelError(f"{str(file)!r} {what}: copy the model's own config again.") from None

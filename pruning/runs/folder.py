@@ -32,7 +32,7 @@ from pruning.method.scores import score_sites
 from pruning.method.statistics import double, read_statistic, write_statistic
 from pruning.models.delta import BIASES_FILE, MASK_FILE, WEIGHTS_FILE, Delta, read_mask
 from pruning.models.geometry import Geometry, Site
-from pruning.models.mask import Mask, entries
+from pruning.models.mask import Mask
 from pruning.runs.schema import Computation, Metrics, Repaired, TextMeasure
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class StoredIteration:
             return Mask.full(self.geometry)
         with self._reading(MASK_FILE) as file:
             mask = read_mask(file.parent, self.geometry)
-            self._expect(mask.retained, entries)
+            self._expect(mask.retained, lambda geometry, site: geometry.shape(site).entries)
             if any(array.dtype != bool for array in mask.retained.values()):
                 raise TypeError("a mask holds bools")
             return mask
@@ -391,7 +391,6 @@ def _metrics(
         ratio=iteration.mask.ratio,
         parameters=iteration.parameters,
         perplexity={name: TextMeasure(**p.to_dict()) for name, p in iteration.perplexity.items()},
-        layers=iteration.mask.pruned.layers,
         seconds=iteration.seconds,
         files=files,
         weights=weights,

@@ -12,6 +12,7 @@ from pruning import PruningError, RunConfig, checksums, prune
 from pruning.errors import ConfigError, CorruptFileError, ModelError, RunError
 from pruning.runs.run import Run, RunStore
 from pruning.runs.worker import Cancelled, execute
+from tests.conftest import llama_geometry
 
 
 @pytest.fixture
@@ -263,9 +264,8 @@ def test_speed_is_in_tokens_through_the_whole_model(options, monkeypatch):
 
 
 def tiny_geometry(layers):
-    from pruning.models.geometry import Geometry, LayerShape
 
-    return Geometry(32, 4, (LayerShape(4, 2, 48),) * layers, True, True, False)
+    return llama_geometry(32, 4, ((4, 2, 48),) * layers, True, True)
 
 
 def test_progress_is_written_whole(options):
