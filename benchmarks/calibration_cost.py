@@ -31,14 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--calibration-blocks", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     loaded = load(args.model, args.device)
     model, mask = loaded.model, Mask.full(geometry(loaded.model))
     device = next(model.parameters()).device
     blocks = calibration_blocks(
-        RunConfig.create(model=args.model, samples=args.samples), loaded.tokenizer, model
+        RunConfig.create(model=args.model, samples=args.calibration_blocks), loaded.tokenizer, model
     )
     layers = Layers(model)
     batches = [

@@ -82,7 +82,7 @@ def command(*arguments):
 
 def go_on(run):
     """Resume a run as a person would; 2 where a sentence says why not."""
-    return apart(lambda: command("runs", "resume", run.id, "--yes", "--runs", str(run.path.parent)))
+    return apart(lambda: command("runs", "resume", run.id, "--yes", "--runs-dir", str(run.path.parent)))
 
 
 def numbers(run):
@@ -219,7 +219,7 @@ def matrix(cases, count, sample):
         run = cases.copy(base)
         spoil(run.path / name, how)
         if name == "config.json":  # whether there is something to resume is not known before
-            apart(lambda run=run: command("runs", "repair", run.id, "--runs", str(run.path.parent)))
+            apart(lambda run=run: command("runs", "repair", run.id, "--runs-dir", str(run.path.parent)))
         found = verdict(run, cases.expected)
         yield f"{how} {name} ({'finished' if base is cases.run else 'unfinished'})", run, found
 
@@ -236,7 +236,7 @@ def disks(cases, count, sample):
                     os.environ["PRUNESCOPE_CACHE"] = f"/dev/null/{limit}"
                 else:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-                return command("runs", "resume", run.id, "--yes", "--runs", str(run.path.parent))
+                return command("runs", "resume", run.id, "--yes", "--runs-dir", str(run.path.parent))
 
             code = apart(work)
             right = {0} if where == "cache" else {0, 2}

@@ -315,14 +315,14 @@ def arguments(draw: Any) -> list[str]:
         "--ratio",
         "--mixture",
         "--domain",
-        "--samples",
+        "--calibration-blocks",
         "--port",
         "--keep",
         "--temperature",
     ]
     words = draw(st.lists(st.sampled_from(flags) | TEXT, max_size=6))
     right = st.sampled_from(
-        ["--ratio=0.3", "--seed=7", "--mixture=wiki=1,code=2", "--samples=8", "--keep=0.attn"]
+        ["--ratio=0.3", "--seed=7", "--mixture=wiki=1,code=2", "--calibration-blocks=8", "--keep=0.attn"]
     )
     return [command, *draw(st.lists(right, max_size=3)), *words]
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.experiments.paper import paper
+from pruning.experiments.claims import paper
 from pruning.runs.outcome import Results
 from pruning.runs.provenance import provenance
 from pruning.runs.run import Run

@@ -6,21 +6,31 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pruning.cli.terminal import ProgressBar, console, import_torch, print_json, results_table, table
+from pruning.cli.arguments import RUNS_DIR, command, option
+from pruning.cli.terminal import (
+    ProgressBar,
+    import_torch,
+    print_json,
+    print_results,
+    print_table,
+    show_progress,
+)
+from pruning.cli.work import RESUMABLE
 from pruning.errors import ConfigError, RunError
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
 from pruning.runs import trust
 from pruning.runs.groups import Group, MeasuredRun, count_reasons, groups
 from pruning.runs.provenance import provenance
-from pruning.runs.repair import repair
+from pruning.runs.repair import repair as repair_run
 from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.words import number, quoted, sentence, size_text
+
+RUN_ID = option("run_id", metavar="ID", help="a run's id, or the beginning of one")
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -30,12 +40,8 @@ def _run_row(run: Run) -> dict[str, Any]:
     return {
         "run_id": run.id,
         "state": status.state,
-        "model": run.config.model,
-        "method": run.config.method,
+        **run.config.model_dump(include={"model", "method", "iterations", "mixture", "seed"}),
         "ratio": results.achieved_ratio if results else run.config.ratio,
-        "iterations": run.config.iterations,
-        "mixture": run.config.mixture,
-        "seed": run.config.seed,
         "parameters": results.parameters.model_dump() if results else {},
         "perplexity": {name: pair.pruned for name, pair in pairs.items()},
         "dense_mean": mean.dense if mean else None,
@@ -44,13 +50,13 @@ def _run_row(run: Run) -> dict[str, Any]:
     }
 
 
-def runs_list(args: argparse.Namespace) -> int:
+@command("runs list", RUNS_DIR)
+def list_runs(args: argparse.Namespace) -> None:
     """List the runs, the newest first."""
-    store = RunStore(args.runs)
-    rows, broken = [_run_row(run) for run in store.all()], store.broken()
+    rows, broken = [_run_row(run) for run in args.store.all()], args.store.broken()
     if args.json:
         print_json({"runs": rows, "broken": broken})
-        return 0
+        return
     if rows:
         cells = [
             (
@@ -63,70 +69,44 @@ def runs_list(args: argparse.Namespace) -> int:
             )
             for row in rows
         ]
-        console().print(table(("run", "state", "model", "ratio", "K", "perplexity"), cells))
-    for why in broken.values():
-        print(sentence(why))
+        print_table(("run", "state", "model", "ratio", "K", "perplexity"), cells)
+    for problem in broken.values():
+        print(sentence(problem))
     if not rows and not broken:
-        print(f"There are no runs in {store.root}: 'prune' makes one.")
-    return 0
+        print(f"There are no runs in {args.store.root}: 'prune' makes one.")
 
 
-def runs_show(args: argparse.Namespace) -> int:
-    """Show a run."""
-    run = RunStore(args.runs).get(args.run_id)
+@command(
+    "runs show",
+    RUN_ID,
+    option("--config", action="store_true", help="print the config of the run as well"),
+    RUNS_DIR,
+)
+def show(args: argparse.Namespace) -> None:
+    """Show the outcome of a run."""
+    run = args.store.get(args.run_id)
     if run.problem:
         raise RunError(run.problem)
+    status, results = run.status(), run.results()
+    config = run.config.model_dump(mode="json")
     if args.json:
-        content = {
-            "config": run.config.model_dump(mode="json"),
-            "domains": {name: source.model_dump() for name, source in run.sources.items()},
-            "status": run.status().model_dump(),
-            "results": results.model_dump() if (results := run.results()) else {},
-        }
-        print_json({"run_id": run.id, **content})
-        return 0
-    out = console()
-    out.print_json(json.dumps(run.config.model_dump(mode="json")))
-    if results := run.results():
-        out.print(results_table(results))
+        domains = {name: source.model_dump() for name, source in run.sources.items()}
+        content = {"config": config, "domains": domains, "status": status.model_dump()}
+        print_json({"run_id": run.id, **content, "results": results.model_dump() if results else {}})
+        return
+    print(f"{status.state}  {status.message}".rstrip())
+    if results:
+        print_results(results)
     for line in provenance(run):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
-    status = run.status()
-    out.print(f"{status.state}  {status.message}", markup=False)
-    return 0
+        print(line)
+    if args.config:
+        print(json.dumps(config, indent=2))
 
 
-def damage(args: argparse.Namespace) -> int:
-    """Measure which layers a cut hurts, and keep it with a run."""
-    import_torch()
-    from pruning.progress import drain
-    from pruning.runs.damage import measure_damage
-
-    run, bar = RunStore(args.runs).get(args.run_id), ProgressBar(1, quiet=args.json)
-    with bar.bar:
-        curves = drain(measure_damage(run), bar)
-    halves = {
-        site: float(predicted(curve.removed, curve.fused(run.config.mixture), curve.removed[-1:] / 2)[0])
-        for site, curve in curves.items()
-    }
-    if args.json:
-        print_json(
-            {"run_id": run.id, "sites": {str(site): curve.to_dict() for site, curve in curves.items()}}
-        )
-        return 0
-    cells = [
-        (str(site.layer), f"{halves[site]:.4f}", f"{halves[Site(site.layer, 'mlp')]:.4f}")
-        for site in halves
-        if site.name == "attn"
-    ]
-    columns = ("layer", "attention", "MLP")
-    console().print(table(columns, cells, "nats a token lost where half of a module is cut"))
-    return 0
-
-
-def runs_cancel(args: argparse.Namespace) -> int:
+@command("runs cancel", RUN_ID, RUNS_DIR)
+def cancel(args: argparse.Namespace) -> None:
     """Stop a run; it can be resumed."""
-    run = RunStore(args.runs).get(args.run_id)
+    run = args.store.get(args.run_id)
     if not run.active:
         raise ConfigError(
             f"run {run.id!r} is not running and cannot be cancelled: it is {run.status().state}."
@@ -135,118 +115,164 @@ def runs_cancel(args: argparse.Namespace) -> int:
     deadline = time.monotonic() + 15
     while run.active and time.monotonic() < deadline:
         time.sleep(0.2)
-    return _say(args, run, run.status().state)
+    _print_state(args, run, run.status().state)
 
 
-def runs_resume(args: argparse.Namespace) -> int:
+@command(
+    "runs resume",
+    RUN_ID,
+    option("--yes", action="store_true", help="agree to all that the run reads and executes"),
+    option("--model", metavar="PATH", help="new path of its dense model, if it was moved"),
+    RUNS_DIR,
+    stopped=RESUMABLE,
+)
+def resume(args: argparse.Namespace) -> None:
     """Continue a run after its last complete iteration."""
     from pruning.runs.dense import move_model
     from pruning.runs.worker import execute
 
-    run = RunStore(args.runs).get(args.run_id)
+    run = args.store.get(args.run_id)
     if args.model:
         run = move_model(run, args.model)
         print(f"{run.id}: its dense model is now {quoted(run.config.model)}.", file=sys.stderr)
     run.check_startable()
-    _agree(args, run)
+    _confirm_permissions(args, run)
     bar = ProgressBar(run.config.iterations, args.json, len(run.iterations()) - 1)
     with bar.bar:
         result = execute(run, bar)
     if args.json:
         print_json(result.summary.model_dump())
     else:
-        console().print(results_table(result.summary))
-    return 0
+        print_results(result.summary)
 
 
-def runs_repair(args: argparse.Namespace) -> int:
-    """Restore the damaged files of a run, or go back to its last intact iteration."""
-    run = RunStore(args.runs).get(args.run_id)
-    with run.held():
-        done = repair(run)
-    resumable = run.resumable
-    if args.json:
-        print_json({"run_id": run.id, "repaired": done, "resumable": resumable})
-        return 0
-    for words in done or ["Nothing is damaged."]:
-        print(words)
-    if resumable:
-        print(f"'runs resume {run.named}' continues the run.")
-    return 0
-
-
-def report(args: argparse.Namespace) -> int:
-    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
-    from pruning.visualization.report import write_html
-
-    folder, file = Path(args.run_id), args.html
-    run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
-    size = write_html(run, file)
-    if args.json:
-        print_json({"run_id": run.id, "html": file, "bytes": size})
-    else:
-        print(f"{file}: {size_text(size)}; open it in a browser.")
-    return 0
-
-
-def _agree(args: argparse.Namespace, run: Run) -> None:
+def _confirm_permissions(args: argparse.Namespace, run: Run) -> None:
     """Ask about what a run from elsewhere would read and run.
 
     Raises:
         RunError: the person has not agreed to it.
     """
-    found = trust.pending(run.config)
-    if found and not args.yes and sys.stdin.isatty():
-        print(f"Run {run.id} {trust.origin(found)}. It would:", file=sys.stderr)
-        for ask in found:
+    pending = trust.pending(run.config)
+    if pending and not args.yes and sys.stdin.isatty():
+        print(f"Run {run.id} {trust.origin(pending)}. It would:", file=sys.stderr)
+        for ask in pending:
             code = f", which holds {trust.code_files(ask)}" if ask.does == "run" else ""
             print(f"  {ask}{code}", file=sys.stderr)
-        args.yes = input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+        args.yes = _confirmed("Continue?")
     if args.yes:
-        trust.agree(found)
+        trust.agree(pending)
     trust.check(run)
 
 
-def runs_delete(args: argparse.Namespace) -> int:
+def _confirmed(question: str) -> bool:
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+@command("runs repair", RUN_ID, RUNS_DIR)
+def repair(args: argparse.Namespace) -> None:
+    """Restore the corrupt files of a run, or go back to its last intact iteration."""
+    run = args.store.get(args.run_id)
+    with run.held():
+        repairs = repair_run(run)
+    resumable = run.resumable
+    if args.json:
+        print_json({"run_id": run.id, "repaired": repairs, "resumable": resumable})
+        return
+    for line in repairs or ["All files are intact."]:
+        print(line)
+    if resumable:
+        print(f"'runs resume {run.named}' continues the run.")
+
+
+@command(
+    "runs delete", RUN_ID, option("--yes", action="store_true", help="delete without a question"), RUNS_DIR
+)
+def delete(args: argparse.Namespace) -> None:
     """Delete a run."""
-    store = RunStore(args.runs)
-    run = store.get(args.run_id)
+    run = args.store.get(args.run_id)
     if not args.yes:
         if not sys.stdin.isatty():
             raise ConfigError(f"deleting {run.id!r} cannot be undone: add --yes to confirm it.")
-        if input(f"Delete run {run.id}? [y/N] ").strip().lower() not in ("y", "yes"):
-            return 0
-    store.delete(run.id)
-    return _say(args, run, "deleted")
+        if not _confirmed(f"Delete run {run.id}?"):
+            return
+    args.store.delete(run.id)
+    _print_state(args, run, "deleted")
 
 
-def _say(args: argparse.Namespace, run: Run, state: str) -> int:
+def _print_state(args: argparse.Namespace, run: Run, state: str) -> None:
     if args.json:
         print_json({"run_id": run.id, "state": state})
     else:
         print(f"{run.id}: {state}")
-    return 0
 
 
-def compare(args: argparse.Namespace) -> int:
-    """Compare finished runs of the same model on the same text, the best first."""
-    store = RunStore(args.runs)
-    named = {run.id: run for run in map(store.get, args.run_ids)}
-    grouped, left_out = groups(named.values() or store.all())
-    left_out |= {} if args.run_ids else dict.fromkeys(store.broken(), "broken")
-    if not grouped:
-        where = f" in {str(store.root)!r}"
-        if not left_out:
-            raise ConfigError(f"there are no finished runs to compare{where}: 'prune' makes one.")
-        raise ConfigError(f"no run{where} can be compared ({count_reasons(left_out)}): {_cure(left_out)}.")
+@command(
+    "report",
+    option("run_id", metavar="RUN", help="a run's id, the beginning of one, or its folder"),
+    option("--html", metavar="FILE", required=True, help="HTML file to write"),
+    RUNS_DIR,
+)
+def report(args: argparse.Namespace) -> None:
+    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
+    from pruning.visualization.report import write_html
+
+    folder, file = Path(args.run_id), args.html
+    run = Run(folder) if (folder / "config.json").is_file() else args.store.get(args.run_id)
+    size = write_html(run, file)
     if args.json:
-        rows = [_group_row(group) for group in grouped]
-        reasons = [{"run_id": run_id, "reason": why} for run_id, why in left_out.items()]
+        print_json({"run_id": run.id, "html": file, "bytes": size})
+    else:
+        print(f"{file}: {size_text(size)}; open it in a browser.")
+
+
+@command("sensitivity", RUN_ID, RUNS_DIR, renamed="damage")
+def sensitivity(args: argparse.Namespace) -> None:
+    """Measure how much cutting each module costs, and keep it with a run."""
+    import_torch()
+    from pruning.runs.damage import measure_damage
+
+    run = args.store.get(args.run_id)
+    curves = show_progress(measure_damage(run), args.json)
+    if args.json:
+        sites = {str(site): curve.to_dict() for site, curve in curves.items()}
+        print_json({"run_id": run.id, "sites": sites})
+        return
+    costs = {
+        site: float(predicted(curve.removed, curve.fused(run.config.mixture), curve.removed[-1:] / 2)[0])
+        for site, curve in curves.items()
+    }
+    rows = [
+        (str(site.layer), f"{costs[site]:.4f}", f"{costs[Site(site.layer, 'mlp')]:.4f}")
+        for site in costs
+        if site.name == "attn"
+    ]
+    print_table(("layer", "attention", "MLP"), rows, "divergence in nats per token, half of a module cut")
+
+
+@command(
+    "compare", option("run_ids", nargs="*", metavar="ID", help="runs to compare (default: all)"), RUNS_DIR
+)
+def compare(args: argparse.Namespace) -> None:
+    """Compare finished runs of the same model on the same text, the best first."""
+    store: RunStore = args.store
+    named = {run.id: run for run in map(store.get, args.run_ids)}
+    comparable, excluded = groups(named.values() or store.all())
+    excluded |= {} if args.run_ids else dict.fromkeys(store.broken(), "broken")
+    if not comparable:
+        where = f" in {str(store.root)!r}"
+        if not excluded:
+            raise ConfigError(f"there are no finished runs to compare{where}: 'prune' makes one.")
+        unmeasured = any(reason.startswith("without") for reason in excluded.values())
+        way_out = "prune with --eval-blocks above 0 to measure what it costs"
+        way_out = way_out if unmeasured else "'runs list' shows the state of each"
+        raise ConfigError(f"no run{where} can be compared ({count_reasons(excluded)}): {way_out}.")
+    if args.json:
+        rows = [_group_row(group) for group in comparable]
+        reasons = [{"run_id": run_id, "reason": reason} for run_id, reason in excluded.items()]
         runs = [row for group in rows for row in group["runs"]]  # as version 0.2 had them
         print_json({"groups": rows, "left_out": reasons, "runs": runs})
-        return 0
-    out = console()
-    for group in grouped:
+        return
+    for group in comparable:
         domains = list(group.newest.results.perplexity)
         dense = [number(pair.dense, 1) for pair in group.newest.results.perplexity.values()]
         cells = [
@@ -255,23 +281,21 @@ def compare(args: argparse.Namespace) -> int:
                 f"{each.results.achieved_ratio:.0%}",
                 str(each.run.config.iterations),
                 *(number(each.results.perplexity[name].pruned, 1) for name in domains),
-                _against(each, group),
+                _against_best(each, group),
             )
             for each in group.members
         ]
-        out.print(group.heading, markup=False, highlight=False, soft_wrap=True)
         columns = ("run", "ratio", "K", *domains, "against the best")
-        out.print(table(columns, [("dense", "", "", *dense, ""), *cells]))
+        print_table(columns, [("dense", "", "", *dense, ""), *cells], group.heading)
     print("Perplexity on held-out text, the best first; 'runs show ID' shows all results of a run.")
-    print("Against the best: change of the mean, with its 95% interval over blocks of the text, paired.")
-    if len(grouped) > 1:
+    print("Against the best: change of the mean, with its 95% interval, paired by block of the text.")
+    if len(comparable) > 1:
         print("The tables differ in model, text or block length: do not compare numbers of different tables.")
-    if left_out:
-        print(f"Left out: {count_reasons(left_out)}.")
-    return 0
+    if excluded:
+        print(f"Left out: {count_reasons(excluded)}.")
 
 
-def _against(member: MeasuredRun, group: Group) -> str:
+def _against_best(member: MeasuredRun, group: Group) -> str:
     """How much more a run loses than the best of its group."""
     rise = member.rise(group.members[0]) if member is not group.members[0] else None
     return rise.words if rise else ""
@@ -295,10 +319,3 @@ def _group_row(group: Group) -> dict[str, Any]:
             if (rise := each.rise(group.members[0]))
         },
     }
-
-
-def _cure(left_out: Mapping[str, str]) -> str:
-    """What makes runs comparable that are not."""
-    if any(why.startswith("without") for why in left_out.values()):
-        return "prune with --eval-blocks above 0 to measure what it costs"
-    return "'runs list' shows where each stands"
