@@ -3,7 +3,7 @@
     python benchmarks/engine_speed.py            # needs `make smollm2` and `make engines`
     python benchmarks/engine_speed.py --engines llamacpp
 
-SmolLM2 pruned by 30%, with widths as they fall and in multiples of 16, 64, 128 and 256, beside the dense model and the
+SmolLM2 pruned by 30%, with unrounded widths and in multiples of 16, 64, 128 and 256, beside the dense model and the
 dense model without its last layers, as many as the first cut has fewer parameters. All are open and take turns.
 """
 
@@ -27,7 +27,7 @@ from pruning.serving.bench import bench_served
 
 ENGINES = ("transformers", "llamacpp", "vllm")
 BATCHES, LENGTHS, NEW_TOKENS, REPEATS = (1, 8, 32), (128,), 16, 3
-WIDTHS = {1: "as they fall"} | {step: f"multiples of {step}" for step in (16, 64, 128, 256)}
+WIDTHS = {1: "unrounded widths"} | {step: f"multiples of {step}" for step in (16, 64, 128, 256)}
 FILE = RESULTS / "engine_speed.json"
 
 

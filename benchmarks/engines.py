@@ -2,7 +2,7 @@
 
     make engines && pip install -r requirements-gguf.txt && python benchmarks/engines.py [FOLDER]
 
-Four runs: widths as they fall, multiples of 256, equal widths, and query heads cut. Each export is opened by the
+Four runs: unrounded widths, multiples of 256, equal widths, and query heads cut. Each export is opened by the
 engine in its own environment and asked for the log-probabilities of held-out text and for greedy tokens. What stands
 under "By hand" in the report stays there.
 """
@@ -28,7 +28,7 @@ from pruning.serving.process import served
 TOKENS, PROMPT, NEW = 96, 32, 24
 FILE = RESULTS / "engines.md"
 RUNS = {
-    "as they fall": {},
+    "unrounded widths": {},
     "multiples of 256": {"round_to": 256},
     "equal": {"allocation": "equal"},
     "query heads cut": {
@@ -39,18 +39,18 @@ RUNS = {
 }
 # run, format, type, engines
 CASES = [
-    ("as they fall", "hf", None, ("transformers", "vllm")),
-    *(("as they fall", "gguf", kind, ("llamacpp",)) for kind in ("f32", "f16", "bf16", "q8_0")),
+    ("unrounded widths", "hf", None, ("transformers", "vllm")),
+    *(("unrounded widths", "gguf", kind, ("llamacpp",)) for kind in ("f32", "f16", "bf16", "q8_0")),
     *(("multiples of 256", "gguf", kind, ("llamacpp",)) for kind in K_QUANTS),
-    ("as they fall", "deci", None, ("mlx", "vllm")),
+    ("unrounded widths", "deci", None, ("mlx", "vllm")),
     ("equal", "hf", None, ("transformers", "mlx", "vllm")),
     ("multiples of 256", "deci", None, ("mlx",)),
     ("query heads cut", "gguf", "f32", ("llamacpp",)),
     ("query heads cut", "deci", None, ("mlx",)),
-    ("as they fall", "padded", None, ("transformers", "mlx")),
+    ("unrounded widths", "padded", None, ("transformers", "mlx")),
     ("query heads cut", "hf", None, ("transformers", "vllm")),
     ("equal", "unbiased", None, ("transformers", "mlx", "vllm")),
-    ("as they fall", "padded", None, ("vllm",)),
+    ("unrounded widths", "padded", None, ("vllm",)),
     ("query heads cut", "deci", None, ("vllm",)),
 ]
 

@@ -113,9 +113,9 @@ def _budgets(frame: pd.DataFrame) -> str:
     if len(tokens) == 1:
         return f"Every run was calibrated on {tokens[0]:,} tokens in each iteration."
     return (
-        "**The runs were not calibrated on the same amount of text:** samples are counted by domain, so one "
-        f"domain alone has fewer tokens than several. They had {tokens[0]:,} to {tokens[-1]:,} in each "
-        "iteration, as the column of calibration tokens says."
+        f"**The runs were not calibrated on the same amount of text**, but on {tokens[0]:,} to "
+        f"{tokens[-1]:,} tokens in each iteration, as the column of calibration tokens says; "
+        "samples are counted by domain."
     )
 
 
@@ -242,8 +242,8 @@ def _retention(experiment: Experiment, frame: pd.DataFrame) -> str:
         return _spread(values, 0) + "%" if len(values) else ""
 
     title = (
-        f"**What is left of each capability{_first(frame)}**: of text the dense perplexity over the pruned "
-        "model's, of tasks the pruned model's accuracy over the dense one"
+        f"**Retained capability{_first(frame)}**: of text the dense perplexity over the pruned model's, of "
+        "tasks the pruned model's accuracy over the dense one's"
     )
     return f"{title}\n\n{_grid(experiment, rows, {name: name for name in rows['column']}, cell)}"
 

@@ -135,7 +135,7 @@ def test_the_command_writes_a_report_that_marks_the_papers_figures(spec, tmp_pat
     text = (tmp_path / "runs/experiments/cuts" / REPORT_FILE).read_text()
     assert "the paper's figures, not ours" in text and "| K = 4 to 6 | 44 |" in text
     assert "| dense |" in text and "±" in text
-    assert "Every run was calibrated on 72 tokens" in text and "What is left of each capability" in text
+    assert "Every run was calibrated on 72 tokens" in text and "Retained capability" in text
     assert (tmp_path / "runs/experiments/cuts/report.md").exists()
 
 
