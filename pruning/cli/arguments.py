@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
-import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -75,29 +75,43 @@ class _Renamed(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         note_renamed(option_string, self.new)
-        is_flag = self.nargs == 0
-        setattr(namespace, self.dest, not option_string.startswith("--no-") if is_flag else values)
+        if self.nargs == 0:
+            values = not option_string.startswith("--no-")
+        setattr(namespace, self.dest, values)
 
 
-def option(*flags: str, renamed: str = "", **settings: Any) -> Option:
-    """An option of a command, in the terms of `add_argument`; `renamed` is its old spelling."""
+def option(flag: str, text: str, renamed: str = "", **settings: Any) -> Option:
+    """An option of a command; `settings` are those of `add_argument`.
+
+    Args:
+        flag: `--name`, or the name of a positional argument.
+        text: for --help, which adds the default.
+        renamed: the flag's old spelling.
+    """
+    default = settings.get("default")
+    shown = f" (default: {default})" if default not in (None, "", argparse.SUPPRESS) else ""
 
     def add(parser: argparse.ArgumentParser) -> None:
-        dest = parser.add_argument(*flags, **settings).dest
+        dest = parser.add_argument(flag, help=text + shown, **settings).dest
         if renamed:
-            parser.add_argument(renamed, action=_Renamed, new=flags[0], **{**settings, "dest": dest})
+            parser.add_argument(renamed, action=_Renamed, new=flag, **{**settings, "dest": dest})
 
     return add
 
 
+def switch(flag: str, text: str) -> Option:
+    """An option without a value, off by default."""
+    return lambda parser: parser.add_argument(flag, action="store_true", help=text)
+
+
 RUNS_DIR = option(
     "--runs-dir",
+    "runs directory (default: runs)",
     renamed="--runs",
     dest="store",
     type=lambda path: RunStore(path or None),
     default="",
     metavar="FOLDER",
-    help="runs directory (default: runs)",
 )
 
 
@@ -115,6 +129,8 @@ def _blocks(text: str) -> int | None:
 
 # What the type of a field does not say about its flag.
 _SETTINGS: dict[str, dict[str, Any]] = {
+    "samples": {"renamed": "--samples"},
+    "task_limit": {"renamed": "--limit"},
     "mixture": {"type": parse_mixture, "metavar": "NAME=WEIGHT,..."},
     "eval_blocks": {"type": _blocks},
     "tasks": {"type": _names, "metavar": "TASK,..."},
@@ -125,19 +141,17 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "task_folder": {"metavar": "FOLDER"},
 }
 _FLAGS = {"samples": "--calibration-blocks"}  # where a flag is not called like its field
-_RENAMED = {"samples": "--samples", "task_limit": "--limit"}
 
 
 def field_option(name: str, **settings: Any) -> Option:
-    """The flag of a field of `RunConfig`: its type, choices and help are the field's own."""
+    """The flag of a field of `RunConfig`: type, choices, help and default are the field's own."""
 
     def add(parser: argparse.ArgumentParser) -> None:
         field = RunConfig.model_fields[name]
         flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
-        default = (
-            "" if field.default in ((), None, "") or name == "mixture" else f" (default: {field.default})"
-        )
-        shared = {"dest": name, "help": f"{field.description}{default}", **settings}
+        has_default = field.default not in ((), None, "") and name != "mixture"
+        text = f"{field.description}{f' (default: {field.default})' if has_default else ''}"
+        shared = {"dest": name, "default": argparse.SUPPRESS, "help": text, **settings}
         if name == "adapt_mixture":
             flags = (flag, "--no-adapt-mixture")
             parser.add_argument(*flags, action=_Renamed, new="--mixture auto", nargs=0, **shared)
@@ -146,36 +160,29 @@ def field_option(name: str, **settings: Any) -> Option:
         else:
             types = (field.annotation, *get_args(field.annotation))
             kind = next((kind for kind in (int, float) if kind in types), str)
-            metavar = {int: "N", float: "X"}.get(kind, name.upper())
             named = choices(name)
-            shared = {"type": kind, "metavar": None if named else metavar, "choices": named, **shared}
-            shared |= _SETTINGS.get(name, {})
-            option(flag, renamed=_RENAMED.get(name, ""), **shared)(parser)
+            metavar = None if named else {int: "N", float: "X"}.get(kind, name.upper())
+            shared = {"type": kind, "metavar": metavar, "choices": named, **shared, **_SETTINGS.get(name, {})}
+            option(flag, shared.pop("help"), **shared)(parser)
 
     return add
 
 
-def run_options(*names: str, **help_texts: str) -> tuple[Option, ...]:
+def run_options(*names: str, **texts: str) -> tuple[Option, ...]:
     """What a command takes that reads a `RunConfig`: flags of the fields that it uses, and a config file.
 
     A flag that is not given is not in the namespace: the config file or the method's preset decides.
 
     Args:
         names: of fields.
-        help_texts: by field, where a command means less by it than a run does.
+        texts: help by field, where a command means less by it than a run does.
     """
-    texts = {name: {"help": text} for name, text in help_texts.items()}
-    fields = (field_option(name, default=argparse.SUPPRESS, **texts.get(name, {})) for name in names)
     domains = RunConfig.model_fields["domains"].description
     return (
-        *fields,
-        option("--domain", action="append", metavar="NAME=SOURCE", help=f"{domains}; may be repeated"),
-        option("--config", metavar="FILE", help="JSON or YAML with options, such as a run's config.json"),
-        option(
-            "--yes",
-            action="store_true",
-            help="run the code in the task and model folders that --config names",
-        ),
+        *(field_option(name, **({"help": texts[name]} if name in texts else {})) for name in names),
+        option("--domain", f"{domains}; may be repeated", action="append", metavar="NAME=SOURCE"),
+        option("--config", "JSON or YAML with options, such as a run's config.json", metavar="FILE"),
+        switch("--yes", "run the code in the task and model folders that --config names"),
         RUNS_DIR,
     )
 
@@ -240,35 +247,20 @@ def check_code(configs: Iterable[RunConfig], source: str, confirmed: bool) -> No
 
 
 # --- readers of values -----------------------------------------------------------------------------------
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """A reader of whole numbers from `low` to `high`, both included."""
+def within(low: int, high: int, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    """A reader of numbers from `low` to `high`, both included."""
 
-    def read(text: str) -> int:
-        digits = re.fullmatch(r"[+-]?\d{1,20}", text.strip(), re.ASCII)
-        if digits is None or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{quoted(text)} is no whole number from {low} to {high:,}")
-        return int(text)
+    def read(text: str) -> int | float:
+        with contextlib.suppress(ValueError):
+            if text.isascii() and "_" not in text and low <= (value := kind(text)) <= high:
+                return value
+        noun = "whole number" if kind is int else "number"
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no {noun} from {low} to {high:,}")
 
     return read
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def temperature(text: str) -> float:
-    """A number from 0 to 100."""
-    if not 0 <= (value := _number(text)) <= 100:
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is no number from 0 to 100")
-    return value
-
-
-count = whole_number(1, 1_000_000)
-port = whole_number(1, 65_535)
-seed = whole_number(0, 2**63 - 1)
+count, port, seed = within(1, 1_000_000), within(1, 65_535), within(0, 2**63 - 1)
 
 
 def counts(text: str) -> tuple[int, ...]:
@@ -279,9 +271,9 @@ def counts(text: str) -> tuple[int, ...]:
 def amount(text: str) -> float:
     """A number above 0 that may end in K, M, B or G."""
     factor = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}.get(text[-1:].upper(), 1.0)
-    value = _number(text[:-1] if factor > 1 else text) * factor
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no number above 0: write a number such as 500, 100M or 1.2B"
-        )
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text[:-1] if factor > 1 else text) * factor) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is no number above 0: write a number such as 500, 100M or 1.2B"
+    )

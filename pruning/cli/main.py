@@ -19,7 +19,7 @@ from typing import Any
 
 from pruning import __version__
 from pruning.cli import models, runs, work
-from pruning.cli.arguments import Command, Parser, command, note_renamed, option, port
+from pruning.cli.arguments import Command, Parser, command, note_renamed, option, port, switch
 from pruning.cli.doctor import doctor
 from pruning.cli.terminal import json_output, print_error
 from pruning.errors import ConfigError, PruningError
@@ -34,8 +34,8 @@ GROUPS = {"runs": "List, show, cancel, resume, repair and delete runs."}
 
 @command(
     "app",
-    option("--port", type=port, metavar="N", help="port on localhost (default: 8501, or the next free one)"),
-    option("--headless", action="store_true", help="do not open a browser"),
+    option("--port", "port on localhost (default: 8501, or the next free one)", type=port, metavar="N"),
+    switch("--headless", "do not open a browser"),
 )
 def app(args: argparse.Namespace) -> int:
     """Open the app in a browser; it listens on this machine only."""

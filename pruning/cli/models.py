@@ -19,7 +19,8 @@ from pruning.cli.arguments import (
     option,
     port,
     seed,
-    temperature,
+    switch,
+    within,
 )
 from pruning.cli.terminal import import_torch, print_json, print_table, show_progress
 from pruning.errors import ConfigError, ModelError, library_errors
@@ -34,26 +35,28 @@ from pruning.serving.server import SERVERS
 from pruning.words import quoted, size_text
 
 RUN = "a run's id (ID:3 for its model after iteration 3)"
+LENGTHS = "prompt lengths in tokens (default: 128,512, up to the model's context)"
+TEMPERATURE = "sampling temperature; 0 always takes the most likely token"
 MODEL = f"demo, smollm2, a folder or GGUF file, a Hub id, or {RUN}"
 WEIGHTS = option(
     "--weights",
+    "type of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: the dense model's, f16 for gguf)",
     renamed="--type",
     metavar="TYPE",
-    help="type of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: the dense model's, f16 for gguf)",
 )
 
 
 @command(
     "export",
-    option("source", metavar="RUN|FOLDER", help=f"{RUN}, or a model's folder"),
-    option("--format", choices=FORMATS, default="hf", help="export format (default: hf)"),
+    option("source", f"{RUN}, or a model's folder", metavar="RUN|FOLDER"),
+    option("--format", "export format", choices=FORMATS, default="hf"),
     WEIGHTS,
-    option("--out", metavar="FOLDER", help="folder to write (default: within the run)"),
+    option("--out", "folder to write (default: within the run)", metavar="FOLDER"),
     option(
         "--verify",
+        "load the export and compare it with the model",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="load the export and compare it with the model (default: True)",
     ),
     TRUST,
     RUNS_DIR,
@@ -101,10 +104,10 @@ def _within_run(checkpoint: Path, name: str, format: str) -> Path:
 
 @command(
     "serve",
-    option("source", metavar="RUN", help=RUN),
-    option("--engine", choices=SERVERS, help="engine to serve with (default: the first that is installed)"),
+    option("source", RUN, metavar="RUN"),
+    option("--engine", "engine to serve with (default: the first that is installed)", choices=SERVERS),
     WEIGHTS,
-    option("--port", type=port, default=8000, metavar="N", help="port on localhost (default: 8000)"),
+    option("--port", "port on localhost", type=port, default=8000, metavar="N"),
     TRUST,
     RUNS_DIR,
     memory_hint="free some memory, or use a smaller model",
@@ -147,22 +150,16 @@ def _load(name: str, args: argparse.Namespace) -> Any:
 
 @command(
     "generate",
-    option("prompt", metavar="PROMPT", help="text for the models to continue"),
-    option("--models", nargs="+", default=["demo"], metavar="MODEL", help=f"{MODEL} (default: demo)"),
-    option("--tokens", type=count, default=60, metavar="N", help="most tokens to generate (default: 60)"),
-    option(
-        "--temperature",
-        type=temperature,
-        default=0.7,
-        metavar="T",
-        help="sampling temperature; 0 always takes the most likely token (default: 0.7)",
-    ),
-    option("--seed", type=seed, default=0, metavar="N", help="random seed of the sampling (default: 0)"),
+    option("prompt", "text for the models to continue", metavar="PROMPT"),
+    option("--models", f"{MODEL} (default: demo)", nargs="+", metavar="MODEL"),
+    option("--tokens", "most tokens to generate", type=count, default=60, metavar="N"),
+    option("--temperature", TEMPERATURE, type=within(0, 100, float), default=0.7, metavar="T"),
+    option("--seed", "random seed of the sampling", type=seed, default=0, metavar="N"),
     option(
         "--stream-file",
+        "JSON file that is rewritten with the text of all models after every word",
         renamed="--so-far",
         metavar="FILE",
-        help="JSON file that is rewritten with the text of all models after every word",
     ),
     *LOAD_OPTIONS,
     RUNS_DIR,
@@ -190,7 +187,7 @@ def generate(args: argparse.Namespace) -> None:
     if not args.prompt.strip():
         raise ConfigError("the prompt is empty: write a few words for the models to continue.")
     continuations = []
-    for name in args.models:
+    for name in args.models or ["demo"]:
         loaded = _load(name, args)
         with library_errors(ModelError, f"the tokenizer of {quoted(name)} cannot read the prompt"):
             prompt = loaded.tokenizer(args.prompt, return_tensors="pt")["input_ids"]
@@ -214,36 +211,19 @@ def generate(args: argparse.Namespace) -> None:
 
 @command(
     "bench",
-    option("models", nargs="+", metavar="MODEL", help=MODEL),
-    option("--batch", type=counts, default=(1, 8), metavar="N,N", help="batch sizes (default: 1,8)"),
-    option(
-        "--lengths",
-        type=counts,
-        metavar="N,N",
-        help="prompt lengths in tokens (default: 128,512, up to the model's context)",
-    ),
-    option(
-        "--new-tokens",
-        type=count,
-        default=16,
-        metavar="N",
-        help="tokens to generate after each prompt (default: 16)",
-    ),
+    option("models", MODEL, nargs="+", metavar="MODEL"),
+    option("--batch", "batch sizes", type=counts, default="1,8", metavar="N,N"),
+    option("--lengths", LENGTHS, type=counts, metavar="N,N"),
+    option("--new-tokens", "tokens to generate after each prompt", type=count, default=16, metavar="N"),
     option(
         "--engine",
+        "engine to time; all but transformers run exports of the models",
         choices=TIMED,
         default=TIMED[0],
-        help="engine to time; all but transformers run exports of the models (default: transformers)",
     ),
-    option("--depth", action="store_true", help="also time layer dropping at equal parameter count"),
-    option(
-        "--ratios",
-        action="store_true",
-        help="instead, time one model at three pruning ratios, in tokens per second",
-    ),
-    option(
-        "--repeats", type=count, default=5, metavar="N", help="timed rounds after the warm-up (default: 5)"
-    ),
+    switch("--depth", "also time layer dropping at equal parameter count"),
+    switch("--ratios", "instead, time one model at three pruning ratios, in tokens per second"),
+    option("--repeats", "timed rounds after the warm-up", type=count, default=5, metavar="N"),
     *LOAD_OPTIONS,
     RUNS_DIR,
     memory_hint="lower --batch or --lengths, use --dtype bfloat16, or time fewer or smaller models",
@@ -271,27 +251,28 @@ def bench(args: argparse.Namespace) -> None:
         content |= {"speed": [m.to_dict() for m in speeds], "engine": args.engine, "device": device}
         print_json({**content, "dtype": str(models[0].model.dtype).removeprefix("torch.")})
         return
-    rows = [
-        (
-            name,
-            f"{each.parameters:,}",
-            f"{each.linear_parameters:,}",
-            *map(size_text, (each.file_bytes, each.memory_bytes, each.cache_bytes)),
-        )
+    rows: list[dict[str, str]] = [
+        {
+            "model": name,
+            "parameters": f"{each.parameters:,}",
+            "in the layers": f"{each.linear_parameters:,}",
+            "file": size_text(each.file_bytes),
+            "memory": size_text(each.memory_bytes),
+            "cache per token": size_text(each.cache_bytes),
+        }
         for name, each in sizes
     ]
-    print_table(("model", "parameters", "in the layers", "file", "memory", "cache per token"), rows, "size")
+    print_table(rows, "size")
     baseline = {(m.batch, m.length): m for m in reversed(speeds) if m.model == models[0].name}
     rows = []
     for m in speeds:
-        base = baseline[m.batch, m.length]
-        cells = []
-        for speed, reference in ((m.prefill, base.prefill), (m.decode, base.decode)):
-            cells.append(f"{speed.median:,.0f} ({speed.lowest:,.0f} to {speed.highest:,.0f})")
-            cells.append(f"{speed.median / reference.median:.2f}x")
-        rows.append((m.model, str(m.batch), str(m.length), *cells))
-    columns = ("model", "batch", "length", "prefill, tokens/s", "speedup", "decode, tokens/s", "speedup")
-    print_table(columns, rows, f"speed in {args.engine} on {device}, median and range")
+        rows.append({"model": m.model, "batch": str(m.batch), "length": str(m.length)})
+        for phase in ("prefill", "decode"):
+            speed, base = getattr(m, phase), getattr(baseline[m.batch, m.length], phase)
+            median = f"{speed.median:,.0f} ({speed.lowest:,.0f} to {speed.highest:,.0f})"
+            rows[-1][f"{phase}, tokens/s"] = median
+            rows[-1][f"{phase} speedup"] = f"{speed.median / base.median:.2f}x"
+    print_table(rows, f"speed in {args.engine} on {device}, median and range")
 
 
 def _time_ratios(args: argparse.Namespace) -> None:
@@ -304,5 +285,6 @@ def _time_ratios(args: argparse.Namespace) -> None:
     if args.json:
         print_json(asdict(timing))
         return
-    rows = [(f"{r:.0%}", f"{s:,.0f}") for r, s in zip(timing.ratios, timing.speeds, strict=True)]
-    print_table(("pruned", "tokens per second"), rows, f"speed of {dense.name}")
+    speeds = zip(timing.ratios, timing.speeds, strict=True)
+    rows = [{"pruned": f"{ratio:.0%}", "tokens per second": f"{speed:,.0f}"} for ratio, speed in speeds]
+    print_table(rows, f"speed of {dense.name}")

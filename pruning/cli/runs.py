@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pruning.cli.arguments import RUNS_DIR, command, option
+from pruning.cli.arguments import RUNS_DIR, command, option, switch
 from pruning.cli.terminal import (
     ProgressBar,
     import_torch,
@@ -30,7 +30,7 @@ from pruning.runs.run import Run
 from pruning.runs.store import RunStore
 from pruning.words import number, quoted, sentence, size_text
 
-RUN_ID = option("run_id", metavar="ID", help="a run's id, or the beginning of one")
+RUN_ID = option("run_id", "a run's id, or the beginning of one", metavar="ID")
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -59,29 +59,24 @@ def list_runs(args: argparse.Namespace) -> None:
         return
     if rows:
         cells = [
-            (
-                row["run_id"],
-                row["state"],
-                Path(row["model"]).name,
-                f"{row['ratio']:.0%}",
-                str(row["iterations"]),
-                number(row["perplexity"].get("mean")),
-            )
+            {
+                "run": row["run_id"],
+                "state": row["state"],
+                "model": Path(row["model"]).name,
+                "ratio": f"{row['ratio']:.0%}",
+                "K": row["iterations"],
+                "perplexity": number(row["perplexity"].get("mean")),
+            }
             for row in rows
         ]
-        print_table(("run", "state", "model", "ratio", "K", "perplexity"), cells)
+        print_table(cells)
     for problem in broken.values():
         print(sentence(problem))
     if not rows and not broken:
         print(f"There are no runs in {args.store.root}: 'prune' makes one.")
 
 
-@command(
-    "runs show",
-    RUN_ID,
-    option("--config", action="store_true", help="print the config of the run as well"),
-    RUNS_DIR,
-)
+@command("runs show", RUN_ID, switch("--config", "print the config of the run as well"), RUNS_DIR)
 def show(args: argparse.Namespace) -> None:
     """Show the outcome of a run."""
     run = args.store.get(args.run_id)
@@ -121,8 +116,8 @@ def cancel(args: argparse.Namespace) -> None:
 @command(
     "runs resume",
     RUN_ID,
-    option("--yes", action="store_true", help="agree to all that the run reads and executes"),
-    option("--model", metavar="PATH", help="new path of its dense model, if it was moved"),
+    switch("--yes", "agree to all that the run reads and executes"),
+    option("--model", "new path of its dense model, if it was moved", metavar="PATH"),
     RUNS_DIR,
     stopped=RESUMABLE,
 )
@@ -184,9 +179,7 @@ def repair(args: argparse.Namespace) -> None:
         print(f"'runs resume {run.named}' continues the run.")
 
 
-@command(
-    "runs delete", RUN_ID, option("--yes", action="store_true", help="delete without a question"), RUNS_DIR
-)
+@command("runs delete", RUN_ID, switch("--yes", "delete without a question"), RUNS_DIR)
 def delete(args: argparse.Namespace) -> None:
     """Delete a run."""
     run = args.store.get(args.run_id)
@@ -208,8 +201,8 @@ def _print_state(args: argparse.Namespace, run: Run, state: str) -> None:
 
 @command(
     "report",
-    option("run_id", metavar="RUN", help="a run's id, the beginning of one, or its folder"),
-    option("--html", metavar="FILE", required=True, help="HTML file to write"),
+    option("run_id", "a run's id, the beginning of one, or its folder", metavar="RUN"),
+    option("--html", "HTML file to write", metavar="FILE", required=True),
     RUNS_DIR,
 )
 def report(args: argparse.Namespace) -> None:
@@ -237,21 +230,21 @@ def sensitivity(args: argparse.Namespace) -> None:
         sites = {str(site): curve.to_dict() for site, curve in curves.items()}
         print_json({"run_id": run.id, "sites": sites})
         return
+    mixture = run.config.mixture
     costs = {
-        site: float(predicted(curve.removed, curve.fused(run.config.mixture), curve.removed[-1:] / 2)[0])
+        site: float(predicted(curve.removed, curve.fused(mixture), curve.removed[-1:] / 2)[0])
         for site, curve in curves.items()
     }
     rows = [
-        (str(site.layer), f"{costs[site]:.4f}", f"{costs[Site(site.layer, 'mlp')]:.4f}")
-        for site in costs
+        {"layer": site.layer, "attention": cost, "MLP": costs[Site(site.layer, "mlp")]}
+        for site, cost in costs.items()
         if site.name == "attn"
     ]
-    print_table(("layer", "attention", "MLP"), rows, "divergence in nats per token, half of a module cut")
+    title = "divergence in nats per token, half of a module cut"
+    print_table(rows, title, attention=".4f", MLP=".4f")
 
 
-@command(
-    "compare", option("run_ids", nargs="*", metavar="ID", help="runs to compare (default: all)"), RUNS_DIR
-)
+@command("compare", option("run_ids", "runs to compare (default: all)", nargs="*", metavar="ID"), RUNS_DIR)
 def compare(args: argparse.Namespace) -> None:
     """Compare finished runs of the same model on the same text, the best first."""
     store: RunStore = args.store
@@ -273,20 +266,19 @@ def compare(args: argparse.Namespace) -> None:
         print_json({"groups": rows, "left_out": reasons, "runs": runs})
         return
     for group in comparable:
-        domains = list(group.newest.results.perplexity)
-        dense = [number(pair.dense, 1) for pair in group.newest.results.perplexity.values()]
-        cells = [
-            (
-                each.run.id,
-                f"{each.results.achieved_ratio:.0%}",
-                str(each.run.config.iterations),
-                *(number(each.results.perplexity[name].pruned, 1) for name in domains),
-                _against_best(each, group),
-            )
+        dense = {name: number(pair.dense, 1) for name, pair in group.newest.results.perplexity.items()}
+        table = [{"run": "dense", "ratio": "", "K": "", **dense, "against the best": ""}]
+        table += [
+            {
+                "run": each.run.id,
+                "ratio": f"{each.results.achieved_ratio:.0%}",
+                "K": str(each.run.config.iterations),
+                **{name: number(each.results.perplexity[name].pruned, 1) for name in dense},
+                "against the best": _against_best(each, group),
+            }
             for each in group.members
         ]
-        columns = ("run", "ratio", "K", *domains, "against the best")
-        print_table(columns, [("dense", "", "", *dense, ""), *cells], group.heading)
+        print_table(table, group.heading)
     print("Perplexity on held-out text, the best first; 'runs show ID' shows all results of a run.")
     print("Against the best: change of the mean, with its 95% interval, paired by block of the text.")
     if len(comparable) > 1:

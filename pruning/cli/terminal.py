@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 from pruning.errors import RunError
 from pruning.progress import Progress, announced, drain
@@ -142,17 +142,24 @@ def print_results(results: Results) -> None:
     Console().print(results_table(results))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """Prints a table: words to the left, numbers to the right, the first column on one line."""
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", **formats: str) -> None:
+    """Prints a table: words to the left, numbers to the right, the first column on one line.
+
+    Args:
+        rows: by column name the cells of each line.
+        title: a line above the table.
+        formats: format specifications by column, such as `.2f`.
+    """
     from rich.console import Console
     from rich.table import Table
 
     if title:
         print(title)  # rich would break it to the width of the table
     table = Table(padding=(0, 0))
-    for index, column in enumerate(columns):
+    for index, column in enumerate(rows[0]):
         is_text = not index or column in ("state", "model")
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=not index)
+        justify: Literal["left", "right"] = "left" if is_text else "right"
+        table.add_column(column.replace("_", " "), justify=justify, no_wrap=not index)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(format(cell, formats.get(column, "")) for column, cell in row.items()))
     Console().print(table)

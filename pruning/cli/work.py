@@ -8,7 +8,16 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from pruning.cli.arguments import RUNS_DIR, amount, check_code, command, option, run_config, run_options
+from pruning.cli.arguments import (
+    RUNS_DIR,
+    amount,
+    check_code,
+    command,
+    option,
+    run_config,
+    run_options,
+    switch,
+)
 from pruning.cli.terminal import (
     ProgressBar,
     import_torch,
@@ -24,6 +33,8 @@ from pruning.words import number, quoted, sentence
 
 if TYPE_CHECKING:
     from pruning.measure.zeroshot import TaskResult
+    from pruning.models.geometry import Geometry
+    from pruning.text.blocks import TokenBlocks
 
 RESUMABLE = "Stopped: a run that has begun is in 'runs list', and 'runs resume ID' continues it."
 # Fields of `RunConfig` that decide the statistics of a dense model.
@@ -38,15 +49,15 @@ _STATISTICS = (
     *run_options(*(name for name in RunConfig.model_fields if name != "domains")),
     option(
         "--max-parameters",
+        "instead of --ratio: prune the whole model to at most N parameters, such as 100M",
         type=amount,
         metavar="N",
-        help="instead of --ratio: prune the whole model to at most N parameters, such as 100M",
     ),
     option(
         "--min-speed",
+        "instead of --ratio: prune until the model generates N tokens per second, timed on this machine",
         type=amount,
         metavar="N",
-        help="instead of --ratio: prune until the model generates N tokens per second, timed on this machine",
     ),
     stopped=RESUMABLE,
 )
@@ -98,8 +109,8 @@ def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
     return ratio
 
 
-def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str, Any], float]:
-    """Config, statistics, full mask with weight norms, text by domain, and seconds of a calibration pass."""
+def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, list[TokenBlocks], Geometry, Any, Any, float]:
+    """Config, blocks, geometry, statistics, weight norms and seconds of a calibration pass."""
     import_torch()
     from pruning.engine.blocks import calibration_blocks
     from pruning.engine.calibration import calibrate_cached, column_norms
@@ -122,32 +133,31 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     stage = calibrate_cached(loaded.model, blocks, mask, state_of(loaded), config.token_weights)
     statistics = show_progress(stage, args.json)
     seconds = time.monotonic() - began
-    sources = {b.domain: {"blocks": len(b.ids), "tokens": int(b.ids.size), **b.source} for b in blocks}
-    return config, statistics, (mask, column_norms(loaded.model, mask)), sources, seconds
+    return config, blocks, mask.geometry, statistics, column_norms(loaded.model, mask), seconds
 
 
 @command("calibrate", *run_options(*_STATISTICS))
 def calibrate(args: argparse.Namespace) -> None:
     """Collect the calibration statistics of a dense model and cache them."""
-    config, _, (mask, _), sources, seconds = _calibrated(args)
-    sites = len(mask.geometry.sites)
-    channels = sum(mask.geometry.channels(site) for site in mask.geometry.sites)
+    config, blocks, shapes, _, _, seconds = _calibrated(args)
+    sites, channels = len(shapes.sites), sum(map(shapes.channels, shapes.sites))
     if args.json:
+        sources = {b.domain: {"blocks": len(b.ids), "tokens": int(b.ids.size), **b.source} for b in blocks}
         content = {"model": config.model, "domains": sources, "sites": sites, "channels": channels}
         print_json({**content, "seconds": seconds})
         return
     rows = [
-        (name, str(source["blocks"]), f"{source['tokens']:,}", f"{config.mixture[name]:.2f}")
-        for name, source in sources.items()
+        {"domain": b.domain, "blocks": len(b.ids), "tokens": b.ids.size, "share": config.mixture[b.domain]}
+        for b in blocks
     ]
-    print_table(("domain", "blocks", "tokens", "share"), rows, f"statistics of {config.model}")
+    print_table(rows, f"statistics of {config.model}", tokens=",", share=".2f")
     print(f"{channels:,} channels at {sites} sites, {seconds:.2f} s; the statistics are cached.")
 
 
 @command(
     "score",
     *run_options(*_STATISTICS, "score", "fusion", "worst_domain"),
-    option("--out", metavar="FILE", help="write the scores of every channel as safetensors"),
+    option("--out", "write the scores of every channel as safetensors", metavar="FILE"),
 )
 def score(args: argparse.Namespace) -> None:
     """Score the channels of a dense model."""
@@ -158,7 +168,7 @@ def score(args: argparse.Namespace) -> None:
 
     if args.out:
         check_output_file(args.out)
-    config, statistics, (_, norms), _, seconds = _calibrated(args)
+    config, _, _, statistics, norms, seconds = _calibrated(args)
     fused = statistics.fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
     scores = score_sites(config.score, fused, norms, config.seed)
     if args.out:
@@ -184,19 +194,8 @@ def score(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"model": config.model, "score": config.score, "sites": sites, "seconds": seconds})
         return
-    rows = [
-        (
-            site["site"],
-            f"{site['channels']:,}",
-            f"{site['median']:.3g}",
-            f"{site['max']:.3g}",
-            f"{100 * site['top_tenth_share']:.0f}%",
-            str(site["top_channel"]),
-        )
-        for site in sites
-    ]
-    columns = ("site", "channels", "median", "max", "share of the top tenth", "top channel")
-    print_table(columns, rows, f"{config.score} of {config.model}")
+    title = f"{config.score} of {config.model}"
+    print_table(sites, title, channels=",", median=".3g", max=".3g", top_tenth_share=".0%")
 
 
 @command(
@@ -256,19 +255,26 @@ def evaluate(args: argparse.Namespace) -> None:
         return
     if domains:
         rows = [
-            (name, number(p.value), f"{p.bits_per_byte:.3f}" if p.bits_per_byte else "-", f"{p.tokens:,}")
+            {
+                "domain": name,
+                "perplexity": number(p.value),
+                "bits per byte": f"{p.bits_per_byte:.3f}" if p.bits_per_byte else "-",
+                "tokens": f"{p.tokens:,}",
+            }
             for name, p in domains.items()
         ]
-        rows.append(("mean (geometric)", number(mean), "", ""))
-        title = f"perplexity of {config.model}, blocks of {config.seq_len} tokens"
-        print_table(("domain", "perplexity", "bits per byte", "tokens"), rows, title)
+        last = {"domain": "mean (geometric)", "perplexity": number(mean), "bits per byte": "", "tokens": ""}
+        print_table([*rows, last], f"perplexity of {config.model}, blocks of {config.seq_len} tokens")
     if answers:
-        items = {name: f"first {r.limit}" if r.limit else f"{r.items}" for name, r in answers.items()}
-        accuracies = [
-            (name, *(_accuracy(result, metric) for metric in METRICS), items[name])
+        rows = [
+            {
+                "task": name,
+                **{metric: _accuracy(result, metric) for metric in METRICS},
+                "items": f"first {result.limit}" if result.limit else f"{result.items}",
+            }
             for name, result in answers.items()
         ]
-        print_table(("task", *METRICS, "items"), accuracies, "zero-shot accuracy in percent")
+        print_table(rows, "zero-shot accuracy in percent")
 
 
 def _accuracy(result: TaskResult, metric: str) -> str:
@@ -279,8 +285,8 @@ def _accuracy(result: TaskResult, metric: str) -> str:
 
 @command(
     "experiment",
-    option("file", metavar="FILE", help="YAML, such as experiments/demo_iterations.yaml"),
-    option("--yes", action="store_true", help="run the code in the task and model folders that FILE names"),
+    option("file", "YAML, such as experiments/demo_iterations.yaml", metavar="FILE"),
+    switch("--yes", "run the code in the task and model folders that FILE names"),
     RUNS_DIR,
     stopped="Stopped: the same command continues the experiment where it stopped.",
 )
