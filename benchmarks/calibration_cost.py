@@ -47,7 +47,7 @@ def main() -> None:
         for ids in torch.from_numpy(domain.ids).split(max(1, layers.batch_tokens // domain.ids.shape[1]))
     ]
 
-    def whole() -> None:
+    def full_model() -> None:
         for ids in batches:
             model.base_model(input_ids=ids, use_cache=False)
 
@@ -60,7 +60,11 @@ def main() -> None:
 
     seconds: dict[str, list[float]] = {"whole": [], "layerwise": [], "statistics": []}
     for number in range(args.rounds + 1):
-        for name, function in (("whole", whole), ("layerwise", layerwise), ("statistics", statistics_pass)):
+        for name, function in (
+            ("whole", full_model),
+            ("layerwise", layerwise),
+            ("statistics", statistics_pass),
+        ):
             began = time.perf_counter()
             function()
             if device.type == "cuda":

@@ -40,7 +40,7 @@ def options(top: argparse.ArgumentParser):
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():
                 yield from options(sub)
-        elif action.help != argparse.SUPPRESS:  # an old spelling
+        else:
             yield action
 
 

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -31,7 +31,6 @@ class Command:
         run: carries the command out and returns the exit code, None for 0.
         name: one word, or the name of a group and one word, such as `runs list`.
         options: add what the command takes to its parser.
-        renamed: the name of the version before, which works and says so; empty for none.
         stopped: a sentence for a person who interrupts the command.
         memory_hint: the way out where the memory is too small; empty for that of a run.
     """
@@ -39,7 +38,6 @@ class Command:
     run: Run
     name: str
     options: tuple[Option, ...]
-    renamed: str = ""
     stopped: str = "Stopped."
     memory_hint: str = ""
 
@@ -61,42 +59,44 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{clipped(message)}. '{self.prog} --help' lists the options.")
 
 
+# Names of the version before, which work in this one.
+RENAMED = {
+    "--samples": "--calibration-blocks",
+    "--limit": "--task-limit",
+    "--type": "--weights",
+    "--runs": "--runs-dir",
+    "--so-far": "--stream-file",
+    "damage": "sensitivity",
+}
+
+
 def note_renamed(old: str, new: str) -> None:
     """Says on standard error that a name is one of the version before."""
     print(f"{old} is now {new}: the old name goes in the next version.", file=sys.stderr)
 
 
-class _Renamed(argparse.Action):
-    """An old spelling of an option: not in --help, stored like the new one, with a note."""
-
-    def __init__(self, *args: Any, new: str, **settings: Any) -> None:
-        super().__init__(*args, **{**settings, "help": argparse.SUPPRESS})
-        self.new = new
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        note_renamed(option_string, self.new)
-        if self.nargs == 0:
-            values = not option_string.startswith("--no-")
-        setattr(namespace, self.dest, values)
+def renew(words: Sequence[str]) -> Iterator[str]:
+    """The words of a command line with today's names, and a note for each that has changed."""
+    end = words.index("--") if "--" in words else len(words)
+    for index, word in enumerate(words):
+        old, equals, value = word.partition("=")
+        if old in RENAMED and index < end and (old.startswith("--") or index == 0):
+            note_renamed(old, RENAMED[old])
+            word = f"{RENAMED[old]}{equals}{value}"
+        yield word
 
 
-def option(flag: str, text: str, renamed: str = "", **settings: Any) -> Option:
-    """An option of a command; `settings` are those of `add_argument`.
+def option(flag: str, text: str, **settings: Any) -> Option:
+    """An option of a command: `--name`, or the name of a positional argument.
 
     Args:
-        flag: `--name`, or the name of a positional argument.
+        flag: its name.
         text: for --help, which adds the default.
-        renamed: the flag's old spelling.
+        settings: those of `add_argument`.
     """
     default = settings.get("default")
     shown = f" (default: {default})" if default not in (None, "", argparse.SUPPRESS) else ""
-
-    def add(parser: argparse.ArgumentParser) -> None:
-        dest = parser.add_argument(flag, help=text + shown, **settings).dest
-        if renamed:
-            parser.add_argument(renamed, action=_Renamed, new=flag, **{**settings, "dest": dest})
-
-    return add
+    return lambda parser: parser.add_argument(flag, help=text + shown, **settings)
 
 
 def switch(flag: str, text: str) -> Option:
@@ -107,7 +107,6 @@ def switch(flag: str, text: str) -> Option:
 RUNS_DIR = option(
     "--runs-dir",
     "runs directory (default: runs)",
-    renamed="--runs",
     dest="store",
     type=lambda path: RunStore(path or None),
     default="",
@@ -129,8 +128,7 @@ def _blocks(text: str) -> int | None:
 
 # What the type of a field does not say about its flag.
 _SETTINGS: dict[str, dict[str, Any]] = {
-    "samples": {"renamed": "--samples"},
-    "task_limit": {"renamed": "--limit"},
+    "adapt_mixture": {"help": argparse.SUPPRESS},
     "mixture": {"type": parse_mixture, "metavar": "NAME=WEIGHT,..."},
     "eval_blocks": {"type": _blocks},
     "tasks": {"type": _names, "metavar": "TASK,..."},
@@ -151,19 +149,16 @@ def field_option(name: str, **settings: Any) -> Option:
         flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
         has_default = field.default not in ((), None, "") and name != "mixture"
         text = f"{field.description}{f' (default: {field.default})' if has_default else ''}"
-        shared = {"dest": name, "default": argparse.SUPPRESS, "help": text, **settings}
-        if name == "adapt_mixture":
-            flags = (flag, "--no-adapt-mixture")
-            parser.add_argument(*flags, action=_Renamed, new="--mixture auto", nargs=0, **shared)
-        elif field.annotation is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **shared)
+        shared: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text}
+        if field.annotation is bool:
+            shared["action"] = argparse.BooleanOptionalAction
         else:
             types = (field.annotation, *get_args(field.annotation))
             kind = next((kind for kind in (int, float) if kind in types), str)
             named = choices(name)
             metavar = None if named else {int: "N", float: "X"}.get(kind, name.upper())
-            shared = {"type": kind, "metavar": metavar, "choices": named, **shared, **_SETTINGS.get(name, {})}
-            option(flag, shared.pop("help"), **shared)(parser)
+            shared |= {"type": kind, "metavar": metavar, "choices": named}
+        parser.add_argument(flag, **{**shared, **_SETTINGS.get(name, {}), **settings})
 
     return add
 
@@ -202,7 +197,9 @@ def run_config(args: argparse.Namespace) -> RunConfig:
         ConfigError: an option cannot be carried out.
         RunError: no run has the id that names the model.
     """
-    given = {field: getattr(args, field) for field in RunConfig.model_fields if hasattr(args, field)}
+    flags = {field: getattr(args, field) for field in RunConfig.model_fields if hasattr(args, field)}
+    if "adapt_mixture" in flags:
+        note_renamed("--adapt-mixture", "--mixture auto")
     domains = {}
     for item in args.domain or []:
         name, separator, source = item.partition("=")
@@ -212,14 +209,14 @@ def run_config(args: argparse.Namespace) -> RunConfig:
     base: dict[str, Any] = {}
     if args.config:
         base = RunConfig.read(args.config).model_dump(exclude_unset=True)
-        if "method" in given and given["method"] != base.get("method"):
+        if "method" in flags and flags["method"] != base.get("method"):
             preset = METHODS[base.get("method", "iterative")]
             base = {key: value for key, value in base.items() if key not in preset}
     if domains:
-        given["domains"] = {**base.get("domains", {}), **domains}
-    config = RunConfig.create(**{**base, **given})
+        flags["domains"] = {**base.get("domains", {}), **domains}
+    config = RunConfig.create(**{**base, **flags})
     config = config.replace(model=named_model(config.model, args.store))
-    own = {name: RunConfig.model_fields[name].default for name in trust.CODE_OPTIONS if name in given}
+    own = {name: RunConfig.model_fields[name].default for name in trust.CODE_OPTIONS if name in flags}
     check_code([config.replace(**own)], f"the config {quoted(args.config)}", args.yes)
     return config
 

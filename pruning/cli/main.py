@@ -15,11 +15,10 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pruning import __version__
 from pruning.cli import models, runs, work
-from pruning.cli.arguments import Command, Parser, command, note_renamed, option, port, switch
+from pruning.cli.arguments import Command, Parser, command, option, port, renew, switch
 from pruning.cli.doctor import doctor
 from pruning.cli.terminal import json_output, print_error
 from pruning.errors import ConfigError, PruningError
@@ -66,13 +65,11 @@ def parser() -> argparse.ArgumentParser:
     for each in COMMANDS:
         group, _, name = each.name.rpartition(" ")
         text = str(each.run.__doc__)
-        for spelling in filter(None, (name, each.renamed)):
-            listed: dict[str, Any] = {"help": text} if spelling == name else {}  # --help lists no old names
-            sub = groups[group].add_parser(spelling, description=text, **listed)
-            sub.add_argument("--json", action="store_true", help="print one JSON object")
-            sub.set_defaults(command=each, spelling=spelling, prog=sub.prog)
-            for add in each.options:
-                add(sub)
+        sub = groups[group].add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
+        sub.set_defaults(command=each, prog=sub.prog)
+        for add in each.options:
+            add(sub)
     return top
 
 
@@ -82,13 +79,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: they cannot be understood, or name an option that the command does not use.
     """
-    args, unknown = parser().parse_known_args(argv)
+    args, unknown = parser().parse_known_args([*renew(argv)])
     if unknown:
         raise ConfigError(
             f"'{args.command.name}' takes no {quoted(unknown[0])}: '{args.prog} --help' lists its options."
         )
-    if args.spelling == args.command.renamed:
-        note_renamed(args.spelling, args.command.name)
     return args
 
 

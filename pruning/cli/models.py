@@ -41,7 +41,6 @@ MODEL = f"demo, smollm2, a folder or GGUF file, a Hub id, or {RUN}"
 WEIGHTS = option(
     "--weights",
     "type of the weights: f32, f16, bf16, q8_0, q4_k_m ... (default: the dense model's, f16 for gguf)",
-    renamed="--type",
     metavar="TYPE",
 )
 
@@ -158,7 +157,6 @@ def _load(name: str, args: argparse.Namespace) -> Any:
     option(
         "--stream-file",
         "JSON file that is rewritten with the text of all models after every word",
-        renamed="--so-far",
         metavar="FILE",
     ),
     *LOAD_OPTIONS,

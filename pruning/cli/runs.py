@@ -218,7 +218,7 @@ def report(args: argparse.Namespace) -> None:
         print(f"{file}: {size_text(size)}; open it in a browser.")
 
 
-@command("sensitivity", RUN_ID, RUNS_DIR, renamed="damage")
+@command("sensitivity", RUN_ID, RUNS_DIR)
 def sensitivity(args: argparse.Namespace) -> None:
     """Measure how much cutting each module costs, and keep it with a run."""
     import_torch()

@@ -93,9 +93,9 @@ def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
     from pruning.models.loading import load
 
     targets = {"--max-parameters": args.max_parameters, "--min-speed": args.min_speed}
-    given = [name for name, value in targets.items() if value] + ["--ratio"] * hasattr(args, "ratio")
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} each set how much is removed: give only one of them.")
+    flags = [name for name, value in targets.items() if value] + ["--ratio"] * hasattr(args, "ratio")
+    if len(flags) > 1:
+        raise ConfigError(f"{' and '.join(flags)} each set how much is removed: give only one of them.")
     if args.max_parameters:
         return ratio_for_parameters(describe(config.model), args.max_parameters)
     if not args.min_speed:
@@ -121,8 +121,8 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, list[TokenBlocks],
     from pruning.runs.create import check, mixture_notices
 
     config = run_config(args).replace(ratio=0.0)  # nothing is cut, so no ratio is out of reach
-    for words in mixture_notices(set(config.domains) - set(config.mixture), measured=False):
-        print(sentence(words), file=sys.stderr)
+    for notice in mixture_notices(set(config.domains) - set(config.mixture), measured=False):
+        print(sentence(notice), file=sys.stderr)
     check(config)
     loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)

@@ -190,8 +190,8 @@ def test_an_old_spelling_works_and_is_noted(capsys, text, tmp_path):
     assert RunStore(tmp_path / "elsewhere").get(made["run_id"])
     assert error.splitlines()[:3] == [
         "--samples is now --calibration-blocks: the old name goes in the next version.",
-        "--adapt-mixture is now --mixture auto: the old name goes in the next version.",
         "--runs is now --runs-dir: the old name goes in the next version.",
+        "--adapt-mixture is now --mixture auto: the old name goes in the next version.",
     ]
     assert main(["damage", "nope"]) == 2
     assert capsys.readouterr().err.startswith("damage is now sensitivity: ")
@@ -344,8 +344,10 @@ def test_numbers_and_words_that_cannot_be_are_one_short_sentence(capsys, argumen
     assert RunStore().all() == []
 
 
-def test_a_prompt_may_begin_with_a_dash(capsys, tiny_folder):
-    assert main(["generate", "--models", str(tiny_folder), "--tokens", "3", "--", "-5 degrees"]) == 0
+@pytest.mark.parametrize("prompt", ["-5 degrees", "--samples", "damage"])
+def test_a_prompt_may_begin_with_a_dash(capsys, tiny_folder, prompt):
+    assert main(["generate", "--models", str(tiny_folder), "--tokens", "3", "--", prompt]) == 0
+    assert prompt in capsys.readouterr().out
 
 
 @needs_demo
