@@ -87,13 +87,7 @@ def renew(words: Sequence[str]) -> Iterator[str]:
 
 
 def option(flag: str, text: str, **settings: Any) -> Option:
-    """An option of a command: `--name`, or the name of a positional argument.
-
-    Args:
-        flag: its name.
-        text: for --help, which adds the default.
-        settings: those of `add_argument`.
-    """
+    """An option, or without dashes a positional argument, with its help, which gets the default added."""
     default = settings.get("default")
     shown = f" (default: {default})" if default not in (None, "", argparse.SUPPRESS) else ""
     return lambda parser: parser.add_argument(flag, help=text + shown, **settings)
@@ -222,15 +216,10 @@ def run_config(args: argparse.Namespace) -> RunConfig:
 
 
 def check_code(configs: Iterable[RunConfig], source: str, confirmed: bool) -> None:
-    """Refuse to run the code of folders that a file names, until the person has looked at it.
-
-    Args:
-        configs: read from the file.
-        source: the name of the file in the message.
-        confirmed: the person has given --yes.
+    """Refuse to run the code of folders that a file names, unless the person has confirmed it with --yes.
 
     Raises:
-        ConfigError: there is such code, or a folder does not exist.
+        ConfigError: the configs of the file, `source` in the message, name such code or a missing folder.
     """
     configs = list(configs)
     for config in configs:

@@ -65,7 +65,10 @@ def _programs() -> Iterator[tuple[str, str]]:
     if find_spec("choreographer") is None:  # kaleido's own way to find a browser
         yield "chromium", "not searched for, as kaleido is not installed: reports have no SVG figures"
     else:
-        yield "chromium", _chromium() or "not found: reports have no SVG figures"
+        from choreographer.browsers.chromium import Chromium
+
+        browser = Chromium.find_browser(skip_local=False)
+        yield "chromium", browser or "not found: reports have no SVG figures"
     yield "hub", _hub()
     for name in ("transformers", "datasets", "lm_eval", "streamlit", *OPTIONAL):
         try:
@@ -73,12 +76,6 @@ def _programs() -> Iterator[tuple[str, str]]:
         except PackageNotFoundError:
             needed = f"needed {OPTIONAL[name]}" if name in OPTIONAL else "pip install -r requirements.txt"
             yield name, f"not installed: {needed}"
-
-
-def _chromium() -> str | None:
-    from choreographer.browsers.chromium import Chromium
-
-    return Chromium.find_browser(skip_local=False)
 
 
 def _hub() -> str:

@@ -70,25 +70,21 @@ def export_model(args: argparse.Namespace) -> None:
     source = locate(named_model(args.source, args.store))
     out = args.out or _within_run(source, args.source, args.format)
     written = export(source, args.format, out, args.weights, args.verify, args.trust_remote_code)
+    form = written.form
     if args.json:
-        content = {
-            "path": str(written.path),
-            "format": args.format,
-            "architecture": written.form.architecture,
-        }
+        content = {"path": str(written.path), "format": args.format, "architecture": form.architecture}
         content |= {"type": written.kind, "bytes": written.bytes, "difference": written.difference}
         print_json({**content, "snippet": written.snippet})
         return
     weights = f", weights in {written.kind}" if written.kind else ""
-    print(f"{written.form.architecture}{weights}, {size_text(written.bytes)}, in {written.path}")
-    print(f"Loads in {written.form.loads_in}.")
+    print(f"{form.architecture}{weights}, {size_text(written.bytes)}, in {written.path}")
+    print(f"Loads in {form.loads_in}.")
     if written.difference is not None:
         print(f"Loaded again and compared: the largest logit difference is {written.difference:.2g}.")
     elif args.verify:
         print("Read again: names, shapes and values match the checkpoint, to the precision of the type.")
         print(
-            "Logits were not compared, as llama-cpp-python is not installed: pip install -r "
-            "requirements-gguf.txt."
+            "Logits were not compared, as llama-cpp-python is missing: pip install -r requirements-gguf.txt."
         )
     print(f"\n{written.snippet}")
 
@@ -135,7 +131,7 @@ def serve(args: argparse.Namespace) -> None:
     else:
         print(f"{written.form.architecture}, {size_text(written.bytes)}, in {written.path}")
         print(
-            f"Starting {engine.title}. Once it listens, send a request from another terminal:\n\n{request}\n"
+            f"Starting {engine.title}. When it listens, send a request from another terminal:\n\n{request}\n"
         )
     sys.stdout.flush()
     server.start(chosen, written.path, name, args.port)

@@ -20,10 +20,11 @@ from pruning.cli.terminal import (
 )
 from pruning.cli.work import RESUMABLE
 from pruning.errors import ConfigError, RunError
+from pruning.measure.comparison import Rise
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
 from pruning.runs import trust
-from pruning.runs.groups import Group, MeasuredRun, count_reasons, groups
+from pruning.runs.groups import Group, count_reasons, groups
 from pruning.runs.provenance import provenance
 from pruning.runs.repair import repair as repair_run
 from pruning.runs.run import Run
@@ -266,6 +267,7 @@ def compare(args: argparse.Namespace) -> None:
         print_json({"groups": rows, "left_out": reasons, "runs": runs})
         return
     for group in comparable:
+        rises = _rises(group)
         dense = {name: number(pair.dense, 1) for name, pair in group.newest.results.perplexity.items()}
         table = [{"run": "dense", "ratio": "", "K": "", **dense, "against the best": ""}]
         table += [
@@ -274,7 +276,7 @@ def compare(args: argparse.Namespace) -> None:
                 "ratio": f"{each.results.achieved_ratio:.0%}",
                 "K": str(each.run.config.iterations),
                 **{name: number(each.results.perplexity[name].pruned, 1) for name in dense},
-                "against the best": _against_best(each, group),
+                "against the best": rise.words if (rise := rises.get(each.run.id)) else "",
             }
             for each in group.members
         ]
@@ -287,10 +289,10 @@ def compare(args: argparse.Namespace) -> None:
         print(f"Left out: {count_reasons(excluded)}.")
 
 
-def _against_best(member: MeasuredRun, group: Group) -> str:
-    """How much more a run loses than the best of its group."""
-    rise = member.rise(group.members[0]) if member is not group.members[0] else None
-    return rise.words if rise else ""
+def _rises(group: Group) -> dict[str, Rise]:
+    """How much more each run of a group loses than the best one, by run id."""
+    best, *others = group.members
+    return {each.run.id: rise for each in others if (rise := each.rise(best))}
 
 
 def _group_row(group: Group) -> dict[str, Any]:
@@ -306,8 +308,7 @@ def _group_row(group: Group) -> dict[str, Any]:
         "dense": {name: pair.dense for name, pair in results.perplexity.items()},
         "runs": [_run_row(each.run) for each in group.members],
         "against_best": {
-            each.run.id: {**rise.model_dump(), "interval": rise.interval, "within_noise": rise.is_noise}
-            for each in group.members[1:]
-            if (rise := each.rise(group.members[0]))
+            run_id: {**rise.model_dump(), "interval": rise.interval, "within_noise": rise.is_noise}
+            for run_id, rise in _rises(group).items()
         },
     }

@@ -70,14 +70,12 @@ class Experiment(BaseModel):
         """
         content = read_options(path, "experiment")
         try:
-            experiment = cls(**{"name": Path(path).stem, **content})
-        except (ValidationError, TypeError) as error:
-            where, message = "", str(error)
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                where, message = ".".join(map(str, first["loc"])), first["msg"]
+            experiment = cls.model_validate({"name": Path(path).stem, **content})
+        except ValidationError as error:
+            first = error.errors()[0]
             raise ConfigError(
-                f"the experiment {quoted(path)} is malformed at {quoted(where)}: {clipped(message)}."
+                f"the experiment {quoted(path)} is malformed at {quoted('.'.join(map(str, first['loc'])))}: "
+                f"{clipped(first['msg'])}."
             ) from None
         experiment._check_axes(path)
         return experiment
@@ -144,12 +142,9 @@ def folder(store: RunStore, name: str) -> Path:
 def existing(
     store: RunStore, configs: list[RunConfig], usable: Callable[[Run], bool] = lambda _: True
 ) -> dict[str, Run]:
-    """Runs of a store with one of these configs, by config; complete ones before others.
+    """Runs of a store with one of these configs, by config as JSON; complete ones before others.
 
-    Args:
-        store: runs to choose from.
-        configs: wanted.
-        usable: whether a run's numbers are those that its config gives today.
+    `usable` says whether a run's numbers are those that its config gives today.
     """
     wanted = {config.model_dump_json() for config in configs}
     runs: dict[str, Run] = {}

@@ -135,14 +135,10 @@ def _grid(
     cell: Callable[[pd.DataFrame, str], str],
     first: Sequence[list[str]] = (),
 ) -> str:
-    """A Markdown table with a line for each combination of the options that vary.
+    """A Markdown table of tidy rows, with a line for each combination of the options that vary.
 
-    Args:
-        experiment: names the options.
-        rows: tidy rows.
-        columns: titles, by the key that `cell` is called with.
-        cell: the text of a cell, from the rows of its line and the key of its column.
-        first: lines on top, each a name and the cells of `columns`.
+    `cell` gives the text of a cell from the rows of its line and the key of its column in `columns`, whose
+    values are titles; `first` has lines for the top, each a name and its cells.
     """
     fields = _fields(experiment, rows)
     heads = [name.replace("_", " ") if name == "calibration_tokens" else name for name in fields]
