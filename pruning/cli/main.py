@@ -22,10 +22,10 @@ from pruning.cli.arguments import Command, Parser, command, option, port, renew,
 from pruning.cli.doctor import doctor
 from pruning.cli.terminal import json_output, print_error
 from pruning.errors import ConfigError, PruningError
+from pruning.formatting import clipped, quoted, sentence
 from pruning.paths import PROJECT
 from pruning.progress import log_on_stderr
 from pruning.runs.worker import Cancelled, out_of_memory
-from pruning.words import clipped, quoted, sentence
 
 DESCRIPTION = "Prune a language model and measure what that costs. 'prune' alone prunes the demo model."
 GROUPS = {"runs": "List, show, cancel, resume, repair and delete runs."}

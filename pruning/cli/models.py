@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pruning.checksums import to_json
 from pruning.cli.arguments import (
     LOAD_OPTIONS,
     RUNS_DIR,
@@ -25,14 +26,13 @@ from pruning.cli.arguments import (
 from pruning.cli.terminal import import_torch, print_json, print_table, show_progress
 from pruning.errors import ConfigError, ModelError, library_errors
 from pruning.formats.format import FORMATS
+from pruning.formatting import quoted, size_text
 from pruning.outputs import check_output_file, output_file
-from pruning.runs.contents import CHECKPOINT
+from pruning.runs.checkpoints import named_model
+from pruning.runs.folder import CHECKPOINT
 from pruning.runs.run import RUN_ID
-from pruning.runs.sizes import named_model
-from pruning.sealed import to_json
 from pruning.serving.engines import TIMED
 from pruning.serving.server import SERVERS
-from pruning.words import quoted, size_text
 
 RUN = "a run's id (ID:3 for its model after iteration 3)"
 LENGTHS = "prompt lengths in tokens (default: 128,512, up to the model's context)"

@@ -20,16 +20,14 @@ from pruning.cli.terminal import (
 )
 from pruning.cli.work import RESUMABLE
 from pruning.errors import ConfigError, RunError
+from pruning.formatting import number, quoted, sentence, size_text
 from pruning.measure.comparison import Rise
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
-from pruning.runs import trust
-from pruning.runs.groups import Group, count_reasons, groups
-from pruning.runs.provenance import provenance
+from pruning.runs import permissions
 from pruning.runs.repair import repair as repair_run
-from pruning.runs.run import Run
-from pruning.runs.store import RunStore
-from pruning.words import number, quoted, sentence, size_text
+from pruning.runs.report import Group, count_reasons, groups, provenance
+from pruning.runs.run import Run, RunStore
 
 RUN_ID = option("run_id", "a run's id, or the beginning of one", metavar="ID")
 
@@ -124,7 +122,7 @@ def cancel(args: argparse.Namespace) -> None:
 )
 def resume(args: argparse.Namespace) -> None:
     """Continue a run after its last complete iteration."""
-    from pruning.runs.dense import move_model
+    from pruning.runs.checkpoints import move_model
     from pruning.runs.worker import execute
 
     run = args.store.get(args.run_id)
@@ -148,16 +146,16 @@ def _confirm_permissions(args: argparse.Namespace, run: Run) -> None:
     Raises:
         RunError: the person has not agreed to it.
     """
-    pending = trust.pending(run.config)
+    pending = permissions.pending(run.config)
     if pending and not args.yes and sys.stdin.isatty():
-        print(f"Run {run.id} {trust.origin(pending)}. It would:", file=sys.stderr)
+        print(f"Run {run.id} {permissions.origin(pending)}. It would:", file=sys.stderr)
         for ask in pending:
-            code = f", which holds {trust.code_files(ask)}" if ask.does == "run" else ""
+            code = f", which holds {permissions.code_files(ask)}" if ask.does == "run" else ""
             print(f"  {ask}{code}", file=sys.stderr)
         args.yes = _confirmed("Continue?")
     if args.yes:
-        trust.agree(pending)
-    trust.check(run)
+        permissions.agree(pending)
+    permissions.check(run.id, run.config)
 
 
 def _confirmed(question: str) -> bool:
@@ -223,7 +221,7 @@ def report(args: argparse.Namespace) -> None:
 def sensitivity(args: argparse.Namespace) -> None:
     """Measure how much cutting each module costs, and keep it with a run."""
     import_torch()
-    from pruning.runs.damage import measure_damage
+    from pruning.runs.worker import measure_damage
 
     run = args.store.get(args.run_id)
     curves = show_progress(measure_damage(run), args.json)

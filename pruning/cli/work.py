@@ -29,7 +29,7 @@ from pruning.cli.terminal import (
 )
 from pruning.config import RunConfig
 from pruning.errors import CalibrationError, ConfigError
-from pruning.words import number, quoted, sentence
+from pruning.formatting import number, quoted, sentence
 
 if TYPE_CHECKING:
     from pruning.measure.zeroshot import TaskResult
@@ -115,10 +115,10 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, list[TokenBlocks],
     from pruning.engine.blocks import calibration_blocks
     from pruning.engine.calibration import calibrate_cached, column_norms
     from pruning.engine.loop import state_of
-    from pruning.models.architectures import geometry
+    from pruning.models.layer_view import geometry
     from pruning.models.loading import load
     from pruning.models.mask import Mask
-    from pruning.runs.create import check, mixture_notices
+    from pruning.runs.preflight import check, mixture_notices
 
     config = run_config(args).replace(ratio=0.0)  # nothing is cut, so no ratio is out of reach
     for notice in mixture_notices(set(config.domains) - set(config.mixture), measured=False):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pruning.experiments.grid import Experiment
 from pruning.measure.significance import interval
 from pruning.paths import ASSETS
-from pruning.runs.results import rise
+from pruning.runs.report import rise
 
 if TYPE_CHECKING:
     import pandas as pd
