@@ -98,13 +98,17 @@ def switch(flag: str, text: str) -> Option:
     return lambda parser: parser.add_argument(flag, action="store_true", help=text)
 
 
-RUNS_DIR = option(
-    "--runs-dir",
-    "runs directory (default: runs)",
-    dest="store",
-    type=lambda path: RunStore(path or None),
-    default="",
-    metavar="FOLDER",
+# Every command has these.
+COMMON = (
+    switch("--json", "print one JSON object"),
+    option(
+        "--runs-dir",
+        "runs directory (default: runs)",
+        dest="store",
+        type=lambda path: RunStore(path or None),
+        default="",
+        metavar="FOLDER",
+    ),
 )
 
 
@@ -172,7 +176,6 @@ def run_options(*names: str, **texts: str) -> tuple[Option, ...]:
         option("--domain", f"{domains}; may be repeated", action="append", metavar="NAME=SOURCE"),
         option("--config", "JSON or YAML with options, such as a run's config.json", metavar="FILE"),
         switch("--yes", "run the code in the task and model folders that --config names"),
-        RUNS_DIR,
     )
 
 

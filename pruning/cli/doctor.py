@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pruning import __version__
-from pruning.cli.arguments import RUNS_DIR, command
+from pruning.cli.arguments import command
 from pruning.cli.terminal import print_json
 from pruning.formatting import size_text
 from pruning.paths import cache_folder
@@ -29,7 +29,7 @@ OPTIONAL = {
 }
 
 
-@command("doctor", RUNS_DIR)
+@command("doctor")
 def doctor(args: argparse.Namespace) -> int:
     """Show versions, cores, memory, disks, Chromium and the Hub, and check the files of all runs."""
     with announced("loading torch and connecting to the hub"):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pruning import __version__
 from pruning.cli import models, runs, work
-from pruning.cli.arguments import Command, Parser, command, option, port, renew, switch
+from pruning.cli.arguments import COMMON, Command, Parser, command, option, port, renew, switch
 from pruning.cli.doctor import doctor
 from pruning.cli.terminal import json_output, print_error
 from pruning.errors import ConfigError, PruningError
@@ -42,7 +42,7 @@ def app(args: argparse.Namespace) -> int:
     arguments = [sys.executable, "-m", "streamlit", "run", str(PROJECT / "app.py")]
     arguments += ["--server.port", str(args.port)] if args.port else []
     arguments += ["--server.headless", "true"] if args.headless else []
-    return subprocess.call(arguments)
+    return subprocess.call(arguments, env={**os.environ, "PRUNESCOPE_RUNS": str(args.store.root)})
 
 
 COMMANDS = (
@@ -66,9 +66,8 @@ def parser() -> argparse.ArgumentParser:
         group, _, name = each.name.rpartition(" ")
         text = str(each.run.__doc__)
         sub = groups[group].add_parser(name, help=text, description=text)
-        sub.add_argument("--json", action="store_true", help="print one JSON object")
         sub.set_defaults(command=each, prog=sub.prog)
-        for add in each.options:
+        for add in (*each.options, *COMMON):
             add(sub)
     return top
 

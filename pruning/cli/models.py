@@ -12,7 +12,6 @@ from typing import Any
 from pruning.checksums import to_json
 from pruning.cli.arguments import (
     LOAD_OPTIONS,
-    RUNS_DIR,
     TRUST,
     command,
     count,
@@ -58,7 +57,6 @@ WEIGHTS = option(
         default=True,
     ),
     TRUST,
-    RUNS_DIR,
     memory_hint="free some memory, or use a smaller model",
 )
 def export_model(args: argparse.Namespace) -> None:
@@ -104,7 +102,6 @@ def _within_run(checkpoint: Path, name: str, format: str) -> Path:
     WEIGHTS,
     option("--port", "port on localhost", type=port, default=8000, metavar="N"),
     TRUST,
-    RUNS_DIR,
     memory_hint="free some memory, or use a smaller model",
 )
 def serve(args: argparse.Namespace) -> None:
@@ -156,7 +153,6 @@ def _load(name: str, args: argparse.Namespace) -> Any:
         metavar="FILE",
     ),
     *LOAD_OPTIONS,
-    RUNS_DIR,
     memory_hint="use --dtype bfloat16, a shorter prompt, or a smaller model",
 )
 def generate(args: argparse.Namespace) -> None:
@@ -219,7 +215,6 @@ def generate(args: argparse.Namespace) -> None:
     switch("--ratios", "instead, time one model at three pruning ratios, in tokens per second"),
     option("--repeats", "timed rounds after the warm-up", type=count, default=5, metavar="N"),
     *LOAD_OPTIONS,
-    RUNS_DIR,
     memory_hint="lower --batch or --lengths, use --dtype bfloat16, or time fewer or smaller models",
 )
 def bench(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pruning.cli.arguments import RUNS_DIR, command, option, switch
+from pruning.cli.arguments import command, option, switch
 from pruning.cli.terminal import (
     ProgressBar,
     import_torch,
@@ -49,7 +49,7 @@ def _run_row(run: Run) -> dict[str, Any]:
     }
 
 
-@command("runs list", RUNS_DIR)
+@command("runs list")
 def list_runs(args: argparse.Namespace) -> None:
     """List the runs, the newest first."""
     rows, broken = [_run_row(run) for run in args.store.all()], args.store.broken()
@@ -75,7 +75,7 @@ def list_runs(args: argparse.Namespace) -> None:
         print(f"There are no runs in {args.store.root}: 'prune' makes one.")
 
 
-@command("runs show", RUN_ID, switch("--config", "print the config of the run as well"), RUNS_DIR)
+@command("runs show", RUN_ID, switch("--config", "print the config of the run as well"))
 def show(args: argparse.Namespace) -> None:
     """Show the outcome of a run."""
     run = args.store.get(args.run_id)
@@ -97,7 +97,7 @@ def show(args: argparse.Namespace) -> None:
         print(json.dumps(config, indent=2))
 
 
-@command("runs cancel", RUN_ID, RUNS_DIR)
+@command("runs cancel", RUN_ID)
 def cancel(args: argparse.Namespace) -> None:
     """Stop a run; it can be resumed."""
     run = args.store.get(args.run_id)
@@ -117,7 +117,6 @@ def cancel(args: argparse.Namespace) -> None:
     RUN_ID,
     switch("--yes", "agree to all that the run reads and executes"),
     option("--model", "new path of its dense model, if it was moved", metavar="PATH"),
-    RUNS_DIR,
     stopped=RESUMABLE,
 )
 def resume(args: argparse.Namespace) -> None:
@@ -162,7 +161,7 @@ def _confirmed(question: str) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-@command("runs repair", RUN_ID, RUNS_DIR)
+@command("runs repair", RUN_ID)
 def repair(args: argparse.Namespace) -> None:
     """Restore the corrupt files of a run, or go back to its last intact iteration."""
     run = args.store.get(args.run_id)
@@ -178,7 +177,7 @@ def repair(args: argparse.Namespace) -> None:
         print(f"'runs resume {run.named}' continues the run.")
 
 
-@command("runs delete", RUN_ID, switch("--yes", "delete without a question"), RUNS_DIR)
+@command("runs delete", RUN_ID, switch("--yes", "delete without a question"))
 def delete(args: argparse.Namespace) -> None:
     """Delete a run."""
     run = args.store.get(args.run_id)
@@ -202,7 +201,6 @@ def _print_state(args: argparse.Namespace, run: Run, state: str) -> None:
     "report",
     option("run_id", "a run's id, the beginning of one, or its folder", metavar="RUN"),
     option("--html", "HTML file to write", metavar="FILE", required=True),
-    RUNS_DIR,
 )
 def report(args: argparse.Namespace) -> None:
     """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
@@ -217,7 +215,7 @@ def report(args: argparse.Namespace) -> None:
         print(f"{file}: {size_text(size)}; open it in a browser.")
 
 
-@command("sensitivity", RUN_ID, RUNS_DIR)
+@command("sensitivity", RUN_ID)
 def sensitivity(args: argparse.Namespace) -> None:
     """Measure how much cutting each module costs, and keep it with a run."""
     import_torch()
@@ -243,7 +241,7 @@ def sensitivity(args: argparse.Namespace) -> None:
     print_table(rows, title, attention=".4f", MLP=".4f")
 
 
-@command("compare", option("run_ids", "runs to compare (default: all)", nargs="*", metavar="ID"), RUNS_DIR)
+@command("compare", option("run_ids", "runs to compare (default: all)", nargs="*", metavar="ID"))
 def compare(args: argparse.Namespace) -> None:
     """Compare finished runs of the same model on the same text, the best first."""
     store: RunStore = args.store

@@ -9,7 +9,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pruning.cli.arguments import (
-    RUNS_DIR,
     amount,
     check_code,
     command,
@@ -287,7 +286,6 @@ def _accuracy(result: TaskResult, metric: str) -> str:
     "experiment",
     option("file", "YAML, such as experiments/demo_iterations.yaml", metavar="FILE"),
     switch("--yes", "run the code in the task and model folders that FILE names"),
-    RUNS_DIR,
     stopped="Stopped: the same command continues the experiment where it stopped.",
 )
 def experiment(args: argparse.Namespace) -> int:
