@@ -3,7 +3,7 @@
     python benchmarks/speed.py                                # 0.5B on the CPU, float32 and bfloat16
     python benchmarks/speed.py --shape 7b --device cuda       # bfloat16 on a GPU
 
-Dense, pruned by 50% with widths as they fall, and with MLP widths rounded to multiples of 16 and 64, turn by turn in
+Dense, pruned by 50% with unrounded widths, and with MLP widths rounded to multiples of 16 and 64, turn by turn in
 one run. Scores are drawn at random (log-normal, by channel and by head), so that layers get different widths and lose
 heads as they do with real ones.
 """

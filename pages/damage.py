@@ -41,7 +41,7 @@ if not dense.curves:
     )
     task = job(state.store(), f"damage-{run.id}")
     if task.state in ("none", "failed") and st.button("Measure damage", icon=":material/straighten:"):
-        tasks.start(task, ["damage", run.id, *tasks.place(run)])
+        tasks.start(task, ["sensitivity", run.id, *tasks.place(run)])
     tasks.working(task, "Measuring damage", lambda _: st.rerun())
     st.stop()
 

@@ -204,7 +204,7 @@ class RunConfig(BaseModel):
         if self.samples * self.seq_len > TOKENS:
             raise ValueError(
                 f"{self.samples:,} blocks of {self.seq_len:,} tokens are more than {TOKENS:,} tokens: "
-                "give fewer --samples or a shorter --seq-len"
+                "give fewer --calibration-blocks or a shorter --seq-len"
             )
         for name in self.mixture:
             if name not in self.domains and name not in EMBEDDED_DOMAINS:

@@ -6,7 +6,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.experiments.paper import paper
+from pruning.experiments.claims import paper
 from pruning.formatting import plain
 from pruning.runs.report import INTERVALS, Row, provenance, results_sections
 from pruning.runs.run import Run

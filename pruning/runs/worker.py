@@ -395,7 +395,7 @@ def out_of_memory(error: BaseException, way_out: str = "") -> str:
     ran_out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
     if not ran_out and not (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         return ""
-    way_out = way_out or "lower --samples or --seq-len, use --dtype bfloat16, or a smaller model"
+    way_out = way_out or "lower --calibration-blocks or --seq-len, use --dtype bfloat16, or a smaller model"
     return f"the device has too little memory for this: {way_out}."
 
 
@@ -512,7 +512,7 @@ def _other_type(loaded: LoadedModel) -> str:
         return ""
     return (
         f"The checkpoint is stored in {computed}, as it was computed; the dense model is stored in "
-        f"{names[stored]}, and so are exports unless --type names another."
+        f"{names[stored]}, and so are exports unless --weights names another."
     )
 
 

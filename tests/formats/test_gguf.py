@@ -68,7 +68,7 @@ def test_norms_and_biases_keep_their_precision(checkpoint, tmp_path):
 def test_a_weight_beyond_a_type_is_refused(checkpoint, tmp_path):
     folder, _ = checkpoint("qwen2")
     changed(folder, "model.layers.0.mlp.up_proj.weight", 1e6)
-    with pytest.raises(ExportError, match=r"'blk\.0\.ffn_up\.weight' .* f16 cannot hold .* --type"):
+    with pytest.raises(ExportError, match=r"'blk\.0\.ffn_up\.weight' .* f16 cannot hold .* --weights"):
         export(folder, "gguf", tmp_path / "gguf", "f16")
     assert export(folder, "gguf", tmp_path / "gguf", "bf16").path.exists()
 

@@ -487,7 +487,7 @@ def test_tasks_of_a_folder_are_asked(tmp_path, capsys):
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    arguments = ["evaluate", "--eval-blocks", "1", "--limit", "12", "--task-folder", str(tmp_path)]
+    arguments = ["evaluate", "--eval-blocks", "1", "--task-limit", "12", "--task-folder", str(tmp_path)]
     assert main([*arguments, "--tasks", "mine,prunescope_code", "--device", "cpu", "--json"]) == 0
     tasks = json.loads(capsys.readouterr().out)["tasks"]
     assert tasks["mine"]["acc"] == tasks["prunescope_code"]["acc"]

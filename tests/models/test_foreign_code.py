@@ -73,7 +73,7 @@ def foreign(tiny_folder, tmp_path):
     return tiny_folder, marker
 
 
-QUICK = ("--samples", "1", "--seq-len", "24", "--iterations", "1", "--eval-blocks", "1")
+QUICK = ("--calibration-blocks", "1", "--seq-len", "24", "--iterations", "1", "--eval-blocks", "1")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ QUICK = ("--samples", "1", "--seq-len", "24", "--iterations", "1", "--eval-block
         ("generate", "The river", "--tokens", "2", "--models"),
         ("bench",),
         ("export", "--out", "exported"),
-        ("calibrate", "--samples", "1", "--seq-len", "24", "--model"),
+        ("calibrate", "--calibration-blocks", "1", "--seq-len", "24", "--model"),
     ],
     ids=lambda command: command[0],
 )

@@ -24,9 +24,9 @@ def test_measured_later_it_is_what_a_run_that_measures_finds(options, capsys):
     with_it = prune(config, on_event=lambda e: found.append(e) if isinstance(e, Iteration) else None).run
     without = prune(RunConfig.create(**options)).run
     assert predicted_divergence(without) == {} and predicted_divergence(with_it)["words"] > 0
-    assert main(["damage", without.id, "--json"]) == 0
+    assert main(["sensitivity", without.id, "--json"]) == 0
     sites = json.loads(capsys.readouterr().out)["sites"]
     assert sites == {str(site): curve.to_dict() for site, curve in found[1].curves.items()}
     assert without.iterations()[1].curves.keys() == with_it.iterations()[1].curves.keys()
-    assert main(["damage", without.id]) == 0
-    assert "nats a token" in capsys.readouterr().out
+    assert main(["sensitivity", without.id]) == 0
+    assert "nats per token" in capsys.readouterr().out

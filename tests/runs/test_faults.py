@@ -126,10 +126,10 @@ def test_a_bad_file_gives_at_worst_one_row(run, made, wrong, capsys):
         content = (run.path / name).read_bytes() if (run.path / name).exists() else None
         put(run.path / name, WRONG[wrong])
         look(run)
-        assert main(["runs", "list", "--runs", str(run.path.parent)]) == 0
+        assert main(["runs", "list", "--runs-dir", str(run.path.parent)]) == 0
         assert healthy.id[:20] in capsys.readouterr().out
         for command in (["runs", "show"], ["compare"]):
-            assert main([*command, run.id, "--runs", str(run.path.parent)]) in (0, 2)
+            assert main([*command, run.id, "--runs-dir", str(run.path.parent)]) in (0, 2)
         copy = shutil.copytree(run.path, run.path.parent.parent / name.replace("/", "-") / run.id)
         with contextlib.suppress(PruningError):
             repair(Run(copy))
@@ -143,7 +143,7 @@ def test_the_cases_beside_a_run(run, capsys):
     for folder in CASES.iterdir():
         shutil.copytree(folder, run.path.parent / folder.name)
     look(run)
-    assert main(["runs", "list", "--json", "--runs", str(run.path.parent)]) == 0
+    assert main(["runs", "list", "--json", "--runs-dir", str(run.path.parent)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {row["state"] for row in found["runs"] if row["run_id"] == run.id} == {"finished"}
     assert "99999999-999999-iterative-abcd" in found["broken"]
@@ -189,12 +189,12 @@ def test_a_damaged_run_is_taken_up_again_at_its_last_whole_state(run, made, name
             flip(file)
         case _:
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 * (how == "half")])
-    assert main(["runs", "repair", run.id, "--runs", str(run.path.parent)]) == 0
+    assert main(["runs", "repair", run.id, "--runs-dir", str(run.path.parent)]) == 0
     said = capsys.readouterr().out
     restored = name in ("config.json", "geometry.json")
     run = Run(run.path)
     assert run.resumable == ("runs resume" in said) == (not restored)
-    assert restored or main(["runs", "resume", run.id, "--runs", str(run.path.parent)]) == 0
+    assert restored or main(["runs", "resume", run.id, "--runs-dir", str(run.path.parent)]) == 0
     assert run.status().state == "finished" and not run.corruption()
     assert_same(run, made)
 
@@ -249,7 +249,7 @@ def test_a_run_cancelled_while_its_tasks_are_asked_goes_on(made, tmp_path):
     with pytest.raises(Cancelled):
         execute(run, on_event=stop)
     assert run.resumable and run.results().zero_shot is None
-    assert main(["runs", "resume", run.id, "--runs", str(run.path.parent)]) == 0
+    assert main(["runs", "resume", run.id, "--runs-dir", str(run.path.parent)]) == 0
     assert run.results().zero_shot.tasks["prunescope_agreement"].items == 3
 
 

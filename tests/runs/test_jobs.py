@@ -38,7 +38,7 @@ def test_the_words_so_far_are_those_of_the_end(tiny_folder, tmp_path):
     file = tmp_path / "so-far.json"
     arguments = ["generate", "a b", "--models", str(tiny_folder), str(tiny_folder), "--tokens", "8"]
     task = job(RunStore(tmp_path), "generate-s")
-    task.start([*arguments, "--so-far", str(file)])
+    task.start([*arguments, "--stream-file", str(file)])
     assert ended(task) == "finished"
     content = read_json(file)
     assert content["texts"] == [found["text"] for found in task.output["continuations"]]

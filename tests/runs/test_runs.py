@@ -345,13 +345,13 @@ def test_a_lack_of_memory_is_one_sentence(options, capsys, monkeypatch):
         assert main([command, *arguments, "--mixture", "words", "--seq-len", "24"]) == 2
         error = capsys.readouterr().err
         assert "too little memory" in error and len(error.strip().splitlines()) == 1
-        assert "lower --samples" in error
+        assert "lower --calibration-blocks" in error
     from pruning.measure import speed
 
     monkeypatch.setattr(speed, "size", scarce)
     assert main(["bench", options["model"]]) == 2
     error = capsys.readouterr().err
-    assert "too little memory" in error and "--batch" in error and "--samples" not in error
+    assert "too little memory" in error and "--batch" in error and "--calibration-blocks" not in error
 
 
 def test_a_cancelled_run_is_one_sentence(options, capsys, monkeypatch):
@@ -411,7 +411,6 @@ def test_the_dense_model_answers_before_it_is_cut_and_is_read_once(options, monk
 
 
 def test_perplexities_are_kept_where_the_tasks_fail(options, monkeypatch):
-    from pruning.experiments.grid import is_done
     from pruning.measure import zeroshot
 
     plain, asked = zeroshot._ask, []
@@ -426,9 +425,9 @@ def test_perplexities_are_kept_where_the_tasks_fail(options, monkeypatch):
     run = RunStore().create(RunConfig.create(**options, tasks=("prunescope_agreement",), task_limit=3))
     with pytest.raises(ConfigError):
         execute(run)
-    assert run.results().perplexity["words"].pruned and not is_done(run)
+    assert run.results().perplexity["words"].pruned and not run.complete
     execute(run)
-    assert is_done(run) and run.status().state == "finished"
+    assert run.complete and run.status().state == "finished"
 
 
 # --- bad input leaves nothing behind

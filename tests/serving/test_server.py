@@ -81,7 +81,7 @@ def answers(run, engine, runs, port):
         "--json",
     ]
     process = subprocess.Popen(
-        [*command, "--runs", str(runs)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--runs-dir", str(runs)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         lines = []
