@@ -1,4 +1,4 @@
-"""Tiny random models of every supported architecture, and folders of their own for cache and runs."""
+"""Tiny random models of every architecture, a cache and runs of their own, and the option `--fast`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of the hub's client
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ from pruning.engine.loop import prune_loaded
 from pruning.models.folder import DEMO, LoadedModel
 from pruning.models.loading import load
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # matrices this small only wait for a second thread
 
+SLOW_FOLDERS, SLOW_FIXTURES, SLOW_MARKERS = {"app", "browser"}, {"smollm2"}, ("engines", "processes", "long")
 SIZES = {
     "vocab_size": 257,
     "hidden_size": 32,
@@ -49,6 +52,43 @@ CONFIGS: dict[str, Any] = {
     "mistral_window": lambda: MistralConfig(**SIZES, sliding_window=7),
 }
 ARCHITECTURES = tuple(CONFIGS)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fast",
+        action="store_true",
+        help="only tests without pages, browsers, engines, real models, processes of their own or long runs",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("fast"):
+        items[:] = [item for item in items if not is_slow(item)]
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether `--fast` leaves a test out for its folder, a fixture that it uses, or a marker."""
+    return (
+        item.path.parent.name in SLOW_FOLDERS
+        or not SLOW_FIXTURES.isdisjoint(item.fixturenames)
+        or any(item.get_closest_marker(name) for name in SLOW_MARKERS)
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_python_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--fast`, a test is skipped where it starts Python again, which imports torch for seconds."""
+    if not request.config.getoption("fast"):
+        return
+    start = subprocess.Popen.__init__
+
+    def skip_or_start(self: Any, args: Any, *more: Any, **options: Any) -> None:
+        if sys.executable in args:
+            pytest.skip("starts a Python process")
+        start(self, args, *more, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", skip_or_start)
 
 
 @pytest.fixture(autouse=True)

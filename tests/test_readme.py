@@ -25,6 +25,7 @@ ENGINE = {"VLLM": "vllm", "MLX": "mlx", "GGUF": "llamacpp"}
 
 
 @needs_demo
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("name", "format"),
     [

@@ -24,7 +24,7 @@ from pruning.runs.store import RunStore
 from pruning.words import number, quoted, sentence
 
 if TYPE_CHECKING:
-    from pruning.measure.zeroshot import TaskResult
+    from pruning.measure.tasks import TaskResult
 
 
 def prune(args: argparse.Namespace) -> int:
@@ -195,8 +195,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from pruning.engine.loop import state_of
     from pruning.measure.comparison import mean_perplexity
     from pruning.measure.perplexity import perplexity_cached
-    from pruning.measure.tasks import check_tasks
-    from pruning.measure.zeroshot import METRICS, zero_shot
+    from pruning.measure.tasks import METRICS, check_tasks, zero_shot
     from pruning.models.loading import load
     from pruning.progress import drain
 

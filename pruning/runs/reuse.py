@@ -82,7 +82,7 @@ class Reuse:
         return self._cache[key]
 
     def _tasks(self, config: RunConfig) -> dict[str, str]:
-        from pruning.measure.zeroshot import task_digests
+        from pruning.measure.tasks import task_digests
 
         where = (config.task_data, config.task_folder, config.task_limit)
         key = ("tasks", config.tasks, *where)

@@ -43,7 +43,7 @@ from pruning.sealed import write_json
 
 if TYPE_CHECKING:
     from pruning.engine.events import Event
-    from pruning.measure.zeroshot import TaskResult
+    from pruning.measure.tasks import TaskResult
     from pruning.models.folder import LoadedModel
 
 
@@ -151,7 +151,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         from pruning.engine.calibration import LayerFound
         from pruning.engine.events import Finished, Iteration, Started
         from pruning.engine.loop import prune_loaded
-        from pruning.measure.zeroshot import compare, task_digests
+        from pruning.measure.tasks import compare, task_digests
 
     began = time.monotonic()
     config = run.config
@@ -236,7 +236,7 @@ def _answers(
     loaded: LoadedModel, delta: Delta, config: RunConfig, show: Callable[[Progress], None]
 ) -> dict[str, TaskResult]:
     """Answers of a model to the tasks of a config, kept by what separates it from the dense one."""
-    from pruning.measure.zeroshot import zero_shot
+    from pruning.measure.tasks import zero_shot
 
     where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
     asking = zero_shot(

@@ -55,7 +55,7 @@ def accuracy_figure(
     """Change of zero-shot accuracy by task with the paired 95% interval; hollow where it may be noise.
 
     Args:
-        runs: by label the `tasks` of `zeroshot.compare`; tasks are in the order of the first run's changes.
+        runs: by label the `tasks` of `tasks.compare`; tasks are in the order of the first run's changes.
         metric: `acc` or `acc_norm`; a task without it shows the one it has, and says so.
         height: in pixels.
     """

@@ -127,6 +127,7 @@ def test_llama_cpp_computes_the_same_logits(name, unit, checkpoint, tmp_path):
 
 @needs_llama_cpp
 @needs_demo
+@pytest.mark.long
 @torch.no_grad()
 def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
     from pruning import RunConfig

@@ -28,7 +28,21 @@ from pruning.runs.worker import Cancelled, execute
 from pruning.sealed import read_cached
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ROOT.parent / "shared" / "cases" / "store"
+# Folders beside a run, and what lies in them.
+CONFIG = '{"config": {"model": "demo", "ratio": 0.5}}'
+MARKUP = '{"config": {"model": "![p](http://[::1]:9/p.png)", "mixture": {"<img src=x onerror=alert(1)>": 1}}}'
+NEIGHBOURS = {
+    "20261101-120000-iterative-aaa1": {"config.json": '{"config": {"model": 2020-13-45}}'},
+    "20261101-120000-iterative-aaa2": {"config.json": CONFIG, "status.json": '{"pid": 3}'},
+    "20261101-120000-iterative-aaa3": {
+        "config.json": CONFIG,
+        "status.json": '{"state": "running", "heartbeat": null, "pid": "x"}',
+    },
+    "20261101-120000-iterative-aaa4": {"config.json": '{"config": ' + "[" * 3000 + "]" * 3000 + "}"},
+    "20261101-120000-iterative-aaa5": {"config.json": "{}"},
+    "20261101-120000-iterative-aaa6": {"config.json": MARKUP, "status.json": '{"state": "finished"}'},
+    "99999999-999999-iterative-abcd": {"config.json": CONFIG, "status.json": '{"state": "finished"}'},
+}
 WRONG = {
     "empty": "",
     "half": '{"config": {"model": "de',
@@ -131,10 +145,11 @@ def test_a_bad_file_gives_at_worst_one_row(run, made, wrong, capsys):
     assert healthy.status().state == "finished" and not healthy.damage()
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside this checkout")
-def test_the_cases_beside_a_run(run, capsys):
-    for folder in CASES.iterdir():
-        shutil.copytree(folder, run.path.parent / folder.name)
+def test_damaged_folders_beside_a_run(run, capsys):
+    for folder, files in NEIGHBOURS.items():
+        (run.path.parent / folder).mkdir()
+        for name, content in files.items():
+            put(run.path.parent / folder / name, content)
     look(run)
     assert main(["runs", "list", "--json", "--runs", str(run.path.parent)]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -413,9 +413,9 @@ def test_the_dense_model_answers_before_it_is_cut_and_is_read_once(options, monk
 
 def test_perplexities_are_kept_where_the_tasks_fail(options, monkeypatch):
     from pruning.experiments.grid import is_done
-    from pruning.measure import zeroshot
+    from pruning.measure import tasks
 
-    plain, asked = zeroshot._ask, []
+    plain, asked = tasks._ask, []
 
     def breaks(*args):
         asked.append(1)
@@ -423,7 +423,7 @@ def test_perplexities_are_kept_where_the_tasks_fail(options, monkeypatch):
             raise ConfigError("the data are gone.")
         return plain(*args)
 
-    monkeypatch.setattr(zeroshot, "_ask", breaks)
+    monkeypatch.setattr(tasks, "_ask", breaks)
     run = RunStore().create(RunConfig.create(**options, tasks=("prunescope_agreement",), task_limit=3))
     with pytest.raises(ConfigError):
         execute(run)
