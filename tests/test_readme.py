@@ -12,7 +12,7 @@ from pruning.engine.loop import prune_loaded
 from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.loading import load
-from pruning.serving.engines import python_of
+from pruning.serving.engines import find_python
 from tests.conftest import needs_demo
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -37,7 +37,7 @@ ENGINE = {"VLLM": "vllm", "MLX": "mlx", "GGUF": "llamacpp"}
     ],
 )
 def test_a_snippet_loads_a_pruned_model_in_a_fresh_process(name, format, tmp_path):
-    python = python_of(ENGINE.get(name, "transformers"))
+    python = find_python(ENGINE.get(name, "transformers"))
     if python is None:
         pytest.skip(f"{ENGINE[name]} is not installed: make engines, or requirements-gguf.txt")
     allocation = "equal" if name == "EQUAL" else "global"

@@ -64,7 +64,7 @@ def serve(args: argparse.Namespace) -> int:
     from pruning.serving import server
     from pruning.serving.engines import ENGINES
 
-    found = server.find(args.engine)
+    found = server.find_server(args.engine)
     format = ENGINES[found.engine].format
     source = Path(named_model(args.source, RunStore(args.runs)))
     if not (CHECKPOINT.fullmatch(source.name) and RUN_ID.fullmatch(source.parent.name)):
@@ -91,10 +91,10 @@ def serve(args: argparse.Namespace) -> int:
 def measure(args: argparse.Namespace) -> int:
     """Size, memory and speed of models, measured turn by turn."""
     import_torch()
-    from pruning.measure.speed import bench, shortened, size
+    from pruning.measure.speed import bench, drop_layers, size
     from pruning.models.loading import load
     from pruning.progress import drain
-    from pruning.serving.bench import bench_served
+    from pruning.serving.bench import bench_engine
 
     if args.ratios:
         return _time_ratios(args)
@@ -105,13 +105,13 @@ def measure(args: argparse.Namespace) -> int:
     sizes = [size(model) for model in models]
     if args.depth:
         dense = load(named_model(args.models[0], RunStore(args.runs)), *options)
-        rival = shortened(replace(dense, name=names[0]), sizes[-1].parameters)
+        rival = drop_layers(replace(dense, name=names[0]), sizes[-1].parameters)
         models, names, sizes = [*models, rival], [*names, rival.name], [*sizes, size(rival)]
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
         counts = args.batch, args.lengths, args.new_tokens, args.repeats
         timed = bench(models, *counts) if args.engine == "transformers" else None
-        found = drain(timed or bench_served(args.engine, models, *counts), bar)
+        found = drain(timed or bench_engine(args.engine, models, *counts), bar)
     if args.json:
         print_json(
             {

@@ -17,7 +17,7 @@ from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
 from pruning.models.loading import load
-from pruning.serving.engines import python_of
+from pruning.serving.engines import find_python
 from tests.conftest import ARCHITECTURES, tiny_model
 from tests.formats.conftest import IDS, changed, rewrite
 
@@ -95,7 +95,7 @@ def test_a_modelling_file_needs_the_users_yes(checkpoint, tmp_path):
 # The compiler behind it takes minutes the first time: with the engines, where there is a C++ compiler.
 INDUCTOR = [
     pytest.mark.engines,
-    pytest.mark.skipif(python_of("vllm") is None, reason="vllm is not installed: make engines"),
+    pytest.mark.skipif(find_python("vllm") is None, reason="vllm is not installed: make engines"),
     pytest.mark.skipif(not shutil.which("g++"), reason="there is no C++ compiler"),
 ]
 

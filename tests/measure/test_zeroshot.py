@@ -392,7 +392,9 @@ def test_a_tasks_own_score_is_tried_on_one_item(task_folder):
         file.write("process_results: !function parts.score\n")
     loaded = load("demo")
     calls = passes(loaded)
-    with pytest.raises(ConfigError, match="an item of task 'mine' cannot be asked or scored .unsupported operand"):
+    with pytest.raises(
+        ConfigError, match="an item of task 'mine' cannot be asked or scored .unsupported operand"
+    ):
         drain(zero_shot(loaded, ["mine"], "a", include=folder), lambda _: None)
     assert len(calls) == 1
 

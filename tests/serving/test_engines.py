@@ -9,7 +9,7 @@ import torch
 from pruning.formats.write import export
 from pruning.models.folder import describe
 from pruning.serving import engines
-from pruning.serving.process import served
+from pruning.serving.process import open_engine
 from tests.conftest import CONFIGS
 
 PROMPTS = [list(range(1, 20)), list(range(40, 60)), [5, 5, 5]]
@@ -22,7 +22,7 @@ WIDE |= {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}
 
 @functools.cache
 def absent(name):
-    return engines.python_of(name) is None
+    return engines.find_python(name) is None
 
 
 def in_engine(name):
@@ -46,7 +46,7 @@ def truth(model):
 def agree(engine, path, model, runs_as="", tolerance=1e-3):
     """An export gives the model's log-probabilities and its greedy tokens; without its biases it does not."""
     scores, tokens = truth(model)
-    with served(engine, path, 64, len(PROMPTS)) as opened:
+    with open_engine(engine, path, 64, len(PROMPTS)) as opened:
         found = opened.ask("score", prompts=PROMPTS)
         for ours, theirs in zip(scores, found, strict=True):
             assert np.abs(ours - theirs).max() < tolerance
@@ -160,20 +160,20 @@ def test_an_engine_is_timed(engine, tiny_folder, capsys):
 def test_vllm_is_timed(tiny_folder, wide, tmp_path):
     folder, _ = wide("qwen2")
     path = export(folder, "hf", tmp_path / "hf", verify=False).path
-    with served("vllm", path, 64, 2) as opened:
+    with open_engine("vllm", path, 64, 2) as opened:
         assert all(seconds > 0 for seconds in opened.ask("time", batch=2, length=16, new=4))
 
 
 def test_depth_pruning_ends_at_the_same_number_of_parameters(text_file):
     from pruning.errors import ConfigError
-    from pruning.measure.speed import shortened
+    from pruning.measure.speed import drop_layers
     from tests.conftest import tiny_loaded
 
     dense = tiny_loaded("qwen2")
     total = sum(p.numel() for p in dense.model.parameters())
     layer = sum(p.numel() for p in dense.model.model.layers[0].parameters())
-    short = shortened(tiny_loaded("qwen2"), total - layer)
+    short = drop_layers(tiny_loaded("qwen2"), total - layer)
     assert sum(p.numel() for p in short.model.parameters()) == total - layer
     assert short.name == "qwen2, 2 of 3 layers" and short.model(torch.arange(5)[None]).logits.isfinite().all()
     with pytest.raises(ConfigError, match="name the dense model first"):
-        shortened(dense, total)
+        drop_layers(dense, total)

