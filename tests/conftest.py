@@ -6,8 +6,6 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of the hub's client
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,9 @@ from pruning.models.loading import load
 
 torch.set_num_threads(1)  # matrices this small only wait for a second thread
 
-SLOW_FOLDERS, SLOW_FIXTURES, SLOW_MARKERS = {"app", "browser"}, {"smollm2"}, ("engines", "processes", "long")
+# What `--fast` leaves out: pages, real models, and tests that say so themselves.
+SLOW_FOLDERS, SLOW_FIXTURES = {"app"}, {"smollm2"}
+SLOW_MARKERS = ("browser", "engines", "processes", "long")
 SIZES = {
     "vocab_size": 257,
     "hidden_size": 32,
@@ -74,21 +74,6 @@ def is_slow(item: pytest.Item) -> bool:
         or not SLOW_FIXTURES.isdisjoint(item.fixturenames)
         or any(item.get_closest_marker(name) for name in SLOW_MARKERS)
     )
-
-
-@pytest.fixture(autouse=True)
-def no_python_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `--fast`, a test is skipped where it starts Python again, which imports torch for seconds."""
-    if not request.config.getoption("fast"):
-        return
-    start = subprocess.Popen.__init__
-
-    def skip_or_start(self: Any, args: Any, *more: Any, **options: Any) -> None:
-        if sys.executable in args:
-            pytest.skip("starts a Python process")
-        start(self, args, *more, **options)
-
-    monkeypatch.setattr(subprocess.Popen, "__init__", skip_or_start)
 
 
 @pytest.fixture(autouse=True)

@@ -228,24 +228,15 @@ def _index_name(manager: TaskManager, name: str) -> str:
 
 # --- data ------------------------------------------------------------------------------------------------
 def load_task(manager: TaskManager, name: str) -> Task:
-    """Load a task with its rows.
+    """Load a task with its rows, to be asked without examples.
 
     Raises:
         ConfigError: the rows cannot be read, are not what the task needs, or its YAML is malformed.
     """
     from datasets.exceptions import DatasetGenerationError
 
-    entry = _index_name(manager, name)
     try:
-        try:
-            config = manager.task_index[entry].cfg or {}
-            dataset = "" if "custom_dataset" in config else str(config.get("dataset_path") or "")
-            is_local = dataset in _FILE_FORMATS or (dataset and Path(dataset).is_dir())
-            return _load_local(manager, entry) if is_local else manager.load([entry])["tasks"][entry]
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
-                raise
-            return _load_parquet(manager, entry)
+        task = _load(manager, _index_name(manager, name))
     except DatasetGenerationError as error:
         raise ConfigError(
             f"the data of task {name!r} are broken ({reason_of(error.__cause__ or error)}): "
@@ -266,6 +257,8 @@ def load_task(manager: TaskManager, name: str) -> Task:
             f"task {name!r} does not fit its data ({reason_of(error)}): check its YAML and the columns of "
             "its rows."
         ) from error
+    task.set_config(key="num_fewshot", value=0)
+    return task
 
 
 def _local_data(name: str) -> str:
@@ -273,6 +266,19 @@ def _local_data(name: str) -> str:
     if name in LOCAL_TASKS:
         return f"give --task-data a folder with {name}.jsonl"
     return "define it in --task-folder with dataset_path: json and local data_files"
+
+
+def _load(manager: TaskManager, name: str) -> Task:
+    config = manager.task_index[name].cfg or {}
+    dataset = "" if "custom_dataset" in config else str(config.get("dataset_path") or "")
+    if dataset in _FILE_FORMATS or (dataset and Path(dataset).is_dir()):
+        return _load_local(manager, name)
+    try:
+        return manager.load([name])["tasks"][name]
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        return _load_parquet(manager, name)
 
 
 def _load_parquet(manager: TaskManager, name: str) -> Task:
@@ -428,7 +434,6 @@ def task_digests(
     with _open_tasks(tasks, data, include) as (manager, names):
         for name in names:
             task = load_task(manager, name)
-            task.set_config(key="num_fewshot", value=0)
             task.build_all_requests(limit=limit)
             digests[name] = task_digest(task)
     return digests
@@ -469,14 +474,9 @@ def _evaluate(
     from jinja2 import TemplateError
 
     try:
-        evaluation = lm_eval.simple_evaluate(
-            model=model,
-            tasks=[task],
-            task_manager=manager,
-            num_fewshot=0,
-            limit=limit,
-            bootstrap_iters=0,
-            log_samples=True,
+        # without `simple_evaluate`, which describes the machine in its results: seconds for every task
+        evaluation = lm_eval.evaluate(
+            lm=model, task_dict=manager.load([task]), limit=limit, bootstrap_iters=0
         )
     except (TemplateError, LookupError, ValueError, TypeError, ArithmeticError, AssertionError) as error:
         # a row unlike the first, one that is too long (an assertion of the harness), or the task's own code

@@ -66,6 +66,7 @@ def test_different_widths_load_with_the_modelling_file(name, iterations, unit, t
     assert describe(str(done.path)).geometry == describe(str(folder)).geometry
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("unit", ["kv_group", "query_head"])
 def test_loading_warns_of_nothing_and_the_decoder_alone_loads_too(unit, checkpoint, tmp_path):
     """vLLM's Transformers backend builds from the decoder's class, on the config of the whole."""
@@ -381,6 +382,7 @@ def test_our_loader_runs_no_code_and_json_is_alone_on_standard_output(
     assert json.loads(capfd.readouterr().out)["architecture"] == "PrunedQwen2ForCausalLM"
 
 
+@pytest.mark.processes
 def test_the_snippet_of_a_custom_export_asks_nothing(checkpoint, tmp_path):
     done = export(checkpoint("qwen2")[0], "hf", tmp_path / "hf")
     command = [sys.executable, "-c", done.snippet + '\nprint(tokenizer("a").input_ids)']

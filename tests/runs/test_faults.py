@@ -279,6 +279,7 @@ def test_domains_whose_names_collide_are_refused(name):
         RunConfig.create(mixture={"wiki": 1, name: 1}, domains={name: "text.txt"})
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "cases"), [("kills", 6), ("matrix", 6), ("disks", 2), ("changes", 3)])
 def test_faults_lose_nothing_and_change_nothing(kind, cases, tmp_path):
     """The short version of `benchmarks/faults.py`: no case ends lost or wrong."""

@@ -80,6 +80,7 @@ def test_what_is_stored_is_what_was_computed(options):
             np.testing.assert_array_equal(moments.m2, live.statistics.moments["words"][site].m2)
 
 
+@pytest.mark.processes
 def test_a_worker_process_does_the_same_as_this_process(options):
     here = prune(RunConfig.create(**options)).run
     there = RunStore().create(RunConfig.create(**options))
@@ -88,6 +89,7 @@ def test_a_worker_process_does_the_same_as_this_process(options):
     assert same_masks(here, there)
 
 
+@pytest.mark.processes
 def test_a_cancelled_worker_ends_and_resumes_to_the_same_masks(options):
     whole = prune(RunConfig.create(**options)).run
     run = RunStore().create(RunConfig.create(**options))
@@ -109,6 +111,7 @@ def test_a_cancelled_worker_ends_and_resumes_to_the_same_masks(options):
     assert run.results().perplexity == whole.results().perplexity
 
 
+@pytest.mark.processes
 def test_cancel_ends_a_worker_that_can_be_resumed(options):
     run = RunStore().create(RunConfig.create(**{**options, "iterations": 60, "ratio": 0.5, "samples": 64}))
     run.launch()
@@ -133,6 +136,7 @@ def test_a_cancel_in_this_process_is_seen(options):
     assert run.status().state == "cancelled"
 
 
+@pytest.mark.processes
 def test_a_killed_worker_is_seen_as_dead_and_resumes(options):
     run = RunStore().create(RunConfig.create(**{**options, "iterations": 40, "samples": 64}))
     run.launch()
@@ -146,6 +150,7 @@ def test_a_killed_worker_is_seen_as_dead_and_resumes(options):
     wait(run, "cancelled", "finished")
 
 
+@pytest.mark.processes
 def test_the_second_run_waits_for_the_first(options):
     store = RunStore()
     first = store.create(RunConfig.create(**{**options, "iterations": 60, "samples": 64}))
@@ -163,6 +168,7 @@ def test_the_second_run_waits_for_the_first(options):
     assert first.status().finished <= second.status().started
 
 
+@pytest.mark.processes
 def test_a_worker_that_fails_says_why(options, tiny_folder):
     run = RunStore().create(RunConfig.create(**options))
     (tiny_folder / "model.safetensors").unlink()
@@ -302,6 +308,7 @@ def test_two_names_of_a_device_are_one_lock(options, monkeypatch, picked, name):
     assert worker._device_name(RunConfig.create(**options, device="auto")) == name
 
 
+@pytest.mark.processes
 def test_runs_named_auto_and_cpu_take_turns(options):
     from filelock import FileLock
 
@@ -379,6 +386,7 @@ def test_unknown_tasks_are_refused_before_the_model_is_loaded(options, monkeypat
     assert RunStore().all() == []
 
 
+@pytest.mark.processes
 def test_a_check_of_tasks_needs_no_torch(options):
     import subprocess
     import sys

@@ -61,6 +61,7 @@ def test_the_worker_of_a_foreign_run_refuses_by_itself(foreign, monkeypatch, cap
     assert "was not made here" in capsys.readouterr().err and not foreign.iterations()
 
 
+@pytest.mark.processes
 def test_a_worker_knows_what_was_agreed_to_where_the_cache_cannot_be_written(options, monkeypatch):
     monkeypatch.setenv("PRUNESCOPE_CACHE", "/dev/null/cache")
     monkeypatch.setenv(trust.AGREED, "")  # put back afterwards
