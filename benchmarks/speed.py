@@ -101,7 +101,7 @@ def main():
             def work(model, ids=ids):
                 return lambda: seconds(device, lambda: model.base_model(ids, use_cache=False))
 
-            times = drain(interleave([work(model) for model in models.values()], args.repeats), int)
+            times = drain(interleave([work(model) for model in models.values()], args.repeats, int), int)
             base = statistics.median(times[0])
             for name, values in zip(models, times, strict=True):
                 ratios = [d / v for d, v in zip(times[0], values, strict=True)]

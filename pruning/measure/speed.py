@@ -14,9 +14,10 @@ import torch
 from pruning.errors import ConfigError
 from pruning.models.architectures import CausalLM, geometry, layer_views
 from pruning.models.folder import LoadedModel
-from pruning.progress import Progress, relay
+from pruning.progress import Progress
 
 T = TypeVar("T")
+E = TypeVar("E")
 WARM_UP = 2  # rounds
 LENGTHS = (128, 512)  # tokens of a prompt
 
@@ -112,22 +113,22 @@ def _synchronize(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def interleave(workloads: Sequence[Callable[[], T]], repeats: int) -> Generator[int, None, list[list[T]]]:
+def interleave(
+    workloads: Sequence[Callable[[], T]], repeats: int, event: Callable[[int], E]
+) -> Generator[E, None, list[list[T]]]:
     """Run workloads in turn, round after round, so that what else the machine does affects all alike.
 
     Args:
         workloads: functions that return what they measured.
         repeats: number of rounds that count, after `WARM_UP` rounds that do not.
-
-    Yields:
-        The number of each round before it begins, from 0.
+        event: makes what is yielded before a round from its number.
 
     Returns:
         For each workload, the results of the rounds that count.
     """
     rounds = []
     for number in range(WARM_UP + repeats):
-        yield number
+        yield event(number)
         rounds.append([workload() for workload in workloads])
     return [list(results) for results in zip(*rounds[WARM_UP:], strict=True)]
 
@@ -225,7 +226,7 @@ def bench_targets(
     for shape, (batch, length) in enumerate(shapes):
         progress = Progress("bench", shape * rounds, total, f"batch {batch}, length {length}")
         workloads = [partial(target.time, batch, length, new_tokens) for target in targets]
-        times = yield from relay(interleave(workloads, repeats), partial(_advance, progress))
+        times = yield from interleave(workloads, repeats, partial(_advance, progress))
         for target, seconds_by_round in zip(targets, times, strict=True):
             prefill, decode = zip(*seconds_by_round, strict=True)
             speeds = Speed.of(batch * length, prefill), Speed.of(batch * new_tokens, decode)
