@@ -23,12 +23,12 @@ def test_sizes_are_counted_by_hand(text_file):
 
 def test_models_are_timed_at_every_batch_and_length():
     models = [tiny_loaded("qwen2"), tiny_loaded("llama_mha")]
-    seen = []
-    found = drain(bench(models, (1, 2), (8, 16), new_tokens=2, repeats=2), seen.append)
-    assert [(m.model, m.batch, m.length) for m in found] == [
+    steps = []
+    measurements = drain(bench(models, (1, 2), (8, 16), new_tokens=2, repeats=2), steps.append)
+    assert [(m.model, m.batch, m.length) for m in measurements] == [
         (name, batch, length) for length in (8, 16) for batch in (1, 2) for name in ("qwen2", "llama_mha")
     ]
-    assert seen[-1].done == seen[-1].total == 4 * 4
+    assert steps[-1].done == steps[-1].total == 4 * 4
 
 
 def test_speeds_are_those_of_rounds_in_which_targets_take_turns_after_a_warm_up():
@@ -62,8 +62,8 @@ def test_the_command_compares_models(tiny_folder, capsys):
     arguments = ["bench", str(tiny_folder), str(tiny_folder), "--batch", "1", "--lengths", "8"]
     arguments += ["--new-tokens", "2", "--repeats", "2", "--device", "cpu"]
     assert main([*arguments, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found["models"]) == len(found["speed"]) == 2 and found["device"] == "cpu"
+    output = json.loads(capsys.readouterr().out)
+    assert len(output["models"]) == len(output["speed"]) == 2 and output["device"] == "cpu"
     assert main(arguments) == 0
     assert "prefill" in capsys.readouterr().out
 

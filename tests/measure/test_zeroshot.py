@@ -95,11 +95,11 @@ def test_accuracies_are_the_harnesss_own_item_by_item():
             task_manager=manager,
             limit=40,
         )
-    found = theirs["results"]["prunescope_arithmetic"]
+    scores = theirs["results"]["prunescope_arithmetic"]
     assert mine.items == 40
-    assert mine.accuracy["acc"] == pytest.approx(found["acc,none"])
-    assert mine.accuracy["acc_norm"] == pytest.approx(found["acc_norm,none"])
-    assert mine.standard_error() == pytest.approx(found["acc_stderr,none"])
+    assert mine.accuracy["acc"] == pytest.approx(scores["acc,none"])
+    assert mine.accuracy["acc_norm"] == pytest.approx(scores["acc_norm,none"])
+    assert mine.standard_error() == pytest.approx(scores["acc_stderr,none"])
     samples = sorted(theirs["samples"]["prunescope_arithmetic"], key=lambda s: s["doc_id"])
     assert mine.correct["acc"] == [int(s["acc"]) for s in samples]
 
@@ -259,12 +259,12 @@ def test_a_broken_yaml_is_named(task_folder):
 @needs_demo
 def test_a_task_with_another_accuracy_alone_is_compared(task_folder):
     folder = task_folder("mine", ROWS, metric_list=[{"metric": "acc_norm"}])
-    found = ask(["mine", "prunescope_code"], include=folder, limit=8)
-    assert set(found["mine"].accuracy) == {"acc_norm"}
-    assert found["mine"].limit is None and found["prunescope_code"].limit == 8  # eight is all that it has
-    both = compare(found, found)
+    results = ask(["mine", "prunescope_code"], include=folder, limit=8)
+    assert set(results["mine"].accuracy) == {"acc_norm"}
+    assert results["mine"].limit is None and results["prunescope_code"].limit == 8  # eight is all that it has
+    both = compare(results, results)
     assert both.tasks["mine"].measures.keys() == {"acc_norm"}
-    wanted = (found["mine"].accuracy["acc_norm"] + found["prunescope_code"].accuracy["acc"]) / 2
+    wanted = (results["mine"].accuracy["acc_norm"] + results["prunescope_code"].accuracy["acc"]) / 2
     assert both.average.acc.dense == pytest.approx(wanted)
     assert (both.average.items, both.average.limit) == (16, 8)
 
@@ -280,10 +280,10 @@ def test_probabilities_are_kept_as_they_are(task_folder):
         .replace("process_results: '!'", "process_results: !function parts.score")
     )
     (folder / "mine.yaml").write_text(text)
-    found = ask(["mine"], include=folder)["mine"]
-    assert found.correct["acc"] == [0.5, 0.625] * 4
-    assert found.accuracy["acc"] == pytest.approx(0.5625)
-    assert found.standard_error() == pytest.approx(np.std([0.5, 0.625] * 4, ddof=1) / 8**0.5)
+    result = ask(["mine"], include=folder)["mine"]
+    assert result.correct["acc"] == [0.5, 0.625] * 4
+    assert result.accuracy["acc"] == pytest.approx(0.5625)
+    assert result.standard_error() == pytest.approx(np.std([0.5, 0.625] * 4, ddof=1) / 8**0.5)
 
 
 def test_groups_and_tags_are_spelled_out(task_folder):
@@ -332,13 +332,13 @@ def test_an_answer_is_kept_for_what_computed_it(monkeypatch, task_folder):
 @needs_demo
 def test_rows_that_changed_within_one_clock_tick_are_read(task_folder):
     """The library that reads them knows a file by its path and the time of its last change."""
-    found = []
+    digests = []
     for word in ("and", "nor"):
         rows = [{**row, "context": row["context"].replace("and", word)} for row in ROWS]
         folder = task_folder("mine", rows)
         os.utime(folder / "mine.jsonl", ns=(10**18, 10**18))
-        found.append(ask(["mine"], include=folder)["mine"].digest)
-    assert found[0] != found[1]
+        digests.append(ask(["mine"], include=folder)["mine"].digest)
+    assert digests[0] != digests[1]
 
 
 @needs_demo
@@ -350,13 +350,13 @@ def test_what_scores_the_answers_is_never_kept(task_folder):
     (folder / "mine.yaml").unlink()
     elsewhere.write_text(f"{text}process_results: !function {folder.name}.parts.score\n")
     (folder / "own.yaml").write_text(f"include: {elsewhere}\ntask: mine\n")
-    calls, found, computed = passes(loaded), [], []
+    calls, results, computed = passes(loaded), [], []
     for value in (0.25, 0.75):
         (folder / "parts.py").write_text(f"def score(doc, results):\n    return {{'acc': {value}}}\n")
-        found.append(drain(zero_shot(loaded, ["mine"], "a", include=folder), lambda _: None)["mine"])
+        results.append(drain(zero_shot(loaded, ["mine"], "a", include=folder), lambda _: None)["mine"])
         computed.append(len(calls))
-    assert [each.accuracy["acc"] for each in found] == [0.25, 0.75] and computed[0] == computed[1]
-    assert found[0].digest != found[1].digest
+    assert [each.accuracy["acc"] for each in results] == [0.25, 0.75] and computed[0] == computed[1]
+    assert results[0].digest != results[1].digest
 
 
 @needs_demo
@@ -499,14 +499,14 @@ def test_the_average_is_the_plain_mean_over_tasks():
         correct = {"acc": items} | ({"acc_norm": items} if norm else {})
         return TaskResult(name, n, None, dict.fromkeys(correct, right / n), correct, "1")
 
-    found = compare(
+    comparison = compare(
         {"a": result("a", 8, 10), "b": result("b", 50, 100, norm=False)},
         {"a": result("a", 5, 10), "b": result("b", 40, 100, norm=False)},
     )
     for metric in ("acc", "acc_norm"):
-        assert found.average.measures[metric].dense == pytest.approx(0.65)
-        assert found.average.measures[metric].delta == pytest.approx(-0.2)
-    assert ZeroShot.model_validate_json(json.dumps(finite(found.model_dump()))) == found
+        assert comparison.average.measures[metric].dense == pytest.approx(0.65)
+        assert comparison.average.measures[metric].delta == pytest.approx(-0.2)
+    assert ZeroShot.model_validate_json(json.dumps(finite(comparison.model_dump()))) == comparison
 
 
 @needs_demo

@@ -36,8 +36,8 @@ def truth(model):
     """What the worker's `score` and `generate` have to give, from the model in this process."""
     scores, tokens = [], []
     for ids in map(torch.tensor, PROMPTS):
-        found = model(ids[None]).logits[0, :-1].log_softmax(-1)
-        scores.append(found.gather(1, ids[1:, None])[:, 0].numpy())
+        log_probabilities = model(ids[None]).logits[0, :-1].log_softmax(-1)
+        scores.append(log_probabilities.gather(1, ids[1:, None])[:, 0].numpy())
         options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
         tokens.append(model.generate(ids[None], **options)[0, len(ids) :].tolist())
     return scores, tokens
@@ -47,8 +47,8 @@ def agree(engine, path, model, runs_as="", tolerance=1e-3):
     """An export gives the model's log-probabilities and its greedy tokens; without its biases it does not."""
     scores, tokens = truth(model)
     with open_engine(engine, path, 64, len(PROMPTS)) as opened:
-        found = opened.ask("score", prompts=PROMPTS)
-        for ours, theirs in zip(scores, found, strict=True):
+        answers = opened.ask("score", prompts=PROMPTS)
+        for ours, theirs in zip(scores, answers, strict=True):
             assert np.abs(ours - theirs).max() < tolerance
         assert opened.ask("generate", prompts=PROMPTS, new=NEW) == tokens
         if runs_as:
@@ -149,10 +149,10 @@ def test_an_engine_is_timed(engine, tiny_folder, capsys):
         pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: requirements-gguf.txt")
     command = ["bench", str(tiny_folder), str(tiny_folder), "--engine", engine, "--json", "--repeats", "1"]
     assert main([*command, "--batch", "1,2", "--lengths", "8", "--new-tokens", "3"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["engine"] == engine
-    assert [(cell["batch"], cell["length"]) for cell in found["speed"]] == [(1, 8)] * 2 + [(2, 8)] * 2
-    assert all(cell["prefill"]["median"] > 0 and cell["decode"]["median"] > 0 for cell in found["speed"])
+    output = json.loads(capsys.readouterr().out)
+    assert output["engine"] == engine
+    assert [(cell["batch"], cell["length"]) for cell in output["speed"]] == [(1, 8)] * 2 + [(2, 8)] * 2
+    assert all(cell["prefill"]["median"] > 0 and cell["decode"]["median"] > 0 for cell in output["speed"])
 
 
 @pytest.mark.engines

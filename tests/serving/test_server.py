@@ -34,8 +34,8 @@ def program(folder, name):
 
 def test_without_an_engine_it_says_what_to_install(nothing_installed, capsys):
     assert main(["serve", "20260101-000000-iterative-abcd"]) == 2
-    said = capsys.readouterr().err
-    assert "Neither vLLM nor llama.cpp" in said and "make engines" in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "Neither vLLM nor llama.cpp" in message and "make engines" in message and message.count("\n") == 1
     program(nothing_installed / "bin", "llama-server")
     assert main(["serve", "owner/name"]) == 2  # and is not downloaded first
     assert "'owner/name' is no run: give the id of a run" in capsys.readouterr().err
@@ -97,8 +97,8 @@ def answers(run, engine, runs, port):
                     break
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.5)
-        found = subprocess.run(f"{ask} --silent --show-error", shell=True, capture_output=True, text=True)
-        return json.loads(found.stdout)
+        response = subprocess.run(f"{ask} --silent --show-error", shell=True, capture_output=True, text=True)
+        return json.loads(response.stdout)
     finally:
         process.send_signal(2)
         process.wait(60)
@@ -121,5 +121,5 @@ def test_the_printed_curl_asks_the_server(engine, tmp_path):
     except RunError as error:
         pytest.skip(str(error))
     done = prune(RunConfig.create(iterations=1, samples=2, eval_blocks=0), tmp_path / "runs")
-    found = answers(done.run.id, engine, tmp_path / "runs", free_port())
-    assert found["model"] == done.run.id and found["choices"][0]["text"].strip()
+    answer = answers(done.run.id, engine, tmp_path / "runs", free_port())
+    assert answer["model"] == done.run.id and answer["choices"][0]["text"].strip()
