@@ -6,8 +6,8 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.errors import PruningError
+from pruning.formatting import sentence
 from pruning.models.geometry import KINDS, Kind
-from pruning.words import sentence
 from ui import channels, mixtures, place, state, stored
 from ui.glossary import popover
 

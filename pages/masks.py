@@ -3,9 +3,9 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.engine import floors
 from pruning.errors import PruningError
+from pruning.formatting import sentence, size_text
 from pruning.models.geometry import KINDS, Site
 from pruning.models.mask import chance_jaccard, jaccard
-from pruning.words import sentence, size_text
 from ui import canvas, masks, mixtures, place, state, stored
 from ui.glossary import popover
 
@@ -100,8 +100,7 @@ for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
     else:
         mark = None
         if chosen.site.name == kind:
-            unit = chosen.channel // shape.head_dim if kind == "attn" else chosen.channel
-            mark = (chosen.site.layer, unit)
+            mark = (chosen.site.layer, chosen.channel // shape.shape(chosen.site).width)
         figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256), title, chosen=mark)
     column.plotly_chart(figure, alt=f"{title} by layer", config=state.PLOT)
 shares, sizes = st.columns([3, 2])

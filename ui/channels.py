@@ -15,7 +15,7 @@ from pruning.config import RunConfig
 from pruning.method.moments import Fused
 from pruning.method.scores import score_sites
 from pruning.models.geometry import KINDS, Kind, Site
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
 from ui import mixtures, state, stored
 
@@ -215,7 +215,8 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
     site, channel, config = chosen.site, chosen.channel, run.config
     moments = {name: parts[site] for name, parts in it.statistics.moments.items()}
     removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
-    head = f", head {channel // run.geometry.head_dim}" if site.name == "attn" and run.geometry else ""
+    shape = it.geometry.shape(site)
+    head = f", head {channel // shape.width}" if shape.has_heads else ""
     st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.name]} channel {channel:,}{head}")
     fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,), chosen.worst_domain)[site]
     score = score_sites("fluctuation", {site: fused}, {site: it.norms[site]}, config.seed)[site]

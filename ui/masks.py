@@ -10,11 +10,11 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import METHODS
+from pruning.formatting import clipped, plain
 from pruning.method.damage import foretell, lost_output
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
-from pruning.runs.iterations import StoredIteration
-from pruning.words import clipped, plain
+from pruning.runs.folder import StoredIteration
 from ui import expected, mixtures, run_form, state, stored
 from ui.navigation import go
 
@@ -131,17 +131,23 @@ def pins(chosen: state.Choice) -> None:
     # the controls follow the selected channel, and lose their state on other pages
     if st.session_state.get("pin_from") != on_view or "pin_layers" not in st.session_state:
         st.session_state.pin_from = on_view
-        unit = chosen.channel // shape.head_dim if chosen.site.name == "attn" else chosen.channel
-        what = "heads" if chosen.site.name == "attn" else "MLP channels"
+        on_site = shape.shape(chosen.site)
+        unit, what = chosen.channel // on_site.width, "heads" if on_site.has_heads else "MLP channels"
         st.session_state.pin_layers, st.session_state.pin_what = [chosen.site.layer], what
         st.session_state[f"pin_span_{what}"] = (unit, unit)
     parts = st.columns([3, 3, 3, 2, 2, 2], vertical_alignment="bottom")
     layers = parts[0].multiselect("Layers", range(len(shape.layers)), key="pin_layers")
-    what = parts[1].selectbox("Units", ["heads", "MLP channels", "whole layer"], key="pin_what")
+    what = parts[1].selectbox(
+        "Units",
+        [
+            *("heads" if s.has_heads else "MLP channels" for s in shape.layers[0].values()),
+            "whole layer",
+        ],
+        key="pin_what",
+    )
     part = ""
     if what != "whole layer":
-        first = shape.layers[0]
-        limit = (first.heads if what == "heads" else first.channels) - 1
+        limit = next(s.entries for s in shape.layers[0].values() if s.has_heads == (what == "heads")) - 1
         st.session_state.setdefault(f"pin_span_{what}", (0, 0))
         span: Any = parts[2].slider("Range", 0, limit, key=f"pin_span_{what}")
         part = f".{'attn' if what == 'heads' else 'mlp'}.{span[0]}-{span[1]}"

@@ -7,9 +7,9 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import METHODS, RunConfig
-from pruning.runs.iterations import layers_so_far
+from pruning.formatting import plain, quoted
+from pruning.runs.folder import layers_so_far
 from pruning.runs.run import Run
-from pruning.words import plain, quoted
 from ui import models, state
 
 ROUNDINGS = (1, 8, 16, 32, 64, 128, 256)

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ConfigError, reason_of
+from pruning.formatting import quoted
 from pruning.measure.comparison import Accuracy, TaskRow, ZeroShot
 from pruning.measure.significance import Difference, average_delta, paired_delta, standard_error
 from pruning.paths import ASSETS, exists
 from pruning.progress import Progress
-from pruning.words import quoted
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task

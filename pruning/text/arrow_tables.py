@@ -12,9 +12,9 @@ import pyarrow.compute
 import pyarrow.parquet
 from pyarrow import types
 
+from pruning.formatting import size_text
 from pruning.text.files import UnreadableError, ending, read_head
 from pruning.text.tables import Table
-from pruning.words import size_text
 
 BATCH = 64  # rows decoded at a time
 # A row group above this size and this compression is made to fill a memory: text compresses to a half or a

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pruning.formatting import listed, quoted
 from pruning.text.files import (
     CHARACTER_LIMIT,
     READ_CHARACTERS,
@@ -18,7 +19,6 @@ from pruning.text.files import (
     UnreadableError,
     replace_surrogates,
 )
-from pruning.words import listed, quoted
 
 CHATS = ("messages", "conversations", "conversation")
 # Columns whose names say that they hold text: a table is read by the first set that it has. Columns in

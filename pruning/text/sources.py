@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pruning.errors import DomainError, reason_of
+from pruning.formatting import clipped, listed, quoted
 from pruning.paths import ASSETS, exists, expand
 from pruning.text.columns import SAMPLE, Documents, choose_columns, column_names
 from pruning.text.files import (
@@ -29,7 +30,6 @@ from pruning.text.files import (
     read_text,
 )
 from pruning.text.tables import read_table
-from pruning.words import clipped, listed, quoted
 
 Split = Literal["calibration", "heldout"]
 EMBEDDED_DOMAINS = ("wiki", "web", "code", "math")

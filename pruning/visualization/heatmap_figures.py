@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pruning.formatting import sentence
 from pruning.visualization.style import (
     DIVERGING,
     GONE,
@@ -18,7 +19,6 @@ from pruning.visualization.style import (
     graph,
     style,
 )
-from pruning.words import sentence
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -21,9 +21,9 @@ from pruning.engine.floors import floor
 from pruning.method.damage import Curve
 from pruning.method.scores import SCORES, SiteStatistics
 from pruning.method.units import select
-from pruning.models.geometry import KINDS, Geometry, Site
+from pruning.models.geometry import KINDS, Geometry, Site, SiteShape
 from pruning.paths import ASSETS
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.folder import StoredIteration
 from pruning.visualization.style import MAX_BINS, Array
 
 MAX_ITEMS = 65_536  # channels packed one by one; four domains of these are 1.3 MB
@@ -101,12 +101,12 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
     columns = min(MAX_BINS, max(MAX_ITEMS // 4 // len(geometry.layers), 16))
     items, sites, parts = {}, [], []
     for site in geometry.sites:
-        shape, width = geometry.layers[site.layer], geometry.channels(site)
+        shape, width = geometry.shape(site), geometry.channels(site)
         norm, mean_abs = it.norms[site]
         moments = [it.statistics.moments[name][site] for name in domains]
         chosen, sizes = np.arange(width), np.ones(width, int)
         if grouped:
-            count = shape.heads if site.name == "attn" else columns
+            count = shape.entries if shape.has_heads else columns
             chosen, sizes = representatives(it.scores[site], count, OF_A_COLUMN[site.name])
             parts.append(sizes)
         items[site] = chosen
@@ -125,13 +125,14 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
                 "channels": width,
                 "items": len(chosen),
                 "columns": min(columns, width),
-                "heads": shape.heads,
+                "heads": shape.entries,
                 "group": shape.group,
                 "parameters": geometry.parameters(site),
                 "curve": curve and _curve(curve, domains),
                 "samples": [{"count": part.count, "weight": part.total} for part in moments],
             }
         )
+    attn = next((s for s in map(geometry.shape, geometry.sites) if s.has_heads), SiteShape(1))
     header = {
         "domains": list(domains),
         "arrays": list(arrays),
@@ -139,10 +140,10 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
         "columns": MAX_BINS,
         "parameters": geometry.linear_parameters,
         "costs": {
-            "head": geometry.head_cost,
-            "kv_head": geometry.kv_head_cost,
-            "channel": geometry.channel_cost,
-            "head_dim": geometry.head_dim,
+            "head": attn.entry_cost,
+            "kv_head": attn.group_cost,
+            "channel": geometry.least_cost,
+            "head_dim": attn.width,
         },
         "sites": sites,
     }
