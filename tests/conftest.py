@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of the hub's client
 
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,12 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRUNESCOPE_CACHE", str(tmp_path_factory.getbasetemp().parent / "smollm2"))
         return load("smollm2", "cpu")
+
+
+def needs_llama_cpp(test: Any) -> Any:
+    """Marks a test that asks llama.cpp, which is an engine in this process."""
+    reason = "llama-cpp-python is not installed: see requirements-gguf.txt"
+    return pytest.mark.engines(pytest.mark.skipif(not find_spec("llama_cpp"), reason=reason)(test))
 
 
 needs_demo = pytest.mark.skipif(

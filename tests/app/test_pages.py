@@ -37,9 +37,8 @@ def figures(at):
 
 def wait_for_jobs():
     """Until the processes of all jobs that pages started have ended, as their pages see it."""
-    from pruning.runs.run import RunStore
-
     from pruning.runs.jobs import Job
+    from pruning.runs.run import RunStore
 
     jobs = [Job(path) for path in (RunStore().root / "jobs").iterdir()]
     deadline = time.monotonic() + 120

@@ -82,6 +82,7 @@ def ask(tasks, **options):
 
 
 @needs_demo
+@pytest.mark.processes  # the harness describes the machine with them
 def test_accuracies_are_the_harnesss_own_item_by_item():
     import lm_eval
     from lm_eval.models.huggingface import HFLM

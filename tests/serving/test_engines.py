@@ -12,6 +12,7 @@ from pruning.serving import engines
 from pruning.serving.process import open_engine
 from tests.conftest import CONFIGS
 
+pytestmark = pytest.mark.engines
 PROMPTS = [list(range(1, 20)), list(range(40, 60)), [5, 5, 5]]
 NEW = 8
 # Wide enough for the attention kernels of vLLM on a CPU: heads of 32 channels. The rotary base is no engine's
@@ -26,9 +27,8 @@ def absent(name):
 
 
 def in_engine(name):
-    """Marks a test that needs an engine's own environment."""
-    reason = f"{name} is not installed: make engines"
-    return [pytest.mark.engines, pytest.mark.skipif(absent(name), reason=reason)]
+    """Marks a test that needs an engine."""
+    return pytest.mark.skipif(absent(name), reason=f"{name} is not installed: make engines")
 
 
 @torch.no_grad()
@@ -103,7 +103,7 @@ RUNS_AS = {
 @pytest.mark.parametrize(
     ("engine", "case"),
     [
-        pytest.param(engine, case, marks=in_engine(engine) if engine != "transformers" else ())
+        pytest.param(engine, case, marks=in_engine(engine))
         for engine, case in [
             *(("transformers", case) for case in range(4)),
             *(("vllm", case) for case in range(4)),
@@ -132,21 +132,21 @@ def test_a_deci_folder_gives_the_same_in_an_engine(engine, rounded, wide, tmp_pa
     agree(engine, done.path, loaded.model, {"vllm": "DeciLMForCausalLM", "mlx": "nemotron-nas"}[engine])
 
 
+@in_engine("llamacpp")
 @pytest.mark.parametrize("unit", ["kv_group", "query_head"])
 def test_a_gguf_file_gives_the_same_in_llama_cpp(unit, wide, tmp_path):
-    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: requirements-gguf.txt")
     folder, loaded = wide("qwen2", attention_unit=unit)
     agree("llamacpp", export(folder, "gguf", tmp_path / "gguf", "f32").path, loaded.model, tolerance=5e-3)
 
 
-@pytest.mark.parametrize("engine", ["transformers", "llamacpp"])
+@pytest.mark.parametrize(
+    "engine", [pytest.param(engine, marks=in_engine(engine)) for engine in ("transformers", "llamacpp")]
+)
 def test_an_engine_is_timed(engine, tiny_folder, capsys):
     import json
 
     from pruning.cli.main import main
 
-    if engine == "llamacpp":
-        pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: requirements-gguf.txt")
     command = ["bench", str(tiny_folder), str(tiny_folder), "--engine", engine, "--json", "--repeats", "1"]
     assert main([*command, "--batch", "1,2", "--lengths", "8", "--new-tokens", "3"]) == 0
     output = json.loads(capsys.readouterr().out)
@@ -155,8 +155,7 @@ def test_an_engine_is_timed(engine, tiny_folder, capsys):
     assert all(cell["prefill"]["median"] > 0 and cell["decode"]["median"] > 0 for cell in output["speed"])
 
 
-@pytest.mark.engines
-@pytest.mark.skipif(absent("vllm"), reason="vllm is not installed: make engines")
+@in_engine("vllm")
 def test_vllm_is_timed(tiny_folder, wide, tmp_path):
     folder, _ = wide("qwen2")
     path = export(folder, "hf", tmp_path / "hf", verify=False).path
