@@ -19,11 +19,11 @@ from pathlib import Path
 from common import RESULTS, machine, table
 
 from pruning import RunConfig, prune
-from pruning.measure.speed import bench, shortened, size
+from pruning.measure.speed import bench, drop_layers, size
 from pruning.models.folder import LoadedModel
 from pruning.models.loading import load
 from pruning.progress import drain
-from pruning.serving.bench import bench_served
+from pruning.serving.bench import bench_engine
 
 ENGINES = ("transformers", "llamacpp", "vllm")
 BATCHES, LENGTHS, NEW_TOKENS, REPEATS = (1, 8, 32), (128,), 16, 3
@@ -41,7 +41,7 @@ def models(folder: Path) -> list[LoadedModel]:
         )
         cut = load(str(prune(config, folder).run.checkpoint), "cpu", "float32")
         every.append(replace(cut, name=f"pruned, {name}"))
-    rival = shortened(load("smollm2", "cpu", "float32"), size(every[1]).parameters)
+    rival = drop_layers(load("smollm2", "cpu", "float32"), size(every[1]).parameters)
     return [*every, replace(rival, name="fewer layers")]
 
 
@@ -55,7 +55,7 @@ def main() -> None:
         parameters = {model.name: size(model).parameters for model in every}
         for engine in args.engines:
             counts = every, BATCHES, LENGTHS, NEW_TOKENS, REPEATS
-            timed = bench(*counts) if engine == "transformers" else bench_served(engine, *counts)
+            timed = bench(*counts) if engine == "transformers" else bench_engine(engine, *counts)
             speeds = drain(timed, lambda step: print(step.detail, file=sys.stderr))
             results[engine] = {"machine": machine(), "speed": [each.to_dict() for each in speeds]}
             FILE.write_text(json.dumps(results, indent=1) + "\n")

@@ -22,8 +22,8 @@ from pruning.formats.gguf import K_QUANTS
 from pruning.formats.write import export
 from pruning.models.loading import load
 from pruning.runs.worker import prune
-from pruning.serving.engines import ENGINES, python_of
-from pruning.serving.process import served
+from pruning.serving.engines import ENGINES, find_python
+from pruning.serving.process import open_engine
 
 TOKENS, PROMPT, NEW = 96, 32, 24
 FILE = RESULTS / "engines.md"
@@ -103,7 +103,7 @@ def written(truth, format, kind, folder):
 
 def ask(truth, engine, path):
     try:
-        with served(engine, path, 2 * TOKENS, len(truth.prompts)) as opened:
+        with open_engine(engine, path, 2 * TOKENS, len(truth.prompts)) as opened:
             scores = opened.ask("score", prompts=truth.prompts)
             tokens = opened.ask("generate", prompts=[p[:PROMPT] for p in truth.prompts], new=NEW)
             runs_as = opened.ask("architecture") if engine in ("vllm", "mlx") else ""
@@ -149,7 +149,7 @@ def main():
             what = "control: `hf`, config without its biases" if format == "unbiased" else f"`{format}`"
             for engine in engines:
                 key = f"{name}, {format}, {kind}, {engine}"
-                if key not in measured and engine in args.engines and python_of(engine):
+                if key not in measured and engine in args.engines and find_python(engine):
                     done = done or written(truth, format, kind, Path(temporary) / f"export-{number}")
                     shown = (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.form.architecture)
                     measured[key] = [*shown, *ask(truth, engine, done.path)]

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
-from pruning.measure.speed import seconds, turns
+from pruning.measure.speed import interleave, seconds
 from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
 from pruning.models.surgery import add_bias, remove
@@ -104,7 +104,7 @@ def main():
             def work(model, ids=ids):
                 return lambda: seconds(device, lambda: model.base_model(ids, use_cache=False))
 
-            times = drain(turns([work(model) for model in models.values()], args.repeats, int), int)
+            times = drain(interleave([work(model) for model in models.values()], args.repeats, int), int)
             base = statistics.median(times[0])
             for name, values in zip(models, times, strict=True):
                 ratios = [d / v for d, v in zip(times[0], values, strict=True)]

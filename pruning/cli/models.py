@@ -112,7 +112,7 @@ def serve(args: argparse.Namespace) -> None:
     from pruning.serving import server
     from pruning.serving.engines import ENGINES
 
-    chosen = server.find(args.engine)
+    chosen = server.find_server(args.engine)
     engine = ENGINES[chosen.engine]
     source = Path(named_model(args.source, args.store))
     if not (CHECKPOINT.fullmatch(source.name) and RUN_ID.fullmatch(source.parent.name)):
@@ -220,8 +220,8 @@ def generate(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Measure size, memory and speed of models, which take turns."""
     import_torch()
-    from pruning.measure.speed import bench, shortened, size
-    from pruning.serving.bench import bench_served
+    from pruning.measure.speed import bench, drop_layers, size
+    from pruning.serving.bench import bench_engine
 
     if args.ratios:
         _time_ratios(args)
@@ -229,11 +229,11 @@ def bench(args: argparse.Namespace) -> None:
     models = [replace(_load(name, args), name=Path(name).name) for name in args.models]
     if args.depth:
         dense = replace(_load(args.models[0], args), name=models[0].name)
-        models.append(shortened(dense, size(models[-1]).parameters))
+        models.append(drop_layers(dense, size(models[-1]).parameters))
     sizes = [(model.name, size(model)) for model in models]
     settings = args.batch, args.lengths, args.new_tokens, args.repeats
     stage = bench(models, *settings) if args.engine == "transformers" else None
-    speeds = show_progress(stage or bench_served(args.engine, models, *settings), args.json)
+    speeds = show_progress(stage or bench_engine(args.engine, models, *settings), args.json)
     device = str(models[0].model.device)
     if args.json:
         content: dict[str, Any] = {"models": [{"model": name, **asdict(each)} for name, each in sizes]}

@@ -31,7 +31,7 @@ from pruning.errors import CalibrationError, ConfigError
 from pruning.formatting import number, quoted, sentence
 
 if TYPE_CHECKING:
-    from pruning.measure.zeroshot import TaskResult
+    from pruning.measure.tasks import TaskResult
     from pruning.models.geometry import Geometry
     from pruning.text.blocks import TokenBlocks
 
@@ -213,8 +213,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from pruning.engine.loop import state_of
     from pruning.measure.comparison import mean_perplexity
     from pruning.measure.perplexity import perplexity_cached
-    from pruning.measure.tasks import check_tasks
-    from pruning.measure.zeroshot import METRICS, zero_shot
+    from pruning.measure.tasks import METRICS, check_tasks, zero_shot
     from pruning.models.loading import load
 
     config = run_config(args)

@@ -230,7 +230,7 @@ class Reuse:
 
     def _compare(self, run: Run, stored: Inputs) -> None:
         from pruning.engine.blocks import documents
-        from pruning.measure.zeroshot import task_digests
+        from pruning.measure.tasks import task_digests
 
         config = run.config
         folder, weights, tokenizer = self._once(("model", config.model), partial(_model, config.model))

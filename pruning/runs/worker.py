@@ -48,7 +48,7 @@ from pruning.runs.schema import Results, Sizes
 
 if TYPE_CHECKING:
     from pruning.engine.events import Event, State
-    from pruning.measure.zeroshot import TaskResult
+    from pruning.measure.tasks import TaskResult
     from pruning.models.folder import LoadedModel
 
 CANCEL_GRACE_SECONDS = 8.0
@@ -444,7 +444,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
     with announced("loading transformers"):
         from pruning.engine.events import Finished, Started
         from pruning.engine.loop import prune_loaded
-        from pruning.measure.zeroshot import compare, task_digests, zero_shot
+        from pruning.measure.tasks import compare, task_digests, zero_shot
 
     began, config = time.monotonic(), run.config
     state = stored_state(run)

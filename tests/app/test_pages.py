@@ -1,5 +1,6 @@
 """Every page through Streamlit's AppTest: it draws, its controls act, and mistakes are sentences."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -32,6 +33,19 @@ def app(monkeypatch):
 
 def figures(at):
     return [json.loads(element.proto.spec) for element in at.get("plotly_chart")]
+
+
+def wait_for_jobs():
+    """Until the processes of all jobs that pages started have ended, as their pages see it."""
+    from pruning.runs.jobs import Job
+    from pruning.runs.run import RunStore
+
+    jobs = [Job(path) for path in (RunStore().root / "jobs").iterdir()]
+    deadline = time.monotonic() + 120
+    while "running" in (states := [job.state for job in jobs]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert states and set(states) == {"finished"}, [job.problem for job in jobs]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -96,10 +110,27 @@ def open_page(page, **choices):
     return at
 
 
-@pytest.mark.parametrize("page", ["importance", "masks", "calibration"])
-def test_a_mixture_slider_changes_what_is_shown(monkeypatch, page):
+@pytest.mark.parametrize(
+    ("page", "changed", "unchanged"),
+    [
+        ("importance", "MLP channels lie below the cut", "by domain"),
+        ("masks", "Retained MLP channels", "Predicted and measured"),
+        ("calibration", "Domain mixture", "Overlap of single-domain masks"),
+    ],
+)
+def test_a_mixture_slider_changes_what_depends_on_it_alone(monkeypatch, page, changed, unchanged):
     monkeypatch.chdir(ROOT)
-    assert figures(open_page(page))[:2] != figures(open_page(page, w_code=0, w_math=100))[:2]
+
+    before, after = (
+        {figure["layout"]["title"]["text"]: figure["data"] for figure in figures(open_page(page, **weights))}
+        for weights in ({}, {"w_code": 0, "w_math": 100})
+    )
+
+    def data(shown, words):
+        return next(data for title, data in shown.items() if words in title)
+
+    assert data(before, changed) != data(after, changed)
+    assert data(before, unchanged) == data(after, unchanged)
 
 
 @pytest.mark.parametrize("ratio", [20, 35])
@@ -764,11 +795,23 @@ def test_the_text_of_a_run_is_shown_from_its_record(monkeypatch, tiny_folder, te
     assert "no record of what was read" in captions()
 
 
-def test_a_text_that_is_too_short_is_a_sentence(app):
+def test_a_text_that_is_too_short_is_a_sentence(app, monkeypatch):
+    from pruning.errors import PruningError
+    from pruning.runs.run import Run
+    from pruning.runs.worker import execute
+
+    def launch(run):
+        """The run in this process; its worker, too, ends with the error in its status."""
+        with contextlib.suppress(PruningError):
+            execute(run)
+
+    monkeypatch.setattr(Run, "launch", launch)
     at = upload(app, "notes.txt", b"short", "notes")
     next(b for b in at.button if b.label == "Collect statistics").click()
     at.run()
+    at.switch_page("pages/prune.py").run()
     assert not at.exception
+    assert any("a block needs 256: give more text" in error.value for error in at.error)
 
 
 def test_a_model_that_is_not_there_is_a_sentence_and_the_pages_stay(monkeypatch):
@@ -944,10 +987,7 @@ def test_damage_is_measured_from_the_page_of_a_run_that_has_none(
     assert any("in about" in words.value and "on this machine" in words.value for words in at.info)
     next(b for b in at.button if b.label == "Measure damage").click()
     at.run()
-    deadline = time.monotonic() + 120
-    while not run.iterations()[1].curves and time.monotonic() < deadline:
-        time.sleep(0.5)
-    time.sleep(1.0)  # the process ends
+    wait_for_jobs()
     at.run()
     assert not at.exception and len(at.metric) == 1 and len(figures(at)) == 3
 
@@ -1064,10 +1104,7 @@ def test_any_size_of_a_run_is_shown_and_written(monkeypatch, tiny_folder, text_f
     parameters = run.iterations()[1].metrics.parameters
     assert any(f"After iteration 1: {parameters:,} parameters" in caption.value for caption in at.caption)
     next(b for b in at.button if b.label == "Write this size").click().run()
-    deadline = time.monotonic() + 120
-    while not (run.path / "exports" / "masks-01").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.5)
-    time.sleep(1.0)  # the process ends
+    wait_for_jobs()
     at.run()
     assert not at.exception and not at.error
     assert not any(b.label == "Write this size" for b in at.button)

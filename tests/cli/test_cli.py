@@ -248,6 +248,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, arguments, says):
 
 
 @needs_demo
+@pytest.mark.long
 def test_the_demo_prunes_in_three_lines():
     from pruning import RunConfig, prune
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import needs_demo
 
+pytestmark = pytest.mark.processes
+
 PRUNE = ("prune", "--calibration-blocks", "1", "--seq-len", "32", "--iterations", "1", "--eval-blocks", "1")
 
 

@@ -129,6 +129,7 @@ def test_one_impossible_run_does_not_stop_the_others(spec, tmp_path):
     assert "ratio 0.99" in problems[0] and "cannot be reached" in problems[0]
 
 
+@pytest.mark.browser
 def test_the_command_writes_a_report_that_marks_the_papers_figures(spec, tmp_path, capsys):
     assert main(["experiment", str(spec), "--runs-dir", str(tmp_path / "runs")]) == 0
     assert "4 runs" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from pruning.cli.main import main
 from pruning.errors import ModelError
 from pruning.models.loading import load
 
+pytestmark = pytest.mark.processes
 PROJECT = Path(__file__).resolve().parents[2]
 LOADERS = {"from_pretrained", "from_config", "load_dataset", "HFLM", "LLM"}
 # Of these the code is the file that this program has written beside the weights just before.

@@ -27,7 +27,21 @@ from pruning.runs.run import Run, RunStore
 from pruning.runs.worker import Cancelled, execute
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ROOT.parent / "shared" / "cases" / "store"
+# Folders beside a run, and what lies in them.
+CONFIG = '{"config": {"model": "demo", "ratio": 0.5}}'
+MARKUP = '{"config": {"model": "![p](http://[::1]:9/p.png)", "mixture": {"<img src=x onerror=alert(1)>": 1}}}'
+NEIGHBOURS = {
+    "20261101-120000-iterative-aaa1": {"config.json": '{"config": {"model": 2020-13-45}}'},
+    "20261101-120000-iterative-aaa2": {"config.json": CONFIG, "status.json": '{"pid": 3}'},
+    "20261101-120000-iterative-aaa3": {
+        "config.json": CONFIG,
+        "status.json": '{"state": "running", "heartbeat": null, "pid": "x"}',
+    },
+    "20261101-120000-iterative-aaa4": {"config.json": '{"config": ' + "[" * 3000 + "]" * 3000 + "}"},
+    "20261101-120000-iterative-aaa5": {"config.json": "{}"},
+    "20261101-120000-iterative-aaa6": {"config.json": MARKUP, "status.json": '{"state": "finished"}'},
+    "99999999-999999-iterative-abcd": {"config.json": CONFIG, "status.json": '{"state": "finished"}'},
+}
 WRONG = {
     "empty": "",
     "half": '{"config": {"model": "de',
@@ -138,10 +152,11 @@ def test_a_bad_file_gives_at_worst_one_row(run, made, wrong, capsys):
     assert healthy.status().state == "finished" and not healthy.corruption()
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside this checkout")
-def test_the_cases_beside_a_run(run, capsys):
-    for folder in CASES.iterdir():
-        shutil.copytree(folder, run.path.parent / folder.name)
+def test_damaged_folders_beside_a_run(run, capsys):
+    for folder, files in NEIGHBOURS.items():
+        (run.path.parent / folder).mkdir()
+        for name, content in files.items():
+            put(run.path.parent / folder / name, content)
     look(run)
     assert main(["runs", "list", "--json", "--runs-dir", str(run.path.parent)]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -271,6 +286,7 @@ def test_domains_whose_names_collide_are_refused(name):
         RunConfig.create(mixture={"wiki": 1, name: 1}, domains={name: "text.txt"})
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "cases"), [("kills", 6), ("matrix", 6), ("disks", 2), ("changes", 3)])
 def test_faults_lose_nothing_and_change_nothing(kind, cases, tmp_path):
     """The short version of `benchmarks/faults.py`: no case ends lost or wrong."""

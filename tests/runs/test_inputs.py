@@ -120,7 +120,7 @@ def test_tokens_that_differ_for_no_reason_on_disk_are_refused(options):
 
 @pytest.mark.parametrize("what", ["rows", "prompt", "score"])
 def test_other_tasks_are_refused(options, tmp_path, monkeypatch, what):
-    from pruning.measure import zeroshot
+    from pruning.measure import tasks
 
     folder = tmp_path / "own"
     folder.mkdir()
@@ -140,7 +140,7 @@ def test_other_tasks_are_refused(options, tmp_path, monkeypatch, what):
     else:
         code.write_text(code.read_text().replace("float", "0.5 * float"))
     with monkeypatch.context() as patch:  # it is known before the model answers all of it again
-        patch.setattr(zeroshot, "_ask", None)
+        patch.setattr(tasks, "_ask", None)
         refused(run, "task 'mine' asks or scores other items than when run .* files .'.*own'")
 
 

@@ -20,6 +20,7 @@ def ended(task, seconds=120):
     return task.state
 
 
+@pytest.mark.processes
 def test_a_job_answers_in_a_file_of_its_own(tiny_folder, tmp_path):
     task = job(RunStore(tmp_path), "generate-x")
     assert task.state == "none"
@@ -34,6 +35,7 @@ def test_a_job_answers_in_a_file_of_its_own(tiny_folder, tmp_path):
     assert task.arguments[0] == "generate"
 
 
+@pytest.mark.processes
 def test_the_words_so_far_are_those_of_the_end(tiny_folder, tmp_path):
     file = tmp_path / "so-far.json"
     arguments = ["generate", "a b", "--models", str(tiny_folder), str(tiny_folder), "--tokens", "8"]
@@ -44,6 +46,7 @@ def test_the_words_so_far_are_those_of_the_end(tiny_folder, tmp_path):
     assert content["texts"] == [found["text"] for found in task.output["continuations"]]
 
 
+@pytest.mark.processes
 def test_a_job_that_fails_says_the_command_lines_sentence(tmp_path):
     task = job(RunStore(tmp_path), "generate-y")
     task.start(["generate", "a", "--models", "no/such/model/here"])
@@ -51,6 +54,7 @@ def test_a_job_that_fails_says_the_command_lines_sentence(tmp_path):
     assert "There is no model" in task.problem
 
 
+@pytest.mark.processes
 def test_a_job_can_be_cancelled(tiny_folder, tmp_path):
     task = job(RunStore(tmp_path), "z")
     task.start(["generate", "a", "--models", str(tiny_folder), "--tokens", "40"])

@@ -24,6 +24,8 @@ from pruning.runs.worker import Meter, Reporter, TextProgress, execute
 from tests.conftest import tiny_model
 from tests.runs.test_runs import options, wait  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def run(options):  # noqa: F811
