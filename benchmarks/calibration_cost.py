@@ -20,9 +20,10 @@ from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
 from pruning.engine.calibration import calibrate
 from pruning.models.architectures import geometry
-from pruning.models.layers import Layers, forward
+from pruning.models.layer_pass import TokenStream
 from pruning.models.loading import load
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from pruning.progress import drain
 
 
@@ -40,23 +41,22 @@ def main() -> None:
     blocks = calibration_blocks(
         RunConfig.create(model=args.model, samples=args.samples), loaded.tokenizer, model
     )
-    layers = Layers(model)
-    batches = [
-        ids.to(device)
-        for domain in blocks
-        for ids in torch.from_numpy(domain.ids).split(max(1, layers.batch_tokens // domain.ids.shape[1]))
-    ]
+    source = InMemory(model)
+    batches = [batch.ids.to(device) for batch in TokenStream(source, blocks).batches]
 
     def whole() -> None:
         for ids in batches:
             model.base_model(input_ids=ids, use_cache=False)
 
     def layerwise() -> None:
-        for _ in forward(layers, batches):
-            pass
+        stream = TokenStream(source, blocks)
+        for index in range(len(source)):
+            with source.layer(index) as view:
+                for _ in stream.push(index, view):
+                    pass
 
     def statistics_pass() -> None:
-        drain(calibrate(model, blocks, mask), lambda _: None)
+        drain(calibrate(source, blocks, mask), lambda _: None)
 
     seconds: dict[str, list[float]] = {"whole": [], "layerwise": [], "statistics": []}
     for number in range(args.rounds + 1):

@@ -34,6 +34,7 @@ from pruning.measure.comparison import mean_perplexity
 from pruning.measure.perplexity import perplexity
 from pruning.models.folder import LoadedModel
 from pruning.models.loading import load
+from pruning.models.source import InMemory
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks, heldout_blocks
 from pruning.text.sources import EMBEDDED_DOMAINS, DomainText
@@ -180,7 +181,9 @@ def heldout(loaded: LoadedModel, data: Path | None, blocks: int = 12) -> list[To
 
 
 def values(loaded: LoadedModel, blocks: list[TokenBlocks]) -> dict[str, float]:
-    return {name: p.value for name, p in drain(perplexity(loaded.model, blocks), lambda _: None).items()}
+    return {
+        name: p.value for name, p in drain(perplexity(InMemory(loaded.model), blocks), lambda _: None).items()
+    }
 
 
 def key(options: dict[str, Any]) -> str:

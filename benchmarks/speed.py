@@ -22,8 +22,10 @@ from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
 from pruning.measure.speed import seconds, turns
 from pruning.models.architectures import geometry, layer_views
+from pruning.models.delta import Delta
 from pruning.models.mask import Mask
-from pruning.models.surgery import add_bias, remove
+from pruning.models.source import InMemory
+from pruning.models.surgery import add_bias
 from pruning.progress import drain
 
 # layers, hidden size, MLP channels, query heads, key-value heads, vocabulary, tied embeddings
@@ -63,7 +65,7 @@ def random_mask(shapes, round_to):
 def pruned(dense, mask):
     """A copy without half of its layers' parameters, with the biases that compensation writes."""
     model = copy.deepcopy(dense)
-    remove(model, Mask.full(mask.geometry), mask)
+    Delta(mask).apply(InMemory(model))
     for view in layer_views(model):
         for linear in (view.output, view.down):
             add_bias(linear, torch.zeros_like(linear.weight[:, 0]))

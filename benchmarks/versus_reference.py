@@ -23,9 +23,9 @@ from pruning.engine.blocks import calibration_blocks
 from pruning.engine.calibration import calibrate
 from pruning.models.architectures import geometry, layer_views
 from pruning.models.geometry import KINDS
-from pruning.models.layers import Layers
 from pruning.models.loading import load
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from pruning.progress import drain
 
 
@@ -48,7 +48,7 @@ class Running:
 
 @torch.no_grad()
 def reference(model: torch.nn.Module, ids: Tensor) -> None:
-    inputs = [Layers(model).inputs(row[None]) for row in ids]
+    inputs = [InMemory(model).embed(row[None]) for row in ids]
     states = [state for state, _ in inputs]
     for number, view in enumerate(layer_views(model)):
         running = {kind: Running(view.projection(kind).in_features) for kind in KINDS}
@@ -82,7 +82,7 @@ def main() -> None:
         began = time.perf_counter()
         reference(loaded.model, ids)
         middle = time.perf_counter()
-        drain(calibrate(loaded.model, blocks, mask), lambda _: None)
+        drain(calibrate(InMemory(loaded.model), blocks, mask), lambda _: None)
         if number:  # the first round warms up
             seconds["reference"].append(middle - began)
             seconds["ours"].append(time.perf_counter() - middle)

@@ -11,17 +11,20 @@ from transformers import CONFIG_MAPPING
 from pruning import RunConfig, prune
 from pruning.cli.main import main, parser
 from pruning.config import choices
+from pruning.engine.budget import site_stats
 from pruning.engine.calibration import calibrate
+from pruning.engine.statistics_files import read_statistics, write_statistics
 from pruning.errors import ConfigError
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.compensation import COMPENSATIONS, Repair
 from pruning.method.normalise import NORMALISERS
 from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
-from pruning.method.statistics import STATISTICS, Statistic, read_statistic, write_statistic
+from pruning.method.statistics import STATISTICS, Statistic
 from pruning.models.architectures import ARCHITECTURES, NEUTRAL, geometry, layer_views
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from pruning.progress import drain
 from pruning.registry import Registry
 from pruning.text.blocks import TokenBlocks
@@ -60,9 +63,9 @@ def test_a_score_that_is_registered_is_an_option_of_everything(registered, quick
     registered(SCORES, energy)
     result = prune(RunConfig.create(**quick, score="energy"))
     first = result.run.iterations()[1]
-    fused = first.statistics.fuse({"text": 1.0}, "within")
     site = Site(0, "mlp")
-    np.testing.assert_allclose(first.scores[site], fused[site].mean_square * first.norms[site][0] ** 2)
+    stats = site_stats(first.statistics, None, result.run.config)[site]
+    np.testing.assert_allclose(first.scores[site], stats.mean_square * first.norms[site].norm ** 2)
     assert "energy" in choices("score")
     with pytest.raises(SystemExit):
         parser().parse_args(["prune", "--help"])
@@ -116,8 +119,8 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
         outer: object
 
         @classmethod
-        def observe(cls, seen):
-            x = seen.inputs.flatten(0, -2).double()
+        def observe(cls, observation):
+            x = observation.inputs.flatten(0, -2).double()
             return cls(len(x), x.T @ x)
 
         def merge(self, other):
@@ -133,7 +136,8 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
     ids = np.random.default_rng(0).integers(0, 256, (5, 24))
     blocks = [TokenBlocks("a", ids[:3], {}), TokenBlocks("b", ids[3:], {})]
     mask = Mask.full(geometry(model))
-    found = drain(calibrate(model, blocks, mask, ("moments", "second")), lambda _: None)
+    steps = calibrate(InMemory(model), blocks, mask, ("moments", "second"))
+    statistics = drain(steps, lambda _: None).statistics
     seen = []
     view = layer_views(model)[1]
     hook = view.down.register_forward_pre_hook(lambda _, args: seen.append(args[0].double().flatten(0, 1)))
@@ -141,12 +145,12 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
         model(torch.from_numpy(ids[:3]))
     hook.remove()
     site = Site(1, "mlp")
-    second = found["second"]["a"][site]
+    second = statistics["second"]["a"][site]
     np.testing.assert_allclose(second.outer, (seen[0].T @ seen[0]).numpy(), rtol=1e-5, atol=1e-8)
-    moments = found["moments"]["a"][site]
+    moments = statistics["moments"]["a"][site]
     np.testing.assert_allclose(np.diag(second.outer), moments.m2 + 72 * moments.mean**2, rtol=1e-5)
-    write_statistic(tmp_path / "second.safetensors", found["second"]["a"])
-    back = read_statistic(tmp_path / "second.safetensors", SecondMoments)
+    write_statistics(tmp_path / "second.safetensors", statistics["second"]["a"])
+    back = read_statistics(tmp_path / "second.safetensors", SecondMoments)
     np.testing.assert_array_equal(back[site].outer, second.outer)
     assert back[site].count == 72
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pruning.method.damage import lost_output
+from pruning.method.sensitivity import lost_output
 from pruning.runs.damage import dense_iteration, foretold
 from pruning.runs.run import Run
 from ui import state, stored

@@ -159,7 +159,7 @@ def measure(args: argparse.Namespace) -> int:
 
 
 def _time_ratios(args: argparse.Namespace) -> int:
-    from pruning.engine.speed_target import time_ratios
+    from pruning.engine.targets import time_ratios
     from pruning.models.loading import load
     from pruning.progress import drain
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pruning.cli.terminal import ProgressBar, console, import_torch, print_json, results_table, table
 from pruning.errors import ConfigError, RunError
-from pruning.method.damage import predicted
+from pruning.method.sensitivity import divergence_at
 from pruning.models.geometry import Site
 from pruning.runs import trust
 from pruning.runs.groups import Group, MeasuredRun, count_reasons, groups
@@ -106,7 +106,7 @@ def damage(args: argparse.Namespace) -> int:
     with bar.bar:
         curves = drain(measure_damage(run), bar)
     halves = {
-        site: float(predicted(curve.removed, curve.fused(run.config.mixture), curve.removed[-1:] / 2)[0])
+        site: float(divergence_at(curve.removed, curve.fused(run.config.mixture), curve.removed[-1:] / 2)[0])
         for site, curve in curves.items()
     }
     if args.json:

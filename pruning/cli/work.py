@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def prune(args: argparse.Namespace) -> int:
     """Prune a model and say what it cost."""
-    from pruning.engine.floors import warnings
+    from pruning.engine.budget import warnings
     from pruning.runs.worker import prune
 
     config = run_config(args)
@@ -56,8 +56,7 @@ def prune(args: argparse.Namespace) -> int:
 
 def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
     """The ratio that was given, or that reaches the size or the speed that was."""
-    from pruning.engine.speed_target import time_ratios
-    from pruning.engine.targets import ratio_for_parameters
+    from pruning.engine.targets import ratio_for_parameters, time_ratios
     from pruning.models.folder import describe
     from pruning.models.loading import load
     from pruning.progress import drain
@@ -86,11 +85,12 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     """Statistics and weight norms of a dense model, with what was calibrated and the seconds it took."""
     import_torch()
     from pruning.engine.blocks import calibration_blocks
-    from pruning.engine.calibration import calibrate_cached, column_norms
+    from pruning.engine.calibration import calibrate_cached
     from pruning.engine.loop import state_of
     from pruning.models.architectures import geometry
     from pruning.models.loading import load
     from pruning.models.mask import Mask
+    from pruning.models.source import InMemory
     from pruning.progress import drain
     from pruning.runs.create import check, mixture_notices
 
@@ -106,12 +106,11 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     began = time.monotonic()
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
-        statistics = drain(
-            calibrate_cached(loaded.model, blocks, mask, state_of(loaded), config.token_weights), bar
-        )
+        steps = calibrate_cached(InMemory(loaded.model), blocks, mask, state_of(loaded), config.token_weights)
+        statistics, norms = drain(steps, bar)
     seconds = time.monotonic() - began
     sources = {b.domain: {"blocks": len(b.ids), "tokens": int(b.ids.size), **b.source} for b in blocks}
-    return config, statistics, (mask, column_norms(loaded.model, mask)), sources, seconds
+    return config, statistics, (mask, norms), sources, seconds
 
 
 def calibrate(args: argparse.Namespace) -> int:
@@ -137,18 +136,13 @@ def score(args: argparse.Namespace) -> int:
     """Score the channels of a dense model."""
     import numpy as np
 
-    from pruning.method.scores import score_sites
+    from pruning.engine.budget import scores as channel_scores
     from pruning.outputs import check_output_file
 
     if args.out:
         check_output_file(args.out)
     config, statistics, (_, norms), _, seconds = _calibrated(args)
-    scores = score_sites(
-        config.score,
-        statistics.fuse(config.mixture, config.fusion, worst_domain=config.worst_domain),
-        norms,
-        config.seed,
-    )
+    scores = channel_scores(statistics, norms, config)
     if args.out:
         from safetensors.numpy import save_file
 
@@ -198,6 +192,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from pruning.measure.tasks import check_tasks
     from pruning.measure.zeroshot import METRICS, zero_shot
     from pruning.models.loading import load
+    from pruning.models.source import InMemory
     from pruning.progress import drain
 
     config = run_config(args)
@@ -213,7 +208,7 @@ def evaluate(args: argparse.Namespace) -> int:
     bar = ProgressBar(1, quiet=args.json)
     with bar.bar:
         state = state_of(loaded)
-        values = drain(perplexity_cached(loaded.model, blocks, state), bar)
+        values = drain(perplexity_cached(InMemory(loaded.model), blocks, state), bar)
         where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
         where["limit"] = config.task_limit
         accuracies = drain(zero_shot(loaded, config.tasks, state, **where), bar) if config.tasks else {}

@@ -1,4 +1,4 @@
-"""The blocks of text that a config means: calibration and held-out, of each domain."""
+"""The blocks of text of a config, by domain: for calibration, for validation, and held out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from pruning.config import RunConfig
 from pruning.errors import ModelError, too_long
 from pruning.models.architectures import CausalLM
@@ -14,7 +16,9 @@ from pruning.text.blocks import TokenBlocks, heldout_blocks, sample_blocks
 from pruning.text.hub import Split
 from pruning.text.sources import DomainText, load_text
 
-ASIDE = 8  # blocks a domain
+VALIDATION_BLOCKS = 8  # per domain
+HELD_OUT = 8  # one of so many blocks of a domain is held out of least squares, to judge them
+MOST_HELD_OUT = 4  # blocks per domain
 
 
 def _check_length(config: RunConfig, model: CausalLM) -> None:
@@ -23,8 +27,8 @@ def _check_length(config: RunConfig, model: CausalLM) -> None:
         raise too_long(config.seq_len, context)
 
 
-def _within(blocks: TokenBlocks, model: CausalLM) -> TokenBlocks:
-    """The blocks, if every token of them has a row in the embedding."""
+def _check_ids(blocks: TokenBlocks, model: CausalLM) -> TokenBlocks:
+    """The blocks, if each of their tokens has a row in the embedding."""
     rows = model.get_input_embeddings().num_embeddings
     if (last := int(blocks.ids.max())) >= rows:
         raise ModelError(
@@ -48,21 +52,27 @@ def documents(config: RunConfig, name: str, split: Split, tokenizer: object) -> 
 
 
 def calibration_blocks(
-    config: RunConfig, tokenizer: object, model: CausalLM, aside: int = 0
+    config: RunConfig, tokenizer: object, model: CausalLM, validation: int = 0
 ) -> list[TokenBlocks]:
-    """The calibration blocks of every domain of a config, and so many more that are to be set aside.
+    """The calibration blocks of every domain of a config, and behind them blocks for validation.
+
+    Args:
+        config: of the run.
+        tokenizer: the model's.
+        model: gives the longest context and the size of the vocabulary.
+        validation: blocks per domain.
 
     Raises:
         PruningError: text that cannot be had, or blocks longer than the model's context.
     """
     _check_length(config, model)
     return [
-        _within(
+        _check_ids(
             sample_blocks(
                 name,
                 documents(config, name, "calibration", tokenizer),
                 tokenizer,
-                config.samples + aside,
+                config.samples + validation,
                 config.seq_len,
                 config.seed,
             ),
@@ -72,13 +82,26 @@ def calibration_blocks(
     ]
 
 
-def set_aside(blocks: Sequence[TokenBlocks], samples: int) -> tuple[list[TokenBlocks], list[TokenBlocks]]:
-    """The first blocks of every domain, for the statistics, and those drawn behind them.
+def split_blocks(blocks: Sequence[TokenBlocks], count: int) -> tuple[list[TokenBlocks], list[TokenBlocks]]:
+    """The first `count` blocks of every domain, and those drawn after them.
 
     Of a text too short for both, the two share tokens.
     """
-    first = [replace(each, ids=each.ids[:samples]) for each in blocks]
-    return first, [replace(each, ids=each.ids[samples:]) for each in blocks]
+    first = [replace(each, ids=each.ids[:count]) for each in blocks]
+    return first, [replace(each, ids=each.ids[count:]) for each in blocks]
+
+
+def hold_out(blocks: TokenBlocks) -> tuple[TokenBlocks, TokenBlocks]:
+    """Blocks to fit a regression to, and a few to judge it on; none of a single block.
+
+    A block is held out by the hash of its tokens, so that the choice does not depend on the blocks' order.
+    """
+    ids = blocks.ids
+    count = min(-(-len(ids) // HELD_OUT), MOST_HELD_OUT) if len(ids) > 1 else 0
+    hashes = [hashlib.blake2b(block.astype("<i8").tobytes()).digest() for block in ids]
+    held_out = np.zeros(len(ids), bool)
+    held_out[sorted(range(len(ids)), key=hashes.__getitem__)[:count]] = True
+    return replace(blocks, ids=ids[~held_out]), replace(blocks, ids=ids[held_out])
 
 
 def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
@@ -91,7 +114,7 @@ def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> 
     if config.eval_blocks == 0:
         return []
     return [
-        _within(
+        _check_ids(
             heldout_blocks(
                 name,
                 documents(config, name, "heldout", tokenizer),
@@ -108,16 +131,16 @@ def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> 
 def describe_blocks(
     calibration: Sequence[TokenBlocks], heldout: Sequence[TokenBlocks]
 ) -> dict[str, dict[str, Any]]:
-    """What every domain of a run is and what it serves, as plain values.
+    """The source of every domain of a run and the use of its text, as plain values.
 
     Args:
-        calibration: of every domain in the mixture, with the blocks that are set aside.
+        calibration: of every domain in the mixture, with the blocks for validation.
         heldout: of every domain that is measured.
 
     Returns:
-        By domain its source, and under `calibration` and `heldout` what that part of it is: the revision of
-        its documents, their digest, the number of blocks and tokens, and the digest of the token ids. Only a
-        domain that serves both has both.
+        By domain its source, and under `calibration` and `heldout`, as far as it is used for these, the
+        revision of its documents, their digest, the number of blocks and tokens, and the digest of the token
+        ids.
     """
     domains: dict[str, dict[str, Any]] = {}
     for part, blocks in (("calibration", calibration), ("heldout", heldout)):

@@ -5,12 +5,12 @@ The arithmetic is written once for numpy arrays and torch tensors: it needs noth
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
-from pruning.method.statistics import STATISTICS, Array, Observation, Statistic
+from pruning.method.statistics import STATISTICS, Array, Observation, SiteStats, Statistic
 from pruning.models.geometry import Site
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ class Moments(Statistic):
     weight: float = 0.0
 
     @classmethod
-    def observe(cls, seen: Observation) -> Moments:
-        """`of` the site's inputs."""
-        return cls.of(seen.inputs)
+    def observe(cls, observation: Observation) -> Moments:
+        """The moments of the site's inputs, each token with weight one."""
+        return cls.of(observation.inputs)
 
     @classmethod
     def of(cls, x: Tensor, weights: Tensor | None = None) -> Moments:
@@ -50,7 +50,7 @@ class Moments(Statistic):
 
         Args:
             x: activations.
-            weights: (...) of the tokens, positive; none where every token weighs one.
+            weights: (...) of the tokens, positive; None where every token weighs one.
         """
         x = x.reshape(-1, x.shape[-1]).float()  # (n, C)
         count = x.shape[0]
@@ -104,14 +104,14 @@ class RelativeMoments(Moments):
     __slots__ = ()
 
     @classmethod
-    def observe(cls, seen: Observation) -> Moments:  # type: ignore[override]
-        """Weighted by 1 / mean square of `seen.residual`."""
-        return Moments.of(seen.inputs, token_weights(seen))
+    def observe(cls, observation: Observation) -> Moments:  # type: ignore[override]
+        """The moments of the site's inputs, weighted by `token_weights`."""
+        return Moments.of(observation.inputs, token_weights(observation))
 
 
-def token_weights(seen: Observation) -> Tensor:
+def token_weights(observation: Observation) -> Tensor:
     """(...) weights of the tokens: 1 / mean square of the residual stream."""
-    return 1 / seen.residual.float().square().mean(dim=-1).clamp(min=1e-30)
+    return 1 / observation.residual.float().square().mean(dim=-1).clamp(min=1e-30)
 
 
 STATISTICS.add(Moments, "moments")
@@ -120,49 +120,23 @@ TokenWeights = Literal["equal", "residual"]
 KINDS_OF: dict[TokenWeights, str] = {"equal": "moments", "residual": "relative_moments"}
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """Moments of a site fused over the domains.
-
-    Attributes:
-        count: tokens of all domains together.
-        mean: (C,)
-        variance: (C,) by the rule of the fusion.
-        mean_square: (C,) mean of the squared activations, which no rule changes.
-    """
-
-    count: int
-    mean: Array
-    variance: Array
-    mean_square: Array
-
-    @property
-    def steadiness(self) -> Array:
-        """(C,) size of the mean in standard deviations.
-
-        Not `mean / sqrt(variance)`: where tokens have weights, variance and mean square are multiplied by
-        their mean weight, and the mean is not.
-        """
-        return (self.mean_square / self.variance - 1).clip(min=0) ** 0.5
-
-
 def fuse(
     moments: Mapping[str, Moments],
     weights: Mapping[str, float],
     rule: Fusion = "within",
     worst_domain: float = 0.0,
-) -> Fused:
-    """One mean and variance from those of several domains.
+) -> SiteStats:
+    """The statistics of a mixture of domains at one site, without the weights.
 
     Args:
-        moments: the moments of a site by domain.
+        moments: of the site by domain.
         weights: mixture weights that sum to 1; domains without one are left out.
         rule: `within` takes the mean of the variances (arXiv 2601.02674), `total` adds the variance of the
             means (law of total variance), which is that of one pooled, weighted sample.
         worst_domain: from that variance (0) to the largest of any domain (1).
 
     Returns:
-        The fused statistics, in the arrays' own type.
+        The fused statistics, in the type of the moments' arrays.
     """
     parts = [(weight, moments[name]) for name, weight in weights.items() if weight > 0]
     mean = sum(weight * part.mean for weight, part in parts)
@@ -173,29 +147,15 @@ def fuse(
     if worst_domain:
         largest = reduce(lambda a, b: a + (b - a) * (b > a), (part.variance for _, part in parts))
         variance = (1 - worst_domain) * variance + worst_domain * largest
-    return Fused(sum(part.count for _, part in parts), mean, variance, mean_square)
+    return SiteStats(sum(part.count for _, part in parts), mean, variance, mean_square)
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Moments of every site, by domain.
+class DomainStatistics:
+    """Moments of every site, by domain; `engine.budget.site_stats` fuses them.
 
     Attributes:
         moments: by domain and site; numpy float64 arrays in the dense model's indices, NaN where removed.
     """
 
     moments: Mapping[str, Mapping[Site, Moments]]
-
-    def fuse(
-        self,
-        weights: Mapping[str, float],
-        rule: Fusion,
-        sites: Collection[Site] | None = None,
-        worst_domain: float = 0.0,
-    ) -> dict[Site, Fused]:
-        """The statistics of a mixture, of all sites or of some: see `moments.fuse`. No model is needed."""
-        sites = next(iter(self.moments.values())) if sites is None else sites
-        return {
-            site: fuse({d: m[site] for d, m in self.moments.items()}, weights, rule, worst_domain)
-            for site in sites
-        }

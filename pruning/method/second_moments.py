@@ -30,9 +30,9 @@ class SecondMoments(Statistic):
     weight: float = 0.0
 
     @classmethod
-    def observe(cls, seen: Observation) -> SecondMoments:
-        """`of` the site's inputs."""
-        return cls.of(seen.inputs)
+    def observe(cls, observation: Observation) -> SecondMoments:
+        """The second moments of the site's inputs, each token with weight one."""
+        return cls.of(observation.inputs)
 
     @classmethod
     def of(cls, x: Tensor, weights: Tensor | None = None) -> SecondMoments:
@@ -40,7 +40,7 @@ class SecondMoments(Statistic):
 
         Args:
             x: activations.
-            weights: (...) of the tokens, positive; none where every token weighs one.
+            weights: (...) of the tokens, positive; None where every token weighs one.
         """
         x = x.reshape(-1, x.shape[-1]).float()  # (n, C)
         count = x.shape[0]
@@ -70,11 +70,10 @@ class SecondMoments(Statistic):
             total if self.weight else 0.0,
         )
 
-    def in_dense_indices(self, retained: np.ndarray) -> SecondMoments:
-        """As numpy arrays in the dense model's indices, NaN where a channel of either side is gone."""
-        mean = scatter(np.asarray(self.mean.cpu()), retained)
-        rows = scatter(np.asarray(self.m2.cpu()), retained)
-        return SecondMoments(self.count, mean, scatter(rows.T, retained), self.weight)
+    def in_dense_indices(self, kept: np.ndarray) -> SecondMoments:
+        """The same as numpy arrays in the dense model's indices, NaN where either channel is removed."""
+        mean, rows = (scatter(np.asarray(array.cpu()), kept) for array in (self.mean, self.m2))
+        return SecondMoments(self.count, mean, scatter(rows.T, kept), self.weight)
 
 
 class RelativeSecondMoments(SecondMoments):
@@ -83,9 +82,9 @@ class RelativeSecondMoments(SecondMoments):
     __slots__ = ()
 
     @classmethod
-    def observe(cls, seen: Observation) -> SecondMoments:  # type: ignore[override]
-        """Weighted by 1 / mean square of `seen.residual`."""
-        return SecondMoments.of(seen.inputs, token_weights(seen))
+    def observe(cls, observation: Observation) -> SecondMoments:  # type: ignore[override]
+        """The second moments of the site's inputs, weighted by `token_weights`."""
+        return SecondMoments.of(observation.inputs, token_weights(observation))
 
 
 STATISTICS.add(SecondMoments, "second_moments")
@@ -104,14 +103,14 @@ def covariance(
     Args:
         parts: by domain.
         weights: mixture weights that sum to 1; domains without one are left out.
-        mean: (C,) about which to take it; the mixture's own where left out.
+        mean: (C,) about which to take the covariance; the mixture's own where left out.
     """
     used = [(weight, parts[name]) for name, weight in weights.items() if weight > 0]
     if mean is None:
         mean = sum(weight * part.mean for weight, part in used)
-    found = 0.0
+    matrix = 0.0
     for weight, part in used:
-        away = part.mean - mean
-        between = away[:, None] * away[None, :] * part.total
-        found = found + (part.m2 + between) * (weight / part.count)
-    return mean, found
+        delta = part.mean - mean
+        between = delta[:, None] * delta[None, :] * part.total
+        matrix = matrix + (part.m2 + between) * (weight / part.count)
+    return mean, matrix

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from pruning.models.architectures import CausalLM, LayerView, layer_views
 from pruning.models.geometry import Geometry, LayerShape, Site
-from pruning.models.layers import Layers
 from pruning.models.mask import Mask
 
 
@@ -86,14 +85,6 @@ def cut_layer(view: LayerView, layer: int, before: Mask, after: Mask) -> None:
     set_shape(view, after.pruned.layers[layer])
 
 
-def remove(model: CausalLM, before: Mask, after: Mask) -> None:
-    """Cut a whole model from one mask to a smaller one, in place; see `cut_layer`."""
-    layers = Layers(model)
-    for number in range(len(layers)):
-        with layers.layer(number) as view:
-            cut_layer(view, number, before, after)
-
-
 def resize(model: CausalLM, geometry: Geometry, biased: Mapping[str, bool]) -> None:
     """Give a model the widths of a geometry without regard to its weights, before a checkpoint is loaded.
 
@@ -124,15 +115,6 @@ def output_biases(model: CausalLM) -> dict[str, Tensor]:
         for kind in ("attn", "mlp")
         if view.projection(kind).bias is not None
     }
-
-
-def set_output_biases(model: CausalLM, biases: Mapping[str, Tensor]) -> None:
-    """Put back what `output_biases` took, bit for bit."""
-    for layer, view in enumerate(layer_views(model)):
-        for kind in ("attn", "mlp"):
-            if (bias := biases.get(f"{layer}.{kind}")) is not None:
-                linear = view.projection(kind)
-                linear.bias = nn.Parameter(bias.to(linear.weight), requires_grad=linear.weight.requires_grad)
 
 
 def mask_channels(model: CausalLM, mask: Mask) -> None:

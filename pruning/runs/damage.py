@@ -1,4 +1,4 @@
-"""Damage curves of a run: measured with it or later, and what they foretell of a mask."""
+"""Damage curves of a run: measured with it or later, and what they predict_divergence of a mask."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 
 from pruning.errors import RunError
-from pruning.method.damage import Curve, foretell
+from pruning.method.sensitivity import Curve, predict_divergence
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
 from pruning.progress import Progress
@@ -46,8 +46,9 @@ def measure_damage(run: Run, **changes: object) -> Generator[Progress, None, dic
     """
     from pruning.engine.blocks import calibration_blocks, describe_blocks
     from pruning.engine.budget import dense_scales
-    from pruning.engine.curves import damage_curves
     from pruning.engine.loop import state_of
+    from pruning.engine.sensitivity import sensitivity_curves
+    from pruning.models.source import InMemory
 
     first, config = dense_iteration(run), run.config.replace(**changes)
     loaded = load_dense(run)
@@ -55,8 +56,8 @@ def measure_damage(run: Run, **changes: object) -> Generator[Progress, None, dic
     if stored := run.inputs:
         check_text(run, stored, text_digests(describe_blocks(blocks, [])), blocks=False)
     scales = dense_scales(first.scores, config.square_attention)
-    curves = yield from damage_curves(
-        loaded.model,
+    curves = yield from sensitivity_curves(
+        InMemory(loaded.model),
         Mask.full(first.geometry),
         first.scores,
         scales,
@@ -71,4 +72,4 @@ def measure_damage(run: Run, **changes: object) -> Generator[Progress, None, dic
 def foretold(run: Run) -> dict[str, float]:
     """By domain what a run's own curves foretold of its final mask; empty where none were measured."""
     curves = dense_iteration(run).curves
-    return foretell(curves, run.iterations()[-1].mask) if curves else {}
+    return predict_divergence(curves, run.iterations()[-1].mask) if curves else {}

@@ -13,10 +13,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
+from pruning.engine.statistics_files import double, read_statistics
 from pruning.errors import DamagedError
-from pruning.method.damage import Curve
-from pruning.method.moments import Moments, Statistics
-from pruning.method.statistics import double, read_statistic
+from pruning.method.moments import DomainStatistics, Moments
+from pruning.method.sensitivity import Curve
+from pruning.method.statistics import WeightNorms
 from pruning.models.delta import BIASES_FILE, MASK_FILE, WEIGHTS_FILE, Delta, read_mask
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask, entries
@@ -113,41 +114,41 @@ class StoredIteration:
             return found
 
     @cached_property
-    def norms(self) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
+    def norms(self) -> dict[Site, WeightNorms]:
         """Norm and mean absolute value of the weight columns, (C,) each, by site."""
         with self._reading(NORMS_FILE) as file:
             arrays = load_file(file)
             found = {
-                site: (double(arrays[f"{site}.norm"]), double(arrays[f"{site}.mean_abs"]))
+                site: WeightNorms(double(arrays[f"{site}.norm"]), double(arrays[f"{site}.mean_abs"]))
                 for site in self.geometry.sites
             }
             for column in (0, 1):
                 self._expect({site: pair[column] for site, pair in found.items()}, Geometry.channels)
             return found
 
-    def norms_of(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
+    def norms_of(self, site: Site) -> WeightNorms:
         """`norms` of one site, read without the others and not kept."""
         with self._reading(NORMS_FILE) as file, safe_open(file, framework="numpy") as content:
             names = f"{site}.norm", f"{site}.mean_abs"
-            return double(content.get_tensor(names[0])), double(content.get_tensor(names[1]))
+            return WeightNorms(*(double(content.get_tensor(name)) for name in names))
 
     @cached_property
-    def statistics(self) -> Statistics:
+    def statistics(self) -> DomainStatistics:
         """Moments by domain, before this iteration's cut."""
         return self.statistics_of(None)
 
-    def statistics_of(self, site: Site | None) -> Statistics:
+    def statistics_of(self, site: Site | None) -> DomainStatistics:
         """`statistics` of one site, read without the others and not kept; None for all."""
         moments: dict[str, dict[Site, Moments]] = {}
         for name in self._names("moments-*.safetensors"):
             with self._reading(name) as file:
-                if (found := read_statistic(file, Moments, site)) is None:
+                if (found := read_statistics(file, Moments, site)) is None:
                     raise ValueError("no statistics")
                 for each in self.geometry.sites if site is None else [site]:
                     if found[each].mean.shape != (self.geometry.channels(each),):
                         raise ValueError(f"{each} has another width")
                 moments[file.stem.removeprefix("moments-")] = found
-        return Statistics(moments)
+        return DomainStatistics(moments)
 
     def _names(self, pattern: str) -> list[str]:
         """Its files of a kind, as its record names them, or of an earlier version's run as they are there."""

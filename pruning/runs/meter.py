@@ -70,8 +70,8 @@ class Meter:
                 self.stage, self.began = event.stage, time.monotonic()
                 log.log(self.run.path, "stage", stage=event.stage, after=self.iteration, total=event.total)
             elapsed = max(time.monotonic() - self.began, 1e-6)
-            # calibration counts every token once a layer
-            counted = self.layers if event.stage == "calibrate" else 1
+            # both count every token once a layer
+            counted = self.layers if event.stage in self.rates else 1
             done, total = event.done / counted, event.total / counted
             if event.stage in self.rates:
                 self._learn(event, done, total, elapsed)

@@ -13,9 +13,9 @@ import psutil
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError
-from pruning.method.allocation import DAMAGE
+from pruning.method.allocation import NEED_CURVES
 from pruning.method.compensation import COVARIANCE
-from pruning.method.damage import PROBES, STEPS
+from pruning.method.sensitivity import PROBES, STEPS
 from pruning.models.folder import Summary, describe
 from pruning.runs.store import RunStore
 from pruning.words import size_text
@@ -119,7 +119,7 @@ def _work(config: RunConfig, summary: Summary) -> float:
     passes = [(1 + of_a_cut) * calibrated * linear * share for share in left[:-1]]
     passes += [measured * (linear * share + outside) for share in left]
     work = 2 * sum(passes) + config.iterations * _product_work(config, summary)
-    return work + (_damage_work(config, summary) if config.allocation in DAMAGE else 0)
+    return work + (_damage_work(config, summary) if config.allocation in NEED_CURVES else 0)
 
 
 def _damage_work(config: RunConfig, summary: Summary) -> float:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from safetensors.numpy import save_file
 
-from pruning.engine.budget import dense_scales
+from pruning.engine.budget import dense_scales, scores
+from pruning.engine.statistics_files import write_statistics
 from pruning.files import atomic_write, writing
 from pruning.measure.comparison import KnownPair, Pair, Rise, mean_perplexity
-from pruning.method.mixture import adapted
-from pruning.method.moments import Moments, Statistics
-from pruning.method.scores import score_sites
-from pruning.method.statistics import write_statistic
+from pruning.method.mixture import adapt
 from pruning.runs.damage import write_curves
 from pruning.runs.inputs import changes
 from pruning.runs.iterations import LAYERS, NORMS_FILE, SCORES_FILE, StoredIteration
@@ -22,7 +20,7 @@ from pruning.runs.run import Run
 from pruning.sealed import digests, write_json
 
 if TYPE_CHECKING:
-    from pruning.engine.calibration import LayerFound
+    from pruning.engine.calibration import Calibration
     from pruning.engine.events import Iteration, State
 
 METRICS_FILE = "metrics.json"
@@ -48,11 +46,11 @@ def write_iteration(
         iteration.delta.write(temporary)
         if iteration.statistics is not None:
             save_file({str(s): a for s, a in iteration.scores.items()}, temporary / SCORES_FILE)
-            norms = {f"{s}.norm": n for s, (n, _) in iteration.norms.items()}
-            norms |= {f"{s}.mean_abs": m for s, (_, m) in iteration.norms.items()}
-            save_file(norms, temporary / NORMS_FILE)
+            norms = iteration.norms.items()
+            arrays = {f"{s}.{name}": array for s, each in norms for name, array in each._asdict().items()}
+            save_file(arrays, temporary / NORMS_FILE)
             for domain, moments in iteration.statistics.moments.items():
-                write_statistic(temporary / f"moments-{domain}.safetensors", moments)
+                write_statistics(temporary / f"moments-{domain}.safetensors", moments)
             if iteration.curves:
                 write_curves(temporary, iteration.curves)
         content = metrics(iteration).model_dump() | {"files": digests(temporary), "weights": weights}
@@ -65,26 +63,21 @@ def write_iteration(
             (run.path / LAYERS).rmdir()
 
 
-def write_layer(run: Run, found: LayerFound) -> None:
+def write_layer(run: Run, calibration: Calibration) -> None:
     """Scores of a layer of the dense model, there to be drawn until the first iteration is whole.
 
     Where the cache has some of the domains, no layer is written: the others' statistics alone decide nothing.
     """
     config = run.config
-    moments = next(iter(found.statistics.values()))
-    if set(moments) != set(config.mixture):
+    statistics = calibration.moments(next(iter(calibration.statistics)))
+    if set(statistics.moments) != set(config.mixture):
         return
-    known = {
-        domain: {site: m for site, m in sites.items() if isinstance(m, Moments)}
-        for domain, sites in moments.items()
-    }
-    fused = Statistics(known).fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
-    scores = score_sites(config.score, fused, found.norms, config.seed)
-    layer = next(iter(scores)).layer
+    layer_scores = scores(statistics, calibration.norms, config)
+    layer = next(iter(layer_scores)).layer
     with writing(run.path):
         (run.path / LAYERS).mkdir(exist_ok=True)
     with writing(run.path), atomic_write(run.path / LAYERS / f"{layer:04d}.safetensors") as temporary:
-        save_file({str(site): array for site, array in scores.items()}, temporary)
+        save_file({str(site): array for site, array in layer_scores.items()}, temporary)
 
 
 def metrics(iteration: Iteration) -> Metrics:
@@ -124,7 +117,7 @@ def stored_state(run: Run) -> State | None:
         first = next(iteration for iteration in iterations if iteration.number == 1)
         scales, curves = dense_scales(first.scores, run.config.square_attention), first.curves
     if run.config.adapt_mixture and last.metrics.rises:
-        mixture = adapted(last.metrics.mixture, last.metrics.rises)
+        mixture = adapt(last.metrics.mixture, last.metrics.rises)
     return State(last.number, last.delta(), scales, curves, mixture)
 
 

@@ -148,10 +148,11 @@ def _device(run: Run, status: Reporter) -> Iterator[None]:
 
 def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None) -> Result:
     with announced("loading transformers"):
-        from pruning.engine.calibration import LayerFound
+        from pruning.engine.calibration import Calibration
         from pruning.engine.events import Finished, Iteration, Started
         from pruning.engine.loop import prune_loaded
         from pruning.measure.zeroshot import compare, task_digests
+        from pruning.models.source import InMemory
 
     began = time.monotonic()
     config = run.config
@@ -164,7 +165,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         if status.is_cancelled:
             raise Cancelled
         meter(event)
-        if isinstance(event, Progress) and isinstance(event.found, LayerFound) and len(run.iterations()) < 2:
+        if isinstance(event, Progress) and isinstance(event.found, Calibration) and len(run.iterations()) < 2:
             write_layer(run, event.found)
         if on_event:
             on_event(event)
@@ -196,7 +197,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
                         same_tasks(run, stored, task_digests(config.tasks, *folders, config.task_limit))
                     # the dense model answers before it is cut: it is not read again, and a mistake in the
                     # tasks shows at once
-                    dense = _answers(loaded, Delta.of(loaded.model), config, show)
+                    dense = _answers(loaded, Delta.of(InMemory(loaded.model)), config, show)
                     begin_tasks(run, {name: answer.digest for name, answer in dense.items()})
                 continue
             if isinstance(event, Iteration):

@@ -8,14 +8,12 @@ import pytest
 
 from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
-from pruning.engine.budget import first_mask
-from pruning.engine.calibration import calibrate, column_norms
-from pruning.engine.floors import warnings
+from pruning.engine.budget import first_mask, scores, warnings
+from pruning.engine.calibration import calibrate
 from pruning.engine.loop import prune_loaded
-from pruning.method.moments import Statistics
-from pruning.method.scores import score_sites
 from pruning.models.architectures import geometry
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from pruning.progress import drain
 from tests.models.test_gguf_input import needs_smollm2
 
@@ -29,12 +27,8 @@ def scored(smollm2):
     blocks = calibration_blocks(CONFIG, smollm2.tokenizer, smollm2.model)
     full = Mask.full(geometry(smollm2.model))
     kinds = ("moments", "relative_moments")
-    found = drain(calibrate(smollm2.model, blocks, full, kinds), lambda _: None)
-    norms = column_norms(smollm2.model, full)
-    return {
-        kind: score_sites("fluctuation", Statistics(found[kind]).fuse(CONFIG.mixture, "within"), norms, 0)
-        for kind in kinds
-    }
+    result = drain(calibrate(InMemory(smollm2.model), blocks, full, kinds), lambda _: None)
+    return {kind: scores(result.moments(kind), result.norms, CONFIG) for kind in kinds}
 
 
 def test_single_channels_exceed_the_median_of_their_site_ten_thousand_times(scored):
@@ -55,9 +49,9 @@ def test_share_empties_the_layers_that_have_them_and_says_so(scored):
 
 
 def test_the_default_empties_no_layer_and_keeps_the_massive_channels(scored):
-    scores = scored["relative_moments"]
-    mask = first_mask(scores, geometry_of(scored), CONFIG)
-    assert warnings(mask, scores, CONFIG) == []
+    relative = scored["relative_moments"]
+    mask = first_mask(relative, geometry_of(scored), CONFIG)
+    assert warnings(mask, relative, CONFIG) == []
     assert min(mask.retained[site].mean() for site in mask.retained) > 0.3
     for site, values in scored["moments"].items():
         if values.max() > 1e4 * np.median(values):
