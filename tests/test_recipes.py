@@ -118,11 +118,6 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
 
         outer: object
 
-        @classmethod
-        def observe(cls, observation):
-            x = observation.inputs.flatten(0, -2).double()
-            return cls(len(x), x.T @ x)
-
         def merge(self, other):
             return type(self)(self.count + other.count, self.outer + other.outer)
 
@@ -131,13 +126,19 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
             full[np.ix_(retained, retained)] = self.outer.numpy()
             return type(self)(self.count, full)
 
-    registered(STATISTICS, SecondMoments, "second")
+    def second(observation):
+        x = observation.inputs.flatten(0, -2).double()
+        return SecondMoments(len(x), x.T @ x)
+
+    registered(STATISTICS, second)
     model = tiny_model("qwen2")
     ids = np.random.default_rng(0).integers(0, 256, (5, 24))
     blocks = [TokenBlocks("a", ids[:3], {}), TokenBlocks("b", ids[3:], {})]
     mask = Mask.full(geometry(model))
-    steps = calibrate(InMemory(model), blocks, mask, ("moments", "second"))
-    statistics = drain(steps, lambda _: None).statistics
+    statistics, moments = (
+        drain(calibrate(InMemory(model), blocks, mask, kind), lambda _: None).statistics["a"]
+        for kind in ("second", "moments")
+    )
     seen = []
     view = layer_views(model)[1]
     hook = view.down.register_forward_pre_hook(lambda _, args: seen.append(args[0].double().flatten(0, 1)))
@@ -145,13 +146,13 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
         model(torch.from_numpy(ids[:3]))
     hook.remove()
     site = Site(1, "mlp")
-    second = statistics["second"]["a"][site]
-    np.testing.assert_allclose(second.outer, (seen[0].T @ seen[0]).numpy(), rtol=1e-5, atol=1e-8)
-    moments = statistics["moments"]["a"][site]
-    np.testing.assert_allclose(np.diag(second.outer), moments.m2 + 72 * moments.mean**2, rtol=1e-5)
-    write_statistics(tmp_path / "second.safetensors", statistics["second"]["a"])
+    outer = statistics[site].outer
+    np.testing.assert_allclose(outer, (seen[0].T @ seen[0]).numpy(), rtol=1e-5, atol=1e-8)
+    expected = moments[site].m2 + 72 * moments[site].mean ** 2
+    np.testing.assert_allclose(np.diag(outer), expected, rtol=1e-5)
+    write_statistics(tmp_path / "second.safetensors", statistics)
     back = read_statistics(tmp_path / "second.safetensors", SecondMoments)
-    np.testing.assert_array_equal(back[site].outer, second.outer)
+    np.testing.assert_array_equal(back[site].outer, outer)
     assert back[site].count == 72
 
 

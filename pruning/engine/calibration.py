@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from pruning.engine.statistics_files import read_statistics, write_statistics
 from pruning.errors import CalibrationError
 from pruning.files import ignore_write_errors
-from pruning.method.moments import KINDS_OF, DomainStatistics, Moments, TokenWeights
+from pruning.method.moments import MOMENTS_OF, DomainStatistics, Moments, TokenWeights
 from pruning.method.statistics import STATISTICS, Observation, Statistic, WeightNorms, merge_into, scatter
 from pruning.models.architectures import LayerView
 from pruning.models.cache import cache_file
@@ -25,30 +26,18 @@ from pruning.models.source import LayerSource
 from pruning.progress import Progress
 from pruning.text.blocks import TokenBlocks
 
-# By name of the statistic, domain and site.
-StatisticsByName = dict[str, dict[str, dict[Site, Statistic]]]
-
 
 @dataclass(frozen=True)
 class Calibration:
     """The result of a calibration pass, of all layers or of one; arrays in the dense model's indices.
 
     Attributes:
-        statistics: by name of the statistic, domain and site.
+        statistics: by domain and site, of one kind.
         norms: of the weight columns, by site.
     """
 
-    statistics: StatisticsByName
-    norms: dict[Site, WeightNorms] = field(default_factory=dict)
-
-    def moments(self, kind: str) -> DomainStatistics:
-        """The moments among the statistics, by their name."""
-        return DomainStatistics(
-            {
-                domain: {site: part for site, part in sites.items() if isinstance(part, Moments)}
-                for domain, sites in self.statistics[kind].items()
-            }
-        )
+    statistics: dict[str, dict[Site, Any]]
+    norms: dict[Site, WeightNorms]
 
 
 @contextmanager
@@ -88,15 +77,13 @@ def dense_norms(view: LayerView, site: Site, mask: Mask) -> WeightNorms:
 
 
 class CalibrationVisitor:
-    """Collects statistics and weight norms, a layer at a time; see `calibrate`."""
+    """Collects a statistic and the weight norms, a layer at a time; see `calibrate`."""
 
-    def __init__(
-        self, source: LayerSource, blocks: Sequence[TokenBlocks], mask: Mask, kinds: Sequence[str]
-    ) -> None:
-        self.mask = mask
+    def __init__(self, source: LayerSource, blocks: Sequence[TokenBlocks], mask: Mask, kind: str) -> None:
+        self.mask, self.observe = mask, STATISTICS[kind]
         self.stream = TokenStream(source, blocks)
         self.tokens = self.stream.tokens
-        self.result = Calibration({kind: {each.domain: {} for each in blocks} for kind in kinds})
+        self.result = Calibration({each.domain: {} for each in blocks}, {})
 
     def visit(self, index: int, view: LayerView) -> Iterator[Step]:
         """Observe all batches in a layer; the last step brings the `Calibration` of the layer alone."""
@@ -104,19 +91,16 @@ class CalibrationVisitor:
         with observing(view, [site.name for site in sites]) as observations:
             for batch in self.stream.push(index, view):
                 for site in sites:
-                    for kind, domains in statistics.items():
-                        part = STATISTICS[kind].observe(observations[site.name])
-                        merge_into(domains[batch.domain], site, part)
+                    merge_into(statistics[batch.domain], site, self.observe(observations[site.name]))
                 yield Step(batch.ids.numel())
         norms = {site: dense_norms(view, site, self.mask) for site in sites}
-        self.result.norms.update(norms)
-        for domains in statistics.values():
-            for domain, by_site in domains.items():
-                by_site.update({site: self._finalize(by_site[site], site, domain) for site in sites})
         layer = {
-            kind: {domain: {site: by_site[site] for site in sites} for domain, by_site in domains.items()}
-            for kind, domains in statistics.items()
+            domain: {site: self._finalize(by_site[site], site, domain) for site in sites}
+            for domain, by_site in statistics.items()
         }
+        for domain, by_site in layer.items():
+            statistics[domain].update(by_site)
+        self.result.norms.update(norms)
         yield Step(result=Calibration(layer, norms))
 
     def _finalize(self, statistic: Statistic, site: Site, domain: str) -> Statistic:
@@ -132,26 +116,23 @@ class CalibrationVisitor:
 
 
 def calibrate(
-    source: LayerSource, blocks: Sequence[TokenBlocks], mask: Mask, kinds: Sequence[str] = ("moments",)
+    source: LayerSource, blocks: Sequence[TokenBlocks], mask: Mask, kind: str = "moments"
 ) -> Generator[Progress, None, Calibration]:
-    """Push blocks through the layers and collect statistics of every site.
+    """Push blocks through the layers and collect a statistic of every site, and the weight norms.
 
     Args:
         source: of the layers of a model that is dense, or cut to `mask`.
         blocks: of each domain; without blocks only the weight norms are collected.
         mask: of the model, to return the statistics in the dense model's indices.
-        kinds: statistics to collect, by their names in `STATISTICS`.
+        kind: of the statistic, its name in `STATISTICS`.
 
     Yields:
         Progress after every batch, in token-layers, and after every layer with its `Calibration`.
 
-    Returns:
-        The statistics and norms of all layers.
-
     Raises:
         CalibrationError: NaN or infinite activations; the message names layer, site and domain.
     """
-    visitor = CalibrationVisitor(source, blocks, mask, kinds)
+    visitor = CalibrationVisitor(source, blocks, mask, kind)
     yield from layer_pass(source, [visitor], "calibrate")
     return visitor.result
 
@@ -170,7 +151,7 @@ def calibrate_cached(
         state: names the model's weights and what has been cut from them.
         token_weights: how much each token counts.
     """
-    kind = KINDS_OF[token_weights]
+    kind = MOMENTS_OF[token_weights]
     files = {
         b.domain: cache_file("moments", source, state, kind, b.digest, suffix=".safetensors") for b in blocks
     }
@@ -180,10 +161,10 @@ def calibrate_cached(
         if (cached := read_statistics(file, Moments, verify=True)) is not None
     }
     missing = [each for each in blocks if each.domain not in moments]
-    calibration = yield from calibrate(source, missing, mask, (kind,))
-    for domain, sites in calibration.moments(kind).moments.items():
-        moments[domain] = sites
+    calibration = yield from calibrate(source, missing, mask, kind)
+    for domain, sites in calibration.statistics.items():
         _write_cached(files[domain], sites)
+    moments |= calibration.statistics
     return DomainStatistics({each.domain: moments[each.domain] for each in blocks}), calibration.norms
 
 

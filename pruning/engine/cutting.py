@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,11 @@ from pruning.engine.budget import all_units, dense_scales, with_weights
 from pruning.engine.calibration import dense_norms, observing
 from pruning.method.allocation import first
 from pruning.method.compensation import COMPENSATIONS, COVARIANCE, Inputs, Repair
-from pruning.method.moments import KINDS_OF, Moments, fuse, token_weights
+from pruning.method.moments import MOMENTS_OF, SECOND_MOMENTS_OF, covariance, fuse, token_weights
 from pruning.method.scores import SCORES
-from pruning.method.second_moments import SECOND_KINDS_OF, SecondMoments, covariance
-from pruning.method.statistics import STATISTICS, Observation, SiteStats, Statistic, merge_into, scatter
+from pruning.method.statistics import STATISTICS, Observation, SiteStats, merge_into, scatter
 from pruning.models.architectures import LayerView
-from pruning.models.delta import Delta
+from pruning.models.delta import Delta, weight_name
 from pruning.models.geometry import Site
 from pruning.models.layer_pass import Step, TokenStream, layer_pass
 from pruning.models.mask import Mask
@@ -46,6 +46,11 @@ def compensate(view: LayerView, name: str, inputs: Inputs, removed: Tensor, conf
     return repair
 
 
+def mean_inputs(stats: SiteStats, kept: np.ndarray, device: torch.device) -> Inputs:
+    """The mean of a site's inputs over the channels that it still has, as a bias needs it."""
+    return Inputs(torch.as_tensor(stats.mean[kept], dtype=torch.float32).to(device))
+
+
 class InputCollector:
     """Collects what a cut needs of the sites of one layer, from calibration blocks that pass it.
 
@@ -56,7 +61,7 @@ class InputCollector:
     """
 
     def __init__(self, source: LayerSource, blocks: Sequence[TokenBlocks], config: RunConfig) -> None:
-        self.config = config
+        self.config, self.device = config, source.device
         self.covariances = config.compensation in COVARIANCE
         parts: list[TokenBlocks] = []
         self._held_out: set[int] = set()
@@ -64,19 +69,12 @@ class InputCollector:
             parts += hold_out(each) if self.covariances else [each]
             self._held_out |= {len(parts) - 1} if self.covariances else set()
         self.stream = TokenStream(source, parts)
-        kinds = SECOND_KINDS_OF if self.covariances else KINDS_OF
-        self._kind = STATISTICS[kinds[config.token_weights]]
+        kinds = SECOND_MOMENTS_OF if self.covariances else MOMENTS_OF
+        self._observe = STATISTICS[kinds[config.token_weights]]
 
     def collect(self, index: int, view: LayerView, names: Sequence[str], advance: bool) -> Iterator[Step]:
-        """Push the blocks through a layer, and collect the inputs of the sites of these names.
-
-        Args:
-            index: of the layer.
-            view: of the layer.
-            names: of sites.
-            advance: see `TokenStream.push`.
-        """
-        self._statistics: dict[str, dict[str, Statistic]] = {name: {} for name in names}
+        """Push the blocks through a layer, see `TokenStream.push`, collecting inputs of sites by name."""
+        self._statistics: dict[str, dict[str, Any]] = {name: {} for name in names}
         self._observations: dict[str, dict[str, list[Observation]]] = {name: {} for name in names}
         with observing(view, names) as observations:
             for batch in self.stream.push(index, view, advance):
@@ -84,31 +82,36 @@ class InputCollector:
                     if batch.part in self._held_out:
                         self._observations[name].setdefault(batch.domain, []).append(observations[name])
                     else:
-                        part = self._kind.observe(observations[name])
+                        part = self._observe(observations[name])
                         merge_into(self._statistics[name], batch.domain, part)
                 yield Step(batch.ids.numel())
 
-    def inputs(self, name: str) -> tuple[SiteStats, Inputs]:
-        """Statistics of a site's inputs (c,), as tensors over the channels that it has."""
-        mixture, parts = self.config.mixture, dict(self._statistics[name])
+    def inputs(self, name: str, kept: np.ndarray) -> tuple[SiteStats, Inputs]:
+        """The statistics of a site in the dense model's indices, and those that a compensation takes.
+
+        Args:
+            name: of the site.
+            kept: (C,) bool, the channels that the site still has.
+        """
+        config, parts = self.config, dict(self._statistics[name])
         if not self.covariances:
-            moments = {domain: part for domain, part in parts.items() if isinstance(part, Moments)}
-            stats = fuse(moments, mixture, self.config.fusion, self.config.worst_domain)
-            return stats, Inputs(stats.mean)
+            moments = {domain: part.in_dense_indices(kept) for domain, part in parts.items()}
+            stats = fuse(moments, config.mixture, config.fusion, config.worst_domain)
+            return stats, mean_inputs(stats, kept, self.device)
         heldout = self._observations[name]
         for domain, observations in heldout.items():
             for observation in observations:
-                merge_into(parts, domain, self._kind.observe(observation))
-        mean, matrix = covariance(_second_moments(parts), mixture)
-        fit = covariance(_second_moments(self._statistics[name]), mixture, mean)[1] if heldout else matrix
+                merge_into(parts, domain, self._observe(observation))
+        mean, matrix = covariance(parts, config.mixture)
+        fit = covariance(self._statistics[name], config.mixture, mean)[1] if heldout else matrix
         distances = {
-            domain: self._distances(observations, mean, mixture[domain])
+            domain: self._distances(observations, mean, config.mixture[domain])
             for domain, observations in heldout.items()
         }
-        variance = matrix.diagonal()
-        count = sum(part.count for part in parts.values())
-        stats = SiteStats(count, mean, variance, variance + mean**2)
-        return stats, Inputs(mean, matrix, fit, distances)
+        variance, count = matrix.diagonal(), sum(part.count for part in parts.values())
+        arrays = mean, variance, variance + mean**2
+        dense = [scatter(array.double().cpu().numpy(), kept) for array in arrays]
+        return SiteStats(count, dense[0], dense[1], dense[2]), Inputs(mean, matrix, fit, distances)
 
     def _distances(self, observations: Sequence[Observation], mean: Tensor, share: float) -> Tensor:
         """Weighted distances (n, c) of held-out tokens to the mean, see `Inputs.heldout`."""
@@ -118,11 +121,6 @@ class InputCollector:
         if self.config.token_weights == "residual":
             weights = weights * torch.cat([token_weights(each).flatten() for each in observations])
         return (x * weights.sqrt()[:, None]).to(mean.device)
-
-
-def _second_moments(statistics: Mapping[str, Statistic]) -> dict[str, SecondMoments]:
-    """The second moments among statistics by domain."""
-    return {name: part for name, part in statistics.items() if isinstance(part, SecondMoments)}
 
 
 class Cut:
@@ -168,27 +166,22 @@ class Cut:
             for site in before.geometry.layer_sites(index)
             if (before.retained[site] & ~self.delta.mask.retained[site]).any()
         ]
-        inputs: dict[Site, Inputs] = {}
         if self.collector:
-            yield from self.collector.collect(
-                index, view, [site.name for site in sites], advance=not config.sequential
-            )
+            names = [site.name for site in sites]
+            yield from self.collector.collect(index, view, names, advance=not config.sequential)
         for site in sites:
+            kept = before.channels(site)
             if self.collector:
-                stats, inputs[site] = self.collector.inputs(site.name)
+                stats, inputs = self.collector.inputs(site.name, kept)
                 if config.sequential:
-                    kept = {**self.delta.mask.retained, site: self._choose_again(site, view, stats)}
-                    self.delta = replace(self.delta, mask=Mask(before.geometry, kept))
+                    retained = {**self.delta.mask.retained, site: self._choose_again(site, view, stats)}
+                    self.delta = replace(self.delta, mask=Mask(before.geometry, retained))
             else:
-                mean = self.stats[site].mean[before.channels(site)]
-                inputs[site] = Inputs(torch.as_tensor(mean, dtype=torch.float32).to(self.source.device))
-        for site in sites:
-            removed = torch.as_tensor(~self.delta.mask.channels(site)[before.channels(site)])
-            if not removed.any():
-                continue
-            repair = compensate(view, site.name, inputs[site], removed, config)
+                inputs = mean_inputs(self.stats[site], kept, self.source.device)
+            removed = torch.as_tensor(~self.delta.mask.channels(site)[kept])
+            repair = compensate(view, site.name, inputs, removed, config)
             if repair.weight is not None:
-                self.changed.add(self.source.weight_name(site))
+                self.changed.add(weight_name(self.source, site))
             self.repairs[site] = repair._replace(bias=None, weight=None)
         cut_layer(view, index, before, self.delta.mask)
         self.delta = self.delta.with_layer(self.source, index, view, self.changed)
@@ -198,17 +191,11 @@ class Cut:
 
     def _choose_again(self, site: Site, view: LayerView, stats: SiteStats) -> np.ndarray:
         """Entries (E,) that a site keeps when as many units are removed, chosen by fresh statistics."""
-        before, after, config = self.before, self.delta.mask, self.config
-        channels = before.channels(site)
-        mean, variance, mean_square = (
-            scatter(part.double().cpu().numpy(), channels)
-            for part in (stats.mean, stats.variance, stats.mean_square)
-        )
-        dense = SiteStats(stats.count, mean, variance, mean_square)
-        scores = SCORES[config.score](with_weights(dense, dense_norms(view, site, before), site, config.seed))
+        before, config = self.before, self.config
+        scores = SCORES[config.score](with_weights(stats, dense_norms(view, site, before), site, config.seed))
         scales = dense_scales({site: np.nan_to_num(scores)}, config.square_attention)
         (units,) = all_units({site: scores}, before, config, scales, [site])
-        count = int((before.retained[site] & ~after.retained[site]).sum())
+        count = int((before.retained[site] & ~self.delta.mask.retained[site]).sum())
         sizes = np.cumsum((units.members[units.order] >= 0).sum(axis=1))
         kept = before.retained[site].copy()
         kept[units.entries(first(units, int(np.searchsorted(sizes, count)) + 1))] = False

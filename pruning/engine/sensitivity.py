@@ -72,7 +72,8 @@ def sensitivity_curves(
     file = cache_file("curves", source, state, options, [(each.domain, each.digest) for each in blocks])
     if stored := read_cached(file, _Stored):
         return {Site.parse(name): Curve.from_dict(data) for name, data in stored.curves.items()}
-    visitor = Trials(source, mask, scores, scales, config, blocks)
+    units = {each.site: each for each in all_units(scores, mask, config, scales)}
+    visitor = Trials(source, mask, units, config, blocks)
     yield from layer_pass(source, [visitor], "measure sensitivity")
     write_cached(file, _Stored({str(site): curve.to_dict() for site, curve in visitor.curves.items()}))
     return visitor.curves
@@ -81,20 +82,19 @@ def sensitivity_curves(
 class Trials:
     """A visitor that cuts every site alone, at several sizes, and measures the divergence of each trial.
 
-    Every trial asks for the layers behind its own once more. See `sensitivity_curves` for the arguments.
+    Every trial asks for the layers behind its own once more. `units` are those of every site; for the other
+    arguments see `sensitivity_curves`.
     """
 
     def __init__(
         self,
         source: LayerSource,
         mask: Mask,
-        scores: Mapping[Site, Array],
-        scales: Mapping[Site, Scale],
+        units: Mapping[Site, Units],
         config: RunConfig,
         blocks: Sequence[TokenBlocks],
     ) -> None:
-        self.source, self.mask, self.config = source, mask, config
-        self.scores, self.scales = scores, scales
+        self.source, self.mask, self.units, self.config = source, mask, units, config
         self.curves: dict[Site, Curve] = {}
         # a regression looks better than it is on the text that it was fitted to
         count = min(len(each.ids) for each in blocks) - PROBES
@@ -109,8 +109,8 @@ class Trials:
         sites, mask = self.mask.geometry.layer_sites(index), self.mask
         yield from self.collector.collect(index, view, [site.name for site in sites], advance=True)
         for site in sites:
-            (units,) = all_units(self.scores, mask, self.config, self.scales, [site])
-            inputs = replace(self.collector.inputs(site.name)[1], heldout={})
+            units = self.units[site]
+            inputs = replace(self.collector.inputs(site.name, mask.channels(site))[1], heldout={})
             before = float(mask.geometry.parameters(site) - mask.pruned.parameters(site))
             removed, divergence = [before], [dict.fromkeys(self.domains, 0.0)]
             for count in _counts(units):

@@ -1,15 +1,15 @@
 """Statistics of one site: what a calibration pass collects, and what scores are computed from.
 
-A statistic is a class with `observe` and `merge`, registered with `@STATISTICS.add`; a pass collects those
-that it is given by name (`engine.calibration.calibrate`). Its fields, a count of tokens and arrays, are its
-file format (`engine.statistics_files`). Statistics merge over batches, domains and processes: several
-processes add up counts and weights, then weighted means and sums of squares about the common mean, so that
-two sums over the processes (all-reduce) give what `merge` gives.
+A statistic is a class with `merge`, and a function that computes it from a batch, registered with
+`@STATISTICS.add`; a pass collects the one that it is given by name (`engine.calibration.calibrate`). Its
+fields, a count of tokens and arrays, are its file format (`engine.statistics_files`). Statistics merge over
+batches and over processes: these sum counts and weighted means, then the squares about the common mean.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
@@ -46,11 +46,6 @@ class Statistic(ABC):
 
     count: int
 
-    @classmethod
-    @abstractmethod
-    def observe(cls, observation: Observation) -> Self:
-        """The statistic of one batch, as float64 tensors."""
-
     @abstractmethod
     def merge(self, other: Self) -> Self:
         """The statistic of both samples together."""
@@ -76,7 +71,8 @@ class Statistic(ABC):
         return replace(self, **arrays)
 
 
-STATISTICS: Registry[type[Statistic]] = Registry("statistic")
+# Functions from an observation to the statistic of its batch, as float64 tensors.
+STATISTICS: Registry[Callable[[Observation], Statistic]] = Registry("statistic")
 
 
 def scatter(values: np.ndarray, kept: np.ndarray) -> np.ndarray:

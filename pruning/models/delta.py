@@ -65,7 +65,7 @@ class Delta:
         """The same delta with the biases and changed weights of a layer as they are now; see `of`."""
         biases, weights = dict(self.biases), dict(self.weights)
         for site in self.mask.geometry.layer_sites(index):
-            linear, name = view.projection(site.name), source.weight_name(site)
+            linear, name = view.projection(site.name), weight_name(source, site)
             if linear.bias is not None:
                 biases[str(site)] = linear.bias.data
             if name in changed:
@@ -127,8 +127,15 @@ class Delta:
                         linear.bias = torch.nn.Parameter(
                             bias.to(linear.weight), requires_grad=linear.weight.requires_grad
                         )
-                    if (weight := self.weights.get(source.weight_name(site))) is not None:
+                    if (weight := self.weights.get(weight_name(source, site))) is not None:
                         linear.weight.copy_(weight)
+
+
+def weight_name(source: LayerSource, site: Site) -> str:
+    """The parameter name of the weight of a site's output projection."""
+    from pruning.models.architectures import architecture
+
+    return architecture(source).projection_weight(site.layer, site.name)
 
 
 def write_mask(mask: Mask, folder: Path) -> None:

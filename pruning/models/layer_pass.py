@@ -96,28 +96,21 @@ def layer_pass(
 
 
 class ActivationCache:
-    """Hidden states of batches between two layers; on the CPU where the device is short of memory.
+    """Hidden states of batches between two layers, by number; on the CPU where the device is short of memory.
 
     Args:
-        device: of the model; states are read back to it.
+        device: of the model, to which states are read back.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._states: list[Tensor] = []
+        self._states: dict[int, Tensor] = {}
 
-    def append(self, hidden: Tensor) -> None:
-        """Add the states of another batch."""
-        self._states.append(self._store(hidden))
+    def __setitem__(self, number: int, hidden: Tensor) -> None:
+        self._states[number] = hidden.cpu() if free_share(self.device) < FREE_SHARE else hidden
 
-    def __setitem__(self, index: int, hidden: Tensor) -> None:
-        self._states[index] = self._store(hidden)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self._states[index].to(self.device)
-
-    def _store(self, hidden: Tensor) -> Tensor:
-        return hidden.cpu() if free_share(self.device) < FREE_SHARE else hidden
+    def __getitem__(self, number: int) -> Tensor:
+        return self._states[number].to(self.device)
 
 
 def free_share(device: torch.device) -> float:
@@ -153,21 +146,16 @@ class TokenStream:
         self.states = ActivationCache(source.device)
         self.tokens = sum(batch.ids.numel() for batch in self.batches)
         self._arguments: dict[torch.Size, list[dict]] = {}
-        for batch in self.batches:
-            hidden, arguments = source.embed(batch.ids)
+        for number, batch in enumerate(self.batches):
+            self.states[number], arguments = source.embed(batch.ids)
             self._arguments.setdefault(batch.ids.shape, arguments)
-            self.states.append(hidden)
 
     def push(self, index: int, view: LayerView, advance: bool = True) -> Iterator[Batch]:
-        """Push every batch through a layer.
+        """Push every batch through a layer, and yield each when it has passed.
 
         Args:
-            index: of the layer.
-            view: of the layer.
+            index, view: of the layer.
             advance: whether the states move on; otherwise they stay in front of the layer.
-
-        Yields:
-            Each batch when it has passed.
         """
         for number, batch in enumerate(self.batches):
             hidden = self.forward(number, index, view, self.states[number])

@@ -21,14 +21,14 @@ from pruning.models.architectures import (
     layer_views,
     parameter_count,
 )
-from pruning.models.geometry import Geometry, Site
+from pruning.models.geometry import Geometry
 
 
 class LayerSource(Protocol):
-    """The layers of one model, and what stands before and behind them.
+    """The layers of one model, its embedding and its output head.
 
     Attributes:
-        config: the model's, as transformers keeps it.
+        config: the model's, of transformers.
         device, dtype: of the weights.
     """
 
@@ -43,14 +43,7 @@ class LayerSource(Protocol):
         """A layer to use and change; its changes are kept when the context ends."""
 
     def embed(self, ids: Tensor) -> tuple[Tensor, list[dict]]:
-        """The input of the first layer, and the other arguments of every layer.
-
-        Args:
-            ids: (B, T) token ids.
-
-        Returns:
-            Hidden states (B, T, d_model), and keyword arguments by layer.
-        """
+        """Hidden states (B, T, d_model) of token ids (B, T), and the other arguments of every layer."""
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocabulary) in float32 of hidden states (..., d_model) behind the last layer."""
@@ -62,46 +55,33 @@ class LayerSource(Protocol):
         """The geometry of the model as it is now."""
 
     def parameter_count(self) -> int:
-        """Parameters of the model as it is now, tied ones once."""
-
-    def weight_name(self, site: Site) -> str:
-        """The name among `tensors` of the weight of a site's output projection."""
+        """Number of parameters of the model as it is now, tied ones once."""
 
 
 class InMemory:
-    """The layers of a model in memory, as a `LayerSource`.
-
-    Args:
-        model: whose layers are handed out, and changed in place.
-    """
+    """The `LayerSource` of a model in memory, which is changed in place."""
 
     def __init__(self, model: CausalLM) -> None:
         self.model, self.config = model, model.config
+        self.device, self.dtype = model.device, model.dtype
         self._views = layer_views(model)
-        weight = next(model.parameters())
-        self.device: torch.device = weight.device
-        self.dtype: torch.dtype = weight.dtype
 
     def __len__(self) -> int:
         return len(self._views)
 
     @contextmanager
     def layer(self, index: int) -> Iterator[LayerView]:
-        """A layer to use and change."""
         yield self._views[index]
 
     @torch.no_grad()
     def embed(self, ids: Tensor) -> tuple[Tensor, list[dict]]:
-        """The input of the first layer, and the other arguments of every layer.
-
-        The model's own forward runs with layers that record their arguments, so masks, sliding windows and
-        position embeddings are those of transformers.
-        """
+        # in the model's own forward the layers record their arguments, so that masks, windows and position
+        # embeddings are those of transformers
+        inputs: list[Tensor] = []
         arguments: list[dict] = []
-        first: list[Tensor] = []
 
         def record(hidden_states: Tensor, **kwargs: object) -> Tensor:
-            first.append(hidden_states)
+            inputs.append(hidden_states)
             arguments.append(kwargs)
             return hidden_states
 
@@ -112,16 +92,14 @@ class InMemory:
         finally:
             for view in self._views:
                 del view.layer.forward
-        return first[0], arguments
+        return inputs[0], arguments
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., vocabulary) in float32, through the final norm and the output head."""
         norm = self.model.get_submodule(architecture(self.model).norm)
         return self.model.get_output_embeddings()(norm(hidden)).float()
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every stored tensor of the model by name, a layer at a time; tied ones once."""
         prefix, tied = architecture(self.model).layers + ".", self.model.all_tied_weights_keys
         for name, tensor in self.model.state_dict().items():
             if name not in tied and not name.startswith(prefix):
@@ -132,13 +110,7 @@ class InMemory:
                     yield f"{prefix}{index}.{name}", tensor
 
     def geometry(self) -> Geometry:
-        """The geometry of the model, read off its weights."""
         return geometry(self.model)
 
     def parameter_count(self) -> int:
-        """Parameters of the model, tied ones once."""
         return parameter_count(self.model)
-
-    def weight_name(self, site: Site) -> str:
-        """The parameter name of the weight of a site's output projection."""
-        return architecture(self.model).projection_weight(site.layer, site.name)

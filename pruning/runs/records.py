@@ -12,6 +12,7 @@ from pruning.engine.statistics_files import write_statistics
 from pruning.files import atomic_write, writing
 from pruning.measure.comparison import KnownPair, Pair, Rise, mean_perplexity
 from pruning.method.mixture import adapt
+from pruning.method.moments import DomainStatistics
 from pruning.runs.damage import write_curves
 from pruning.runs.inputs import changes
 from pruning.runs.iterations import LAYERS, NORMS_FILE, SCORES_FILE, StoredIteration
@@ -69,10 +70,9 @@ def write_layer(run: Run, calibration: Calibration) -> None:
     Where the cache has some of the domains, no layer is written: the others' statistics alone decide nothing.
     """
     config = run.config
-    statistics = calibration.moments(next(iter(calibration.statistics)))
-    if set(statistics.moments) != set(config.mixture):
+    if set(calibration.statistics) != set(config.mixture):
         return
-    layer_scores = scores(statistics, calibration.norms, config)
+    layer_scores = scores(DomainStatistics(calibration.statistics), calibration.norms, config)
     layer = next(iter(layer_scores)).layer
     with writing(run.path):
         (run.path / LAYERS).mkdir(exist_ok=True)

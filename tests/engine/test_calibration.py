@@ -4,6 +4,7 @@ import torch
 
 from pruning.engine.calibration import calibrate, calibrate_cached
 from pruning.errors import CalibrationError
+from pruning.method.moments import DomainStatistics
 from pruning.models import layer_pass
 from pruning.models.architectures import geometry, layer_views
 from pruning.models.geometry import Site
@@ -22,7 +23,7 @@ def blocks(domain="a", count=5, seq_len=24, seed=0):
 
 def run(model, domains, mask=None):
     steps = calibrate(InMemory(model), domains, mask or Mask.full(geometry(model)))
-    return drain(steps, lambda _: None).moments("moments")
+    return DomainStatistics(drain(steps, lambda _: None).statistics)
 
 
 @torch.no_grad()
@@ -90,7 +91,7 @@ def test_every_layer_reports_its_statistics_when_all_batches_have_passed():
     assert [list(layer.norms) for layer in layers] == [[Site(i, "attn"), Site(i, "mlp")] for i in range(3)]
     whole = run(model, [blocks("a"), blocks("b")]).moments["b"]
     for layer in layers:
-        for site, moments in layer.moments("moments").moments["b"].items():
+        for site, moments in layer.statistics["b"].items():
             np.testing.assert_array_equal(moments.m2, whole[site].m2)
 
 

@@ -10,7 +10,7 @@ from pruning.engine.blocks import hold_out
 from pruning.engine.budget import dense_scales
 from pruning.engine.loop import prune_loaded
 from pruning.method.compensation import Inputs, bias, least_squares
-from pruning.method.second_moments import SecondMoments
+from pruning.method.moments import SecondMoments
 from pruning.models.geometry import Site
 from pruning.models.loading import load
 from pruning.progress import Progress

@@ -11,6 +11,7 @@ from pruning.engine.blocks import calibration_blocks
 from pruning.engine.budget import first_mask, scores, warnings
 from pruning.engine.calibration import calibrate
 from pruning.engine.loop import prune_loaded
+from pruning.method.moments import DomainStatistics
 from pruning.models.architectures import geometry
 from pruning.models.mask import Mask
 from pruning.models.source import InMemory
@@ -27,8 +28,12 @@ def scored(smollm2):
     blocks = calibration_blocks(CONFIG, smollm2.tokenizer, smollm2.model)
     full = Mask.full(geometry(smollm2.model))
     kinds = ("moments", "relative_moments")
-    result = drain(calibrate(InMemory(smollm2.model), blocks, full, kinds), lambda _: None)
-    return {kind: scores(result.moments(kind), result.norms, CONFIG) for kind in kinds}
+    source = InMemory(smollm2.model)
+    results = {kind: drain(calibrate(source, blocks, full, kind), lambda _: None) for kind in kinds}
+    return {
+        kind: scores(DomainStatistics(result.statistics), result.norms, CONFIG)
+        for kind, result in results.items()
+    }
 
 
 def test_single_channels_exceed_the_median_of_their_site_ten_thousand_times(scored):

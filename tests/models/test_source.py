@@ -60,7 +60,7 @@ def test_states_that_wait_on_the_cpu_change_nothing(monkeypatch):
     monkeypatch.setattr(layer_pass, "free_share", lambda device: 0.1)
     moved = []
     monkeypatch.setattr(torch.Tensor, "cpu", lambda self: moved.append(self) or torch.zeros(self.shape))
-    cached.append(torch.empty(2, 3, device="meta"))
+    cached[0] = torch.empty(2, 3, device="meta")
     assert len(moved) == 1 and cached._states[0].device.type == "cpu" and cached[0].device.type == "meta"
     monkeypatch.setattr(layer_pass, "free_share", lambda device: 0.9)
     cached[0] = torch.empty(2, 3, device="meta")
