@@ -2,7 +2,7 @@
 
 A JSON record carries the checksum of its own content under `checksum`. Other files are named, with the
 checksums of their bytes, by the record that belongs to them. Statistics in the cache carry theirs among the
-metadata of the safetensors file (`method/statistics.py`).
+metadata of the safetensors file (`engine/statistics_files.py`).
 """
 
 from __future__ import annotations

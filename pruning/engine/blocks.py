@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,23 +21,6 @@ HELD_OUT = 8  # one of so many blocks of a domain is held out of least squares, 
 MOST_HELD_OUT = 4  # blocks per domain
 
 
-def _check_length(config: RunConfig, model: CausalLM) -> None:
-    context = getattr(model.config, "max_position_embeddings", config.seq_len)
-    if config.seq_len > context:
-        raise too_long(config.seq_len, context)
-
-
-def _check_ids(blocks: TokenBlocks, model: CausalLM) -> TokenBlocks:
-    """The blocks, if each of their tokens has a row in the embedding."""
-    rows = model.get_input_embeddings().num_embeddings
-    if (last := int(blocks.ids.max())) >= rows:
-        raise ModelError(
-            f"the tokenizer gives the id {last:,} for text of domain {blocks.domain!r}, and the embedding "
-            f"has {rows:,} rows: put the tokenizer that belongs to the model into its folder."
-        )
-    return blocks
-
-
 def documents(config: RunConfig, name: str, split: Split, tokenizer: object) -> DomainText:
     """The documents of a domain of a config, with a digest of them as `documents` in their source.
 
@@ -49,6 +32,29 @@ def documents(config: RunConfig, name: str, split: Split, tokenizer: object) -> 
     for document in text.texts:
         digest.update(f"{len(document)}:{document}".encode("utf-8", "surrogatepass"))
     return replace(text, source={**text.source, "documents": digest.hexdigest()})
+
+
+def _draw(
+    config: RunConfig,
+    tokenizer: object,
+    model: CausalLM,
+    split: Split,
+    names: Iterable[str],
+    sample: Callable[[str, DomainText], TokenBlocks],
+) -> list[TokenBlocks]:
+    """Blocks of the documents of some domains, which fit the model's context and embedding."""
+    context = getattr(model.config, "max_position_embeddings", config.seq_len)
+    if config.seq_len > context:
+        raise too_long(config.seq_len, context)
+    rows = model.get_input_embeddings().num_embeddings
+    blocks = [sample(name, documents(config, name, split, tokenizer)) for name in names]
+    for each in blocks:
+        if (last := int(each.ids.max())) >= rows:
+            raise ModelError(
+                f"the tokenizer gives the id {last:,} for text of domain {each.domain!r}, and the embedding "
+                f"has {rows:,} rows: put the tokenizer that belongs to the model into its folder."
+            )
+    return blocks
 
 
 def calibration_blocks(
@@ -65,21 +71,22 @@ def calibration_blocks(
     Raises:
         PruningError: text that cannot be had, or blocks longer than the model's context.
     """
-    _check_length(config, model)
-    return [
-        _check_ids(
-            sample_blocks(
-                name,
-                documents(config, name, "calibration", tokenizer),
-                tokenizer,
-                config.samples + validation,
-                config.seq_len,
-                config.seed,
-            ),
-            model,
-        )
-        for name in config.mixture
-    ]
+
+    def sample(name: str, text: DomainText) -> TokenBlocks:
+        count = config.samples + validation
+        return sample_blocks(name, text, tokenizer, count, config.seq_len, config.seed)
+
+    return _draw(config, tokenizer, model, "calibration", config.mixture, sample)
+
+
+def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
+    """The held-out blocks of every domain that a config measures; see `calibration_blocks`."""
+
+    def sample(name: str, text: DomainText) -> TokenBlocks:
+        return heldout_blocks(name, text, tokenizer, config.seq_len, config.eval_blocks)
+
+    names = () if config.eval_blocks == 0 else config.measured_domains
+    return _draw(config, tokenizer, model, "heldout", names, sample)
 
 
 def split_blocks(blocks: Sequence[TokenBlocks], count: int) -> tuple[list[TokenBlocks], list[TokenBlocks]]:
@@ -102,30 +109,6 @@ def hold_out(blocks: TokenBlocks) -> tuple[TokenBlocks, TokenBlocks]:
     held_out = np.zeros(len(ids), bool)
     held_out[sorted(range(len(ids)), key=hashes.__getitem__)[:count]] = True
     return replace(blocks, ids=ids[~held_out]), replace(blocks, ids=ids[held_out])
-
-
-def evaluation_blocks(config: RunConfig, tokenizer: object, model: CausalLM) -> list[TokenBlocks]:
-    """The held-out blocks of every domain that a config measures.
-
-    Raises:
-        PruningError: text that cannot be had, or blocks longer than the model's context.
-    """
-    _check_length(config, model)
-    if config.eval_blocks == 0:
-        return []
-    return [
-        _check_ids(
-            heldout_blocks(
-                name,
-                documents(config, name, "heldout", tokenizer),
-                tokenizer,
-                config.seq_len,
-                config.eval_blocks,
-            ),
-            model,
-        )
-        for name in config.measured_domains
-    ]
 
 
 def describe_blocks(

@@ -165,8 +165,12 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         if status.is_cancelled:
             raise Cancelled
         meter(event)
-        if isinstance(event, Progress) and isinstance(event.found, Calibration) and len(run.iterations()) < 2:
-            write_layer(run, event.found)
+        if (
+            isinstance(event, Progress)
+            and isinstance(event.result, Calibration)
+            and len(run.iterations()) < 2
+        ):
+            write_layer(run, event.result)
         if on_event:
             on_event(event)
 

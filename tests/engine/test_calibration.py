@@ -87,7 +87,7 @@ def test_progress_counts_every_token_in_every_layer():
 def test_every_layer_reports_its_statistics_when_all_batches_have_passed():
     model = tiny_model("qwen2")
     steps = calibrate(InMemory(model), [blocks("a"), blocks("b")], Mask.full(geometry(model)))
-    layers = [progress.found for progress in steps if progress.found]
+    layers = [progress.result for progress in steps if progress.result]
     assert [list(layer.norms) for layer in layers] == [[Site(i, "attn"), Site(i, "mlp")] for i in range(3)]
     whole = run(model, [blocks("a"), blocks("b")]).moments["b"]
     for layer in layers:

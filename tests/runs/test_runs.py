@@ -208,7 +208,7 @@ def test_layers_can_be_drawn_as_soon_as_they_are_through(options):
     seen, counts = {}, []
 
     def watch(event):
-        if isinstance(event, Progress) and event.found is not None:
+        if isinstance(event, Progress) and event.result is not None:
             seen.update(found := layers_so_far(RunStore().all()[0].path))
             counts.append(len(found) // 2)
 
