@@ -60,13 +60,7 @@ def _draw(
 def calibration_blocks(
     config: RunConfig, tokenizer: object, model: CausalLM, validation: int = 0
 ) -> list[TokenBlocks]:
-    """The calibration blocks of every domain of a config, and behind them blocks for validation.
-
-    Args:
-        config: of the run.
-        tokenizer: the model's.
-        model: gives the longest context and the size of the vocabulary.
-        validation: blocks per domain.
+    """The calibration blocks of every domain of a config, and behind them some for validation.
 
     Raises:
         PruningError: text that cannot be had, or blocks longer than the model's context.

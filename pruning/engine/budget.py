@@ -31,11 +31,11 @@ def site_stats(
     config: RunConfig,
     mixture: Mapping[str, float] | None = None,
 ) -> dict[Site, SiteStats]:
-    """The statistics of every site, fused over the domains.
+    """The statistics of sites, fused over the domains.
 
     Args:
         statistics: by domain and site.
-        norms: of the weight columns of the sites that are wanted; None for all sites without norms.
+        norms: of the weight columns of these sites; None for all sites without norms.
         config: how to fuse.
         mixture: weights of the domains that sum to 1; the config's where left out.
     """

@@ -118,16 +118,16 @@ class CalibrationVisitor:
 def calibrate(
     source: LayerSource, blocks: Sequence[TokenBlocks], mask: Mask, kind: str = "moments"
 ) -> Generator[Progress, None, Calibration]:
-    """Push blocks through the layers and collect a statistic of every site, and the weight norms.
+    """Push blocks of every domain through the layers and collect a statistic, and the weight norms.
 
     Args:
-        source: of the layers of a model that is dense, or cut to `mask`.
-        blocks: of each domain; without blocks only the weight norms are collected.
-        mask: of the model, to return the statistics in the dense model's indices.
+        source: of the layers of a model that is cut to `mask`.
+        blocks: of each domain; without any only the weight norms are collected.
+        mask: over the dense model.
         kind: of the statistic, its name in `STATISTICS`.
 
     Yields:
-        Progress after every batch, in token-layers, and after every layer with its `Calibration`.
+        Progress after every batch, and after every layer with its `Calibration`.
 
     Raises:
         CalibrationError: NaN or infinite activations; the message names layer, site and domain.
@@ -144,13 +144,7 @@ def calibrate_cached(
     state: str,
     token_weights: TokenWeights = "equal",
 ) -> Generator[Progress, None, tuple[DomainStatistics, dict[Site, WeightNorms]]]:
-    """The moments of every domain, which are cached, and the weight norms.
-
-    Args:
-        source, blocks, mask: see `calibrate`.
-        state: names the model's weights and what has been cut from them.
-        token_weights: how much each token counts.
-    """
+    """The moments of every domain, cached by `state`, which names the model, and the weight norms."""
     kind = MOMENTS_OF[token_weights]
     files = {
         b.domain: cache_file("moments", source, state, kind, b.digest, suffix=".safetensors") for b in blocks
@@ -169,7 +163,7 @@ def calibrate_cached(
 
 
 def _write_cached(file: Path, moments: Mapping[Site, Moments]) -> None:
-    """Cache moments; a cache that cannot be written costs time, not the run."""
+    """Cache moments; where that fails, they are computed again the next time."""
     with ignore_write_errors():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_statistics(file, moments)

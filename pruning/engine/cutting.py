@@ -52,13 +52,7 @@ def mean_inputs(stats: SiteStats, kept: np.ndarray, device: torch.device) -> Inp
 
 
 class InputCollector:
-    """Collects what a cut needs of the sites of one layer, from calibration blocks that pass it.
-
-    Args:
-        source: of the layers.
-        blocks: of each domain; least squares holds some of them out, see `hold_out`.
-        config: of the run.
-    """
+    """Collects the inputs of a layer's sites; of the blocks least squares holds some out."""
 
     def __init__(self, source: LayerSource, blocks: Sequence[TokenBlocks], config: RunConfig) -> None:
         self.config, self.device = config, source.device
@@ -87,11 +81,9 @@ class InputCollector:
                 yield Step(batch.ids.numel())
 
     def inputs(self, name: str, kept: np.ndarray) -> tuple[SiteStats, Inputs]:
-        """The statistics of a site in the dense model's indices, and those that a compensation takes.
+        """The statistics of a site in the dense model's indices, and the inputs of a compensation.
 
-        Args:
-            name: of the site.
-            kept: (C,) bool, the channels that the site still has.
+        `kept` (C,) are bools over the dense model's channels, True for those that the site still has.
         """
         config, parts = self.config, dict(self._statistics[name])
         if not self.covariances:

@@ -43,18 +43,13 @@ def state_of(loaded: LoadedModel) -> str:
 def prune_loaded(
     loaded: LoadedModel, config: RunConfig, state: State | None = None
 ) -> Generator[Event, None, None]:
-    """Prune a dense model iteration by iteration, in place.
-
-    Args:
-        loaded: the dense model.
-        config: of the run.
-        state: from which an interrupted run is resumed; None to begin.
+    """Prune a dense model iteration by iteration, in place; an interrupted run is resumed from its state.
 
     Yields:
         `Started`, the dense `Iteration` 0, `Progress` within stages, an `Iteration` after each, `Finished`.
 
     Raises:
-        PruningError: see its subclasses; nothing has been written then.
+        PruningError: see its subclasses.
     """
     source = InMemory(loaded.model)
     validation_blocks = VALIDATION_BLOCKS if config.adapt_mixture else 0

@@ -56,7 +56,7 @@ def sensitivity_curves(
     blocks: Sequence[TokenBlocks],
     state: str,
 ) -> Generator[Progress, None, dict[Site, Curve]]:
-    """The sensitivity curve of every site, which are cached.
+    """The sensitivity curve of every site, cached by `state`, which names the model.
 
     Args:
         source: of the layers of a model that is cut to `mask`.
@@ -66,7 +66,7 @@ def sensitivity_curves(
         config: units and compensation.
         blocks: calibration blocks of each domain; the divergence is measured on the last `PROBES` of each, or
             on all where there are no more.
-        state: names the model's weights and what was cut from them.
+        state: of the model.
     """
     options = config.model_dump(mode="json", include=FIELDS)
     file = cache_file("curves", source, state, options, [(each.domain, each.digest) for each in blocks])

@@ -31,13 +31,9 @@ def write_statistics(file: Path, statistics: Mapping[Site, Statistic]) -> None:
 def read_statistics(
     file: Path, kind: type[S], site: Site | None = None, verify: bool = False
 ) -> dict[Site, S] | None:
-    """The statistics that `write_statistics` wrote; None where the file is corrupt.
+    """The statistics that `write_statistics` wrote, of all sites or of one; None where the file is corrupt.
 
-    Args:
-        file: of one domain.
-        kind: of the statistic.
-        site: the only site to read; None for all.
-        verify: whether to compare all numbers with the checksum, as a file in the cache needs.
+    With `verify` all numbers are compared with the checksum, as a file in the cache needs.
     """
     try:
         with safe_open(file, framework="numpy") as content:

@@ -68,12 +68,7 @@ def _nll(source: LayerSource, hidden: Tensor, ids: Tensor) -> list[float]:
 
 
 class Evaluation:
-    """A visitor that measures the perplexity of blocks which pass all layers of a model.
-
-    Args:
-        source: of the layers.
-        blocks: of the domains, not overlapping.
-    """
+    """A visitor that measures the perplexity of non-overlapping blocks of some domains."""
 
     def __init__(self, source: LayerSource, blocks: Sequence[TokenBlocks]) -> None:
         self.source, self.blocks = source, blocks
@@ -81,7 +76,6 @@ class Evaluation:
         self.tokens = self.stream.tokens
 
     def visit(self, index: int, view: LayerView) -> Iterator[Step]:
-        """Push all blocks through a layer."""
         for batch in self.stream.push(index, view):
             yield Step(batch.ids.numel())
 
@@ -115,14 +109,7 @@ class Evaluation:
 def perplexity(
     source: LayerSource, blocks: Sequence[TokenBlocks]
 ) -> Generator[Progress, None, dict[str, Perplexity]]:
-    """The perplexity of every domain, with one pass through the layers.
-
-    Args:
-        source: of the layers.
-        blocks: of every domain, not overlapping.
-
-    Yields:
-        Progress after every batch, in token-layers.
+    """The perplexity of every domain over non-overlapping blocks, with one pass through the layers.
 
     Raises:
         CalibrationError: NaN among the predictions from hidden states that have none.
@@ -137,19 +124,14 @@ def perplexity(
 def perplexity_cached(
     source: LayerSource, blocks: Sequence[TokenBlocks], state: str
 ) -> Generator[Progress, None, dict[str, Perplexity]]:
-    """The perplexity of every domain, read from the cache where this state of the model was measured before.
-
-    Args:
-        source, blocks: see `perplexity`.
-        state: names the model's weights.
-    """
+    """`perplexity` of every domain, cached by the tokens and by `state`, which names the model's weights."""
     files = {b.domain: cache_file("perplexity", source, state, b.digest) for b in blocks}
     values = {domain: value for domain, file in files.items() if (value := read_cached(file, Perplexity))}
     fresh = yield from perplexity(source, [b for b in blocks if b.domain not in values])
     for domain, value in fresh.items():
         write_cached(files[domain], value)
     values |= fresh
-    # the key names tokens; how many bytes of text they stand for is counted with the blocks
+    # the key names tokens; their bytes of text are counted with the blocks
     return {
         b.domain: replace(values[b.domain], bytes=b.bytes, blocks=tuple(values[b.domain].blocks))
         for b in blocks

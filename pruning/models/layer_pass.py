@@ -33,13 +33,7 @@ class Blocks(Protocol):
 
 
 class Batch(NamedTuple):
-    """Blocks that pass a layer together.
-
-    Attributes:
-        part: index of the `Blocks` that they belong to.
-        domain: of these.
-        ids: (B, T) token ids.
-    """
+    """Token ids (B, T) that pass a layer together, from the `Blocks` of index `part`."""
 
     part: int
     domain: str
@@ -47,23 +41,14 @@ class Batch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Some of a visitor's work on a layer.
-
-    Attributes:
-        tokens: that passed the layer.
-        result: completed with this step, such as the statistics of the layer; None in most.
-    """
+    """Work of a visitor on a layer: tokens that passed it, and in some steps a result that is complete."""
 
     tokens: int = 0
     result: object = None
 
 
 class LayerVisitor(Protocol):
-    """A computation that needs every layer once, in order.
-
-    Attributes:
-        tokens: that it pushes through each layer.
-    """
+    """A computation that needs every layer once, in order, and pushes some tokens through each."""
 
     tokens: int
 
@@ -74,15 +59,10 @@ class LayerVisitor(Protocol):
 def layer_pass(
     source: LayerSource, visitors: Sequence[LayerVisitor], stage: str
 ) -> Generator[Progress, None, None]:
-    """Ask for every layer once, and hand it to the visitors in their order.
-
-    Args:
-        source: of the layers.
-        visitors: computations; a later one sees the changes that an earlier one made to the layer.
-        stage: for the progress.
+    """Hand every layer once to the visitors, each with the changes of those before.
 
     Yields:
-        Progress after every step, in token-layers; none where no tokens pass.
+        Progress of the stage after every step, in token-layers; none where no tokens pass.
     """
     depth, done = len(source), 0
     total = depth * sum(visitor.tokens for visitor in visitors)
@@ -96,11 +76,7 @@ def layer_pass(
 
 
 class ActivationCache:
-    """Hidden states of batches between two layers, by number; on the CPU where the device is short of memory.
-
-    Args:
-        device: of the model, to which states are read back.
-    """
+    """Hidden states of batches between two layers; on the CPU where the device is short of memory."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -125,12 +101,8 @@ def free_share(device: torch.device) -> float:
 class TokenStream:
     """Batches of tokens on their way through the layers.
 
-    Args:
-        source: of the layers.
-        blocks: of every domain; a batch holds blocks of one of them.
-
     Attributes:
-        batches: in the order of the blocks.
+        batches: in the order of the blocks; each holds blocks of one domain.
         states: hidden states (B, T, d_model) of each batch in front of the next layer.
         tokens: of all batches.
     """
@@ -151,12 +123,7 @@ class TokenStream:
             self._arguments.setdefault(batch.ids.shape, arguments)
 
     def push(self, index: int, view: LayerView, advance: bool = True) -> Iterator[Batch]:
-        """Push every batch through a layer, and yield each when it has passed.
-
-        Args:
-            index, view: of the layer.
-            advance: whether the states move on; otherwise they stay in front of the layer.
-        """
+        """Push every batch through a layer, and yield it; without `advance` the states stay in front of it."""
         for number, batch in enumerate(self.batches):
             hidden = self.forward(number, index, view, self.states[number])
             if advance:
