@@ -123,7 +123,7 @@ class TokenStream:
             self._arguments.setdefault(batch.ids.shape, arguments)
 
     def push(self, index: int, view: LayerView, advance: bool = True) -> Iterator[Batch]:
-        """Push every batch through a layer, and yield it; without `advance` the states stay in front of it."""
+        """Push every batch through a layer, and yield it; `advance` moves the states behind the layer."""
         for number, batch in enumerate(self.batches):
             hidden = self.forward(number, index, view, self.states[number])
             if advance:
