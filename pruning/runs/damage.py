@@ -1,4 +1,4 @@
-"""Damage curves of a run: measured with it or later, and what they predict_divergence of a mask."""
+"""Damage curves of a run: measured with it or later, and what they predict for a mask."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_the_browser_scores_and_cuts_as_the_engine_does(script, name, options):
 
 @pytest.mark.parametrize("worst", [0.0, 0.6])
 def test_the_browser_cuts_by_measured_damage_as_the_engine_does(script, worst):
-    """Curves as `engine.curves` writes them, of which two bend inwards: their hull is what counts."""
+    """Curves as `engine.sensitivity` writes them, of which two bend inwards: their hull is what counts."""
     it, rng = dense("demo-run"), np.random.default_rng(0)
     curves = {}
     for site in it.geometry.sites:
