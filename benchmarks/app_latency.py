@@ -32,8 +32,8 @@ def make_run(root, iterations=ITERATIONS, layers=64, channels=27_648):
 
     from pruning import RunConfig
     from pruning.checksums import write_json
+    from pruning.engine.statistics_files import write_statistics
     from pruning.method.moments import Moments
-    from pruning.method.statistics import write_statistic
     from pruning.models.geometry import Geometry, SiteShape
     from pruning.models.mask import Mask
     from pruning.runs.run import RunStore
@@ -78,7 +78,7 @@ def make_run(root, iterations=ITERATIONS, layers=64, channels=27_648):
             for site in shape.sites:
                 size = shape.channels(site)
                 moments[site] = Moments(8192, rng.normal(0, 0.1, size), 8192 * rng.lognormal(-2, 1, size))
-            write_statistic(folder / f"moments-{domain}.safetensors", moments)
+            write_statistics(folder / f"moments-{domain}.safetensors", moments)
     return run
 
 

@@ -19,10 +19,11 @@ from common import RESULTS, machine
 from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
 from pruning.engine.calibration import calibrate
+from pruning.models.layer_pass import TokenStream
 from pruning.models.layer_view import geometry
-from pruning.models.layers import Layers, forward
 from pruning.models.loading import load
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from pruning.progress import drain
 
 
@@ -31,40 +32,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--calibration-blocks", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     loaded = load(args.model, args.device)
     model, mask = loaded.model, Mask.full(geometry(loaded.model))
     device = next(model.parameters()).device
     blocks = calibration_blocks(
-        RunConfig.create(model=args.model, samples=args.calibration_blocks), loaded.tokenizer, model
+        RunConfig.create(model=args.model, samples=args.samples), loaded.tokenizer, model
     )
-    layers = Layers(model)
-    batches = [
-        ids.to(device)
-        for domain in blocks
-        for ids in torch.from_numpy(domain.ids).split(max(1, layers.batch_tokens // domain.ids.shape[1]))
-    ]
+    source = InMemory(model)
+    batches = [batch.ids.to(device) for batch in TokenStream(source, blocks).batches]
 
-    def full_model() -> None:
+    def whole() -> None:
         for ids in batches:
             model.base_model(input_ids=ids, use_cache=False)
 
     def layerwise() -> None:
-        for _ in forward(layers, batches):
-            pass
+        stream = TokenStream(source, blocks)
+        for index in range(len(source)):
+            with source.layer(index) as view:
+                for _ in stream.push(index, view):
+                    pass
 
     def statistics_pass() -> None:
-        drain(calibrate(model, blocks, mask), lambda _: None)
+        drain(calibrate(source, blocks, mask), lambda _: None)
 
     seconds: dict[str, list[float]] = {"whole": [], "layerwise": [], "statistics": []}
     for number in range(args.rounds + 1):
-        for name, function in (
-            ("whole", full_model),
-            ("layerwise", layerwise),
-            ("statistics", statistics_pass),
-        ):
+        for name, function in (("whole", whole), ("layerwise", layerwise), ("statistics", statistics_pass)):
             began = time.perf_counter()
             function()
             if device.type == "cuda":

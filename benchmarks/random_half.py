@@ -14,12 +14,13 @@ from pruning import RunConfig
 from pruning.engine.blocks import evaluation_blocks
 from pruning.measure.perplexity import perplexity
 from pruning.measure.tasks import compare, zero_shot
+from pruning.models.delta import Delta
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Site
 from pruning.models.layer_view import geometry
 from pruning.models.loading import load
 from pruning.models.mask import Mask
-from pruning.models.surgery import remove
+from pruning.models.source import InMemory
 from pruning.progress import drain
 
 
@@ -29,13 +30,11 @@ def main() -> None:
     rng = np.random.default_rng(0)
     retained = dict(full.retained)
     for layer, shape in enumerate(full.geometry.layers):
-        retained[Site(layer, "mlp")] = rng.permutation(
-            np.arange(shape["mlp"].entries) < shape["mlp"].entries // 2
-        )
+        retained[Site(layer, "mlp")] = rng.permutation(np.arange(shape.channels) < shape.channels // 2)
     half = LoadedModel(copy.deepcopy(dense.model), dense.tokenizer, "half", dense.path, dense.fingerprint)
-    remove(half.model, full, Mask(full.geometry, retained))
+    Delta(Mask(full.geometry, retained)).apply(InMemory(half.model))
     blocks = evaluation_blocks(RunConfig.create(eval_blocks=None), dense.tokenizer, dense.model)
-    values = [drain(perplexity(m.model, blocks), lambda _: None) for m in (dense, half)]
+    values = [drain(perplexity(InMemory(m.model), blocks), lambda _: None) for m in (dense, half)]
     answers = [
         drain(zero_shot(m, ["demo"], name), lambda _: None) for m, name in ((dense, "dense"), (half, "half"))
     ]

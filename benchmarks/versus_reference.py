@@ -1,6 +1,6 @@
 """Our calibration against a loop of the published kind, doing the same work: same model, samples and length.
 
-    python benchmarks/versus_reference.py [--calibration-blocks 32] [--rounds 3]
+    python benchmarks/versus_reference.py [--samples 32] [--rounds 3]
 
 The loop is written after the description of FLAP's and Wanda's published code: for every layer, hooks that
 update running statistics in float32, one sample after another, and then a second pass through the layer for
@@ -23,9 +23,9 @@ from pruning.engine.blocks import calibration_blocks
 from pruning.engine.calibration import calibrate
 from pruning.models.geometry import KINDS
 from pruning.models.layer_view import geometry, layer_views
-from pruning.models.layers import Layers
 from pruning.models.loading import load
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from pruning.progress import drain
 
 
@@ -48,7 +48,7 @@ class Running:
 
 @torch.no_grad()
 def reference(model: torch.nn.Module, ids: Tensor) -> None:
-    inputs = [Layers(model).inputs(row[None]) for row in ids]
+    inputs = [InMemory(model).embed(row[None]) for row in ids]
     states = [state for state, _ in inputs]
     for number, view in enumerate(layer_views(model)):
         running = {kind: Running(view.projection(kind).in_features) for kind in KINDS}
@@ -68,13 +68,13 @@ def reference(model: torch.nn.Module, ids: Tensor) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--calibration-blocks", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     loaded = load(args.model, "cpu")
     mask = Mask.full(geometry(loaded.model))
     blocks = calibration_blocks(
-        RunConfig.create(model=args.model, samples=args.calibration_blocks), loaded.tokenizer, loaded.model
+        RunConfig.create(model=args.model, samples=args.samples), loaded.tokenizer, loaded.model
     )
     ids = torch.cat([torch.from_numpy(domain.ids) for domain in blocks])
     seconds: dict[str, list[float]] = {"reference": [], "ours": []}
@@ -82,7 +82,7 @@ def main() -> None:
         began = time.perf_counter()
         reference(loaded.model, ids)
         middle = time.perf_counter()
-        drain(calibrate(loaded.model, blocks, mask), lambda _: None)
+        drain(calibrate(InMemory(loaded.model), blocks, mask), lambda _: None)
         if number:  # the first round warms up
             seconds["reference"].append(middle - began)
             seconds["ours"].append(time.perf_counter() - middle)

@@ -6,7 +6,7 @@ from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.formatting import seconds_text
-from pruning.method.damage import foretell
+from pruning.method.sensitivity import predict_divergence
 from pruning.runs.jobs import job
 from pruning.runs.preflight import sensitivity_seconds
 from ui import expected, place, reach, state, stored, tasks
@@ -52,7 +52,9 @@ except PruningError as error:
     state.explain(error)
     st.stop()
 
-known = {name: value for name, value in foretell(dense.curves, mask).items() if name in chosen.mixture}
+known = {
+    name: value for name, value in predict_divergence(dense.curves, mask).items() if name in chosen.mixture
+}
 st.subheader(f"Predicted for {mask.ratio:.0%} pruned with the current settings")
 worst = max(known, key=known.__getitem__)
 for column, (name, value) in zip(st.columns(len(known)), known.items(), strict=True):

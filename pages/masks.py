@@ -1,7 +1,7 @@
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.engine import floors
+from pruning.engine.budget import warnings
 from pruning.errors import PruningError
 from pruning.formatting import sentence, size_text
 from pruning.models.geometry import KINDS, Site
@@ -84,7 +84,7 @@ if live:
         "in each iteration, so its final mask can differ."
     )
 
-for warning in floors.warnings(mask, dense.scores, config):
+for warning in warnings(mask, dense.scores, config):
     st.warning(sentence(warning))
 
 play = last > 1 and not live and st.toggle("Animate the iterations", key="play_masks", bind="query-params")

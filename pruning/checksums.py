@@ -1,8 +1,8 @@
 """Files with checksums: they are written and verified here, so that no corrupt content is used.
 
-A JSON record carries the checksum of its own content under `checksum`. A record beside other files lists the
-checksums of their bytes. Statistics in the cache carry theirs in the metadata of the safetensors file
-(`method/statistics.py`).
+A JSON record carries the checksum of its own content under `checksum`. Other files are named, with the
+checksums of their bytes, by the record that belongs to them. Statistics in the cache carry theirs among the
+metadata of the safetensors file (`engine/statistics_files.py`).
 """
 
 from __future__ import annotations

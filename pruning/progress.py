@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
-Step = TypeVar("Step")
 
 
 log = logging.getLogger("pruning")
@@ -49,16 +48,16 @@ def log_on_stderr() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a stage is; `done` and `total` count token-layers in calibration and tokens in evaluation.
+    """Progress of a stage; `done` and `total` count token-layers where tokens pass the layers of a model.
 
-    `found` is what a step has brought to its end, such as the statistics of a layer; None in most.
+    `result` is what a step has completed, such as the statistics of a layer; None in most.
     """
 
     stage: str
     done: int
     total: int
     detail: str = ""
-    found: object = None
+    result: object = None
 
 
 def drain(events: Generator[Progress, None, T], on_progress: Callable[[Progress], None]) -> T:
@@ -68,13 +67,3 @@ def drain(events: Generator[Progress, None, T], on_progress: Callable[[Progress]
             on_progress(next(events))
         except StopIteration as stop:
             return stop.value
-
-
-def relay(steps: Generator[Step, None, T], told: Callable[[Step], Progress]) -> Generator[Progress, None, T]:
-    """A stage's own steps as `Progress`, and its result."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        yield told(step)

@@ -37,7 +37,7 @@ ORDER = [
 ]
 # The mathematics, in the order in which one channel is followed from its activations to the mask.
 METHOD = [
-    *("statistics", "moments", "second_moments", "scores", "normalise", "damage", "units", "allocation"),
+    *("statistics", "moments", "scores", "normalise", "sensitivity", "units", "allocation"),
     *("compensation", "schedules", "mixture", "presets"),
 ]
 # What pages, the command line's parser and the readers of runs import at once.

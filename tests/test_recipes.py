@@ -11,19 +11,22 @@ from transformers import CONFIG_MAPPING
 from pruning import RunConfig, prune
 from pruning.cli.main import main, parser
 from pruning.config import choices
+from pruning.engine.budget import site_stats
 from pruning.engine.calibration import calibrate
+from pruning.engine.statistics_files import read_statistics, write_statistics
 from pruning.errors import ConfigError
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.compensation import COMPENSATIONS, Repair
 from pruning.method.normalise import NORMALISERS
 from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
-from pruning.method.statistics import STATISTICS, Statistic, read_statistic, write_statistic
+from pruning.method.statistics import STATISTICS, Statistic
 from pruning.models.families import FAMILIES
 from pruning.models.family import COMMON_KEYS, FOREIGN_KEYS
 from pruning.models.geometry import Site
 from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from pruning.progress import drain
 from pruning.registry import Registry
 from pruning.text.blocks import TokenBlocks
@@ -62,9 +65,9 @@ def test_a_score_that_is_registered_is_an_option_of_everything(registered, quick
     registered(SCORES, energy)
     result = prune(RunConfig.create(**quick, score="energy"))
     first = result.run.iterations()[1]
-    fused = first.statistics.fuse({"text": 1.0}, "within")
     site = Site(0, "mlp")
-    np.testing.assert_allclose(first.scores[site], fused[site].mean_square * first.norms[site][0] ** 2)
+    stats = site_stats(first.statistics, None, result.run.config)[site]
+    np.testing.assert_allclose(first.scores[site], stats.mean_square * first.norms[site].norm ** 2)
     assert "energy" in choices("score")
     with pytest.raises(SystemExit):
         parser().parse_args(["prune", "--help"])
@@ -127,11 +130,6 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
 
         outer: object
 
-        @classmethod
-        def observe(cls, seen):
-            x = seen.inputs.flatten(0, -2).double()
-            return cls(len(x), x.T @ x)
-
         def merge(self, other):
             return type(self)(self.count + other.count, self.outer + other.outer)
 
@@ -140,12 +138,19 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
             full[np.ix_(retained, retained)] = self.outer.numpy()
             return type(self)(self.count, full)
 
-    registered(STATISTICS, SecondMoments, "second")
+    def second(observation):
+        x = observation.inputs.flatten(0, -2).double()
+        return SecondMoments(len(x), x.T @ x)
+
+    registered(STATISTICS, second)
     model = tiny_model("qwen2")
     ids = np.random.default_rng(0).integers(0, 256, (5, 24))
     blocks = [TokenBlocks("a", ids[:3], {}), TokenBlocks("b", ids[3:], {})]
     mask = Mask.full(geometry(model))
-    found = drain(calibrate(model, blocks, mask, ("moments", "second")), lambda _: None)
+    statistics, moments = (
+        drain(calibrate(InMemory(model), blocks, mask, kind), lambda _: None).statistics["a"]
+        for kind in ("second", "moments")
+    )
     seen = []
     view = layer_views(model)[1]
     hook = view.projection("mlp").register_forward_pre_hook(
@@ -155,13 +160,13 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
         model(torch.from_numpy(ids[:3]))
     hook.remove()
     site = Site(1, "mlp")
-    second = found["second"]["a"][site]
-    np.testing.assert_allclose(second.outer, (seen[0].T @ seen[0]).numpy(), rtol=1e-5, atol=1e-8)
-    moments = found["moments"]["a"][site]
-    np.testing.assert_allclose(np.diag(second.outer), moments.m2 + 72 * moments.mean**2, rtol=1e-5)
-    write_statistic(tmp_path / "second.safetensors", found["second"]["a"])
-    back = read_statistic(tmp_path / "second.safetensors", SecondMoments)
-    np.testing.assert_array_equal(back[site].outer, second.outer)
+    outer = statistics[site].outer
+    np.testing.assert_allclose(outer, (seen[0].T @ seen[0]).numpy(), rtol=1e-5, atol=1e-8)
+    expected = moments[site].m2 + 72 * moments[site].mean ** 2
+    np.testing.assert_allclose(np.diag(outer), expected, rtol=1e-5)
+    write_statistics(tmp_path / "second.safetensors", statistics)
+    back = read_statistics(tmp_path / "second.safetensors", SecondMoments)
+    np.testing.assert_array_equal(back[site].outer, outer)
     assert back[site].count == 72
 
 

@@ -19,9 +19,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from pruning import RunConfig, prune
-from pruning.engine.budget import first_mask
+from pruning.engine.budget import first_mask, scores
 from pruning.formats.write import export
-from pruning.method.scores import score_sites
 from pruning.models.mask import jaccard
 from pruning.progress import drain
 from pruning.runs.run import Run
@@ -86,11 +85,8 @@ def lost(run: Run, shipped: Run) -> None:
     masks = []
     for each in (run, shipped):
         first = each.iterations()[1]
-        fused = first.statistics.fuse(
-            each.config.mixture, each.config.fusion, worst_domain=each.config.worst_domain
-        )
-        scores = score_sites(each.config.score, fused, first.norms, each.config.seed)
-        masks.append((scores, first_mask(scores, first.geometry, each.config)))
+        values = scores(first.statistics, first.norms, each.config)
+        masks.append((values, first_mask(values, first.geometry, each.config)))
     (exact, mask), (rounded, other) = masks
     error = max(float(np.nanmax(np.abs(rounded[s] / exact[s] - 1))) for s in exact)
     overlap = min(jaccard(mask, other, site) for site in exact)

@@ -17,6 +17,7 @@ from train_demo_model import encode, read_jsonl
 
 from pruning.measure.perplexity import perplexity
 from pruning.models.loading import load
+from pruning.models.source import InMemory
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks
 
@@ -99,7 +100,7 @@ def main() -> None:
         name = f"{path.parent.name}/{path.name.removesuffix('.jsonl.gz')}"
         stream = encode(demo.tokenizer, read_jsonl(path)).astype(np.int64)
         ids = stream[: len(stream) // 256 * 256].reshape(-1, 256)
-        result = drain(perplexity(demo.model, [TokenBlocks(name, ids, {})]), lambda _: None)[name]
+        result = drain(perplexity(InMemory(demo.model), [TokenBlocks(name, ids, {})]), lambda _: None)[name]
         unigram, trigram = baseline.perplexities(ids)
         print(f"{name:28s} {result.tokens:9,d} {unigram:9.1f} {trigram:9.1f} {result.value:9.2f}")
     print(json.dumps({"fingerprint": demo.fingerprint}))

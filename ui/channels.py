@@ -12,8 +12,8 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.method.moments import Fused
-from pruning.method.scores import score_sites
+from pruning.engine.budget import scores, site_stats
+from pruning.method.scores import fluctuation
 from pruning.models.geometry import KINDS, Kind, Site
 from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
@@ -24,17 +24,17 @@ Values = dict[Site, Array]
 BINS = 256  # columns of a heatmap of all layers
 
 
-def _fused(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Fused]:
-    return it.statistics.fuse(weights, config.fusion, worst_domain=config.worst_domain)
-
-
 DECIDES = "score relative to the cut"  # of `cut`: what the method of the sidebar ranks by
 FACTORS = "variance x squared norm = score"  # three panels, of which the third is the product
 QUANTITIES: dict[str, Callable[[StoredIteration, RunConfig, Mapping[str, float]], Values]] = {
-    "fluctuation score": lambda it, c, w: score_sites("fluctuation", _fused(it, c, w), it.norms, c.seed),
-    "input variance": lambda it, c, w: {s: f.variance for s, f in _fused(it, c, w).items()},
-    "root mean square": lambda it, c, w: {s: np.sqrt(f.mean_square) for s, f in _fused(it, c, w).items()},
-    "weight norm": lambda it, c, w: {site: norm for site, (norm, _) in it.norms.items()},
+    "fluctuation score": lambda it, c, w: scores(it.statistics, it.norms, c.replace(score="fluctuation"), w),
+    "input variance": lambda it, c, w: {
+        site: stats.variance for site, stats in site_stats(it.statistics, None, c, w).items()
+    },
+    "root mean square": lambda it, c, w: {
+        site: np.sqrt(stats.mean_square) for site, stats in site_stats(it.statistics, None, c, w).items()
+    },
+    "weight norm": lambda it, c, w: {site: norms.norm for site, norms in it.norms.items()},
     "pruning score of this run": lambda it, c, w: stored.scores(it, c, w),
 }
 
@@ -218,14 +218,15 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
     shape = it.geometry.shape(site)
     head = f", head {channel // shape.width}" if shape.has_heads else ""
     st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.name]} channel {channel:,}{head}")
-    fused = it.statistics.fuse(chosen.mixture, config.fusion, (site,), chosen.worst_domain)[site]
-    score = score_sites("fluctuation", {site: fused}, {site: it.norms[site]}, config.seed)[site]
+    settings = config.replace(worst_domain=chosen.worst_domain)
+    fused = site_stats(it.statistics, {site: it.norms[site]}, settings, chosen.mixture)[site]
+    score = fluctuation(fused)
     if np.isnan(score[channel]):
         st.info(
             f"This channel was removed in iteration {removed}. Select an earlier iteration to see its statistics."
         )
     else:
-        norm = it.norms[site][0][channel]
+        norm = fused.norm[channel]
         there = ~np.isnan(score)
         rank = int((score[there] > score[channel]).sum()) + 1
         last = run.iterations()[-1].number
@@ -276,12 +277,12 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
 def ranks(chosen: state.Choice) -> dict[int, tuple[int, int]]:
     """By iteration, until the channel is removed: its rank in its layer, and the number of channels left there."""
     found = {}
-    site, config = chosen.site, chosen.run.config
+    site, config = chosen.site, chosen.run.config.replace(worst_domain=chosen.worst_domain)
     for it in chosen.run.iterations():
         if it.number == 0:
             continue
-        fused = it.statistics_of(site).fuse(chosen.mixture, config.fusion, worst_domain=chosen.worst_domain)
-        score = score_sites("fluctuation", fused, {site: it.norms_of(site)}, config.seed)[site]
+        norms = {site: it.norms_of(site)}
+        score = fluctuation(site_stats(it.statistics_of(site), norms, config, chosen.mixture)[site])
         there = ~np.isnan(score)
         if not there[chosen.channel]:
             break

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pruning.method.damage import lost_output
+from pruning.method.sensitivity import lost_output
 from pruning.runs.report import predicted_divergence
 from pruning.runs.run import Run, dense_iteration
 from ui import state, stored

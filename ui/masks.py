@@ -11,7 +11,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import METHODS
 from pruning.formatting import clipped, plain
-from pruning.method.damage import foretell, lost_output
+from pruning.method.sensitivity import lost_output, predict_divergence
 from pruning.models.geometry import Geometry
 from pruning.models.mask import Mask
 from pruning.runs.folder import StoredIteration
@@ -99,7 +99,7 @@ def cost(chosen: state.Choice, dense: StoredIteration, mask: Mask) -> None:
     """
     measured = bool(dense.curves)
     if measured:
-        found = foretell(dense.curves, mask)
+        found = predict_divergence(dense.curves, mask)
         words = {name: f"+{value:.2f} nats (x {math.exp(value):.2f})" for name, value in found.items()}
         about = "**Predicted rise of the log-perplexity**, from the measured damage curves"
     else:

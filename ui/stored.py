@@ -10,8 +10,8 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.engine.budget import first_mask
+from pruning.engine.budget import scores as channel_scores
 from pruning.errors import RunError
-from pruning.method.scores import score_sites
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
 from pruning.runs.folder import StoredIteration
@@ -60,12 +60,7 @@ def statistics_iteration(chosen: Choice) -> StoredIteration | None:
 
 def scores(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Array]:
     """Scores of every channel for a mixture, from the stored statistics; needs no model."""
-    return score_sites(
-        config.score,
-        it.statistics.fuse(weights, config.fusion, worst_domain=config.worst_domain),
-        it.norms,
-        config.seed,
-    )
+    return channel_scores(it.statistics, it.norms, config, weights)
 
 
 def preview(it: StoredIteration, config: RunConfig, geometry: Geometry) -> Mask:

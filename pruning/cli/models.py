@@ -265,7 +265,7 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def _time_ratios(args: argparse.Namespace) -> None:
-    from pruning.engine.speed_target import time_ratios
+    from pruning.engine.targets import time_ratios
 
     if len(args.models) > 1:
         raise ConfigError(f"--ratios times one model, and {len(args.models)} are named: name only one.")

@@ -22,7 +22,7 @@ from pruning.cli.work import RESUMABLE
 from pruning.errors import ConfigError, RunError
 from pruning.formatting import number, quoted, sentence, size_text
 from pruning.measure.comparison import Rise
-from pruning.method.damage import predicted
+from pruning.method.sensitivity import divergence_at
 from pruning.models.geometry import Site
 from pruning.runs import permissions
 from pruning.runs.repair import repair as repair_run
@@ -229,7 +229,7 @@ def sensitivity(args: argparse.Namespace) -> None:
         return
     mixture = run.config.mixture
     costs = {
-        site: float(predicted(curve.removed, curve.fused(mixture), curve.removed[-1:] / 2)[0])
+        site: float(divergence_at(curve.removed, curve.fused(mixture), curve.removed[-1:] / 2)[0])
         for site, curve in curves.items()
     }
     rows = [

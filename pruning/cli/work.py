@@ -62,7 +62,7 @@ _STATISTICS = (
 )
 def prune(args: argparse.Namespace) -> None:
     """Prune a model and measure what that costs."""
-    from pruning.engine.floors import warnings
+    from pruning.engine.budget import warnings
     from pruning.runs.worker import prune
 
     config = run_config(args)
@@ -86,8 +86,7 @@ def prune(args: argparse.Namespace) -> None:
 
 def _ratio(args: argparse.Namespace, config: RunConfig) -> float:
     """The pruning ratio that was given, or the one that reaches the size or the speed that was given."""
-    from pruning.engine.speed_target import time_ratios
-    from pruning.engine.targets import ratio_for_parameters
+    from pruning.engine.targets import ratio_for_parameters, time_ratios
     from pruning.models.folder import describe
     from pruning.models.loading import load
 
@@ -112,11 +111,12 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, list[TokenBlocks],
     """Config, blocks, geometry, statistics, weight norms and seconds of a calibration pass."""
     import_torch()
     from pruning.engine.blocks import calibration_blocks
-    from pruning.engine.calibration import calibrate_cached, column_norms
+    from pruning.engine.calibration import calibrate_cached
     from pruning.engine.loop import state_of
     from pruning.models.layer_view import geometry
     from pruning.models.loading import load
     from pruning.models.mask import Mask
+    from pruning.models.source import InMemory
     from pruning.runs.preflight import check, mixture_notices
 
     config = run_config(args).replace(ratio=0.0)  # nothing is cut, so no ratio is out of reach
@@ -129,10 +129,11 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, list[TokenBlocks],
         print_sources({b.domain: b.source for b in blocks})
     mask = Mask.full(geometry(loaded.model))
     began = time.monotonic()
-    stage = calibrate_cached(loaded.model, blocks, mask, state_of(loaded), config.token_weights)
-    statistics = show_progress(stage, args.json)
+    source = InMemory(loaded.model)
+    stage = calibrate_cached(source, blocks, mask, state_of(loaded), config.token_weights)
+    statistics, norms = show_progress(stage, args.json)
     seconds = time.monotonic() - began
-    return config, blocks, mask.geometry, statistics, column_norms(loaded.model, mask), seconds
+    return config, blocks, mask.geometry, statistics, norms, seconds
 
 
 @command("calibrate", *run_options(*_STATISTICS))
@@ -162,14 +163,13 @@ def score(args: argparse.Namespace) -> None:
     """Score the channels of a dense model."""
     import numpy as np
 
-    from pruning.method.scores import score_sites
+    from pruning.engine.budget import scores as channel_scores
     from pruning.outputs import check_output_file
 
     if args.out:
         check_output_file(args.out)
     config, _, _, statistics, norms, seconds = _calibrated(args)
-    fused = statistics.fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
-    scores = score_sites(config.score, fused, norms, config.seed)
+    scores = channel_scores(statistics, norms, config)
     if args.out:
         from safetensors.numpy import save_file
 
@@ -215,6 +215,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from pruning.measure.perplexity import perplexity_cached
     from pruning.measure.tasks import METRICS, check_tasks, zero_shot
     from pruning.models.loading import load
+    from pruning.models.source import InMemory
 
     config = run_config(args)
     check_tasks(config.tasks, config.task_data, config.task_folder)
@@ -227,7 +228,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if not args.json:
         print_sources({b.domain: b.source for b in blocks})
     state = state_of(loaded)
-    domains = show_progress(perplexity_cached(loaded.model, blocks, state), args.json)
+    domains = show_progress(perplexity_cached(InMemory(loaded.model), blocks, state), args.json)
     answers: dict[str, TaskResult] = {}
     if config.tasks:
         data: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}

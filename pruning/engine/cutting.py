@@ -1,112 +1,43 @@
-"""The cut of one iteration on a live model: compensate each output projection, then remove.
+"""The cut of one iteration: compensate each output projection, then remove, a layer at a time.
 
-A compensation that needs covariances, and a cut that is `sequential`, take a pass of their own over the
-calibration blocks, one layer at a time, so that the covariances of one layer are all that is ever held.
+A compensation that needs covariances, and a cut that is `sequential`, push the calibration blocks through the
+layers once more while these are cut, so that the covariances of one layer are all that is ever held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pruning.config import RunConfig
-from pruning.engine.budget import all_units, dense_scales
-from pruning.engine.calibration import observing
+from pruning.engine.blocks import hold_out
+from pruning.engine.budget import all_units, dense_scales, with_weights
+from pruning.engine.calibration import dense_norms, observing
 from pruning.method.allocation import first
 from pruning.method.compensation import COMPENSATIONS, COVARIANCE, Inputs, Repair
-from pruning.method.moments import KINDS_OF, Fused, Moments, fuse, token_weights
-from pruning.method.scores import score_sites
-from pruning.method.second_moments import SECOND_KINDS_OF, SecondMoments, covariance
-from pruning.method.statistics import STATISTICS, Observation, Statistic, merge_into, scatter
-from pruning.models.family import CausalLM
-from pruning.models.geometry import KINDS, Kind, Site
-from pruning.models.layer_view import LayerView, family_of
-from pruning.models.layers import Around, Layers, Place, Stream
+from pruning.method.moments import MOMENTS_OF, SECOND_MOMENTS_OF, covariance, fuse, token_weights
+from pruning.method.scores import SCORES
+from pruning.method.statistics import STATISTICS, Observation, SiteStats, merge_into, scatter
+from pruning.models.delta import Delta, weight_name
+from pruning.models.geometry import Site
+from pruning.models.layer_pass import Step, TokenStream, layer_pass
+from pruning.models.layer_view import LayerView
 from pruning.models.mask import Mask
+from pruning.models.source import LayerSource
 from pruning.models.surgery import add_bias, add_weight, cut_layer
 from pruning.progress import Progress
 from pruning.text.blocks import TokenBlocks
 
-HELD_OUT = 8  # one of so many blocks of a domain is held out of the least squares, to judge it
-MOST_HELD_OUT = 4  # blocks a domain
-
-
-@dataclass
-class Cut:
-    """What a cut did.
-
-    Attributes:
-        mask: after it.
-        changed: names of the parameters whose values were changed, beside biases.
-        repairs: by site, of sites that lost something.
-    """
-
-    mask: Mask
-    changed: set[str] = field(default_factory=set)
-    repairs: dict[Site, Repair] = field(default_factory=dict)
-
-    def note(self, model: CausalLM, site: Site, repair: Repair) -> None:
-        """Take down a repair."""
-        if repair.weight is not None:
-            self.changed.add(family_of(model).weight_name(site.layer, site.name))
-        self.repairs[site] = repair._replace(bias=None, weight=None)
-
-
-def cut(
-    model: CausalLM,
-    before: Mask,
-    after: Mask,
-    fused: Mapping[Site, Fused],
-    config: RunConfig,
-    blocks: Sequence[TokenBlocks] = (),
-    place: Place = "device",
-) -> Generator[Progress, None, Cut]:
-    """Compensate with the current statistics, then remove: in place, from one mask to a smaller one.
-
-    Args:
-        model: cut to `before`.
-        before, after: masks over the dense model.
-        fused: statistics of the model as it is, in the dense model's indices.
-        config: how to compensate, and whether to take fresh inputs.
-        blocks: of each domain, for the pass that some compensations and `sequential` need.
-        place: where hidden states wait between two layers.
-    """
-    if config.sequential or config.compensation in COVARIANCE:
-        return (yield from _cut_with_pass(model, before, after, config, blocks, place))
-    layers, done = Layers(model), Cut(after)
-    for number in range(len(layers)):
-        with layers.layer(number) as view:
-            for site, removed in _losses(number, before, after).items():
-                alive, f = before.channels(site), fused[site]
-                mean, variance, square = (
-                    torch.as_tensor(part[alive], dtype=torch.float32).to(layers.device)
-                    for part in (f.mean, f.variance, f.mean_square)
-                )
-                inputs = Inputs(f.count, mean, variance, square)
-                done.note(model, site, compensate(view, site.name, inputs, removed, config))
-            cut_layer(view, before, after)
-    return done
-
-
-def _losses(layer: int, before: Mask, after: Mask) -> dict[Site, Tensor]:
-    """Sites of a layer that lose something, with (c,) bools over the channels that they have."""
-    found = {}
-    for site in (Site(layer, kind) for kind in KINDS):
-        removed = torch.as_tensor(~after.channels(site)[before.channels(site)])
-        if removed.any():
-            found[site] = removed
-    return found
-
 
 @torch.no_grad()
-def compensate(view: LayerView, kind: Kind, inputs: Inputs, removed: Tensor, config: RunConfig) -> Repair:
-    """Repair one output projection for the loss of some of its inputs, and give what was added."""
-    linear = view.projection(kind)
+def compensate(view: LayerView, name: str, inputs: Inputs, removed: Tensor, config: RunConfig) -> Repair:
+    """Repair an output projection for the loss of some of its inputs, and return what was added to it."""
+    linear = view.projection(name)
     repair = COMPENSATIONS[config.compensation](linear.weight, inputs, removed.to(linear.weight.device))
     if repair.bias is not None:
         add_bias(linear, repair.bias)
@@ -115,148 +46,163 @@ def compensate(view: LayerView, kind: Kind, inputs: Inputs, removed: Tensor, con
     return repair
 
 
-# --- with a pass of its own --------------------------------------------------------------------------------
+def mean_inputs(stats: SiteStats, kept: np.ndarray, device: torch.device) -> Inputs:
+    """The mean of a site's inputs over the channels that it still has, as a bias needs it."""
+    return Inputs(torch.as_tensor(stats.mean[kept], dtype=torch.float32).to(device))
 
 
-class Taker:
-    """Takes what a compensation needs of the sites of one layer, from batches of blocks.
+class InputCollector:
+    """Collects the inputs of a layer's sites; of the blocks least squares holds some out."""
+
+    def __init__(self, source: LayerSource, blocks: Sequence[TokenBlocks], config: RunConfig) -> None:
+        self.config, self.device = config, source.device
+        self.covariances = config.compensation in COVARIANCE
+        parts: list[TokenBlocks] = []
+        self._held_out: set[int] = set()
+        for each in blocks:
+            parts += hold_out(each) if self.covariances else [each]
+            self._held_out |= {len(parts) - 1} if self.covariances else set()
+        self.stream = TokenStream(source, parts)
+        kinds = SECOND_MOMENTS_OF if self.covariances else MOMENTS_OF
+        self._observe = STATISTICS[kinds[config.token_weights]]
+
+    def collect(self, index: int, view: LayerView, names: Sequence[str], advance: bool) -> Iterator[Step]:
+        """Push the blocks through a layer, see `TokenStream.push`, collecting inputs of sites by name."""
+        self._statistics: dict[str, dict[str, Any]] = {name: {} for name in names}
+        self._observations: dict[str, dict[str, list[Observation]]] = {name: {} for name in names}
+        with observing(view, names) as observations:
+            for batch in self.stream.push(index, view, advance):
+                for name in names:
+                    if batch.part in self._held_out:
+                        self._observations[name].setdefault(batch.domain, []).append(observations[name])
+                    else:
+                        part = self._observe(observations[name])
+                        merge_into(self._statistics[name], batch.domain, part)
+                yield Step(batch.ids.numel())
+
+    def inputs(self, name: str, kept: np.ndarray) -> tuple[SiteStats, Inputs]:
+        """The statistics of a site in the dense model's indices, and the inputs of a compensation.
+
+        `kept` (C,) are bools over the dense model's channels, True for those that the site still has.
+        """
+        config, parts = self.config, dict(self._statistics[name])
+        if not self.covariances:
+            moments = {domain: part.in_dense_indices(kept) for domain, part in parts.items()}
+            stats = fuse(moments, config.mixture, config.fusion, config.worst_domain)
+            return stats, mean_inputs(stats, kept, self.device)
+        heldout = self._observations[name]
+        for domain, observations in heldout.items():
+            for observation in observations:
+                merge_into(parts, domain, self._observe(observation))
+        mean, matrix = covariance(parts, config.mixture)
+        fit = covariance(self._statistics[name], config.mixture, mean)[1] if heldout else matrix
+        distances = {
+            domain: self._distances(observations, mean, config.mixture[domain])
+            for domain, observations in heldout.items()
+        }
+        variance, count = matrix.diagonal(), sum(part.count for part in parts.values())
+        arrays = mean, variance, variance + mean**2
+        dense = [scatter(array.double().cpu().numpy(), kept) for array in arrays]
+        return SiteStats(count, dense[0], dense[1], dense[2]), Inputs(mean, matrix, fit, distances)
+
+    def _distances(self, observations: Sequence[Observation], mean: Tensor, share: float) -> Tensor:
+        """Weighted distances (n, c) of held-out tokens to the mean, see `Inputs.heldout`."""
+        x = torch.cat([each.inputs.flatten(0, -2).float() for each in observations])
+        x = x - mean.to(observations[0].inputs).float()
+        weights = x.new_full((len(x),), share / len(x))
+        if self.config.token_weights == "residual":
+            weights = weights * torch.cat([token_weights(each).flatten() for each in observations])
+        return (x * weights.sqrt()[:, None]).to(mean.device)
+
+
+class Cut:
+    """A visitor that cuts every layer from one mask to a smaller one, in place.
 
     Args:
-        blocks: of each domain; one in `HELD_OUT` of them is held out.
-        config: of the run.
+        source: of the layers of a model that is cut to `before`.
+        before, after: masks over the dense model.
+        stats: of the model as it is, by site, in the dense model's indices.
+        config: how to compensate, and whether to choose the channels by fresh statistics.
+        blocks: of each domain, for the compensations of `COVARIANCE` and for `sequential`.
+        changed: names of the weights that earlier cuts changed.
 
     Attributes:
-        batches: ids (B, T) to push through the layers.
-        heldout: by number of the batch, whether it is held out.
+        delta: of the model after the cut, of the layers so far.
+        repairs: by site, of sites that lost something, without their tensors.
     """
 
-    def __init__(self, blocks: Sequence[TokenBlocks], config: RunConfig, batch_tokens: int) -> None:
-        self.config = config
-        self.covariances = config.compensation in COVARIANCE
-        self.batches: list[Tensor] = []
-        self.heldout: list[bool] = []
-        self._domains: list[str] = []
-        for domain in blocks:
-            ids = torch.from_numpy(domain.ids)
-            aside = min(-(-len(ids) // HELD_OUT), MOST_HELD_OUT) if self.covariances and len(ids) > 1 else 0
-            for part, held in ((ids[: len(ids) - aside], False), (ids[len(ids) - aside :], True)):
-                for batch in part.split(max(1, batch_tokens // ids.shape[1])) if len(part) else ():
-                    self.batches.append(batch)
-                    self.heldout.append(held)
-                    self._domains.append(domain.domain)
-        kinds = SECOND_KINDS_OF if self.covariances else KINDS_OF
-        self._kind = STATISTICS[kinds[config.token_weights]]
-        self.clear()
+    def __init__(
+        self,
+        source: LayerSource,
+        before: Mask,
+        after: Mask,
+        stats: Mapping[Site, SiteStats],
+        config: RunConfig,
+        blocks: Sequence[TokenBlocks] = (),
+        changed: Collection[str] = (),
+    ) -> None:
+        self.source, self.before, self.stats, self.config = source, before, stats, config
+        self.delta = Delta(after)
+        self.changed = set(changed)
+        self.repairs: dict[Site, Repair] = {}
+        self.collector, self.tokens = None, 0
+        if config.sequential or config.compensation in COVARIANCE:
+            self.collector = InputCollector(source, blocks, config)
+            self.tokens = self.collector.stream.tokens * (2 if config.sequential else 1)
 
-    def clear(self) -> None:
-        """Begin another layer."""
-        self._found: dict[Kind, dict[str, Statistic]] = {kind: {} for kind in KINDS}
-        self._aside: dict[Kind, dict[str, list[Observation]]] = {kind: {} for kind in KINDS}
+    def visit(self, index: int, view: LayerView) -> Iterator[Step]:
+        """Collect fresh inputs where the cut needs them, choose again if it is `sequential`, and cut."""
+        before, config = self.before, self.config
+        sites = [
+            site
+            for site in before.geometry.layer_sites(index)
+            if (before.retained[site] & ~self.delta.mask.retained[site]).any()
+        ]
+        if self.collector:
+            names = [site.name for site in sites]
+            yield from self.collector.collect(index, view, names, advance=not config.sequential)
+        for site in sites:
+            kept = before.channels(site)
+            if self.collector:
+                stats, inputs = self.collector.inputs(site.name, kept)
+                if config.sequential:
+                    retained = {**self.delta.mask.retained, site: self._choose_again(site, view, stats)}
+                    self.delta = replace(self.delta, mask=Mask(before.geometry, retained))
+            else:
+                inputs = mean_inputs(self.stats[site], kept, self.source.device)
+            removed = torch.as_tensor(~self.delta.mask.channels(site)[kept])
+            repair = compensate(view, site.name, inputs, removed, config)
+            if repair.weight is not None:
+                self.changed.add(weight_name(self.source, site))
+            self.repairs[site] = repair._replace(bias=None, weight=None)
+        cut_layer(view, before, self.delta.mask)
+        self.delta = self.delta.with_layer(self.source, index, view, self.changed)
+        if self.collector and config.sequential:
+            for batch in self.collector.stream.push(index, view):
+                yield Step(batch.ids.numel())
 
-    def around(self, kinds: Sequence[Kind]) -> Around:
-        """For `Stream.step`: watches these sites."""
-
-        @contextmanager
-        def taking(view: LayerView, layer: int, batch: int) -> Iterator[None]:
-            with observing(view) as seen:
-                yield
-            for kind in kinds:
-                name, x = self._domains[batch], seen[kind]
-                if self.heldout[batch]:
-                    self._aside[kind].setdefault(name, []).append(x)
-                else:
-                    merge_into(self._found[kind], name, self._kind.observe(x))
-
-        return taking
-
-    def inputs(self, kind: Kind) -> Inputs:
-        """What is known of the inputs of a site after all batches have passed."""
-        mixture, found = self.config.mixture, dict(self._found[kind])
-        if not self.covariances:
-            moments = {name: part for name, part in found.items() if isinstance(part, Moments)}
-            f = fuse(moments, mixture, self.config.fusion, self.config.worst_domain)
-            return Inputs(f.count, f.mean, f.variance, f.mean_square)
-        for name, parts in self._aside[kind].items():
-            for part in parts:
-                merge_into(found, name, self._kind.observe(part))
-        mean, matrix = covariance(second(found), mixture)
-        fitted = covariance(second(self._found[kind]), mixture, mean)[1] if self._aside[kind] else matrix
-        heldout = {
-            name: self._distances(parts, mean, mixture[name]) for name, parts in self._aside[kind].items()
-        }
-        variance = matrix.diagonal()
-        count = sum(part.count for part in found.values())
-        return Inputs(count, mean, variance, variance + mean**2, matrix, fitted, heldout)
-
-    def _distances(self, seen: Sequence[Observation], mean: Tensor, share: float) -> Tensor:
-        """See `Inputs.heldout`."""
-        x = torch.cat([each.inputs.flatten(0, -2).float() for each in seen]) - mean.to(seen[0].inputs).float()
-        part = x.new_full((len(x),), share / len(x))
-        if self.config.token_weights == "residual":
-            part = part * torch.cat([token_weights(each).flatten() for each in seen])
-        return (x * part.sqrt()[:, None]).to(mean.device)
+    def _choose_again(self, site: Site, view: LayerView, stats: SiteStats) -> np.ndarray:
+        """Entries (E,) that a site keeps when as many units are removed, chosen by fresh statistics."""
+        before, config = self.before, self.config
+        scores = SCORES[config.score](with_weights(stats, dense_norms(view, site, before), site, config.seed))
+        scales = dense_scales({site: np.nan_to_num(scores)}, config.square_attention)
+        (units,) = all_units({site: scores}, before, config, scales, [site])
+        count = int((before.retained[site] & ~self.delta.mask.retained[site]).sum())
+        sizes = np.cumsum((units.members[units.order] >= 0).sum(axis=1))
+        kept = before.retained[site].copy()
+        kept[units.entries(first(units, int(np.searchsorted(sizes, count)) + 1))] = False
+        return kept
 
 
-def second(found: Mapping[str, Statistic]) -> dict[str, SecondMoments]:
-    """Statistics of which it is known that they are second moments."""
-    return {name: part for name, part in found.items() if isinstance(part, SecondMoments)}
-
-
-def _cut_with_pass(
-    model: CausalLM, before: Mask, after: Mask, config: RunConfig, blocks: Sequence[TokenBlocks], place: Place
-) -> Generator[Progress, None, Cut]:
-    layers = Layers(model)
-    taker = Taker(blocks, config, layers.batch_tokens)
-    stream = Stream(layers, taker.batches, place)
-    done, retained = Cut(after), dict(after.retained)
-    size = [batch.numel() for batch in taker.batches]
-    passed, total = 0, sum(size) * len(layers) * (2 if config.sequential else 1)
-
-    def told(index: int, number: int) -> Progress:
-        nonlocal passed
-        passed += size[index]
-        return Progress("compensate", passed, total, f"layer {number + 1} of {len(layers)}")
-
-    for number in range(len(layers)):
-        losing = _losses(number, before, after)
-        taker.clear()
-        around = taker.around([site.name for site in losing])
-        for index in stream.step(number, around, advance=not config.sequential):
-            yield told(index, number)
-        with layers.layer(number) as view:
-            known = {site: taker.inputs(site.name) for site in losing}
-            if config.sequential:
-                for site in losing:
-                    retained[site] = _same_number(site, view, known[site], before, after, config)
-                done.mask = Mask(after.geometry, retained)
-            for site, removed in _losses(number, before, done.mask).items():
-                done.note(model, site, compensate(view, site.name, known[site], removed, config))
-            cut_layer(view, before, done.mask)
-        if config.sequential:
-            for index in stream.step(number):
-                yield told(index, number)
-    stream.states.close()
-    return done
-
-
-@torch.no_grad()
-def _same_number(
-    site: Site, view: LayerView, inputs: Inputs, before: Mask, after: Mask, config: RunConfig
-) -> np.ndarray:
-    """What a site retains when as many units go as a mask says, chosen by fresh statistics."""
-    alive, weight = before.channels(site), view.projection(site.name).weight.float()
-    mean, variance, square = (
-        scatter(part.double().cpu().numpy(), alive)
-        for part in (inputs.mean, inputs.variance, inputs.mean_square)
-    )
-    norms = weight.norm(dim=0), weight.abs().mean(dim=0)
-    columns = tuple(scatter(norm.double().cpu().numpy(), alive) for norm in norms)
-    fused = {site: Fused(inputs.count, mean, variance, square)}
-    scores = score_sites(config.score, fused, {site: (columns[0], columns[1])}, config.seed)
-    scales = dense_scales({site: np.nan_to_num(scores[site])}, config.square_attention)
-    (units,) = all_units(scores, before, config, scales, [site])
-    count = int((before.retained[site] & ~after.retained[site]).sum())
-    sizes = np.cumsum((units.members[units.order] >= 0).sum(axis=1))
-    kept = before.retained[site].copy()
-    kept[units.entries(first(units, int(np.searchsorted(sizes, count)) + 1))] = False
-    return kept
+def cut(
+    source: LayerSource,
+    before: Mask,
+    after: Mask,
+    stats: Mapping[Site, SiteStats],
+    config: RunConfig,
+    blocks: Sequence[TokenBlocks] = (),
+) -> Generator[Progress, None, Delta]:
+    """Cut a model in a pass of its own, see `Cut`; the loop measures the cut layers in the same pass."""
+    visitor = Cut(source, before, after, stats, config, blocks)
+    yield from layer_pass(source, [visitor], "compensate")
+    return visitor.delta

@@ -1,4 +1,4 @@
-"""What the loop yields, and where an interrupted one goes on from."""
+"""The events of the loop, and the state from which an interrupted one is resumed."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ import numpy as np
 
 from pruning.measure.perplexity import Perplexity
 from pruning.method.compensation import Repair
-from pruning.method.damage import Curve
-from pruning.method.moments import Statistics
+from pruning.method.moments import DomainStatistics
 from pruning.method.normalise import Scale
+from pruning.method.sensitivity import Curve
+from pruning.method.statistics import WeightNorms
 from pruning.models.delta import Delta
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
 from pruning.progress import Progress
 
-Norms = Mapping[Site, tuple[np.ndarray, np.ndarray]]
-
 
 @dataclass(frozen=True)
 class Started:
-    """The model and the text are there.
+    """The model and the text are loaded.
 
     Attributes:
         geometry: of the dense model.
-        parameters: of the dense model, embeddings and all.
+        parameters: of the whole dense model, embeddings included.
         fingerprint: names the dense weights.
-        sources: by domain where its text came from and what it serves; see `blocks.describe_blocks`.
+        sources: by domain the source and the use of its text; see `blocks.describe_blocks`.
     """
 
     geometry: Geometry
@@ -40,22 +39,22 @@ class Started:
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration found and did. Number 0 is the dense model: it has a perplexity and no more.
+    """The result of one iteration. Number 0 is the dense model: it has a perplexity and no more.
 
     Attributes:
         number: 0 to K.
         target: the ratio to reach in this iteration.
-        delta: of the model after it.
-        parameters: of the model after it.
-        perplexity: by domain, of the model after it.
-        seconds: that it took.
+        delta: of the model after the cut.
+        parameters: of the model after the cut.
+        perplexity: by domain, of the model after the cut.
+        seconds: that the iteration took.
         statistics: moments of the model *before* the cut, by domain.
-        norms: of its weight columns, see `calibration.column_norms`.
-        scores: (C,) by site, of the channels that were still there, NaN elsewhere.
+        norms: of the weight columns before the cut, by site.
+        scores: (C,) by site, of the channels before the cut, NaN where removed earlier.
         repairs: by site, how its loss was compensated.
-        curves: by site what cuts of the dense model cost; of the first iteration, where they were measured.
-        mixture: by which its statistics were fused.
-        rises: by domain the rise of the log-perplexity on blocks set aside, where they move the mixture.
+        curves: sensitivity curves by site, in the first iteration, where they were measured.
+        mixture: of the domains in this iteration.
+        rises: by domain the rise of the log-perplexity on validation blocks, where these adapt the mixture.
     """
 
     number: int
@@ -64,8 +63,8 @@ class Iteration:
     parameters: int
     perplexity: dict[str, Perplexity]
     seconds: float
-    statistics: Statistics | None = None
-    norms: Norms = field(default_factory=dict)
+    statistics: DomainStatistics | None = None
+    norms: Mapping[Site, WeightNorms] = field(default_factory=dict)
     scores: Mapping[Site, np.ndarray] = field(default_factory=dict)
     repairs: Mapping[Site, Repair] = field(default_factory=dict)
     curves: Mapping[Site, Curve] = field(default_factory=dict)
@@ -74,32 +73,32 @@ class Iteration:
 
     @property
     def mask(self) -> Mask:
-        """What is retained of the dense model."""
+        """The mask over the dense model."""
         return self.delta.mask
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The pruned model, in memory, and what separates it from the dense one."""
+    """The pruned model, in memory, and its delta from the dense one."""
 
     loaded: LoadedModel
     delta: Delta
 
     @property
     def mask(self) -> Mask:
-        """What is retained of the dense model."""
+        """The mask over the dense model."""
         return self.delta.mask
 
 
 @dataclass(frozen=True)
 class State:
-    """Where to go on: everything a later iteration depends on beside the dense model and the config.
+    """Everything that a later iteration depends on beside the dense model and the config.
 
     Attributes:
         number: of the last complete iteration.
-        delta: after it.
-        scales: of the first iteration's scores; None before it.
-        curves: that the first iteration measured.
+        delta: after that iteration.
+        scales: of the first iteration's scores; None before the first.
+        curves: sensitivity curves that the first iteration measured.
         mixture: of the next iteration; None for the config's.
     """
 

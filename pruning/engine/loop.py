@@ -1,118 +1,111 @@
-"""The method: calibrate the model as it is, score, cut a little, compensate, and begin again.
+"""The method: calibrate the model, score, cut a little, compensate, measure, and repeat.
 
-`prune_events` is the whole of it, a generator of typed events; `runs.worker` drives it and writes them down.
-One iteration with one domain, `zscore` and equal token weights is FLAP (arXiv 2312.11983); several with all
+`prune_loaded` is all of it, a generator of typed events; `runs.worker` drives it and writes them to disk. One
+iteration with one domain, `zscore` and equal token weights is FLAP (arXiv 2312.11983); several with all
 domains are the method of arXiv 2601.02674.
+
+An iteration asks for every layer at most twice: for the statistics, and to cut, repair and measure it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 
 from pruning.config import RunConfig
 from pruning.engine.blocks import (
-    ASIDE,
+    VALIDATION_BLOCKS,
     calibration_blocks,
     describe_blocks,
     evaluation_blocks,
-    set_aside,
+    split_blocks,
 )
-from pruning.engine.budget import Curves, dense_scales, next_mask
-from pruning.engine.calibration import calibrate_cached, column_norms
-from pruning.engine.curves import damage_curves
-from pruning.engine.cutting import cut
+from pruning.engine.budget import Curves, dense_scales, next_mask, scores, site_stats
+from pruning.engine.calibration import calibrate_cached
+from pruning.engine.cutting import Cut
 from pruning.engine.events import Event, Finished, Iteration, Started, State
-from pruning.measure.perplexity import perplexity, perplexity_cached
-from pruning.method.allocation import DAMAGE
-from pruning.method.mixture import adapted
-from pruning.method.scores import score_sites
+from pruning.engine.sensitivity import sensitivity_curves
+from pruning.measure.perplexity import Evaluation, perplexity_cached
+from pruning.method.allocation import NEED_CURVES
+from pruning.method.mixture import adapt
 from pruning.models.delta import Delta
 from pruning.models.folder import LoadedModel
-from pruning.models.layer_view import geometry, parameter_count
-from pruning.models.loading import load
+from pruning.models.layer_pass import layer_pass
+from pruning.models.source import InMemory
 
 
 def state_of(loaded: LoadedModel) -> str:
     """A name for a model in memory that was not cut since it was loaded."""
-    return Delta.of(loaded.model).digest(loaded.fingerprint)
-
-
-def prune_events(config: RunConfig, state: State | None = None) -> Iterator[Event]:
-    """Prune a model iteration by iteration.
-
-    Args:
-        config: what to do.
-        state: where an interrupted run goes on; None to begin.
-
-    Yields:
-        `Started`, the dense `Iteration` 0, `Progress` within stages, an `Iteration` after each, `Finished`.
-
-    Raises:
-        PruningError: see its subclasses; nothing has been written then.
-    """
-    loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
-    yield from prune_loaded(loaded, config, state)
+    return Delta.of(InMemory(loaded.model)).digest(loaded.fingerprint)
 
 
 def prune_loaded(
     loaded: LoadedModel, config: RunConfig, state: State | None = None
 ) -> Generator[Event, None, None]:
-    """`prune_events` on a dense model that is in memory already, and is cut in place."""
-    model = loaded.model
-    dense = geometry(model)
-    blocks = calibration_blocks(config, loaded.tokenizer, model, ASIDE if config.adapt_mixture else 0)
-    heldout = evaluation_blocks(config, loaded.tokenizer, model)
+    """Prune a dense model iteration by iteration, in place; an interrupted run is resumed from its state.
+
+    Yields:
+        `Started`, the dense `Iteration` 0, `Progress` within stages, an `Iteration` after each, `Finished`.
+
+    Raises:
+        PruningError: see its subclasses.
+    """
+    source = InMemory(loaded.model)
+    validation_blocks = VALIDATION_BLOCKS if config.adapt_mixture else 0
+    blocks = calibration_blocks(config, loaded.tokenizer, loaded.model, validation_blocks)
+    heldout = evaluation_blocks(config, loaded.tokenizer, loaded.model)
     sources = describe_blocks(blocks, heldout)
-    blocks, aside = set_aside(blocks, config.samples) if config.adapt_mixture else (blocks, [])
-    yield Started(dense, parameter_count(model), loaded.fingerprint, sources)
+    blocks, validation = split_blocks(blocks, config.samples) if validation_blocks else (blocks, [])
+    yield Started(source.geometry(), source.parameter_count(), loaded.fingerprint, sources)
 
     began = time.monotonic()
-    delta, scales = Delta.of(model), None
+    delta, scales = Delta.of(source), None
     curves: Curves = {}
     mixture: Mapping[str, float] = config.mixture
-    losses = yield from perplexity_cached(model, aside, delta.digest(loaded.fingerprint))
+    dense_validation = yield from perplexity_cached(source, validation, delta.digest(loaded.fingerprint))
     if state is None:
-        values = yield from perplexity_cached(model, heldout, delta.digest(loaded.fingerprint))
-        yield Iteration(0, 0.0, delta, parameter_count(model), values, time.monotonic() - began)
+        values = yield from perplexity_cached(source, heldout, delta.digest(loaded.fingerprint))
+        yield Iteration(0, 0.0, delta, source.parameter_count(), values, time.monotonic() - began)
     else:
         delta, scales, curves, mixture = state.delta, state.scales, state.curves, state.mixture or mixture
-        delta.apply(model)
+        delta.apply(source)
 
     for number in range(state.number + 1 if state else 1, config.iterations + 1):
-        began, before, now = time.monotonic(), delta.mask, config.replace(mixture=dict(mixture))
-        state_name = delta.digest(loaded.fingerprint)
-        statistics = yield from calibrate_cached(model, blocks, before, state_name, config.token_weights)
-        fused = statistics.fuse(now.mixture, config.fusion, worst_domain=config.worst_domain)
-        norms = column_norms(model, before)
-        scores = score_sites(config.score, fused, norms, config.seed)
-        scales = scales or dense_scales(scores, config.square_attention)
-        target = config.ratio_at(number)
-        if config.allocation in DAMAGE and number == 1:
-            curves = yield from damage_curves(model, before, scores, scales, now, blocks, state_name)
-        after = next_mask(scores, before, target, now, scales, curves)
-        done = yield from cut(model, before, after, fused, now, blocks)
-        delta = Delta.of(model, done.mask, {*delta.weights, *done.changed})
-        values = yield from perplexity(model, heldout)
+        began, before, mixed = time.monotonic(), delta.mask, config.replace(mixture=dict(mixture))
+        name, target = delta.digest(loaded.fingerprint), config.ratio_at(number)
+        statistics, norms = yield from calibrate_cached(source, blocks, before, name, config.token_weights)
+        site_scores = scores(statistics, norms, mixed)
+        scales = scales or dense_scales(site_scores, config.square_attention)
+        if config.allocation in NEED_CURVES and number == 1:
+            curves = yield from sensitivity_curves(source, before, site_scores, scales, mixed, blocks, name)
+        after = next_mask(site_scores, before, target, mixed, scales, curves)
+
+        stats = site_stats(statistics, None, mixed)
+        cut = Cut(source, before, after, stats, mixed, blocks, delta.weights)
+        evaluation = Evaluation(source, [*heldout, *validation])
+        yield from layer_pass(source, [cut, evaluation], "compensate" if cut.tokens else "evaluate")
+        delta = cut.delta
+        measured = evaluation.perplexities()
+        values = {each.domain: value for each, value in zip(heldout, measured[: len(heldout)], strict=True)}
         rises = {
-            name: math.log(p.value / losses[name].value)
-            for name, p in (yield from perplexity(model, aside)).items()
+            each.domain: math.log(value.value / dense_validation[each.domain].value)
+            for each, value in zip(validation, measured[len(heldout) :], strict=True)
         }
         yield Iteration(
             number,
             target,
             delta,
-            parameter_count(model),
+            source.parameter_count(),
             values,
             time.monotonic() - began,
             statistics,
             norms,
-            scores,
-            done.repairs,
+            site_scores,
+            cut.repairs,
             curves if number == 1 else {},
             mixture,
             rises,
         )
-        mixture = adapted(mixture, rises) if rises else mixture
+        mixture = adapt(mixture, rises) if rises else mixture
     yield Finished(loaded, delta)

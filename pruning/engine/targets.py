@@ -1,21 +1,28 @@
-"""The pruning ratio that reaches a size or a speed."""
+"""The pruning ratio that reaches a size or a speed. Only timing a model needs torch."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pruning.config import RunConfig
+from pruning.engine.budget import first_mask
 from pruning.errors import ConfigError
-from pruning.models.folder import Summary
+from pruning.models.delta import Delta
+from pruning.models.folder import LoadedModel, Summary
 from pruning.models.mask import Mask
+from pruning.progress import Progress
 
 STEP = 0.01  # ratios are tried in such steps
 MOST = 0.9
+TIMED = (0.0, 0.3, 0.6)  # ratios at which a model is timed
+NEW_TOKENS = 16
 
-# What a mask leaves, from it and the parameters of the whole dense model; two bytes a number.
+# Sizes of a pruned model, from its mask and the parameters of the whole dense model; two bytes a number.
 SIZES: dict[str, Callable[[Mask, int], float]] = {
     "parameters": lambda mask, dense: dense - mask.removed_parameters,
     "checkpoint in 16 bit, bytes": lambda mask, dense: 2 * (dense - mask.removed_parameters),
@@ -59,17 +66,17 @@ def smallest_ratio(size: Callable[[float], float], limit: float) -> float:
 
 
 def ratio_for_parameters(summary: Summary, limit: float) -> float:
-    """The ratio that leaves at most so many parameters in the whole model.
+    """The ratio at which the whole model has at most a number of parameters.
 
     Raises:
         ConfigError: embeddings and norms, which are not pruned, are more than that.
     """
     linear = summary.geometry.linear_parameters
-    rest = summary.parameters - linear
+    fixed = summary.parameters - linear
     ratio = (summary.parameters - limit) / linear
     if ratio >= 1:
         raise ConfigError(
-            f"{limit:,.0f} parameters are out of reach: {rest:,} are in embeddings and norms, which are not "
+            f"{limit:,.0f} parameters are out of reach: {fixed:,} are in embeddings and norms, which are not "
             "pruned: allow more."
         )
     return max(0.0, math.ceil(ratio * 1e4) / 1e4)
@@ -77,7 +84,7 @@ def ratio_for_parameters(summary: Summary, limit: float) -> float:
 
 @dataclass(frozen=True)
 class Timing:
-    """What one model writes at some pruning ratios, as timed on one machine.
+    """The speed of one model at some pruning ratios, as timed on one machine.
 
     Attributes:
         ratios: ascending, from 0.
@@ -87,20 +94,42 @@ class Timing:
     ratios: Sequence[float]
     speeds: Sequence[float]
 
-    def ratio(self, wanted: float) -> float:
-        """The ratio of a speed in tokens per second, on a line through the seconds per token.
+    def ratio(self, speed: float) -> float:
+        """The ratio that reaches a speed in tokens per second, on a line through the seconds per token.
 
         Raises:
             ConfigError: the speed is out of reach.
         """
         slope, dense = np.polyfit(self.ratios, 1 / np.asarray(self.speeds), 1)
-        if wanted <= self.speeds[0]:
+        if speed <= self.speeds[0]:
             return 0.0
-        ratio = (1 / wanted - dense) / slope if slope < 0 else math.inf
+        ratio = (1 / speed - dense) / slope if slope < 0 else math.inf
         if ratio > MOST:
             raise ConfigError(
-                f"{wanted:,.0f} tokens per second are out of reach: on this machine the dense model writes "
+                f"{speed:,.0f} tokens per second are out of reach: on this machine the dense model writes "
                 f"{self.speeds[0]:,.0f} and, with {self.ratios[-1]:.0%} removed, {self.speeds[-1]:,.0f}: "
                 "give a lower speed."
             )
         return max(0.0, math.ceil(ratio * 1e4) / 1e4)
+
+
+def time_ratios(loaded: LoadedModel) -> Generator[Progress, None, Timing]:
+    """The speed of a model at some ratios, in tokens per second for one person on this machine.
+
+    Copies without the same share of every module are timed in turns; which channels they lack is the same.
+
+    Args:
+        loaded: the dense model; it stays as it is.
+    """
+    from pruning.measure.speed import bench, lengths_within
+    from pruning.models.source import InMemory
+
+    shape, config = InMemory(loaded.model).geometry(), RunConfig.create(allocation="uniform")
+    scores = {site: np.ones(shape.channels(site)) for site in shape.sites}
+    masks = [first_mask(scores, shape, config.replace(ratio=ratio)) for ratio in TIMED]
+    models = [replace(loaded, model=copy.deepcopy(loaded.model)) for _ in masks]
+    for each, mask in zip(models, masks, strict=True):
+        Delta(mask).apply(InMemory(each.model))
+    length = lengths_within([loaded.model.config.max_position_embeddings], NEW_TOKENS)[:1]
+    speeds = yield from bench(models, (1,), length, NEW_TOKENS)
+    return Timing([mask.ratio for mask in masks], [each.decode.median for each in speeds])

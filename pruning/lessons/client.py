@@ -1,4 +1,4 @@
-"""Asking the process that answers lessons; needs no torch."""
+"""The client of the process that answers lessons; needs no torch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ OnProgress = Callable[[float, str], object]
 
 
 class Client:
-    """One process for all who ask, started when first needed and again if it ended.
+    """One process for all callers, started when first needed and again if it ended.
 
-    Requests wait for each other; what was answered once is for the caller to keep.
+    Requests wait for each other. Answers are not cached here.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Client:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Have the process load its model while nobody waits for it."""
+        """Start the process, so that it loads its model before anyone waits for it."""
         with self._lock:
             self._running()
 
@@ -55,7 +55,7 @@ class Client:
 
         Args:
             name: of the experiment.
-            on_progress: told the part done and the stage, where it takes longer.
+            on_progress: called with the share done and the stage, where it takes longer.
             arguments: of the experiment, plain values.
 
         Raises:
@@ -68,17 +68,17 @@ class Client:
                 process.stdin.write(json.dumps({"name": name, "arguments": arguments}) + "\n")
                 process.stdin.flush()
                 for line in process.stdout:
-                    said = json.loads(line)
-                    if "answer" in said:
-                        return said["answer"]
-                    if "error" in said:
-                        raise RunError(said["error"])
-                    on_progress(said["progress"], said["stage"])
+                    reply = json.loads(line)
+                    if "answer" in reply:
+                        return reply["answer"]
+                    if "error" in reply:
+                        raise RunError(reply["error"])
+                    on_progress(reply["progress"], reply["stage"])
             except (BrokenPipeError, json.JSONDecodeError):
                 pass
             except RunError:
                 raise
-            except BaseException:  # who asked went away: the next must not be given the rest of the answer
+            except BaseException:  # the caller has ended: the next must not read the remaining lines
                 process.kill()
                 raise
             process.kill()

@@ -19,33 +19,34 @@ from torch import Tensor
 
 from pruning.config import RunConfig
 from pruning.engine.blocks import calibration_blocks, evaluation_blocks
+from pruning.engine.budget import first_mask, scores, site_stats
 from pruning.engine.cutting import cut
 from pruning.measure.perplexity import perplexity
-from pruning.method.moments import Fused
+from pruning.method.statistics import SiteStats
 from pruning.models.family import CausalLM
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Site
 from pruning.models.loading import load
-from pruning.models.mask import Mask
+from pruning.models.mask import Array, Mask
+from pruning.models.source import InMemory
 from pruning.paths import ASSETS
 from pruning.progress import Progress, drain
 from pruning.registry import Registry
 from pruning.runs.run import Run
 from pruning.text.blocks import TokenBlocks
 
-Told = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 Answer = dict[str, Any]
-# By name: what a lesson asks for. The arguments after the first two are what its controls say.
+# By name: the experiments of the lessons. The arguments after the first two are the values of its controls.
 EXPERIMENTS: Registry[Callable[..., Answer]] = Registry("experiment of a lesson")
-BLOCKS = (
-    2  # held-out blocks a domain: 2,048 tokens of four domains take a fraction of a second on the demo model
-)
-SAMPLES = 4  # calibration blocks a domain, where an experiment takes statistics of its own
+# Held-out blocks per domain: 2,048 tokens of four domains take a fraction of a second on the demo model.
+BLOCKS = 2
+SAMPLES = 4  # calibration blocks per domain, where an experiment collects statistics of its own
 
 
 @dataclass
 class Lab:
-    """A dense model and what is known of it.
+    """A dense model with its statistics, text and perplexities.
 
     Attributes:
         model: `demo`, or `smollm2`.
@@ -60,7 +61,7 @@ class Lab:
 
     @cached_property
     def config(self) -> RunConfig:
-        """How to cut: once, as the run was told to."""
+        """The config of the run, with a single cut."""
         few = {"iterations": 1, "samples": SAMPLES, "eval_blocks": BLOCKS}
         if self.model != "demo":
             few |= {"eval_blocks": 1, "seq_len": 128}
@@ -73,7 +74,7 @@ class Lab:
 
     @cached_property
     def geometry(self) -> Any:
-        """Of the dense model."""
+        """The geometry of the dense model."""
         return self.run.geometry
 
     @cached_property
@@ -81,37 +82,47 @@ class Lab:
         """The stored first iteration."""
         return next(it for it in self.run.iterations() if it.number == 1)
 
-    def fused(self, mixture: Mapping[str, float] | None = None) -> dict[Site, Fused]:
-        """Statistics of a mixture, the run's own where left out."""
-        config = self.config
-        return dict(self.first.statistics.fuse(mixture or config.mixture, config.fusion))
+    def stats(self, config: RunConfig | None = None) -> dict[Site, SiteStats]:
+        """The dense model's statistics by site, fused as a config says, the lab's own where left out."""
+        return site_stats(self.first.statistics, self.first.norms, config or self.config)
+
+    def scores(self, config: RunConfig | None = None) -> dict[Site, Array]:
+        """The dense model's scores (C,) by site, by a config, the lab's own where left out."""
+        return scores(self.first.statistics, self.first.norms, config or self.config)
 
     @cached_property
     def heldout(self) -> list[TokenBlocks]:
-        """Text to measure on, of each domain."""
+        """Held-out text of each domain, to measure on."""
         return evaluation_blocks(self.config, self.loaded.tokenizer, self.loaded.model)
 
     @cached_property
     def blocks(self) -> list[TokenBlocks]:
-        """Text to calibrate on, of each domain."""
+        """Calibration text of each domain."""
         return calibration_blocks(self.config, self.loaded.tokenizer, self.loaded.model)
 
     def copy(self) -> CausalLM:
-        """The dense model once more, to be cut."""
+        """A copy of the dense model, to be cut."""
         return copy.deepcopy(self.loaded.model)
 
     def pruned(
-        self, mask: Mask, fused: Mapping[Site, Fused], config: RunConfig, told: Told = lambda _: None
+        self, mask: Mask, config: RunConfig, stats: Mapping[Site, SiteStats] | None = None
     ) -> CausalLM:
-        """A copy cut to a mask, compensated as a config says."""
-        model = self.copy()
-        drain(cut(model, Mask.full(self.geometry), mask, fused, config, self.blocks), told)
+        """A copy of the model cut to a mask and compensated, by the lab's own statistics or by others."""
+        model, full = self.copy(), Mask.full(self.geometry)
+        steps = cut(InMemory(model), full, mask, stats or self.stats(config), config, self.blocks)
+        drain(steps, lambda _: None)
         return model
 
-    def perplexities(self, model: CausalLM, told: Told = lambda _: None) -> dict[str, float]:
+    def pruned_once(self, **options: Any) -> CausalLM:
+        """A copy of the model after one cut by the lab's statistics and config with other options."""
+        config = self.config.replace(**options)
+        return self.pruned(first_mask(self.scores(config), self.geometry, config), config)
+
+    def perplexities(self, model: CausalLM) -> dict[str, float]:
         """Perplexity of held-out text by domain, and `mean`, the geometric one."""
-        found = {name: each.value for name, each in drain(perplexity(model, self.heldout), told).items()}
-        return found | {"mean": math.exp(sum(map(math.log, found.values())) / len(found))}
+        measured = drain(perplexity(InMemory(model), self.heldout), lambda _: None)
+        values = {name: each.value for name, each in measured.items()}
+        return values | {"mean": math.exp(sum(map(math.log, values.values())) / len(values))}
 
     @cached_property
     def dense(self) -> dict[str, float]:
@@ -130,14 +141,14 @@ class Lab:
     def divergence(self, model: CausalLM) -> float:
         """Mean KL divergence of the next-token distribution from the dense model's, in nats a token."""
         parts = [
-            float((dense.exp() * (dense - found)).sum(-1).double().mean())
-            for dense, found in zip(self._dense_predictions, self._predictions(model), strict=True)
+            float((dense.exp() * (dense - changed)).sum(-1).double().mean())
+            for dense, changed in zip(self._dense_predictions, self._predictions(model), strict=True)
         ]
         return float(np.mean(parts))
 
 
-def without(geometry: Any, site: Site, entries: Sequence[int] | np.ndarray) -> Mask:
-    """The mask that lacks some entries of one site only."""
+def mask_without(geometry: Any, site: Site, entries: Sequence[int] | np.ndarray) -> Mask:
+    """The mask that removes some entries of one site only."""
     mask = Mask.full(geometry)
     retained = {each: array.copy() for each, array in mask.retained.items()}
     retained[site][entries] = False

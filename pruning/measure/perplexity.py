@@ -1,11 +1,10 @@
-"""What pruning cost: perplexity by domain."""
+"""Perplexity by domain, one decoder layer at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from typing import Any
 
 import torch
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 from pruning.checksums import read_cached, write_cached
 from pruning.errors import CalibrationError
 from pruning.models.cache import cache_file
-from pruning.models.family import CausalLM
-from pruning.models.layers import Layers, Place, forward
-from pruning.progress import Progress, relay
+from pruning.models.layer_pass import Step, TokenStream, layer_pass
+from pruning.models.layer_view import LayerView
+from pruning.models.source import LayerSource
+from pruning.progress import Progress
 from pruning.text.blocks import TokenBlocks
 
-LOGIT_TOKENS = 1024  # logits of so many tokens are held at once: at a vocabulary of 152,000 they take 0.6 GB
+LOGIT_TOKENS = 1024  # tokens whose logits are held at once: 0.6 GB at a vocabulary of 152,000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,82 +57,81 @@ class Perplexity:
 
 
 @torch.no_grad()
-def _nll(layers: Layers, hidden: Tensor, ids: Tensor) -> list[float]:
+def _nll(source: LayerSource, hidden: Tensor, ids: Tensor) -> list[float]:
     """Negative log-likelihood of each row of ids (B, T), from hidden states (B, T, d_model)."""
-    states, targets = layers.last(hidden)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+    states, targets = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
     losses = [
-        nn.functional.cross_entropy(layers.logits(part), wanted, reduction="none")
-        for part, wanted in zip(states.split(LOGIT_TOKENS), targets.split(LOGIT_TOKENS), strict=True)
+        nn.functional.cross_entropy(source.logits(part), target, reduction="none")
+        for part, target in zip(states.split(LOGIT_TOKENS), targets.split(LOGIT_TOKENS), strict=True)
     ]
     return torch.cat(losses).cpu().double().view(len(ids), -1).sum(dim=1).tolist()
 
 
+class Evaluation:
+    """A visitor that measures the perplexity of non-overlapping blocks of some domains."""
+
+    def __init__(self, source: LayerSource, blocks: Sequence[TokenBlocks]) -> None:
+        self.source, self.blocks = source, blocks
+        self.stream = TokenStream(source, blocks)
+        self.tokens = self.stream.tokens
+
+    def visit(self, index: int, view: LayerView) -> Iterator[Step]:
+        for batch in self.stream.push(index, view):
+            yield Step(batch.ids.numel())
+
+    def perplexities(self) -> list[Perplexity]:
+        """The perplexity of each of the `blocks`, once they have passed the last layer.
+
+        Raises:
+            CalibrationError: NaN among the predictions from hidden states that have none.
+        """
+        losses: list[list[float]] = [[] for _ in self.blocks]
+        finite = [True] * len(self.blocks)
+        for number, batch in enumerate(self.stream.batches):
+            hidden = self.stream.states[number]
+            losses[batch.part] += _nll(self.source, hidden, batch.ids.to(self.source.device))
+            finite[batch.part] &= bool(torch.isfinite(hidden).all())
+        values = []
+        for each, by_block, is_finite in zip(self.blocks, losses, finite, strict=True):
+            nll = sum(by_block)
+            if (
+                math.isnan(nll) and is_finite
+            ):  # of activations that are not finite calibration names the layer
+                raise CalibrationError(
+                    f"the predictions on domain {each.domain!r} are not finite: the model's final norm or "
+                    "output projection is broken, or it needs another --dtype."
+                )
+            tokens, length = each.ids.size - len(each.ids), each.ids.shape[1]
+            values.append(Perplexity(nll, tokens, length, each.bytes, tuple(by_block)))
+        return values
+
+
 def perplexity(
-    model: CausalLM, blocks: Sequence[TokenBlocks], place: Place = "device"
+    source: LayerSource, blocks: Sequence[TokenBlocks]
 ) -> Generator[Progress, None, dict[str, Perplexity]]:
-    """Perplexity of every domain over non-overlapping blocks, one decoder layer at a time.
-
-    Args:
-        model: on its device.
-        blocks: of every domain.
-        place: where hidden states wait between two layers.
-
-    Yields:
-        Progress after every batch, in tokens.
-
-    Returns:
-        By domain the summed negative log-likelihood and the tokens it covers.
+    """The perplexity of every domain over non-overlapping blocks, with one pass through the layers.
 
     Raises:
         CalibrationError: NaN among the predictions from hidden states that have none.
     """
-    layers = Layers(model)
-    total, done = sum(domain.ids.size for domain in blocks), 0.0
-    results = {}
-    for domain in blocks:
-        batches = torch.from_numpy(domain.ids).split(max(1, layers.batch_tokens // domain.ids.shape[1]))
-
-        def told(
-            step: tuple[int, int], batches: Sequence[Tensor] = batches, name: str = domain.domain
-        ) -> Progress:
-            nonlocal done
-            done += batches[step[1]].numel() / len(layers)
-            return Progress("evaluate", round(done), total, name)
-
-        stash = yield from relay(forward(layers, batches, place=place), told)
-        losses = [_nll(layers, stash[i], ids.to(layers.device)) for i, ids in enumerate(batches)]
-        by_block = tuple(chain.from_iterable(losses))
-        nll = sum(by_block)
-        # where the layers gave such numbers already, calibration names the layer
-        broken = math.isnan(nll) and all(torch.isfinite(stash[i]).all() for i in range(len(batches)))
-        stash.close()
-        if broken:
-            raise CalibrationError(
-                f"the predictions on domain {domain.domain!r} are not finite: the model's final norm or "
-                "output projection is broken, or it needs another --dtype."
-            )
-        predicted = domain.ids.size - len(domain.ids)
-        results[domain.domain] = Perplexity(nll, predicted, domain.ids.shape[1], domain.bytes, by_block)
-    return results
+    if not blocks:
+        return {}
+    evaluation = Evaluation(source, blocks)
+    yield from layer_pass(source, [evaluation], "evaluate")
+    return {each.domain: value for each, value in zip(blocks, evaluation.perplexities(), strict=True)}
 
 
 def perplexity_cached(
-    model: CausalLM, blocks: Sequence[TokenBlocks], state: str
+    source: LayerSource, blocks: Sequence[TokenBlocks], state: str
 ) -> Generator[Progress, None, dict[str, Perplexity]]:
-    """`perplexity`, with domains that were measured before on this state of this model read from the cache.
-
-    Args:
-        model: on its device.
-        blocks: of every domain.
-        state: names the model's weights.
-    """
-    files = {b.domain: cache_file("perplexity", model, state, b.digest) for b in blocks}
+    """`perplexity` of every domain, cached by the tokens and by `state`, which names the model's weights."""
+    files = {b.domain: cache_file("perplexity", source, state, b.digest) for b in blocks}
     values = {domain: value for domain, file in files.items() if (value := read_cached(file, Perplexity))}
-    fresh = yield from perplexity(model, [b for b in blocks if b.domain not in values])
+    fresh = yield from perplexity(source, [b for b in blocks if b.domain not in values])
     for domain, value in fresh.items():
         write_cached(files[domain], value)
     values |= fresh
-    # the key names tokens; how many bytes of text they stand for is counted with the blocks
+    # the key names tokens; their bytes of text are counted with the blocks
     return {
         b.domain: replace(values[b.domain], bytes=b.bytes, blocks=tuple(values[b.domain].blocks))
         for b in blocks

@@ -1,7 +1,7 @@
-"""Which units go, so that a budget is met: the allocations.
+"""Which units are removed to meet a budget: the allocations.
 
 An allocation is a function from the units of every site, the mask so far and the ratio to reach to one bool
-array a site, True for the units that go now. Register one with `@ALLOCATIONS.add`; its name becomes a value
+array a site, True for the units to remove now. Register one with `@ALLOCATIONS.add`; its name becomes a value
 of `RunConfig.allocation`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import groupby
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def _unreachable(ratio: float, most: float) -> ConfigError:
 
 @ALLOCATIONS.named("global")
 def global_(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
-    """All units of all sites in one ranking, the lowest first until the budget is met (FLAP's AL-AM)."""
+    """One ranking of all units of all sites, the lowest removed until the budget is met (FLAP's AL-AM)."""
     total = mask.geometry.linear_parameters
     budget = ratio * total - mask.removed_parameters
     rank = np.concatenate([u.rank for u in units])
@@ -56,7 +57,7 @@ def _nearest(rank: Array, cost: Array, budget: float) -> Array:
         cost: (U,) of each unit.
         budget: in the same unit as the cost.
     """
-    taken, window = [], np.arange(len(rank))
+    parts, window = [], np.arange(len(rank))
     while len(window) > SORTED_AT_ONCE:
         values = rank[window]
         pivot = np.partition(values, len(values) // 2)[len(values) // 2]
@@ -67,7 +68,7 @@ def _nearest(rank: Array, cost: Array, budget: float) -> Array:
                 break
         spent = cost[window[low]].sum()
         if spent <= budget:
-            taken.append(window[low])
+            parts.append(window[low])
             budget -= spent
             low = ~low
         window = window[low]
@@ -76,29 +77,29 @@ def _nearest(rank: Array, cost: Array, budget: float) -> Array:
     count = int(np.searchsorted(spent, budget))  # spent[count - 1] < budget <= spent[count]
     if count == len(spent) or (count > 0 and budget - spent[count - 1] < spent[count] - budget):
         count -= 1
-    return np.concatenate([*taken, order[:count]])
+    return np.concatenate([*parts, order[:count]])
 
 
-DAMAGE = {"measured"}  # names of those that need the damage of each site to be measured
+NEED_CURVES = {"measured"}  # names of allocations that need the sensitivity curve of each site
 
 
 @ALLOCATIONS.add
 def measured(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
-    """Where a parameter costs the model least: one ranking by the slope of each site's damage curve.
+    """One ranking by the slope of each site's sensitivity curve: where a parameter costs the model least.
 
     Within a site the order is that of the scores. The curves are convex, so that the ranking keeps this
-    order and meets the budget with the least predicted damage. Where no damage was measured yet, as in the
-    preview of a run, `global` stands in.
+    order and meets the budget with the least predicted divergence. Where no curves were measured yet, as in
+    the preview of a run, `global` stands in.
     """
-    return global_([by_damage(unit) for unit in units], mask, ratio)
+    return global_([score_by_sensitivity(unit) for unit in units], mask, ratio)
 
 
-def by_damage(units: Units) -> Units:
-    """The units with what each adds to the predicted damage, per parameter, in place of its score."""
-    if units.damage is None:
+def score_by_sensitivity(units: Units) -> Units:
+    """The units with the rise of the predicted divergence per parameter in place of their scores."""
+    if units.divergence is None:
         return units
     order = units.order
-    slope = np.maximum.accumulate(np.diff(units.damage) / units.cost[order])
+    slope = np.maximum.accumulate(np.diff(units.divergence) / units.cost[order])
     slope += np.linspace(0, 1e-9 * (np.abs(slope).max() or 1.0), len(slope))  # on a straight piece, by score
     score = np.empty(len(order))
     score[order] = slope
@@ -108,25 +109,25 @@ def by_damage(units: Units) -> Units:
 @ALLOCATIONS.add
 def uniform(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
     """The same ratio in every layer and site; channels make up for what whole heads cannot meet."""
-    geometry, chosen = mask.geometry, []
-    for attn, mlp in zip(units[::2], units[1::2], strict=True):
-        sizes = [geometry.parameters(attn.site), geometry.parameters(mlp.site)]
-        gone = [
-            size - mask.pruned.parameters(unit.site) for size, unit in zip(sizes, (attn, mlp), strict=True)
-        ]
-        heads = _lowest(attn, ratio * sizes[0] - gone[0])
-        spent = sum(gone) + int(attn.cost[heads].sum())
-        channels = _lowest(mlp, ratio * sum(sizes) - spent)
-        spent += int(mlp.cost[channels].sum())
-        if ratio * sum(sizes) - spent >= int(mlp.cost.max()):
-            raise _unreachable(ratio, spent / sum(sizes))
-        chosen += [heads, channels]
+    chosen = []
+    for _, layer in groupby(units, key=lambda unit: unit.site.layer):
+        *coarse, fine = layer
+        sizes = {unit.site: mask.geometry.parameters(unit.site) for unit in (*coarse, fine)}
+        removed = {site: size - mask.pruned.parameters(site) for site, size in sizes.items()}
+        spent, budget = sum(removed.values()), ratio * sum(sizes.values())
+        for unit in coarse:
+            chosen.append(_lowest(unit, ratio * sizes[unit.site] - removed[unit.site]))
+            spent += int(unit.cost[chosen[-1]].sum())
+        chosen.append(_lowest(fine, budget - spent))
+        spent += int(fine.cost[chosen[-1]].sum())
+        if budget - spent >= int(fine.cost.max()):
+            raise _unreachable(ratio, spent / sum(sizes.values()))
     return chosen
 
 
 @ALLOCATIONS.add
 def equal(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
-    """The same number of heads, and of channels, in every layer; how many of which is what loses least.
+    """The same number of heads, and of channels, in every layer, with the split that loses least.
 
     For every number of attention units that can go, the channels that meet the budget follow; the pair whose
     removed units carry the least score in all layers together is taken.
@@ -138,9 +139,11 @@ def equal(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
     fewest = [max(int(unit.forced.sum()) for unit in each) for each in sites]
     heads = np.arange(fewest[0], len(lost[0]))
     costs = heads * sites[0][0].cost.max(), np.concatenate([[0], np.cumsum(sites[1][0].cost)])[: len(lost[1])]
-    rest = (budget - costs[0])[:, None] - costs[1]  # (head counts, channel counts) parameters still to remove
-    channels = np.maximum(np.abs(rest).argmin(axis=1), fewest[1])
-    missed = np.take_along_axis(rest, channels[:, None], axis=1)[:, 0]
+    short = (budget - costs[0])[:, None] - costs[
+        1
+    ]  # (head counts, channel counts) parameters still to remove
+    channels = np.maximum(np.abs(short).argmin(axis=1), fewest[1])
+    missed = np.take_along_axis(short, channels[:, None], axis=1)[:, 0]
     step = sites[1][0].cost.max()
     if missed.min() >= step:
         raise _unreachable(ratio, ratio - missed.min() * layers / total)
@@ -151,7 +154,7 @@ def equal(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
 
 
 def _losses(units: list[Units]) -> Array:
-    """(n + 1,) score that goes, in all layers together, with the 0..n lowest units of each layer."""
+    """(n + 1,) score lost in all layers together with the 0..n lowest units of each layer."""
     sums = []
     for unit in units:
         order = _free(unit)
@@ -161,12 +164,12 @@ def _losses(units: list[Units]) -> Array:
 
 
 def _free(units: Units) -> Array:
-    """Indices of the units that may go, the first to go first."""
+    """Indices of the units that may be removed, in the order of their removal."""
     return units.order[: int((~units.protected).sum())]
 
 
 def first(units: Units, count: int) -> Array:
-    """(U,) bool: the `count` units that go first."""
+    """(U,) bool: the `count` units that are removed first."""
     chosen = np.zeros(len(units.score), bool)
     chosen[_free(units)[:count]] = True
     return chosen

@@ -1,4 +1,4 @@
-"""A mixture that tunes itself: domains that lose more than the others weigh more in the next iteration."""
+"""A mixture that adapts: domains that lose more than the others weigh more in the next iteration."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 RATE = 1.0  # with half of it the domains of SmolLM2 came half as far together, see docs/prunescope.md
 NOISE = 0.05  # rises that are not well above it hardly move the weights
-FLOOR = 0.2  # least weight of a domain, as a part of an equal share: none is ever lost sight of
+FLOOR = 0.2  # least weight of a domain, as a part of an equal share, so that none is ever lost
 
 
-def adapted(weights: Mapping[str, float], rises: Mapping[str, float], rate: float = RATE) -> dict[str, float]:
+def adapt(weights: Mapping[str, float], rises: Mapping[str, float], rate: float = RATE) -> dict[str, float]:
     """One step of exponentiated gradient (Kivinen and Warmuth, 1997) towards an equal rise in all domains.
 
     Args:
@@ -31,6 +31,6 @@ def adapted(weights: Mapping[str, float], rises: Mapping[str, float], rate: floa
     total, least = math.fsum(grown.values()), FLOOR / len(weights)
     shares = {name: weight / total for name, weight in grown.items()}
     low = {name for name, share in shares.items() if share < least}
-    rest = math.fsum(share for name, share in shares.items() if name not in low)
+    others = math.fsum(share for name, share in shares.items() if name not in low)
     room = 1 - least * len(low)
-    return {name: least if name in low else share * room / rest for name, share in shares.items()}
+    return {name: least if name in low else share * room / others for name, share in shares.items()}

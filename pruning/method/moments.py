@@ -1,16 +1,20 @@
-"""Mean and variance of channels, in one pass, mergeable, and fused over domains.
+"""Mean, variance and covariance of channels, in one pass, mergeable, and fused over domains.
 
-The arithmetic is written once for numpy arrays and torch tensors: it needs nothing but their operators.
+The arithmetic of merging and fusing is written once for numpy arrays and torch tensors: it needs nothing but
+their operators.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pruning.method.statistics import STATISTICS, Array, Observation, Statistic
+import numpy as np
+
+from pruning.method.statistics import STATISTICS, Array, Observation, SiteStats, Statistic, scatter
 from pruning.models.geometry import Site
 
 if TYPE_CHECKING:
@@ -21,12 +25,12 @@ Fusion = Literal["within", "total"]
 
 
 @dataclass(frozen=True, slots=True)
-class Moments(Statistic):
-    """Count, mean and centred sum of squares of every channel of a site; tokens may have weights.
+class CentredSums(Statistic):
+    """Count, mean and centred sums of the channels of a site; tokens may have weights.
 
     Attributes:
         mean: (C,) mean over the tokens.
-        m2: (C,) sum over the tokens of the squared distance to the mean.
+        m2: sum over the tokens of squares or products of the distances to the mean.
         weight: sum of the tokens' weights; 0 stands for the count, where every token weighs one.
     """
 
@@ -34,10 +38,33 @@ class Moments(Statistic):
     m2: Array
     weight: float = 0.0
 
-    @classmethod
-    def observe(cls, seen: Observation) -> Moments:
-        """`of` the site's inputs."""
-        return cls.of(seen.inputs)
+    @property
+    def total(self) -> float:
+        """Sum of the tokens' weights."""
+        return self.weight or self.count
+
+    def merge(self, other: Self) -> Self:
+        """The statistic of both samples together (Chan, Golub and LeVeque 1983, equation 2.1)."""
+        total = self.total + other.total
+        delta = other.mean - self.mean
+        return replace(
+            self,
+            count=self.count + other.count,
+            mean=self.mean + delta * (other.total / total),
+            m2=self.m2 + other.m2 + self.products(delta) * (self.total * other.total / total),
+            weight=total if self.weight else 0.0,
+        )
+
+    @staticmethod
+    @abstractmethod
+    def products(delta: Array) -> Array:
+        """The squares or products of distances (C,), in the shape of `m2`."""
+
+
+class Moments(CentredSums):
+    """Moments of every channel of a site: `m2` (C,) is the sum of squared distances to the mean."""
+
+    __slots__ = ()
 
     @classmethod
     def of(cls, x: Tensor, weights: Tensor | None = None) -> Moments:
@@ -50,7 +77,7 @@ class Moments(Statistic):
 
         Args:
             x: activations.
-            weights: (...) of the tokens, positive; none where every token weighs one.
+            weights: (...) of the tokens, positive; None where every token weighs one.
         """
         x = x.reshape(-1, x.shape[-1]).float()  # (n, C)
         count = x.shape[0]
@@ -66,21 +93,9 @@ class Moments(Statistic):
         m2 = (second - first**2 / total).clamp(min=0)
         return cls(count, shift + first / total, m2, 0.0 if weights is None else total)
 
-    @property
-    def total(self) -> float:
-        """Sum of the tokens' weights."""
-        return self.weight or self.count
-
-    def merge(self, other: Moments) -> Moments:
-        """The moments of both samples together (Chan, Golub and LeVeque 1983, equation 2.1)."""
-        total = self.total + other.total
-        delta = other.mean - self.mean
-        return Moments(
-            self.count + other.count,
-            self.mean + delta * (other.total / total),
-            self.m2 + other.m2 + delta**2 * (self.total * other.total / total),
-            total if self.weight else 0.0,
-        )
+    @staticmethod
+    def products(delta: Array) -> Array:
+        return delta**2
 
     @property
     def variance(self) -> Array:
@@ -93,57 +108,86 @@ class Moments(Statistic):
         return self.m2 / self.count + self.mean**2 * (self.total / self.count)
 
 
-class RelativeMoments(Moments):
-    """Moments in which a token counts by the inverse mean square of the residual stream behind it.
-
-    What a module adds to the residual stream is divided by that stream's root mean square in the next RMSNorm
-    (arXiv 1910.07467): an error there matters relative to it. A token with a massive activation
-    (arXiv 2402.17762), whose stream is a thousand times as large, no longer decides a channel's variance.
-    """
+class SecondMoments(CentredSums):
+    """Second moments of a site: `m2` (C, C) is the sum of products of distances to the mean."""
 
     __slots__ = ()
 
     @classmethod
-    def observe(cls, seen: Observation) -> Moments:  # type: ignore[override]
-        """Weighted by 1 / mean square of `seen.residual`."""
-        return Moments.of(seen.inputs, token_weights(seen))
+    def of(cls, x: Tensor, weights: Tensor | None = None) -> SecondMoments:
+        """The second moments of activations x (..., C): products in float32, returned in float64.
 
-
-def token_weights(seen: Observation) -> Tensor:
-    """(...) weights of the tokens: 1 / mean square of the residual stream."""
-    return 1 / seen.residual.float().square().mean(dim=-1).clamp(min=1e-30)
-
-
-STATISTICS.add(Moments, "moments")
-STATISTICS.add(RelativeMoments, "relative_moments")
-TokenWeights = Literal["equal", "residual"]
-KINDS_OF: dict[TokenWeights, str] = {"equal": "moments", "residual": "relative_moments"}
-
-
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """Moments of a site fused over the domains.
-
-    Attributes:
-        count: tokens of all domains together.
-        mean: (C,)
-        variance: (C,) by the rule of the fusion.
-        mean_square: (C,) mean of the squared activations, which no rule changes.
-    """
-
-    count: int
-    mean: Array
-    variance: Array
-    mean_square: Array
-
-    @property
-    def steadiness(self) -> Array:
-        """(C,) size of the mean in standard deviations.
-
-        Not `mean / sqrt(variance)`: where tokens have weights, variance and mean square are multiplied by
-        their mean weight, and the mean is not.
+        Args:
+            x: activations.
+            weights: (...) of the tokens, positive; None where every token weighs one.
         """
-        return (self.mean_square / self.variance - 1).clip(min=0) ** 0.5
+        x = x.reshape(-1, x.shape[-1]).float()  # (n, C)
+        count = x.shape[0]
+        row = x.new_ones(count) if weights is None else weights.reshape(-1).float()
+        total = count if weights is None else float(row.double().sum())
+        mean = (row @ x) / total
+        centred = (x - mean) * row.sqrt()[:, None]
+        m2 = centred.T @ centred
+        if x.device.type == "mps":  # has no float64
+            mean, m2 = mean.cpu(), m2.cpu()
+        return cls(count, mean.double(), m2.double(), 0.0 if weights is None else total)
+
+    @staticmethod
+    def products(delta: Array) -> Array:
+        return delta[:, None] * delta[None, :]
+
+    def in_dense_indices(self, kept: np.ndarray) -> SecondMoments:
+        """The same as numpy arrays in the dense model's indices, NaN where either channel is removed."""
+        mean, rows = (scatter(np.asarray(array.cpu()), kept) for array in (self.mean, self.m2))
+        return SecondMoments(self.count, mean, scatter(rows.T, kept), self.weight)
+
+
+# --- the registered statistics -----------------------------------------------------------------------------
+
+
+@STATISTICS.add
+def moments(observation: Observation) -> Moments:
+    """Moments in which every token counts alike."""
+    return Moments.of(observation.inputs)
+
+
+@STATISTICS.add
+def relative_moments(observation: Observation) -> Moments:
+    """Moments in which a token counts by the inverse mean square of the residual stream behind it.
+
+    The output of a module is divided by the root mean square of the residual stream in the next RMSNorm
+    (arXiv 1910.07467): an error there matters relative to it. A token with a massive activation
+    (arXiv 2402.17762), whose stream is a thousand times as large, no longer decides a channel's variance.
+    """
+    return Moments.of(observation.inputs, token_weights(observation))
+
+
+@STATISTICS.add
+def second_moments(observation: Observation) -> SecondMoments:
+    """Second moments in which every token counts alike."""
+    return SecondMoments.of(observation.inputs)
+
+
+@STATISTICS.add
+def relative_second_moments(observation: Observation) -> SecondMoments:
+    """Second moments with the token weights of `relative_moments`."""
+    return SecondMoments.of(observation.inputs, token_weights(observation))
+
+
+def token_weights(observation: Observation) -> Tensor:
+    """(...) weights of the tokens: 1 / mean square of the residual stream."""
+    return 1 / observation.residual.float().square().mean(dim=-1).clamp(min=1e-30)
+
+
+TokenWeights = Literal["equal", "residual"]
+MOMENTS_OF: dict[TokenWeights, str] = {"equal": "moments", "residual": "relative_moments"}
+SECOND_MOMENTS_OF: dict[TokenWeights, str] = {
+    "equal": "second_moments",
+    "residual": "relative_second_moments",
+}
+
+
+# --- fusion over domains -----------------------------------------------------------------------------------
 
 
 def fuse(
@@ -151,18 +195,18 @@ def fuse(
     weights: Mapping[str, float],
     rule: Fusion = "within",
     worst_domain: float = 0.0,
-) -> Fused:
-    """One mean and variance from those of several domains.
+) -> SiteStats:
+    """The statistics of a mixture of domains at one site, without the weights.
 
     Args:
-        moments: the moments of a site by domain.
+        moments: of the site by domain.
         weights: mixture weights that sum to 1; domains without one are left out.
         rule: `within` takes the mean of the variances (arXiv 2601.02674), `total` adds the variance of the
             means (law of total variance), which is that of one pooled, weighted sample.
         worst_domain: from that variance (0) to the largest of any domain (1).
 
     Returns:
-        The fused statistics, in the arrays' own type.
+        The fused statistics, in the type of the moments' arrays.
     """
     parts = [(weight, moments[name]) for name, weight in weights.items() if weight > 0]
     mean = sum(weight * part.mean for weight, part in parts)
@@ -173,29 +217,35 @@ def fuse(
     if worst_domain:
         largest = reduce(lambda a, b: a + (b - a) * (b > a), (part.variance for _, part in parts))
         variance = (1 - worst_domain) * variance + worst_domain * largest
-    return Fused(sum(part.count for _, part in parts), mean, variance, mean_square)
+    return SiteStats(sum(part.count for _, part in parts), mean, variance, mean_square)
+
+
+def covariance(
+    parts: Mapping[str, SecondMoments], weights: Mapping[str, float], mean: Array | None = None
+) -> tuple[Array, Array]:
+    """Mean (C,) and covariance (C, C) of a mixture of domains, by the law of total variance.
+
+    Args:
+        parts: second moments by domain.
+        weights: mixture weights that sum to 1; domains without one are left out.
+        mean: (C,) about which to take the covariance; the mixture's own where left out.
+    """
+    used = [(weight, parts[name]) for name, weight in weights.items() if weight > 0]
+    if mean is None:
+        mean = sum(weight * part.mean for weight, part in used)
+    matrix = 0.0
+    for weight, part in used:
+        between = part.products(part.mean - mean) * part.total
+        matrix = matrix + (part.m2 + between) * (weight / part.count)
+    return mean, matrix
 
 
 @dataclass(frozen=True)
-class Statistics:
-    """Moments of every site, by domain.
+class DomainStatistics:
+    """Moments of every site, by domain; `engine.budget.site_stats` fuses them.
 
     Attributes:
         moments: by domain and site; numpy float64 arrays in the dense model's indices, NaN where removed.
     """
 
     moments: Mapping[str, Mapping[Site, Moments]]
-
-    def fuse(
-        self,
-        weights: Mapping[str, float],
-        rule: Fusion,
-        sites: Collection[Site] | None = None,
-        worst_domain: float = 0.0,
-    ) -> dict[Site, Fused]:
-        """The statistics of a mixture, of all sites or of some: see `moments.fuse`. No model is needed."""
-        sites = next(iter(self.moments.values())) if sites is None else sites
-        return {
-            site: fuse({d: m[site] for d, m in self.moments.items()}, weights, rule, worst_domain)
-            for site in sites
-        }

@@ -3,9 +3,9 @@
 A normaliser is a function from a site's scores (C,), NaN where removed, and the scale that they had in the
 dense model. Register one with `@NORMALISERS.add`; its name becomes a value of `RunConfig.normalise`.
 
-Only rules that stay fixed through the iterations suit an iterative method. Standardising what is left shifts
-the mean of a layer that was just cut down to what it still has, so that its lowest channels look expendable
-again, and the same layer is cut in every iteration.
+Only rules that stay fixed through the iterations suit an iterative method. Standardising over the kept
+channels shifts the mean of a layer that was just cut, so that its lowest channels look expendable again, and
+the same layer is cut in every iteration.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def share(scores: Array, first: Scale) -> Array:
 
 @NORMALISERS.add
 def zscore(scores: Array, first: Scale) -> Array:
-    """Standardised over the channels that are left: FLAP's (arXiv 2312.11983, section 3.3)."""
+    """Standardised over the kept channels: FLAP's (arXiv 2312.11983, section 3.3)."""
     return _standardised(scores, Scale.of(scores[~np.isnan(scores)]))
 
 

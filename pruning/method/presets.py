@@ -1,6 +1,6 @@
 """Named methods: presets of the options of `RunConfig`.
 
-Every method is a point in the same space of options; what a preset leaves out keeps `RunConfig`'s default.
+Every method is a point in the same space of options; others than those of its preset keep their defaults.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pruning.registry import Registry
 METHODS: Registry[dict[str, Any]] = Registry("method")
 # The paper (arXiv 2601.02674): prune a little, recalibrate on all domains, prune on.
 METHODS.add({}, "iterative")
-# Beyond the paper: least squares makes up for what goes, and each layer is scored and repaired on what the
-# pruned layers before it give.
+# Beyond the paper: least squares makes up for removed channels, and each layer is scored and repaired on the
+# outputs of the pruned layers before it.
 METHODS.add({"iterations": 3, "compensation": "least_squares", "sequential": True}, "prunescope")
 # FLAP (arXiv 2312.11983), WIFV with AL-AM: one shot, one domain, z-scores, squared attention scores.
 METHODS.add(

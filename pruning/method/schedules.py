@@ -1,7 +1,7 @@
 """How the pruning ratio grows over the iterations.
 
-A schedule is a function from the part of the iterations that are done, t in (0, 1], and the final ratio to
-the ratio to have reached. Register one with `@SCHEDULES.add`; its name becomes a value of
+A schedule is a function from the share of the iterations done, t in (0, 1], and the final ratio to the ratio
+after them. Register one with `@SCHEDULES.add`; its name becomes a value of
 `RunConfig.schedule`.
 """
 
@@ -22,7 +22,7 @@ def linear(t: float, ratio: float) -> float:
 
 @SCHEDULES.add
 def geometric(t: float, ratio: float) -> float:
-    """The same share of what is left in each iteration."""
+    """The same share of the remaining parameters in each iteration."""
     return 1 - (1 - ratio) ** t
 
 

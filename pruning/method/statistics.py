@@ -1,27 +1,20 @@
-"""What a calibration pass takes down of a site: statistics that merge over batches, domains and processes.
+"""Statistics of one site: what a calibration pass collects, and what scores are computed from.
 
-A statistic is a class with `observe` and `merge`, registered with `@STATISTICS.add`; a pass is told by name
-which to take (`engine.calibration.calibrate`). Its fields are a count of tokens and arrays, and these are its
-file format.
+A statistic is a class with `merge`, and a function that computes it from a batch, registered with
+`@STATISTICS.add`; a pass collects the one that it is given by name (`engine.calibration.calibrate`). Its
+fields, a count of tokens and arrays, are its file format (`engine.statistics_files`). Statistics merge over
+batches and over processes: these sum counts and weighted means, then the squares about the common mean.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from pruning.checksums import CHECKSUM_KEY
-from pruning.files import atomic_write
-from pruning.models.geometry import Site
 from pruning.registry import Registry
 
 if TYPE_CHECKING:
@@ -32,11 +25,11 @@ Array = Any  # numpy.ndarray or torch.Tensor
 
 @dataclass(frozen=True)
 class Observation:
-    """What passes a site in one batch.
+    """The tensors of one batch at a site.
 
     Attributes:
         inputs: (..., C) of the output projection.
-        residual: (..., d_model) stream that its output is added to.
+        residual: (..., d_model) stream that the projection's output is added to.
     """
 
     inputs: Tensor
@@ -48,120 +41,94 @@ class Statistic(ABC):
     """A statistic of one site; the fields beside `count` and `weight` are arrays, channels first.
 
     Attributes:
-        count: tokens seen.
+        count: tokens in the sample.
     """
 
     count: int
-
-    @classmethod
-    @abstractmethod
-    def observe(cls, seen: Observation) -> Self:
-        """The statistic of one batch, as float64 tensors."""
 
     @abstractmethod
     def merge(self, other: Self) -> Self:
         """The statistic of both samples together."""
 
     @classmethod
-    def parts(cls) -> list[str]:
-        """Names of the arrays."""
+    def array_names(cls) -> list[str]:
+        """Names of the fields that are arrays."""
         return [field.name for field in fields(cls) if field.name not in ("count", "weight")]
 
     def arrays(self) -> dict[str, Array]:
         """The arrays by name."""
-        return {name: getattr(self, name) for name in self.parts()}
+        return {name: getattr(self, name) for name in self.array_names()}
 
-    def in_dense_indices(self, retained: np.ndarray) -> Self:
-        """The same as numpy arrays in the dense model's indices, NaN where channels are gone.
+    def in_dense_indices(self, kept: np.ndarray) -> Self:
+        """The same statistic as numpy arrays in the dense model's indices, NaN where channels are removed.
 
         Args:
-            retained: (C,) bool, C the dense model's.
+            kept: (C,) bool over the dense model's channels.
         """
-        found: dict[str, Any] = {
-            name: scatter(np.asarray(array.cpu()), retained) for name, array in self.arrays().items()
+        arrays: dict[str, Any] = {
+            name: scatter(np.asarray(array.cpu()), kept) for name, array in self.arrays().items()
         }
-        return replace(self, **found)
+        return replace(self, **arrays)
 
 
-STATISTICS: Registry[type[Statistic]] = Registry("statistic")
+# Functions from an observation to the statistic of its batch, as float64 tensors.
+STATISTICS: Registry[Callable[[Observation], Statistic]] = Registry("statistic")
 
 
-def scatter(values: np.ndarray, retained: np.ndarray) -> np.ndarray:
-    """Values of the retained channels (c, ...) at their places in the dense model (C, ...), NaN elsewhere."""
-    full = np.full((len(retained), *values.shape[1:]), np.nan)
-    full[retained] = values
-    return full
-
-
-def double(values: np.ndarray) -> np.ndarray:
-    """In double precision, whatever it was stored in: a run that ships is stored in less."""
-    return values.astype(np.float64, copy=False)
+def scatter(values: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Values (c, ...) of the kept channels at their indices in the dense model (C, ...), NaN elsewhere."""
+    dense = np.full((len(kept), *values.shape[1:]), np.nan)
+    dense[kept] = values
+    return dense
 
 
 K = TypeVar("K")
-
-
-def merge_into(found: dict[K, Statistic], key: K, part: Statistic) -> None:
-    """Join the statistic of another batch to what was found so far under a key."""
-    found[key] = found[key].merge(part) if key in found else part
-
-
-# --- files -------------------------------------------------------------------------------------------------
-
 S = TypeVar("S", bound=Statistic)
 
 
-def write_statistic(file: Path, found: Mapping[Site, Statistic]) -> None:
-    """A statistic of all sites as one safetensors file, whole or not at all."""
-    arrays = {f"{site}.{part}": array for site, s in found.items() for part, array in s.arrays().items()}
-    scalars = {
-        f"{name}s": json.dumps({str(site): getattr(s, name, 0) for site, s in found.items()})
-        for name in ("count", "weight")
-    }
-    with atomic_write(file, durable=False) as temporary:
-        save_file(arrays, temporary, metadata=scalars | {CHECKSUM_KEY: _checksum(arrays, scalars)})
+def merge_into(statistics: dict[K, S], key: K, part: S) -> None:
+    """Merge the statistic of another batch into the one under a key."""
+    statistics[key] = statistics[key].merge(part) if key in statistics else part
 
 
-def _checksum(arrays: Mapping[str, np.ndarray], scalars: Mapping[str, str]) -> str:
-    """Of arrays and what stands beside them, whatever their order in the file."""
-    digest = hashlib.blake2b(json.dumps(scalars, sort_keys=True).encode(), digest_size=16)
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+class WeightNorms(NamedTuple):
+    """Sizes of the columns of a site's output projection.
 
-
-def read_kept(file: Path, kind: type[S]) -> dict[Site, S] | None:
-    """What `write_statistic` wrote, every number of it; None where the file is not what was written."""
-    try:
-        with safe_open(file, framework="numpy") as content:
-            scalars = content.metadata()
-            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError):
-        return None
-    seal = (scalars or {}).pop(CHECKSUM_KEY, None)
-    return read_statistic(file, kind) if seal == _checksum(arrays, scalars) else None
-
-
-def read_statistic(file: Path, kind: type[S], only: Site | None = None) -> dict[Site, S] | None:
-    """What `write_statistic` wrote; None where the file is not whole.
-
-    Args:
-        file: of one domain.
-        kind: of the statistic.
-        only: this site, without reading the others.
+    Attributes:
+        norm: (C,) Euclidean norm, ||W[:, j]||_2.
+        mean_abs: (C,) mean of |W[:, j]| over the rows.
     """
-    try:
-        with safe_open(file, framework="numpy") as content:
-            counts = json.loads(content.metadata()["counts"])
-            weights = json.loads(content.metadata().get("weights", "{}"))
-            sites = [name for name in counts if only is None or name == str(only)]
-            found = {}
-            for site in sites:
-                parts = {part: double(content.get_tensor(f"{site}.{part}")) for part in kind.parts()}
-                if weight := weights.get(site):
-                    parts["weight"] = weight
-                found[Site.parse(site)] = kind(counts[site], **parts)
-            return found
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        return None
+
+    norm: Array
+    mean_abs: Array
+
+
+@dataclass(frozen=True, slots=True)
+class SiteStats:
+    """The numbers of one site, fused over the domains; arrays (C,), NaN where a channel is removed.
+
+    Attributes:
+        count: tokens of all domains together.
+        mean: of the activations.
+        variance: of the activations, by the rule of the fusion.
+        mean_square: of the activations.
+        norm, mean_abs: of the weight columns, see `WeightNorms`; None where no weights were given.
+        seed: of the random score, different for every site.
+    """
+
+    count: int
+    mean: Array
+    variance: Array
+    mean_square: Array
+    norm: Array = None
+    mean_abs: Array = None
+    seed: tuple[int, ...] = (0,)
+
+    @property
+    def steadiness(self) -> Array:
+        """(C,) size of the mean in standard deviations.
+
+        Not `mean / sqrt(variance)`: where tokens have weights, variance and mean square are multiplied by
+        their mean weight, and the mean is not.
+        """
+        return (self.mean_square / self.variance - 1).clip(min=0) ** 0.5

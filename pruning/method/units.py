@@ -1,4 +1,4 @@
-"""Units: what is removed together at a site, what each costs and scores, and which a person pinned."""
+"""Units: heads or channels of a site that are removed together, with costs, scores and pins."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from pruning.models.mask import Array
 AttentionUnit = Literal["kv_group", "query_head"]
 UnitScore = Literal["per_parameter", "mean"]
 
-# --- which heads and channels a person named -------------------------------------------------------------
+# --- selectors of heads and channels ---------------------------------------------------------------------
 _SELECTOR = re.compile(r"(?P<layers>\d+(-\d+)?)(\.(?P<name>[a-z]+)(\.(?P<range>\d+(-\d+)?))?)?")
 
 
-def _span(text: str | None, size: int, selector: str, what: str) -> range:
+def _span(text: str | None, size: int, selector: str, noun: str) -> range:
     if text is None:
         return range(size)
     first, _, last = text.partition("-")
     span = range(int(first), int(last or first) + 1)
     if not span:
-        raise ConfigError(f"{selector!r} names the {what}s {text}: write the lower number first.")
+        raise ConfigError(f"{selector!r} names the {noun}s {text}: write the lower number first.")
     if span[-1] >= size:
-        raise ConfigError(f"{selector!r} names {what} {span[-1]}: the {what}s are numbered 0 to {size - 1}.")
+        raise ConfigError(f"{selector!r} names {noun} {span[-1]}: the {noun}s are numbered 0 to {size - 1}.")
     return span
 
 
@@ -40,9 +40,9 @@ def select(geometry: Geometry, selectors: Sequence[str]) -> dict[Site, Array]:
             `0-1.mlp` or `3.attn.0-2`.
 
     Raises:
-        ConfigError: a selector that is malformed or names what the model does not have.
+        ConfigError: a selector is malformed, or names heads or channels that the model does not have.
     """
-    chosen = {site: np.zeros(geometry.shape(site).entries, bool) for site in geometry.sites}
+    selected = {site: np.zeros(geometry.shape(site).entries, bool) for site in geometry.sites}
     for selector in selectors:
         match = _SELECTOR.fullmatch(selector.strip())
         if not match or match["name"] not in (None, *geometry.names):
@@ -51,10 +51,10 @@ def select(geometry: Geometry, selectors: Sequence[str]) -> dict[Site, Array]:
             for site in geometry.layer_sites(layer):
                 if match["name"] not in (None, site.name):
                     continue
-                what = "head" if geometry.shape(site).has_heads else "channel"
-                span = _span(match["range"], len(chosen[site]), selector, what)
-                chosen[site][span.start : span.stop] = True
-    return chosen
+                noun = "head" if geometry.shape(site).has_heads else "channel"
+                span = _span(match["range"], len(selected[site]), selector, noun)
+                selected[site][span.start : span.stop] = True
+    return selected
 
 
 # --- units -----------------------------------------------------------------------------------------------
@@ -62,16 +62,16 @@ class Units(NamedTuple):
     """The units of one site that can still be removed, in the order of `members`.
 
     Attributes:
-        site: where.
+        site: of the units.
         members: (U, m) indices of each unit's entries in the mask; -1 fills a shorter unit.
         score: (U,)
-        cost: (U,) parameters that go with the unit.
+        cost: (U,) parameters removed with the unit.
         forced: (U,) units that a person asked to remove.
-        protected: (U,) units that must stay: pinned by a person or the last of their layer.
-        rest: (U,) the unit, if any, with the channels beyond the last multiple of the width: it goes before
-            others, so that a layer of which nothing else is cut has a width that is a multiple as well.
-        damage: (U + 1,) what the model is predicted to lose when the first 0 to U units of `order` go, beyond
-            what it has lost at this site already; None where no damage was measured.
+        protected: (U,) units that are kept: pinned by a person or the last of their layer.
+        remainder: (U,) the unit, if any, with the channels beyond the last multiple of the width: it is
+            removed before others, so that a layer of which nothing else is cut has a multiple as well.
+        divergence: (U + 1,) the predicted rise of the divergence when the first 0 to U units of `order` are
+            removed, relative to what this site has lost already; None where no curves were measured.
     """
 
     site: Site
@@ -80,38 +80,38 @@ class Units(NamedTuple):
     cost: Array
     forced: Array
     protected: Array
-    rest: Array
-    damage: Array | None = None
+    remainder: Array
+    divergence: Array | None = None
 
     @property
     def order(self) -> Array:
-        """(U,) indices of the units, the first to go first, those that must stay at the end."""
+        """(U,) indices of the units in the order of their removal, the protected ones at the end."""
         return np.argsort(np.where(self.protected, np.inf, self.rank), kind="stable")
 
-    def entries(self, chosen: Array) -> Array:
+    def entries(self, units: Array) -> Array:
         """(n,) indices of the entries in the mask of some units, given by index or as (U,) bools."""
-        members = self.members[chosen].ravel()
+        members = self.members[units].ravel()
         return np.asarray(members[members >= 0])
 
     @property
     def rank(self) -> Array:
-        """(U,) the lowest goes first: what a person named, then rests, then by score."""
-        return np.where(self.forced, -np.inf, np.where(self.rest, np.finfo(float).min, self.score))
+        """(U,) the lowest is removed first: named by a person, then remainders, then by score."""
+        return np.where(self.forced, -np.inf, np.where(self.remainder, np.finfo(float).min, self.score))
 
 
-def _members(values: Array, alive: Array, shape: SiteShape, unit: AttentionUnit, width: int) -> Array:
-    """Indices (U, m) of the entries that are removed together; `values` (entries,) says in which order."""
-    entries = np.flatnonzero(alive)
+def _members(values: Array, kept: Array, shape: SiteShape, unit: AttentionUnit, width: int) -> Array:
+    """Indices (U, m) of the entries that are removed together, by rising `values` (entries,)."""
+    indices = np.flatnonzero(kept)
     if not shape.has_heads:
         if width == 1:
-            return entries[:, None]
-        entries = entries[np.argsort(values[entries], kind="stable")]
-        return np.concatenate([np.full(-len(entries) % width, -1), entries]).reshape(-1, width)
-    groups = entries.reshape(len(np.unique(entries // shape.group)), -1)  # (groups retained, their entries)
+            return indices[:, None]
+        indices = indices[np.argsort(values[indices], kind="stable")]
+        return np.concatenate([np.full(-len(indices) % width, -1), indices]).reshape(-1, width)
+    groups = indices.reshape(len(np.unique(indices // shape.group)), -1)  # (kept groups, kept of a group)
     if unit == "kv_group":
         return groups
     order = np.argsort(values[groups], axis=1, kind="stable")
-    return np.take_along_axis(groups, order, axis=1).T  # (entries of a group, groups)
+    return np.take_along_axis(groups, order, axis=1).T  # (kept of a group, kept groups)
 
 
 def _unit_cost(members: Array, shape: SiteShape, unit: AttentionUnit) -> Array:
@@ -125,7 +125,7 @@ def _unit_cost(members: Array, shape: SiteShape, unit: AttentionUnit) -> Array:
 def site_units(
     site: Site,
     scores: Array,
-    alive: Array,
+    kept: Array,
     geometry: Geometry,
     *,
     keep: Array,
@@ -138,17 +138,17 @@ def site_units(
     """The units of a site with their scores.
 
     Args:
-        site: where.
+        site: of the units.
         scores: (C,) normalised scores of the channels, anything where removed.
-        alive: (entries,) bool, the mask so far.
+        kept: (entries,) bool, the mask so far.
         geometry: the dense model's.
-        keep: (entries,) bool, entries that must stay.
+        keep: (entries,) bool, entries to protect.
         remove: (entries,) bool, entries to cut first.
         floor: entries that must survive at least; the highest-scored units are protected for it.
-        unit: what goes together at an `attn` site.
+        unit: the heads that are removed together at an `attn` site.
         unit_score: `per_parameter` divides a unit's summed score by its cost, in MLP channels; `mean` is
             FLAP's plain mean over a unit's channels.
-        width: retained MLP channels stay a multiple of this.
+        width: the number of kept MLP channels is a multiple of this.
 
     Raises:
         ConfigError: a unit is to be kept and cut at once, or the site would fall below its floor.
@@ -156,14 +156,14 @@ def site_units(
     shape = geometry.shape(site)
     if shape.group == 1:  # multi-head attention: a head is a group
         unit = "kv_group"
-    values = scores.reshape(len(alive), -1).sum(axis=1)  # (entries,)
+    values = scores.reshape(len(kept), -1).sum(axis=1)  # (entries,)
     order = np.where(keep, np.inf, np.where(remove, -np.inf, values))
-    members = _members(order, alive, shape, unit, width)
+    members = _members(order, kept, shape, unit, width)
     inside = members >= 0
-    kept = (keep[members] & inside).any(axis=1)
+    pinned = (keep[members] & inside).any(axis=1)
     forced = (remove[members] & inside).any(axis=1)
-    if (kept & forced).any():
-        clash = members[kept & forced][0]
+    if (pinned & forced).any():
+        clash = members[pinned & forced][0]
         names = ", ".join(f"{site}.{index}" for index in clash[clash >= 0][:8])
         raise ConfigError(
             f"--keep and --remove both name a part of {names}, which can only be kept or removed together: "
@@ -176,17 +176,17 @@ def site_units(
     else:
         score = total * geometry.least_cost / cost
     size = inside.sum(axis=1)
-    protected = kept.copy()
-    protected[_highest(np.where(forced, -np.inf, np.where(kept, np.inf, score)), size, floor)] = True
+    protected = pinned.copy()
+    protected[_highest(np.where(forced, -np.inf, np.where(pinned, np.inf, score)), size, floor)] = True
     if (protected & forced).any():
-        what, option = (
+        noun, option = (
             ("heads", "--min-attention-units") if shape.has_heads else ("channels", "--min-mlp-share")
         )
         raise ConfigError(
-            f"--remove leaves {site} with fewer {what} than its minimum of {floor}: remove less there, or "
+            f"--remove leaves {site} with fewer {noun} than its minimum of {floor}: remove less there, or "
             f"lower {option}."
         )
-    return Units(site, members, score, cost, forced, protected, rest=size < width)
+    return Units(site, members, score, cost, forced, protected, remainder=size < width)
 
 
 def _highest(rank: Array, size: Array, floor: int) -> Array:

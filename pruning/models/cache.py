@@ -21,18 +21,20 @@ from pruning.versions import versions
 
 if TYPE_CHECKING:
     from pruning.models.family import CausalLM
+    from pruning.models.source import LayerSource
 
 
-def cache_file(kind: str, model: CausalLM, state: str, *inputs: object, suffix: str = ".json") -> Path:
+def cache_file(
+    kind: str, model: CausalLM | LayerSource, state: str, *inputs: object, suffix: str = ".json"
+) -> Path:
     """The file of a value in the cache.
 
     Args:
         kind: of value, the name of its folder.
-        model: that computes it; it gives dtype and device.
+        model: that computes it, of whose weights dtype and device are used.
         state: names the model's weights and what was cut from them.
         inputs: digests of the token ids, and options; plain values.
         suffix: of the file's name.
     """
-    weight = next(model.parameters())
-    key = json.dumps([versions(), state, str(weight.dtype), weight.device.type, *inputs], sort_keys=True)
+    key = json.dumps([versions(), state, str(model.dtype), model.device.type, *inputs], sort_keys=True)
     return cache_folder() / kind / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}{suffix}"

@@ -15,8 +15,8 @@ from pruning.files import PRUNING_FILE
 from pruning.models.delta import MASK_FILE, write_mask
 from pruning.models.family import CausalLM
 from pruning.models.layer_view import geometry
-from pruning.models.layers import Layers
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from pruning.models.surgery import output_biases
 from pruning.outputs import output_folder
 from pruning.versions import versions
@@ -66,14 +66,13 @@ def save(
 
 def write_dense(model: CausalLM, tokenizer: Any, folder: Path, shard: int = SHARD_BYTES) -> None:
     """Weights, config, generation settings and tokenizer into a folder, as transformers lays them out."""
-    layers = Layers(model)
     model.config.architectures = [type(model).__name__]
-    model.config.dtype = layers.dtype
+    model.config.dtype = model.dtype
     with library_errors(ModelError, "the model's config and tokenizer cannot be saved"):
         model.config.save_pretrained(folder)
         write_generation_config(model, folder)
         tokenizer.save_pretrained(folder)
-    _write_tensors(layers.tensors(), folder, shard)
+    _write_tensors(InMemory(model).tensors(), folder, shard)
 
 
 def write_generation_config(model: CausalLM, folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +18,14 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
 
 from pruning.models.geometry import Geometry, Site
+from pruning.models.layer_view import family_of
 from pruning.models.mask import Mask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pruning.models.family import CausalLM
+    from pruning.models.layer_view import LayerView
+    from pruning.models.source import LayerSource
 
 MASK_FILE = "mask.safetensors"
 BIASES_FILE = "biases.safetensors"
@@ -46,19 +48,30 @@ class Delta:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: CausalLM, mask: Mask | None = None, changed: Collection[str] = ()) -> Delta:
-        """The delta of a live model.
+    def of(cls, source: LayerSource, mask: Mask | None = None, changed: Collection[str] = ()) -> Delta:
+        """The delta of a model.
 
         Args:
-            model: cut to the mask.
+            source: of the layers, cut to the mask.
             mask: over the dense model; where it is left out the model is dense.
             changed: names of parameters whose values were changed.
         """
-        from pruning.models.layer_view import geometry
-        from pruning.models.surgery import output_biases
+        delta = cls(mask or Mask.full(source.geometry()), {}, {})
+        for index in range(len(source)):
+            with source.layer(index) as view:
+                delta = delta.with_layer(source, index, view, changed)
+        return delta
 
-        weights = {name: model.get_parameter(name).data for name in changed}
-        return cls(mask or Mask.full(geometry(model)), output_biases(model), weights)
+    def with_layer(self, source: LayerSource, index: int, view: LayerView, changed: Collection[str]) -> Delta:
+        """The same delta with the biases and changed weights of a layer as they are now; see `of`."""
+        biases, weights = dict(self.biases), dict(self.weights)
+        for site in self.mask.geometry.layer_sites(index):
+            linear, name = view.projection(site.name), weight_name(source, site)
+            if linear.bias is not None:
+                biases[str(site)] = linear.bias.data
+            if name in changed:
+                weights[name] = linear.weight.data
+        return replace(self, biases=biases, weights=weights)
 
     def digest(self, fingerprint: str) -> str:
         """A name for the pruned model: every tensor enters it, and what names the dense weights.
@@ -99,18 +112,29 @@ class Delta:
         weights = load_file(folder / WEIGHTS_FILE) if (folder / WEIGHTS_FILE).exists() else {}
         return cls(mask, load_file(folder / BIASES_FILE), weights)
 
-    def apply(self, model: CausalLM) -> None:
+    def apply(self, source: LayerSource) -> None:
         """Make the pruned model of the dense one, in place and bit for bit."""
         import torch
 
-        from pruning.models.layer_view import geometry
-        from pruning.models.surgery import remove, set_output_biases
+        from pruning.models.surgery import cut_layer
 
-        remove(model, Mask.full(geometry(model)), self.mask)
-        set_output_biases(model, self.biases)
-        with torch.no_grad():
-            for name, tensor in self.weights.items():
-                model.get_parameter(name).copy_(tensor)
+        dense = Mask.full(source.geometry())
+        for index in range(len(source)):
+            with source.layer(index) as view, torch.no_grad():
+                cut_layer(view, dense, self.mask)
+                for site in dense.geometry.layer_sites(index):
+                    linear = view.projection(site.name)
+                    if (bias := self.biases.get(str(site))) is not None:
+                        linear.bias = torch.nn.Parameter(
+                            bias.to(linear.weight), requires_grad=linear.weight.requires_grad
+                        )
+                    if (weight := self.weights.get(weight_name(source, site))) is not None:
+                        linear.weight.copy_(weight)
+
+
+def weight_name(source: LayerSource, site: Site) -> str:
+    """The parameter name of the weight of a site's output projection."""
+    return family_of(source).weight_name(site.layer, site.name)
 
 
 def write_mask(mask: Mask, folder: Path) -> None:

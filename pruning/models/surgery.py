@@ -79,12 +79,6 @@ def cut_layer(view: LayerView, before: Mask, after: Mask) -> None:
         view.resize(spec, new)
 
 
-def remove(model: CausalLM, before: Mask, after: Mask) -> None:
-    """Cut a whole model from one mask to a smaller one, in place; see `cut_layer`."""
-    for view in layer_views(model):
-        cut_layer(view, before, after)
-
-
 def resize(model: CausalLM, geometry: Geometry, biased: Mapping[str, bool]) -> None:
     """Give a model the widths of a geometry without regard to its weights, before a checkpoint is loaded.
 
@@ -113,15 +107,6 @@ def output_biases(model: CausalLM) -> dict[str, Tensor]:
         for site in view.sites
         if (bias := view.projection(site.name).bias) is not None
     }
-
-
-def set_output_biases(model: CausalLM, biases: Mapping[str, Tensor]) -> None:
-    """Put back what `output_biases` took, bit for bit."""
-    for view in layer_views(model):
-        for site in view.sites:
-            if (bias := biases.get(str(site))) is not None:
-                linear = view.projection(site.name)
-                linear.bias = nn.Parameter(bias.to(linear.weight), requires_grad=linear.weight.requires_grad)
 
 
 def mask_channels(model: CausalLM, mask: Mask) -> None:

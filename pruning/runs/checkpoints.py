@@ -125,9 +125,11 @@ def checkpoint_after(run: Run, number: int) -> Path:
         return run.checkpoint
     folder = run.path / f"model-{number:02d}"
     if not folder.is_dir():
+        from pruning.models.source import InMemory
+
         loaded = load_dense(run)
         delta = iterations[number].delta()
-        delta.apply(loaded.model)
+        delta.apply(InMemory(loaded.model))
         write_model(run, loaded, delta, folder)
     return folder
 

@@ -23,20 +23,21 @@ from safetensors.numpy import load_file, save_file
 
 from pruning.checksums import checksum_of, corrupt, digests, finite, read_bytes, read_json, verify, write_json
 from pruning.config import RunConfig
+from pruning.engine.budget import scores
+from pruning.engine.statistics_files import double, read_statistics, write_statistics
 from pruning.errors import CorruptFileError, RunError
 from pruning.files import EXPORT_FILE, PRUNING_FILE, atomic_write, ignore_write_errors, writing
 from pruning.formatting import quoted
-from pruning.method.damage import Curve
-from pruning.method.moments import Moments, Statistics
-from pruning.method.scores import score_sites
-from pruning.method.statistics import double, read_statistic, write_statistic
+from pruning.method.moments import DomainStatistics, Moments
+from pruning.method.sensitivity import Curve
+from pruning.method.statistics import WeightNorms
 from pruning.models.delta import BIASES_FILE, MASK_FILE, WEIGHTS_FILE, Delta, read_mask
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
 from pruning.runs.schema import Computation, Metrics, Repaired, TextMeasure
 
 if TYPE_CHECKING:
-    from pruning.engine.calibration import LayerFound
+    from pruning.engine.calibration import Calibration
     from pruning.engine.events import Iteration
 
 RUN_LOG, STORE_LOG = "events.jsonl", "log.jsonl"
@@ -245,46 +246,46 @@ class StoredIteration:
     def scores(self) -> dict[Site, np.ndarray]:
         """Scores (C,) by site before this iteration's cut, NaN for removed channels."""
         with self._reading(SCORES_FILE) as file:
-            scores = _site_arrays(file)
-            self._expect(scores, Geometry.channels)
-            return scores
+            arrays = _site_arrays(file)
+            self._expect(arrays, Geometry.channels)
+            return arrays
 
     @cached_property
-    def norms(self) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
+    def norms(self) -> dict[Site, WeightNorms]:
         """Norm and mean absolute value of the weight columns, (C,) each, by site."""
         with self._reading(NORMS_FILE) as file:
             arrays = load_file(file)
             norms = {
-                site: (double(arrays[f"{site}.norm"]), double(arrays[f"{site}.mean_abs"]))
+                site: WeightNorms(double(arrays[f"{site}.norm"]), double(arrays[f"{site}.mean_abs"]))
                 for site in self.geometry.sites
             }
             for column in (0, 1):
                 self._expect({site: pair[column] for site, pair in norms.items()}, Geometry.channels)
             return norms
 
-    def norms_of(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
+    def norms_of(self, site: Site) -> WeightNorms:
         """`norms` of one site, read without the others and not cached."""
         with self._reading(NORMS_FILE) as file, safe_open(file, framework="numpy") as content:
             names = f"{site}.norm", f"{site}.mean_abs"
-            return double(content.get_tensor(names[0])), double(content.get_tensor(names[1]))
+            return WeightNorms(*(double(content.get_tensor(name)) for name in names))
 
     @cached_property
-    def statistics(self) -> Statistics:
+    def statistics(self) -> DomainStatistics:
         """Moments by domain, before this iteration's cut."""
         return self.statistics_of(None)
 
-    def statistics_of(self, site: Site | None) -> Statistics:
+    def statistics_of(self, site: Site | None) -> DomainStatistics:
         """`statistics` of one site, read without the others and not cached; None for all."""
         moments: dict[str, dict[Site, Moments]] = {}
         for name in self._names("moments-*.safetensors"):
             with self._reading(name) as file:
-                if (by_site := read_statistic(file, Moments, site)) is None:
+                if (by_site := read_statistics(file, Moments, site)) is None:
                     raise ValueError("no statistics")
                 for each in self.geometry.sites if site is None else [site]:
                     if by_site[each].mean.shape != (self.geometry.channels(each),):
                         raise ValueError(f"{each} has another width")
                 moments[file.stem.removeprefix("moments-")] = by_site
-        return Statistics(moments)
+        return DomainStatistics(moments)
 
     def _names(self, pattern: str) -> list[str]:
         """Names of files by pattern, from the record; in a run of an earlier version from the folder."""
@@ -344,11 +345,11 @@ def write_iteration(
         iteration.delta.write(temporary)
         if iteration.statistics is not None:
             save_file({str(s): a for s, a in iteration.scores.items()}, temporary / SCORES_FILE)
-            norms = {f"{s}.norm": n for s, (n, _) in iteration.norms.items()}
-            norms |= {f"{s}.mean_abs": m for s, (_, m) in iteration.norms.items()}
-            save_file(norms, temporary / NORMS_FILE)
+            norms = iteration.norms.items()
+            arrays = {f"{s}.{name}": array for s, each in norms for name, array in each._asdict().items()}
+            save_file(arrays, temporary / NORMS_FILE)
             for domain, moments in iteration.statistics.moments.items():
-                write_statistic(temporary / f"moments-{domain}.safetensors", moments)
+                write_statistics(temporary / f"moments-{domain}.safetensors", moments)
             if iteration.curves:
                 write_curves(temporary, iteration.curves)
         metrics = _metrics(iteration, digests(temporary), weights, computed)
@@ -361,25 +362,19 @@ def write_iteration(
     return metrics
 
 
-def write_layer(folder: Path, config: RunConfig, layer: LayerFound) -> None:
+def write_layer(folder: Path, config: RunConfig, layer: Calibration) -> None:
     """Write the scores of a layer of the dense model, which are drawn until the first iteration is complete.
 
     Where the cache has some of the domains, no layer is written: scores need the statistics of all domains.
     """
-    moments = next(iter(layer.statistics.values()))
-    if set(moments) != set(config.mixture):
+    if set(layer.statistics) != set(config.mixture):
         return
-    by_site = {
-        domain: {site: m for site, m in sites.items() if isinstance(m, Moments)}
-        for domain, sites in moments.items()
-    }
-    fused = Statistics(by_site).fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
-    scores = score_sites(config.score, fused, layer.norms, config.seed)
-    index = next(iter(scores)).layer
+    layer_scores = scores(DomainStatistics(layer.statistics), layer.norms, config)
+    index = next(iter(layer_scores)).layer
     with writing(folder):
         (folder / LAYERS).mkdir(exist_ok=True)
     with writing(folder), atomic_write(folder / LAYERS / f"{index:04d}.safetensors") as temporary:
-        save_file({str(site): array for site, array in scores.items()}, temporary)
+        save_file({str(site): array for site, array in layer_scores.items()}, temporary)
 
 
 def _metrics(

@@ -16,9 +16,9 @@ from pruning.engine.budget import check_reachable
 from pruning.errors import PruningError, RunError, too_long
 from pruning.formatting import quoted, size_text
 from pruning.measure.tasks import check_folders
-from pruning.method.allocation import DAMAGE
+from pruning.method.allocation import NEED_CURVES
 from pruning.method.compensation import COVARIANCE
-from pruning.method.damage import PROBES, STEPS
+from pruning.method.sensitivity import PROBES, STEPS
 from pruning.models.folder import Summary, describe
 from pruning.runs.run import Run, RunStore
 from pruning.text.sources import check_source
@@ -165,7 +165,7 @@ def _work(config: RunConfig, summary: Summary) -> float:
     work = 2 * linear * passes * _calibration_tokens(config) * sum(sizes[:-1])
     work += 2 * evaluated * sum(linear * size + head for size in sizes)
     work += config.iterations * _covariance_work(config, summary)
-    return work + (_sensitivity_work(config, summary) if config.allocation in DAMAGE else 0)
+    return work + (_sensitivity_work(config, summary) if config.allocation in NEED_CURVES else 0)
 
 
 def _sensitivity_work(config: RunConfig, summary: Summary) -> float:

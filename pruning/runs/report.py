@@ -16,7 +16,7 @@ from pruning.checksums import finite
 from pruning.formatting import items_text, number, plain, quoted
 from pruning.measure.comparison import Accuracy, Pair, Rise, TaskRow
 from pruning.measure.significance import quantile
-from pruning.method.damage import foretell
+from pruning.method.sensitivity import predict_divergence
 from pruning.models.delta import Delta
 from pruning.models.mask import Mask
 from pruning.runs.run import ACTIVE, Run, dense_iteration
@@ -174,7 +174,7 @@ def provenance(run: Run) -> list[str]:
 def predicted_divergence(run: Run) -> dict[str, float]:
     """Divergence of the final mask by domain as the run's own curves predict it; empty without curves."""
     curves = dense_iteration(run).curves
-    return foretell(curves, run.iterations()[-1].mask) if curves else {}
+    return predict_divergence(curves, run.iterations()[-1].mask) if curves else {}
 
 
 # --- runs that can be compared -----------------------------------------------------------------------------

@@ -27,8 +27,8 @@ from pruning.errors import PruningError, RunError
 from pruning.formatting import number, seconds_text
 from pruning.measure.comparison import KnownPair, Pair, Rise, ZeroShot, mean_perplexity
 from pruning.measure.tasks import check_tasks
-from pruning.method.damage import Curve
-from pruning.method.mixture import adapted
+from pruning.method.mixture import adapt
+from pruning.method.sensitivity import Curve
 from pruning.models.delta import Delta
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
@@ -135,7 +135,7 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         """Write what an event brings."""
-        from pruning.engine.calibration import LayerFound
+        from pruning.engine.calibration import Calibration
         from pruning.engine.events import Iteration, Started
 
         folder = self.run.path
@@ -149,8 +149,8 @@ class Recorder:
             log(folder, "iteration", **metrics.model_dump(exclude={"layers", "files", "weights", "computed"}))
             self.complete = event.number
             self.status.write(iteration=event.number)
-        elif isinstance(event, Progress) and isinstance(event.found, LayerFound) and self.complete < 1:
-            write_layer(folder, self.run.config, event.found)
+        elif isinstance(event, Progress) and isinstance(event.result, Calibration) and self.complete < 1:
+            write_layer(folder, self.run.config, event.result)
 
 
 class TextProgress:
@@ -240,8 +240,8 @@ class Meter:
                 self.stage, self.began = event.stage, time.monotonic()
                 log(self.run.path, "stage", stage=event.stage, after=self.iteration, total=event.total)
             elapsed = max(time.monotonic() - self.began, 1e-6)
-            # calibration counts every token once a layer
-            counted = self.layers if event.stage == "calibrate" else 1
+            # both count every token once a layer
+            counted = self.layers if event.stage in self.rates else 1
             done, total = event.done / counted, event.total / counted
             if event.stage in self.rates:
                 self._learn(event, done, total, elapsed)
@@ -303,7 +303,7 @@ def stored_state(run: Run) -> State | None:
         first = iterations[1]
         scales, curves = dense_scales(first.scores, run.config.square_attention), first.curves
     if run.config.adapt_mixture and last.metrics.rises:
-        mixture = adapted(last.metrics.mixture, last.metrics.rises)
+        mixture = adapt(last.metrics.mixture, last.metrics.rises)
     return State(last.number, last.delta(), scales, curves, mixture)
 
 
@@ -445,6 +445,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         from pruning.engine.events import Finished, Started
         from pruning.engine.loop import prune_loaded
         from pruning.measure.tasks import compare, task_digests, zero_shot
+        from pruning.models.source import InMemory
 
     began, config = time.monotonic(), run.config
     state = stored_state(run)
@@ -488,7 +489,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
                     check_inputs(run, tasks=task_digests(config.tasks, *options))
                 # the dense model answers before it is cut: it is not read again, and a mistake in the tasks
                 # shows at once
-                dense = answers(loaded, Delta.of(loaded.model))
+                dense = answers(loaded, Delta.of(InMemory(loaded.model)))
                 begin_tasks(run, {name: result.digest for name, result in dense.items()})
     assert isinstance(event, Finished)
     if config.save_model:
@@ -565,16 +566,18 @@ def measure_sensitivity(run: Run, **changes: object) -> Generator[Progress, None
     """
     from pruning.engine.blocks import calibration_blocks, describe_blocks
     from pruning.engine.budget import dense_scales
-    from pruning.engine.curves import damage_curves
     from pruning.engine.loop import state_of
+    from pruning.engine.sensitivity import sensitivity_curves
+    from pruning.models.source import InMemory
 
     first, config = dense_iteration(run), run.config.replace(**changes)
     loaded = load_dense(run)
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
     check_inputs(run, text=text_digests(describe_blocks(blocks, [])))
     scales = dense_scales(first.scores, config.square_attention)
-    curves = yield from damage_curves(
-        loaded.model, Mask.full(first.geometry), first.scores, scales, config, blocks, state_of(loaded)
+    source, mask = InMemory(loaded.model), Mask.full(first.geometry)
+    curves = yield from sensitivity_curves(
+        source, mask, first.scores, scales, config, blocks, state_of(loaded)
     )
     write_curves(first.path, curves)
     return curves

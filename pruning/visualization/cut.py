@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pruning.config import RunConfig
-from pruning.engine.budget import Curves, dense_scales, ranked, without
-from pruning.method.allocation import DAMAGE, by_damage
+from pruning.engine.budget import Curves, dense_scales, rank, remove_units
+from pruning.method.allocation import NEED_CURVES, score_by_sensitivity
 from pruning.method.units import Units
 from pruning.models.geometry import Kind, Site
 from pruning.models.mask import Array, Mask
@@ -67,9 +67,9 @@ def cut_data(
     """
     ratio = max(config.ratio, mask.ratio)
     scales = dense_scales(dense, config.square_attention)
-    units, chosen = ranked(scores, mask, ratio, config, scales, curves)
-    if config.allocation in DAMAGE and curves:
-        units = [by_damage(unit) for unit in units]
+    units, chosen = rank(scores, mask, ratio, config, scales, curves)
+    if config.allocation in NEED_CURVES and curves:
+        units = [score_by_sensitivity(unit) for unit in units]
         least = 1e-9 * max(float(unit.score.max()) for unit in units)
         units = [unit._replace(score=np.maximum(unit.score, least)) for unit in units]
     edges = _edges(units, chosen)
@@ -81,12 +81,14 @@ def cut_data(
         inside = unit.members >= 0
         entry[unit.members[inside]] = np.broadcast_to(away[:, None], unit.members.shape)[inside]
         distance[unit.site] = np.repeat(entry, mask.geometry.channels(unit.site) // len(entry))
-    return Cut(distance, without(mask, units, chosen), positive)
+    return Cut(distance, remove_units(mask, units, chosen), positive)
 
 
 def _edges(units: list[Units], chosen: list[Array]) -> list[float]:
     """The score between what goes and what stays: one if a ranking of all units decided, else each site's."""
-    below = [unit.score[gone & ~unit.forced & ~unit.rest] for unit, gone in zip(units, chosen, strict=True)]
+    below = [
+        unit.score[gone & ~unit.forced & ~unit.remainder] for unit, gone in zip(units, chosen, strict=True)
+    ]
     above = [unit.score[~gone & ~unit.protected] for unit, gone in zip(units, chosen, strict=True)]
     highest = max((float(part.max()) for part in below if len(part)), default=None)
     lowest = min((float(part.min()) for part in above if len(part)), default=None)

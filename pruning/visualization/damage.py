@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pruning.method.damage import Curve, hull, predicted
+from pruning.method.sensitivity import Curve, divergence_at, hull
 from pruning.models.geometry import Kind, Site
 from pruning.models.mask import Mask
 from pruning.visualization.style import (
@@ -56,7 +56,7 @@ def damage_data(
     for site, curve in curves.items():
         size, fused = mask.geometry.parameters(site), curve.fused(weights, worst)
         gone = size - mask.pruned.parameters(site)
-        cost = float(predicted(curve.removed, fused, np.array([gone]))[0])
+        cost = float(divergence_at(curve.removed, fused, np.array([gone]))[0])
         found[site] = Damage(curve.removed / size, fused, gone / size, cost)
     return found
 
@@ -115,7 +115,8 @@ def layer_damage_figure(data: Mapping[Site, Damage], share: float, height: int =
     for kind, colour in KIND_COLOURS.items():
         sites = [site for site in data if site.name == kind]
         values = [
-            float(predicted(data[site].removed, data[site].damage, np.array([share]))[0]) for site in sites
+            float(divergence_at(data[site].removed, data[site].damage, np.array([share]))[0])
+            for site in sites
         ]
         figure.add_bar(
             x=[site.layer for site in sites],

@@ -10,8 +10,9 @@ import numpy as np
 
 from pruning.config import RunConfig
 from pruning.engine.budget import first_mask
-from pruning.method.moments import Statistics
-from pruning.method.scores import score_sites
+from pruning.engine.budget import scores as channel_scores
+from pruning.method.moments import DomainStatistics
+from pruning.method.statistics import WeightNorms
 from pruning.models.geometry import Geometry, Kind, Site
 from pruning.models.mask import chance_jaccard, jaccard
 from pruning.visualization.style import DIVERGING, SEQUENTIAL, Array, graph, style
@@ -38,8 +39,8 @@ class Agreement:
 
 
 def agreement_data(
-    statistics: Statistics,
-    norms: Mapping[Site, tuple[Array, Array]],
+    statistics: DomainStatistics,
+    norms: Mapping[Site, WeightNorms],
     geometry: Geometry,
     config: RunConfig,
     kind: Kind = "mlp",
@@ -56,8 +57,7 @@ def agreement_data(
     domains = sorted(statistics.moments, key=lambda name: [*config.mixture, name].index(name))
     scores, masks = {}, {}
     for name in domains:
-        fused = statistics.fuse({name: 1.0}, config.fusion)
-        scores[name] = score_sites(config.score, fused, norms, config.seed)
+        scores[name] = channel_scores(statistics, norms, config, {name: 1.0})
         masks[name] = first_mask(scores[name], geometry, config)
     ranks = np.stack([_ranks(scores[name], kind) for name in domains])
     pairs = [(a, b) for i, a in enumerate(domains) for b in domains[i + 1 :]]

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from pruning.config import RunConfig
-from pruning.engine.floors import floor
-from pruning.method.damage import Curve
-from pruning.method.scores import SCORES, SiteStatistics
+from pruning.engine.budget import floor
+from pruning.method.scores import SCORES
+from pruning.method.sensitivity import Curve
+from pruning.method.statistics import SiteStats
 from pruning.method.units import select
 from pruning.models.geometry import KINDS, Geometry, Site, SiteShape
 from pruning.paths import ASSETS
@@ -113,7 +114,7 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
         known = {"norm": norm, "mean_abs": mean_abs}
         if "given" in arrays:
             drawn = (seed, site.layer, KINDS.index(site.name))
-            known["given"] = SCORES["random"](SiteStatistics(norm, norm, norm, mean_abs, drawn))
+            known["given"] = SCORES["random"](SiteStats(0, norm, norm, norm, norm, mean_abs, drawn))
         parts += [known[name][chosen] for name in ("norm", "mean_abs", "given") if name in arrays]
         for part in moments:
             parts += [getattr(part, name)[chosen] for name in ("m2", "mean") if name in arrays]
@@ -152,7 +153,7 @@ def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains
 
 
 def _curve(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
-    damage = [curve.damage.get(name, np.zeros(len(curve.removed))).tolist() for name in domains]
+    damage = [curve.divergence.get(name, np.zeros(len(curve.removed))).tolist() for name in domains]
     return {"removed": curve.removed.tolist(), "damage": damage}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pruning.config import RunConfig
+from pruning.engine.budget import site_stats
 from pruning.formatting import number, plain, seconds_text
 from pruning.models.geometry import KINDS, Site
 from pruning.outputs import check_output_file, output_file
@@ -155,12 +156,9 @@ def _maps(iterations: Sequence[StoredIteration], config: RunConfig) -> bytes:
     quantities: dict[str, Callable[[StoredIteration], Mapping[Site, Array]]] = {
         f"{config.score.replace('_', ' ')} score": lambda it: it.scores,
         "input variance": lambda it: {
-            site: fused.variance
-            for site, fused in it.statistics.fuse(
-                config.mixture, config.fusion, worst_domain=config.worst_domain
-            ).items()
+            site: stats.variance for site, stats in site_stats(it.statistics, None, config).items()
         },
-        "weight norm": lambda it: {site: norm for site, (norm, _) in it.norms.items()},
+        "weight norm": lambda it: {site: norms.norm for site, norms in it.norms.items()},
     }
     layers = len(iterations[0].geometry.layers)
     bins = animation_bins(layers, len(quantities) * len(KINDS) * len(iterations), 256)

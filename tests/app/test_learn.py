@@ -358,14 +358,15 @@ def test_each_term_is_seen_on_the_page_that_the_glossary_leads_to(learn):
 def test_a_formula_of_the_glossary_is_what_the_engine_computes():
     """Soft share and the fluctuation score, worked out as their formulas say."""
     from pruning.method.normalise import NORMALISERS, Scale
-    from pruning.method.scores import SCORES, SiteStatistics
+    from pruning.method.scores import SCORES
+    from pruning.method.statistics import SiteStats
 
     values = np.random.default_rng(0).lognormal(size=200)
     clipped = np.minimum(values, np.percentile(values, 99)).mean()
     divisor = (200 * np.median(values) * np.median(values) / clipped) ** 0.75
     assert NORMALISERS["soft_share"](values, Scale.of(values)) == pytest.approx(values / divisor)
     assert NORMALISERS["share"](values, Scale.of(values)) == pytest.approx(values / values.sum())
-    site = SiteStatistics(values, values, values + 1, values)
+    site = SiteStats(1, values, values, values, values + 1, values)
     assert SCORES["fluctuation"](site) == pytest.approx(values * (values + 1) ** 2)
 
 

@@ -940,9 +940,9 @@ def test_the_preview_of_measured_damage_walks_the_curves_of_the_run(app):
 
 
 def foretell_mean(dense, mask):
-    from pruning.method.damage import foretell
+    from pruning.method.sensitivity import predict_divergence
 
-    return np.mean(list(foretell(dense.curves, mask).values()))
+    return np.mean(list(predict_divergence(dense.curves, mask).values()))
 
 
 def test_the_damage_page_follows_the_ratio():

@@ -14,10 +14,10 @@ import pytest
 
 from pruning.cli.main import main
 from pruning.config import METHODS, RunConfig, choices
+from pruning.engine import budget
 from pruning.engine.budget import first_mask
-from pruning.method.damage import Curve
 from pruning.method.normalise import NORMALISERS
-from pruning.method.scores import score_sites
+from pruning.method.sensitivity import Curve
 from pruning.paths import ASSETS
 from pruning.runs.run import Run
 from pruning.visualization import live
@@ -108,8 +108,7 @@ def ask(script, it, config, with_scores=False):
 
 def scores(it, config):
     """The engine's scores of a config."""
-    fused = it.statistics.fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
-    return score_sites(config.score, fused, it.norms, config.seed)
+    return budget.scores(it.statistics, it.norms, config)
 
 
 @pytest.mark.parametrize("name", ["demo-run", "smollm2-run"])
@@ -139,7 +138,7 @@ def test_the_browser_scores_and_cuts_as_the_engine_does(script, name, options):
 
 @pytest.mark.parametrize("worst", [0.0, 0.6])
 def test_the_browser_cuts_by_measured_damage_as_the_engine_does(script, worst):
-    """Curves as `engine.curves` writes them, of which two bend inwards: their hull is what counts."""
+    """Curves as `engine.sensitivity` writes them, of which two bend inwards: their hull is what counts."""
     it, rng = dense("demo-run"), np.random.default_rng(0)
     curves = {}
     for site in it.geometry.sites:

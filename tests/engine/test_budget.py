@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning import RunConfig
-from pruning.engine.budget import check_reachable, dense_scales, first_mask, next_mask
-from pruning.engine.floors import warnings
+from pruning.engine.budget import check_reachable, dense_scales, first_mask, next_mask, warnings
 from pruning.errors import CalibrationError, ConfigError
 from pruning.method import allocation as allocations
 from pruning.method import units

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.engine.calibration import calibrate, calibrate_cached, column_norms
+from pruning.engine.calibration import calibrate, calibrate_cached
 from pruning.errors import CalibrationError
-from pruning.method.moments import Statistics
-from pruning.models import layers
+from pruning.method.moments import DomainStatistics
+from pruning.models import layer_pass
 from pruning.models.geometry import Site
 from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from pruning.paths import cache_folder
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks
@@ -21,8 +22,8 @@ def blocks(domain="a", count=5, seq_len=24, seed=0):
 
 
 def run(model, domains, mask=None):
-    found = drain(calibrate(model, domains, mask or Mask.full(geometry(model))), lambda _: None)
-    return Statistics(found["moments"])
+    steps = calibrate(InMemory(model), domains, mask or Mask.full(geometry(model)))
+    return DomainStatistics(drain(steps, lambda _: None).statistics)
 
 
 @torch.no_grad()
@@ -50,7 +51,7 @@ def hooked(model, ids):
 @pytest.mark.parametrize("name", TINY)
 def test_layer_by_layer_equals_hooks_on_a_plain_forward(name, monkeypatch):
     """Sliding windows, query-key norms and biases included; ragged batches too."""
-    monkeypatch.setitem(layers.BATCH_TOKENS, "cpu", 48)  # batches of 2, 2 and 1 blocks
+    monkeypatch.setitem(layer_pass.BATCH_TOKENS, "cpu", 48)  # batches of 2, 2 and 1 blocks
     model, domain = tiny_model(name), blocks()
     moments = run(model, [domain]).moments["a"]
     for site, x in hooked(model, domain.ids).items():
@@ -79,8 +80,19 @@ def test_the_model_is_left_as_it_was():
 
 def test_progress_counts_every_token_in_every_layer():
     model = tiny_model("qwen2")
-    seen = list(calibrate(model, [blocks()], Mask.full(geometry(model))))
+    seen = list(calibrate(InMemory(model), [blocks()], Mask.full(geometry(model))))
     assert seen[-1].done == seen[-1].total == 5 * 24 * 3
+
+
+def test_every_layer_reports_its_statistics_when_all_batches_have_passed():
+    model = tiny_model("qwen2")
+    steps = calibrate(InMemory(model), [blocks("a"), blocks("b")], Mask.full(geometry(model)))
+    layers = [progress.result for progress in steps if progress.result]
+    assert [list(layer.norms) for layer in layers] == [[Site(i, "attn"), Site(i, "mlp")] for i in range(3)]
+    whole = run(model, [blocks("a"), blocks("b")]).moments["b"]
+    for layer in layers:
+        for site, moments in layer.statistics["b"].items():
+            np.testing.assert_array_equal(moments.m2, whole[site].m2)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -91,9 +103,10 @@ def test_activations_that_are_not_finite_name_the_layer(value):
         run(model, [blocks()])
 
 
-def test_column_norms():
+def test_the_norms_of_the_weight_columns_come_without_any_text():
     model = tiny_model("qwen2")
-    norm, mean_abs = column_norms(model, Mask.full(geometry(model)))[Site(2, "mlp")]
+    steps = calibrate(InMemory(model), [], Mask.full(geometry(model)))
+    norm, mean_abs = drain(steps, lambda _: None).norms[Site(2, "mlp")]
     weight = model.model.layers[2].mlp.down_proj.weight.detach().double().numpy()
     np.testing.assert_allclose(norm, np.sqrt((weight**2).sum(axis=0)), rtol=1e-6)
     np.testing.assert_allclose(mean_abs, np.abs(weight).mean(axis=0), rtol=1e-6)
@@ -112,7 +125,8 @@ class Counter:
 
 
 def cached(model, domains, state="state"):
-    return drain(calibrate_cached(model, domains, Mask.full(geometry(model)), state), lambda _: None)
+    steps = calibrate_cached(InMemory(model), domains, Mask.full(geometry(model)), state)
+    return drain(steps, lambda _: None)[0]
 
 
 def test_the_second_look_computes_nothing():

@@ -5,23 +5,24 @@ import pytest
 import torch
 
 from pruning import RunConfig, prune
-from pruning.engine import curves
+from pruning.engine import sensitivity
+from pruning.engine.blocks import hold_out
 from pruning.engine.budget import dense_scales
 from pruning.engine.loop import prune_loaded
 from pruning.method.compensation import Inputs, bias, least_squares
-from pruning.method.second_moments import SecondMoments
+from pruning.method.moments import SecondMoments
 from pruning.models.geometry import Site
 from pruning.models.loading import load
 from pruning.progress import Progress
 from pruning.runs.worker import stored_state
+from pruning.text.blocks import TokenBlocks
 from tests.conftest import needs_demo, tiny_loaded
 
 
 def inputs_of(x, heldout=None):
-    found = SecondMoments.of(x)
-    matrix = found.m2 / found.count
-    square = matrix.diagonal() + found.mean**2
-    return Inputs(found.count, found.mean, matrix.diagonal(), square, matrix, matrix, heldout or {})
+    moments = SecondMoments.of(x)
+    matrix = moments.m2 / moments.count
+    return Inputs(moments.mean, matrix, matrix, heldout or {})
 
 
 @pytest.fixture
@@ -46,10 +47,10 @@ def test_without_correlation_it_is_the_bias(drawn):
     _, weight, removed = drawn
     mean = torch.arange(12.0, dtype=torch.double)
     matrix = torch.eye(12, dtype=torch.double)
-    known = Inputs(100, mean, torch.ones(12), 1 + mean**2, matrix, matrix)
-    repair = least_squares(weight, known, removed)
+    inputs = Inputs(mean, matrix, matrix)
+    repair = least_squares(weight, inputs, removed)
     assert repair.weight.abs().max() == 0
-    torch.testing.assert_close(repair.bias, bias(weight, known, removed).bias)
+    torch.testing.assert_close(repair.bias, bias(weight, inputs, removed).bias)
 
 
 def test_the_guard_takes_the_bias_where_a_domain_would_be_worse_off(drawn):
@@ -84,7 +85,6 @@ def finished(options, **more):
 
 
 @needs_demo
-@pytest.mark.long
 def test_on_the_demo_model_it_keeps_more_than_the_bias_in_every_domain():
     def kept(compensation):
         config = RunConfig.create(iterations=1, samples=8, eval_blocks=4, compensation=compensation)
@@ -104,29 +104,44 @@ def test_a_sequential_cut_removes_as_many_units_of_every_site(options):
     np.testing.assert_array_equal(plain.mask.retained[first], fresh.mask.retained[first])
 
 
-def test_damage_is_measured_on_text_that_the_regression_has_not_seen(options, monkeypatch):
-    seen = {}
-    for name in ("Taker", "_Probe"):
-        real = getattr(curves, name)
+def test_sensitivity_is_measured_on_text_that_the_regression_has_not_seen(options, monkeypatch):
+    blocks = {}
+    for name in ("InputCollector", "TokenStream"):
+        real = getattr(sensitivity, name)
 
-        def spy(*args, real=real, name=name):
-            (seen[name],) = next(arg for arg in args if isinstance(arg, list))
-            return real(*args)
+        def spy(source, parts, *rest, real=real, name=name):
+            (blocks[name],) = parts
+            return real(source, parts, *rest)
 
-        monkeypatch.setattr(curves, name, spy)
+        monkeypatch.setattr(sensitivity, name, spy)
     finished(options | {"iterations": 1}, allocation="measured", compensation="least_squares")
-    fitted, probed = ({tuple(ids) for ids in seen[name].ids} for name in ("Taker", "_Probe"))
-    assert len(fitted) == 14 and len(probed) == curves.PROBES and not fitted & probed
+    fitted, probed = ({tuple(ids) for ids in blocks[name].ids} for name in ("InputCollector", "TokenStream"))
+    assert len(fitted) == 14 and len(probed) == sensitivity.PROBES and not fitted & probed
 
 
-def test_measured_damage_is_stored_and_a_resumed_run_goes_on_with_it(options, tmp_path, tiny_folder):
+def test_the_blocks_held_out_do_not_depend_on_the_order_of_the_blocks():
+    ids = np.random.default_rng(0).integers(0, 256, (20, 24))
+    shuffled = np.random.default_rng(1).permutation(ids)
+    (fit, held_out), (other_fit, other_held_out) = (
+        hold_out(TokenBlocks("a", x, {})) for x in (ids, shuffled)
+    )
+    assert len(held_out.ids) == 3 and len(fit.ids) == 17
+    assert {tuple(block) for block in held_out.ids} == {tuple(block) for block in other_held_out.ids}
+    assert {tuple(block) for block in fit.ids} == {tuple(block) for block in other_fit.ids}
+    assert sorted(map(tuple, [*fit.ids, *held_out.ids])) == sorted(map(tuple, ids))
+    assert len(hold_out(TokenBlocks("a", ids[:1], {}))[1].ids) == 0
+
+
+def test_measured_sensitivity_is_stored_and_a_resumed_run_goes_on_with_it(options, tmp_path, tiny_folder):
     more = {"allocation": "measured", "compensation": "least_squares", "model": str(tiny_folder)}
     result = prune(RunConfig.create(**options, **more), tmp_path / "runs")
     first, last = result.run.iterations()[1], result.run.iterations()[-1]
     assert set(first.curves) == set(result.mask.retained)
     for curve in first.curves.values():
-        assert curve.removed[0] == 0 and curve.damage["text"][0] == 0 and (np.diff(curve.removed) > 0).all()
-        assert curve.damage["text"][-1] > 0
+        assert (
+            curve.removed[0] == 0 and curve.divergence["text"][0] == 0 and (np.diff(curve.removed) > 0).all()
+        )
+        assert curve.divergence["text"][-1] > 0
     assert first.metrics.repairs
     state = stored_state(result.run)
     assert {str(s): c.to_dict() for s, c in state.curves.items()} == {

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from pruning import RunConfig
-from pruning.engine.budget import dense_scales
+from pruning.engine.budget import dense_scales, scores
 from pruning.engine.events import Finished, Iteration, Started, State
 from pruning.engine.loop import prune_loaded
-from pruning.method.mixture import adapted
-from pruning.method.scores import score_sites
+from pruning.method.mixture import adapt
 from pruning.models.geometry import Site
 from pruning.progress import Progress
 from tests.conftest import tiny_loaded
@@ -135,9 +134,8 @@ def test_a_mixture_that_tunes_itself_takes_its_weights_from_the_rises(options):
     assert found[0].mixture == config.mixture
     for before, after in itertools.pairwise(found):
         assert set(before.rises) == {"words", "same"}
-        assert after.mixture == adapted(before.mixture, before.rises)
-        fused = after.statistics.fuse(after.mixture, config.fusion)
+        assert after.mixture == adapt(before.mixture, before.rises)
         site = Site(1, "mlp")
-        expected = score_sites(config.score, fused, after.norms, config.seed)[site]
+        expected = scores(after.statistics, after.norms, config, after.mixture)[site]
         assert np.array_equal(after.scores[site], expected, equal_nan=True)
     assert not iterations(RunConfig.create(**options))[1].rises

@@ -5,11 +5,10 @@ import pytest
 
 from pruning import RunConfig
 from pruning.cli.main import main
-from pruning.engine import speed_target
 from pruning.engine.budget import first_mask
-from pruning.engine.speed_target import time_ratios
-from pruning.engine.targets import SIZES, ratio_for_parameters, smallest_ratio
+from pruning.engine.targets import SIZES, ratio_for_parameters, smallest_ratio, time_ratios
 from pruning.errors import ConfigError
+from pruning.measure import speed
 from pruning.measure.speed import Measurement, Speed
 from pruning.models.folder import describe
 from pruning.models.layer_view import geometry, parameter_count
@@ -80,7 +79,7 @@ def test_a_ratio_for_a_speed_lies_on_the_line_through_what_was_timed(monkeypatch
         speeds = [1 / (1e-2 + 1e-6 * parameter_count(each.model)) for each in models]
         return [Measurement("", 1, 8, Speed(s, s, s), Speed(s, s, s)) for s in speeds]
 
-    monkeypatch.setattr(speed_target, "bench", timed)
+    monkeypatch.setattr(speed, "bench", timed)
     loaded = tiny_loaded("qwen2")
     dense = parameter_count(loaded.model)
     linear = geometry(loaded.model).linear_parameters

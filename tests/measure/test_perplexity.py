@@ -7,6 +7,7 @@ import torch
 from pruning.measure import perplexity as evaluation
 from pruning.measure.comparison import mean_perplexity
 from pruning.measure.perplexity import Perplexity, perplexity, perplexity_cached
+from pruning.models.source import InMemory
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks, heldout_blocks
 from pruning.text.sources import DomainText
@@ -18,7 +19,7 @@ IDS = np.random.default_rng(0).integers(0, 256, (5, 30))
 def test_perplexity_is_that_of_the_models_own_loss(monkeypatch):
     monkeypatch.setattr(evaluation, "LOGIT_TOKENS", 17)
     model = tiny_model("qwen3")
-    found = drain(perplexity(model, [TokenBlocks("a", IDS, {})]), lambda _: None)["a"]
+    found = drain(perplexity(InMemory(model), [TokenBlocks("a", IDS, {})]), lambda _: None)["a"]
     ids = torch.from_numpy(IDS)
     with torch.no_grad():
         expected = model(input_ids=ids, labels=ids).loss.item()
@@ -45,9 +46,9 @@ def test_the_likelihood_is_that_of_the_harness():
     blocks = heldout_blocks("a", DomainText([text], {}), loaded.tokenizer, len(text.encode()))
     tokens = loaded.tokenizer(text).input_ids
     ids = np.array([[loaded.tokenizer.eos_token_id, *tokens]])
-    ours = drain(perplexity(loaded.model, [TokenBlocks("a", ids, {}, len(text.encode()))]), lambda _: None)[
-        "a"
-    ]
+    ours = drain(
+        perplexity(InMemory(loaded.model), [TokenBlocks("a", ids, {}, len(text.encode()))]), lambda _: None
+    )["a"]
     harness = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=1)
     request = Instance("loglikelihood_rolling", {}, (text,), 0)
     (theirs,) = harness.loglikelihood_rolling([request], disable_tqdm=True)
@@ -59,13 +60,13 @@ def test_the_likelihood_is_that_of_the_harness():
 
 def test_the_dense_model_is_measured_once(monkeypatch):
     model, blocks = tiny_model("qwen2"), [TokenBlocks("a", IDS, {}), TokenBlocks("b", IDS[:2], {})]
-    first = drain(perplexity_cached(model, blocks[:1], "state"), lambda _: None)
+    first = drain(perplexity_cached(InMemory(model), blocks[:1], "state"), lambda _: None)
     measured = []
     plain = evaluation._nll
     monkeypatch.setattr(evaluation, "_nll", lambda *args: measured.append(1) or plain(*args))
-    both = drain(perplexity_cached(model, blocks, "state"), lambda _: None)
+    both = drain(perplexity_cached(InMemory(model), blocks, "state"), lambda _: None)
     assert both["a"] == first["a"] and list(both) == ["a", "b"] and len(measured) == 1
-    drain(perplexity_cached(model, blocks, "another state"), lambda _: None)
+    drain(perplexity_cached(InMemory(model), blocks, "another state"), lambda _: None)
     assert len(measured) == 3
 
 
@@ -74,7 +75,8 @@ def test_another_block_length_is_measured_again():
     model = tiny_model("qwen2")
     first, second = (
         drain(
-            perplexity_cached(model, [TokenBlocks("a", IDS[:4].reshape(shape), {})], "state"), lambda _: None
+            perplexity_cached(InMemory(model), [TokenBlocks("a", IDS[:4].reshape(shape), {})], "state"),
+            lambda _: None,
         )
         for shape in ((4, 30), (8, 15))
     )

@@ -12,6 +12,7 @@ from pruning import RunConfig, RunStore, prune
 from pruning.cli.main import main
 from pruning.measure.comparison import Pair, Rise
 from pruning.measure.perplexity import perplexity
+from pruning.models.source import InMemory
 from pruning.progress import drain
 from pruning.runs.report import groups
 from pruning.text.blocks import TokenBlocks
@@ -57,7 +58,7 @@ def test_one_block_or_none_tells_nothing():
 
 def test_losses_of_blocks_are_those_of_the_model():
     model, ids = tiny_model("qwen2"), torch.randint(0, 256, (5, 24), generator=torch.manual_seed(1))
-    measured = drain(perplexity(model, [TokenBlocks("a", ids.numpy(), {})]), lambda _: None)["a"]
+    measured = drain(perplexity(InMemory(model), [TokenBlocks("a", ids.numpy(), {})]), lambda _: None)["a"]
     with torch.no_grad():
         logits = model(ids).logits[:, :-1]
     truth = [

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning.method.moments import Moments, RelativeMoments, fuse
-from pruning.method.statistics import Observation, read_statistic, write_statistic
+from pruning.engine.statistics_files import read_statistics, write_statistics
+from pruning.method.moments import Moments, fuse, relative_moments
+from pruning.method.statistics import Observation
 from pruning.models.geometry import Site
 
 
@@ -110,8 +111,8 @@ def test_one_domain_fuses_to_itself_by_either_rule():
 
 def test_moments_survive_the_disk_bit_for_bit(tmp_path):
     stored = {Site(0, "attn"): Moments(7, np.array([0.1, np.nan]), np.array([1 / 3, np.nan]))}
-    write_statistic(tmp_path / "m.safetensors", stored)
-    back = read_statistic(tmp_path / "m.safetensors", Moments)[Site(0, "attn")]
+    write_statistics(tmp_path / "m.safetensors", stored)
+    back = read_statistics(tmp_path / "m.safetensors", Moments)[Site(0, "attn")]
     assert back.count == 7
     np.testing.assert_array_equal(back.mean, stored[Site(0, "attn")].mean)
     np.testing.assert_array_equal(back.m2, stored[Site(0, "attn")].m2)
@@ -120,9 +121,15 @@ def test_moments_survive_the_disk_bit_for_bit(tmp_path):
 
 def test_a_file_that_is_not_whole_is_none(tmp_path):
     path = tmp_path / "m.safetensors"
-    write_statistic(path, {Site(0, "mlp"): Moments(7, np.ones(50), np.ones(50))})
-    path.write_bytes(path.read_bytes()[:-9])
-    assert read_statistic(path, Moments) is None
+    write_statistics(path, {Site(0, "mlp"): Moments(7, np.ones(50), np.ones(50))})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    assert read_statistics(path, Moments) is None
+    path.write_bytes(whole[:-9] + b"corrupted")
+    assert read_statistics(path, Moments) is not None
+    assert read_statistics(path, Moments, verify=True) is None
+    path.write_bytes(whole)
+    assert read_statistics(path, Moments, verify=True).keys() == {Site(0, "mlp")}
 
 
 # --- weighted tokens
@@ -154,8 +161,8 @@ def test_weighted_moments_merge_to_the_two_pass_result(tmp_path):
     np.testing.assert_allclose(merged.mean_square, (w[:, None] * x**2).mean(0), rtol=1e-4)
     assert merged.count == 60 and merged.weight == pytest.approx(w.sum(), rel=1e-5)
     stored = merged.in_dense_indices(np.ones(7, bool))
-    write_statistic(tmp_path / "w.safetensors", {Site(0, "mlp"): stored})
-    back = read_statistic(tmp_path / "w.safetensors", Moments)[Site(0, "mlp")]
+    write_statistics(tmp_path / "w.safetensors", {Site(0, "mlp"): stored})
+    back = read_statistics(tmp_path / "w.safetensors", Moments)[Site(0, "mlp")]
     assert back.weight == merged.weight and back.total == merged.total
     np.testing.assert_array_equal(back.m2, stored.m2)
 
@@ -172,10 +179,10 @@ def test_a_token_with_a_massive_activation_decides_nothing():
     """One whose residual stream is a thousand times the others', with a channel a thousand times as large."""
     generator = torch.manual_seed(1)
     x, residual = torch.randn(2, 50, 6, generator=generator), torch.randn(2, 50, 8, generator=generator)
-    calm = RelativeMoments.observe(Observation(x, residual)).variance
+    calm = relative_moments(Observation(x, residual)).variance
     x[0, 0, 3] *= 1e3
     residual[0, 0] *= 1e3
-    relative = RelativeMoments.observe(Observation(x, residual)).variance
-    plain = Moments.observe(Observation(x, residual)).variance
+    relative = relative_moments(Observation(x, residual)).variance
+    plain = Moments.of(x).variance
     assert plain[3] / plain.median() > 1000
     assert (relative / calm - 1).abs().max() < 0.5

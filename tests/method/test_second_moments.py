@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.method.moments import Moments, fuse
-from pruning.method.second_moments import SecondMoments, covariance
+from pruning.method.moments import Moments, SecondMoments, covariance, fuse
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pruning.models.delta import Delta
 from pruning.models.folder import fingerprint
 from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
+from pruning.models.source import InMemory
 from tests.conftest import tiny_model, tiny_pruned
 
 IDS = torch.randint(0, 256, (2, 20), generator=torch.manual_seed(5))
@@ -19,27 +20,27 @@ def test_it_makes_the_pruned_model_of_the_dense_one(text_file, tmp_path):
     done = tiny_pruned("llama_gqa_bias", text_file)
     model = done.loaded.model
     model.get_parameter(NAME).mul_(1.5)  # as a compensation may
-    delta = Delta.of(model, done.mask, [NAME])
+    delta = Delta.of(InMemory(model), done.mask, [NAME])
     delta.write(tmp_path)
     back = Delta.read(tmp_path, geometry(tiny_model("llama_gqa_bias")))
     assert back.digest("x") == delta.digest("x")
     twin = tiny_model("llama_gqa_bias")
-    back.apply(twin)
+    back.apply(InMemory(twin))
     assert torch.equal(twin(IDS).logits, model(IDS).logits)
 
 
 def test_its_name_sees_every_tensor(text_file):
     done = tiny_pruned("qwen2", text_file)
     model = done.loaded.model
-    name = Delta.of(model, done.mask, [NAME]).digest("dense")
-    names = {name, Delta.of(model, done.mask, [NAME]).digest("another")}
+    name = Delta.of(InMemory(model), done.mask, [NAME]).digest("dense")
+    names = {name, Delta.of(InMemory(model), done.mask, [NAME]).digest("another")}
     changed = copy.deepcopy(model)
     changed.get_parameter(NAME).data[3, 5] += 1e-3
-    names.add(Delta.of(changed, done.mask, [NAME]).digest("dense"))
+    names.add(Delta.of(InMemory(changed), done.mask, [NAME]).digest("dense"))
     changed = copy.deepcopy(model)
     changed.model.layers[0].mlp.down_proj.bias.data[2] += 1e-3
-    names.add(Delta.of(changed, done.mask, [NAME]).digest("dense"))
-    names.add(Delta.of(model, Mask.full(done.mask.geometry), [NAME]).digest("dense"))
+    names.add(Delta.of(InMemory(changed), done.mask, [NAME]).digest("dense"))
+    names.add(Delta.of(InMemory(model), Mask.full(done.mask.geometry), [NAME]).digest("dense"))
     assert len(names) == 5
 
 

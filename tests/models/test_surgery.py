@@ -6,11 +6,13 @@ import torch
 from pruning import RunConfig
 from pruning.engine.events import Iteration
 from pruning.engine.loop import prune_loaded
+from pruning.method.compensation import Inputs
 from pruning.method.compensation import bias as compensate
-from pruning.method.moments import Fused
+from pruning.models.delta import Delta
 from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
-from pruning.models.surgery import mask_channels, output_biases, set_output_biases
+from pruning.models.source import InMemory
+from pruning.models.surgery import mask_channels, output_biases
 from tests.conftest import TINY, tiny_loaded, tiny_model
 
 IDS = torch.randint(0, 256, (3, 20), generator=torch.manual_seed(5))
@@ -43,7 +45,7 @@ def test_the_pruned_model_equals_its_masked_twin(name, unit, iterations, text_fi
     assert mask.removed_parameters > 0
     twin = tiny_model(name)
     mask_channels(twin, mask)
-    set_output_biases(twin, output_biases(model))
+    Delta(Mask.full(geometry(twin)), output_biases(model)).apply(InMemory(twin))
     torch.testing.assert_close(model(IDS).logits, twin(IDS).logits, rtol=1e-4, atol=1e-4)
     assert geometry(model) == mask.pruned
 
@@ -79,9 +81,7 @@ def test_compensation_is_exact_where_removed_inputs_equal_their_mean():
     x = torch.randn(7, 9)
     x[:, removed] = mean[removed]
     kept = x[:, ~removed] @ weight[:, ~removed].T
-    torch.testing.assert_close(
-        kept + compensate(weight, Fused(7, mean, mean, mean), removed).bias, x @ weight.T
-    )
+    torch.testing.assert_close(kept + compensate(weight, Inputs(mean), removed).bias, x @ weight.T)
 
 
 @torch.no_grad()

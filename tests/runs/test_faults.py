@@ -14,10 +14,10 @@ import pytest
 from pruning import PruningError, RunConfig, checksums, prune
 from pruning.checksums import read_cached
 from pruning.cli.main import main
+from pruning.engine.statistics_files import read_statistics
 from pruning.errors import CorruptFileError, RunError
 from pruning.measure.perplexity import Perplexity
 from pruning.method.moments import Moments
-from pruning.method.statistics import read_kept
 from pruning.models.geometry import Site
 from pruning.models.tensors import weights_digest
 from pruning.paths import cache_folder
@@ -242,7 +242,11 @@ def test_a_damaged_cache_costs_time_and_changes_nothing(made, monkeypatch, tmp_p
             file.write_text(json.dumps({**json.loads(file.read_text()), "nll": 1.0}))
     assert_same(prune(made.config).run, made)
     for file in files:  # made anew
-        assert (read_kept(file, Moments) if kind == "moments" else read_cached(file, Perplexity)) is not None
+        assert (
+            read_statistics(file, Moments, verify=True)
+            if kind == "moments"
+            else read_cached(file, Perplexity)
+        ) is not None
 
 
 def test_a_config_without_a_copy_is_said(run):

@@ -214,7 +214,7 @@ def test_layers_can_be_drawn_as_soon_as_they_are_through(options):
     seen, counts = {}, []
 
     def watch(event):
-        if isinstance(event, Progress) and event.found is not None:
+        if isinstance(event, Progress) and event.result is not None:
             seen.update(found := layers_so_far(RunStore().all()[0].path))
             counts.append(len(found) // 2)
 
@@ -486,14 +486,16 @@ def test_a_store_that_cannot_be_written(options, tmp_path):
 def test_a_full_disk_is_one_sentence_and_leaves_whole_files(options, monkeypatch):
     import errno
 
-    from pruning.method import statistics
+    from pruning.engine import statistics_files
     from pruning.runs import worker
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     run = RunStore().create(RunConfig.create(**options))
-    monkeypatch.setattr(statistics, "save_file", full)  # the statistics of the first iteration do not fit
+    monkeypatch.setattr(
+        statistics_files, "save_file", full
+    )  # the statistics of the first iteration do not fit
     with pytest.raises(RunError, match="disk .* is full"):
         worker.execute(run)
     assert [i.number for i in run.iterations()] == [0]

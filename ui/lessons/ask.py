@@ -7,9 +7,10 @@ from typing import Any
 
 import streamlit as st
 
+from pruning.engine.budget import site_stats
 from pruning.errors import PruningError
 from pruning.lessons.client import Client
-from pruning.method.moments import Fused
+from pruning.method.statistics import SiteStats
 from pruning.models.geometry import Site
 from pruning.paths import ASSETS
 from pruning.runs.run import Run
@@ -58,7 +59,8 @@ def shipped(model: str) -> Run:
     return Run(ASSETS / f"{model}-run")
 
 
-def fused(model: str, mixture: dict[str, float] | None = None) -> dict[Site, Fused]:
-    """The dense model's statistics of its shipped run, fused by a mixture, its own where left out."""
+def dense_stats(model: str) -> dict[Site, SiteStats]:
+    """The dense model's statistics of its shipped run, by site."""
     run = shipped(model)
-    return stored.iteration(run, 1).statistics.fuse(mixture or run.config.mixture, run.config.fusion)
+    first = stored.iteration(run, 1)
+    return site_stats(first.statistics, first.norms, run.config)

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from pruning.engine.budget import first_mask
-from pruning.method.scores import score_sites
+from pruning.engine.budget import first_mask, scores
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask, chance_jaccard, jaccard
 from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.visualization.style import MARK, SEQUENTIAL, graph, style
 from ui import stored
-from ui.lessons.ask import ask, fused, shipped
+from ui.lessons.ask import ask, shipped
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
 BY, PAID = "wiki", "math"
@@ -44,8 +43,7 @@ def overlap(model: str, ratio: float, other: str) -> tuple[list[float], list[flo
     assert shape is not None
     for name in (BY, other):
         config = run.config.replace(ratio=ratio, mixture={name: 1.0})
-        scores = score_sites(config.score, fused(model, {name: 1.0}), it.norms, config.seed)
-        masks.append(first_mask(scores, shape, config))
+        masks.append(first_mask(scores(it.statistics, it.norms, config), shape, config))
     a, b = masks
     return _by_layer(a, b, jaccard), _by_layer(a, b, chance_jaccard)
 

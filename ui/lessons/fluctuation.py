@@ -9,8 +9,7 @@ import streamlit as st
 
 from pruning.models.geometry import Site
 from pruning.visualization.style import COLOURS, graph, log_ticks, style
-from ui import stored
-from ui.lessons.ask import ask, fused, shipped
+from ui.lessons.ask import ask, dense_stats
 from ui.lessons.draw import bars
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
@@ -25,9 +24,8 @@ def pair(site: Site) -> tuple[int, int, dict[str, np.ndarray]]:
     The first has the highest steadiness among the tenth of the channels with the largest root mean
     square output; the second has the highest fluctuation among those whose output is less than half as large.
     """
-    stats = fused("demo")[site]
-    norm = stored.iteration(shipped("demo"), 1).norms[site][0]
-    size, busy = np.sqrt(stats.mean_square) * norm, np.sqrt(stats.variance) * norm
+    stats = dense_stats("demo")[site]
+    size, busy = np.sqrt(stats.mean_square) * stats.norm, np.sqrt(stats.variance) * stats.norm
     big = np.argsort(size)[::-1][: len(size) // 10]
     steady = stats.steadiness
     constant = int(big[np.argmax(steady[big])])

@@ -10,12 +10,11 @@ import streamlit as st
 from pruning.engine.budget import first_mask
 from pruning.errors import PruningError
 from pruning.formatting import sentence
-from pruning.method.scores import score_sites
+from pruning.method.scores import fluctuation
 from pruning.models.folder import smollm2
 from pruning.models.geometry import Site
 from pruning.visualization.style import COLOURS, MARK, graph, style
-from ui import stored
-from ui.lessons.ask import ask, fused, shipped
+from ui.lessons.ask import ask, dense_stats, shipped
 from ui.lessons.draw import PREDICTION, bars, level, show
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
@@ -39,8 +38,7 @@ def _controls() -> dict[str, Any]:
 @st.cache_data(show_spinner=False)
 def scores_of(model: str) -> dict[Site, np.ndarray]:
     """Fluctuation scores (C,) by site of the dense model, from its shipped run."""
-    run = shipped(model)
-    return score_sites("fluctuation", fused(model), stored.iteration(run, 1).norms, run.config.seed)
+    return {site: fluctuation(stats) for site, stats in dense_stats(model).items()}
 
 
 @st.cache_data(show_spinner=False)

@@ -1,11 +1,11 @@
-"""Damage curves: their hull, and a budget that walks along it."""
+"""Sensitivity curves: their hull, and a budget that walks along it."""
 
 import numpy as np
 import pytest
 
 from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
-from pruning.method.damage import Curve, foretell, hull, predicted
+from pruning.method.sensitivity import Curve, divergence_at, hull, predict_divergence
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
 from tests.conftest import llama_geometry
@@ -25,9 +25,9 @@ def test_the_hull_is_below_all_points_and_convex():
 
 
 def test_beyond_the_last_point_the_last_slope_goes_on():
-    assert predicted(np.array([0.0, 1, 2]), np.array([0.0, 1, 3]), np.array([0.5, 2, 4])) == pytest.approx(
-        [0.5, 3, 7]
-    )
+    assert divergence_at(
+        np.array([0.0, 1, 2]), np.array([0.0, 1, 3]), np.array([0.5, 2, 4])
+    ) == pytest.approx([0.5, 3, 7])
 
 
 def test_a_curve_survives_json_and_fuses_from_the_mean_to_the_worst_domain():
@@ -57,7 +57,7 @@ def test_no_other_split_of_the_budget_is_predicted_to_cost_less(ratio):
 
     def cost(counts):
         return sum(
-            float(predicted(c.removed, c.damage["a"], np.array([n * GEOMETRY.least_cost]))[0])
+            float(divergence_at(c.removed, c.divergence["a"], np.array([n * GEOMETRY.least_cost]))[0])
             for n, c in zip(counts, [curves[site] for site in MLPS], strict=True)
         )
 
@@ -81,14 +81,15 @@ def test_what_a_mask_is_foretold_to_cost_is_the_sum_of_its_sites():
         site: Curve(np.array([0, size / 2, size]), {"a": np.array([0, 1.0, 4.0]), "b": np.zeros(3)})
         for site, size in sizes.items()
     }
-    assert foretell(curves, mask) == pytest.approx({"a": 0.5 + 1.0, "b": 0.0})  # a quarter, a half
-    assert foretell(curves, Mask.full(GEOMETRY)) == pytest.approx({"a": 0, "b": 0})
+    assert predict_divergence(curves, mask) == pytest.approx({"a": 0.5 + 1.0, "b": 0.0})  # a quarter, a half
+    assert predict_divergence(curves, Mask.full(GEOMETRY)) == pytest.approx({"a": 0, "b": 0})
 
 
 def test_the_lost_output_is_that_of_a_linear_map_of_independent_channels():
     """Against two passes over samples: variance of the output with and without the removed channels."""
-    from pruning.method.damage import lost_output
-    from pruning.method.moments import Moments, Statistics
+    from pruning.method.moments import DomainStatistics, Moments
+    from pruning.method.sensitivity import lost_output
+    from pruning.method.statistics import WeightNorms
 
     rng = np.random.default_rng(0)
     shape = llama_geometry(16, 4, ((2, 2, 12),), True, True)
@@ -100,8 +101,8 @@ def test_the_lost_output_is_that_of_a_linear_map_of_independent_channels():
         x = rng.normal(size=(200_000, width)) * rng.uniform(0.2, 3, width) + rng.normal(size=width)
         weight = rng.normal(size=(16, width))
         moments[site] = Moments(len(x), x.mean(axis=0), ((x - x.mean(axis=0)) ** 2).sum(axis=0))
-        norms[site] = np.linalg.norm(weight, axis=0), np.abs(weight).mean(axis=0)
+        norms[site] = WeightNorms(np.linalg.norm(weight, axis=0), np.abs(weight).mean(axis=0))
         gone = ~mask.channels(site)
         truth[site] = (x[:, gone] @ weight[:, gone].T).var(axis=0).sum() / (x @ weight.T).var(axis=0).sum()
-    found = lost_output(Statistics({"words": moments}), norms, mask)
+    found = lost_output(DomainStatistics({"words": moments}), norms, mask)
     assert found["words"] == pytest.approx(np.mean(list(truth.values())), rel=0.02)
