@@ -4,10 +4,9 @@ from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.models.folder import describe
-from pruning.models.geometry import Kind
 from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.words import plain
-from ui import calibration, run_form, state, stored
+from ui import calibration, run_form, state, stored, view_state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -23,11 +22,9 @@ if shown is not None:
     st.plotly_chart(viz.mixture_figure(chosen.mixture), alt="Normalised mixture weights", config=state.PLOT)
     st.subheader("Agreement between domains")
     if len(state.domain_names(run)) > 1:
-        kind: Kind = st.segmented_control(
-            "Module", ("mlp", "attn"), default="mlp", required=True, key="agree", bind="query-params"
-        )
+        name = view_state.module(shown.geometry, key="agree")
         try:
-            agreement = calibration.agreement(stored.iteration(run, 1), chosen, kind)
+            agreement = calibration.agreement(stored.iteration(run, 1), chosen, name)
             left, right = st.columns([2, 3])
             left.plotly_chart(
                 viz.agreement_figure(agreement),
@@ -64,7 +61,7 @@ try:
     )
 except PruningError as error:
     left.warning(plain(error))
-samples = right.number_input("Blocks per domain", 1, 4096, 32)
+samples = right.number_input("Calibration blocks per domain", 1, 4096, 32)
 seq_len = right.number_input("Tokens per block", 16, 8192, 256)
 
 calibration.upload()

@@ -13,7 +13,7 @@ from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.files import writing
-from pruning.models.geometry import Geometry, Kind
+from pruning.models.geometry import Geometry
 from pruning.runs import trust
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
@@ -27,7 +27,7 @@ FILE_NAME_BYTES = 200  # of an upload that are kept, the last; file systems take
 NAMED = "write FILE:COLUMN with one of"  # what a message asks of the command line
 
 
-def agreement(it: StoredIteration, chosen: state.Choice, kind: Kind) -> viz.Agreement:
+def agreement(it: StoredIteration, chosen: state.Choice, name: str) -> viz.Agreement:
     """Agreement between single-domain scores and masks; independent of the domain mixture, so it is cached.
 
     Raises:
@@ -35,7 +35,7 @@ def agreement(it: StoredIteration, chosen: state.Choice, kind: Kind) -> viz.Agre
     """
     domains = state.domain_names(chosen.run)
     config = chosen.config().replace(mixture=dict.fromkeys(domains, 1.0), parent=None)
-    return _agreement(str(it.path), stored.stamp(it), config.model_dump_json(), kind, it, config, it.geometry)
+    return _agreement(str(it.path), stored.stamp(it), config.model_dump_json(), name, it, config, it.geometry)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -43,12 +43,12 @@ def _agreement(
     path: str,
     stamp: int,
     key: str,
-    kind: Kind,
+    name: str,
     _it: StoredIteration,
     _config: RunConfig,
     _geometry: Geometry,
 ) -> viz.Agreement:
-    return viz.agreement_data(_it.statistics, _it.norms, _geometry, _config, kind)
+    return viz.agreement_data(_it.statistics, _it.norms, _geometry, _config, name)
 
 
 def text(run: Run, name: str) -> None:

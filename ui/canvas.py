@@ -1,6 +1,6 @@
 """The live canvas: bars for mixture and ratio, and what they remove, redrawn in the browser during a drag.
 
-The sliders of the sidebar remain the settings: when a bar is let go, its value is written into them, and the page
+The sliders of the sidebar remain the settings: when a bar is released, its value is written into them, and the page
 follows. Keyboard and screen readers use these.
 """
 
@@ -11,6 +11,7 @@ import streamlit as st
 from pruning.errors import PruningError
 from pruning.runs.run import Run
 from pruning.visualization import live
+from pruning.words import plain
 from ui import state, stored
 
 KEY = "canvas"
@@ -28,30 +29,26 @@ def draw(chosen: state.Choice) -> None:
     except PruningError:  # the page says so where it uses them
         return
     if what := live.unsupported(config):
-        st.caption(f"No preview while dragging: the browser does not compute {what}. The sliders do.")
+        st.caption(
+            f"No preview while dragging with {plain(what)}: the sliders of the sidebar redraw the page."
+        )
         return
     run, dense = chosen.run, stored.iteration(chosen.run, 1)
     held = st.session_state.get("held", [])
     names = state.domain_names(run)
-    data = _packed(str(run.path), stored.stamp(dense), live.arrays_of(config), config.seed, names, run)
-    try:
-        message = live.pack(
-            data, config, dense.geometry, held=[name in held for name in names], plain_sliders=True
-        )
-    except PruningError:  # what is to be kept or removed cannot be read; the page says so as well
-        return
+    data = _packed(str(run.path), stored.stamp(dense), config.score, config.seed, names, run)
+    locked = [name in held for name in names]
+    message = live.pack(data, config, dense.geometry, held=locked, plain_sliders=True)
     _canvas(key=KEY, data=message, on_released_change=_take)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _packed(
-    path: str, stamp: int, arrays: tuple[str, ...], seed: int, names: list[str], _run: Run
-) -> live.Live:
-    return live.live_data(stored.iteration(_run, 1), arrays, seed, names)
+def _packed(path: str, stamp: int, score: str, seed: int, names: list[str], _run: Run) -> live.Live:
+    return live.live_data(stored.iteration(_run, 1), score, seed, names)
 
 
 def _take() -> None:
-    """Write what a drag ended with into the sliders of the sidebar."""
+    """Callback: write the values at the end of a drag into the sliders of the sidebar."""
     if not (released := st.session_state[KEY].get("released")):
         return
     for name, percent in released["mixture"].items():

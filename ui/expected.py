@@ -24,7 +24,7 @@ def pairs(runs: Iterable[Run], from_curves: bool) -> dict[str, tuple[float, floa
     """
     found: dict[str, tuple[float, float]] = {}
     for run in runs:
-        if run.results() is None or not run.config.ratio or not state.looked(run):
+        if run.results() is None or not run.config.ratio or not state.has_statistics(run):
             continue
         of = _pairs(str(run.path), stored.stamp(dense_iteration(run)), from_curves)
         found |= {f"{state.label(run)}, {name}": pair for name, pair in of.items()}

@@ -63,7 +63,7 @@ def _speed(run: Run) -> None:
         )
         if tasks.timing_button("Time this model", what, f"time-{run.id}", task):
             arguments = ["bench", run.config.model, "--ratios", "--device", run.config.device]
-            tasks.start(task, [*arguments, *tasks.place(run)])
+            tasks.start(task, [*arguments, *tasks.store_args(run)])
         tasks.working(task, "Timing the model", lambda _: st.rerun())
         return
     timing = Timing(**task.output)

@@ -36,7 +36,13 @@ def config(chosen: state.Choice) -> RunConfig:
         "Iterations", 1, 100, meant.iterations, key=f"k_{meant.method}", help=_help("iterations"), **kept
     )
     samples = parts[1].number_input(
-        "Blocks per domain", 1, 4096, meant.samples, key=f"samples-{of}", help=_help("samples"), **kept
+        "Calibration blocks per domain",
+        1,
+        4096,
+        meant.samples,
+        key=f"samples-{of}",
+        help=_help("samples"),
+        **kept,
     )
     length = parts[2].number_input(
         "Tokens per block", 16, 8192, meant.seq_len, key=f"length-{of}", help=_help("seq_len"), **kept

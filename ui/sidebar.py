@@ -10,8 +10,8 @@ import streamlit as st
 from pruning.config import METHODS, RunConfig, choices
 from pruning.runs.run import Run
 from pruning.words import plain
-from ui import models, state
-from ui.source import ROUNDINGS
+from ui import models, settings, state, view_state
+from ui.settings import AS_METHOD, ROUNDINGS
 
 PINS = "LAYER, LAYER.attn, LAYER.mlp.FIRST-LAST"
 
@@ -20,7 +20,7 @@ def draw(run: Run, runs: list[Run]) -> None:
     """Draw the sidebar.
 
     Args:
-        run: on view.
+        run: that is displayed.
         runs: all that can be chosen.
     """
     names = state.domain_names(run)
@@ -53,11 +53,11 @@ def _weights(names: list[str]) -> None:
                 width="stretch",
                 help="Reset all settings to their defaults",
             )
-    words = {}
+    labels = {}
     with st.container(gap=None, key="mixture"):
         for name in names:
             left, right = st.columns([2, 3], vertical_alignment="center", gap="small")
-            words[name] = left.empty()
+            labels[name] = left.empty()
             right.slider(
                 plain(name),
                 0,
@@ -69,9 +69,9 @@ def _weights(names: list[str]) -> None:
                 label_visibility="collapsed",
             )
     shares = state.mixture(names)
-    for name, place in words.items():
+    for name, label in labels.items():
         lock = ":material/lock: " if name in held else ""
-        place.markdown(f"{lock}{plain(name)} **{shares.get(name, 0):.0%}**")
+        label.markdown(f"{lock}{plain(name)} **{shares.get(name, 0):.0%}**")
     if not shares:
         st.warning("All weights are zero: all domains get equal weights until one is raised.")
 
@@ -100,7 +100,7 @@ def _details() -> None:
     for name in ("allocation", "compensation"):
         st.selectbox(
             name.capitalize(),
-            [state.AS_METHOD, *(choices(name) or ())],
+            [AS_METHOD, *(choices(name) or ())],
             key=name,
             bind="query-params",
             help=fields[name].description,
@@ -160,13 +160,8 @@ def _equal(names: list[str]) -> None:
 
 
 def _reset(names: list[str]) -> None:
-    chosen = st.session_state
-    chosen.locked = chosen.held = []
+    widgets = st.session_state
+    widgets.locked = widgets.held = []
     _equal(names)
-    chosen.ratio, chosen.method = 50, "iterative"
-    chosen.allocation = chosen.compensation = state.AS_METHOD
-    chosen.unit, chosen.round_to = RunConfig.model_fields["attention_unit"].default, 1
-    chosen.worst = 0
-    chosen.keep, chosen.remove = [], []
-    chosen.site, chosen.layer, chosen.channel = "mlp", 0, 0
-    chosen.iteration = 1
+    settings.reset(widgets)
+    view_state.reset()

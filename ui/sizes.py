@@ -43,7 +43,7 @@ def checkpoint(run: Run) -> Path | None:
         return folder
     task = job(state.store(), f"size-{run.id}-{number:02d}")
     if st.button("Write this size", key=f"write-size-{run.id}", icon=":material/save:"):
-        tasks.start(task, ["export", f"{run.id}:{number}", "--format", "masks", *tasks.place(run)])
+        tasks.start(task, ["export", f"{run.id}:{number}", "--format", "masks", *tasks.store_args(run)])
     tasks.working(task, "Writing the model", lambda _: st.rerun())
     return None
 

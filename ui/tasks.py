@@ -69,7 +69,7 @@ def start(task: Job, arguments: Sequence[str]) -> None:
     st.rerun()
 
 
-def place(run: Run) -> list[str]:
+def store_args(run: Run) -> list[str]:
     """The command-line arguments that name the run store."""
     return ["--runs", str(run.path.parent)]
 

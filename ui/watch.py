@@ -139,7 +139,7 @@ def _buttons(run: Run, going: bool) -> None:
         state.resume_button(run, row)
     looked = len(run.iterations()) > 1
     if looked and row.button("Show channels", icon=":material/grid_on:"):
-        state.look_at(run)
+        state.display(run)
         go("pages/importance.py")
     with row:
         state.delete_button(run.id, "watch-")

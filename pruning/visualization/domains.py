@@ -12,8 +12,9 @@ from pruning.config import RunConfig
 from pruning.engine.budget import first_mask
 from pruning.method.moments import Statistics
 from pruning.method.scores import score_sites
-from pruning.models.geometry import Geometry, Kind, Site
+from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import chance_jaccard, jaccard
+from pruning.visualization.heatmaps import sites_of
 from pruning.visualization.style import DIVERGING, SEQUENTIAL, Array, graph, style
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def agreement_data(
     norms: Mapping[Site, tuple[Array, Array]],
     geometry: Geometry,
     config: RunConfig,
-    kind: Kind = "mlp",
+    name: str = "mlp",
 ) -> Agreement:
     """Scores and masks of each domain alone, compared.
 
@@ -51,17 +52,17 @@ def agreement_data(
         norms: of its weight columns.
         geometry: of the dense model.
         config: score, normaliser, ratio and the rest; its mixture gives the order of the domains only.
-        kind: site on which channels are compared.
+        name: of the sites on which channels are compared.
     """
-    domains = sorted(statistics.moments, key=lambda name: [*config.mixture, name].index(name))
+    domains = sorted(statistics.moments, key=lambda domain: [*config.mixture, domain].index(domain))
     scores, masks = {}, {}
-    for name in domains:
-        fused = statistics.fuse({name: 1.0}, config.fusion)
-        scores[name] = score_sites(config.score, fused, norms, config.seed)
-        masks[name] = first_mask(scores[name], geometry, config)
-    ranks = np.stack([_ranks(scores[name], kind) for name in domains])
+    for domain in domains:
+        fused = statistics.fuse({domain: 1.0}, config.fusion)
+        scores[domain] = score_sites(config.score, fused, norms, config.seed)
+        masks[domain] = first_mask(scores[domain], geometry, config)
+    ranks = np.stack([_ranks(scores[domain], name) for domain in domains])
     pairs = [(a, b) for i, a in enumerate(domains) for b in domains[i + 1 :]]
-    sites = [site for site in geometry.sites if site.name == kind]
+    sites = [site for site in geometry.sites if site.name == name]
     return Agreement(
         domains,
         np.atleast_2d(np.corrcoef(ranks)),
@@ -70,11 +71,9 @@ def agreement_data(
     )
 
 
-def _ranks(scores: Mapping[Site, Array], kind: Kind) -> Array:
-    """Ranks within each layer, one after another: layers differ in scale, not in the question asked."""
-    return np.concatenate(
-        [scores[s].argsort().argsort() / len(scores[s]) for s in sorted(scores) if s.name == kind]
-    )
+def _ranks(scores: Mapping[Site, Array], name: str) -> Array:
+    """Ranks within each layer, divided by its channels and joined: layers differ in scale."""
+    return np.concatenate([scores[s].argsort().argsort() / len(scores[s]) for s in sites_of(scores, name)])
 
 
 def agreement_figure(data: Agreement, title: str = "", height: int = 360) -> Figure:

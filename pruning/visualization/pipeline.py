@@ -9,7 +9,7 @@ import numpy as np
 
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.run import Run
-from pruning.visualization.heatmaps import binned, layer_matrix
+from pruning.visualization.heatmaps import binned, layer_matrix, sites_of
 from pruning.visualization.outcomes import perplexity_data
 from pruning.visualization.style import COLOURS, SEQUENTIAL, Array
 
@@ -51,9 +51,10 @@ def pipeline_data(run: Run, iterations: Sequence[StoredIteration]) -> Pipeline:
     """
     config, shape = run.config, iterations[0].geometry
     first, last = iterations[1], iterations[-1]
-    scores = np.log10(np.maximum(layer_matrix(first.scores, "mlp"), 1e-30))
+    sites = sites_of(first.scores, "mlp")
+    scores = np.log10(np.maximum(layer_matrix(first.scores, sites), 1e-30))
     low, high = np.percentile(scores, [1, 99])
-    kept = layer_matrix({site: last.mask.channels(site) for site in first.scores}, "mlp")
+    kept = layer_matrix({site: last.mask.channels(site) for site in sites}, sites)
     means = [values for _, values in perplexity_data(iterations).values()]
     return Pipeline(
         config.mixture,

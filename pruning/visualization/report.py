@@ -17,16 +17,16 @@ import numpy as np
 from pruning.config import RunConfig
 from pruning.errors import RunError
 from pruning.measure.comparison import TaskRow
-from pruning.models.geometry import KINDS, Site
+from pruning.models.geometry import Site
 from pruning.outputs import check_output_file, output_file
 from pruning.runs.iterations import StoredIteration
 from pruning.runs.outcome import Results
 from pruning.runs.provenance import provenance
 from pruning.runs.run import Run
-from pruning.visualization.heatmaps import animation_bins, colour_limits, importance_data
-from pruning.visualization.live import CSS, HTML, SCRIPT, arrays_of, live_data, pack, source, unsupported
+from pruning.visualization.heatmaps import View, animation_bins, colour_limits, importance_data
+from pruning.visualization.live import CSS, HTML, SCRIPT, live_data, pack, source, unsupported
 from pruning.visualization.outcomes import perplexity_data
-from pruning.visualization.style import KIND_NAMES, Array
+from pruning.visualization.style import Array, site_names, site_style
 from pruning.words import number, plain, seconds_text
 
 
@@ -99,7 +99,7 @@ def html(run: Run) -> str:
     live_part, statistics = f"<p>{escape(_NOT_LIVE)}</p>", b""
     if unsupported(config) is None:
         names = [name for name in config.measured_domains if name in dense.statistics.moments]
-        data = live_data(dense, arrays_of(config), config.seed, names)
+        data = live_data(dense, config.score, config.seed, names)
         statistics = pack(data, config, dense.geometry)
         live_part = f'<p class="note">{escape(_LIVE)}</p>{HTML}'
     return Template(source("report.html")).substitute(
@@ -205,14 +205,14 @@ def _maps(iterations: Sequence[StoredIteration], config: RunConfig) -> bytes:
         },
         "weight norm": lambda it: {site: norm for site, (norm, _) in it.norms.items()},
     }
-    layers = len(iterations[0].geometry.layers)
-    bins = animation_bins(layers, len(quantities) * len(KINDS) * len(iterations), 256)
+    layers, modules = len(iterations[0].geometry.layers), site_names(iterations[0].geometry)
+    bins = animation_bins(layers, len(quantities) * len(modules) * len(iterations), 256)
     frames: list[dict[str, Any]] = []
     body = b""
     for at, values in enumerate(quantities.values()):
         found = [values(it) for it in iterations]
-        for kind in KINDS:
-            maps = [importance_data(each, kind, scale="log", bins=bins) for each in found]
+        for name in modules:
+            maps = [importance_data(each, name, View(bins=bins)) for each in found]
             low, high = colour_limits(maps)
             for number_, each in enumerate(maps):
                 cells = np.clip((each.values - low) / (high - low), 0, 1) * 254 + 1
@@ -227,7 +227,7 @@ def _maps(iterations: Sequence[StoredIteration], config: RunConfig) -> bytes:
     header = {
         "quantities": list(quantities),
         "iterations": [it.number for it in iterations],
-        "kinds": [KIND_NAMES[kind] for kind in KINDS],
+        "kinds": [site_style(name).label for name in modules],
         "frames": frames,
     }
     text = json.dumps(header).encode()

@@ -96,7 +96,7 @@ LESSON = Lesson(
         "about."
     ),
     go=(
-        "pages/damage.py",
-        "See on the Damage page what a cut of each module costs, and what an allocation makes of that",
+        "pages/sensitivity.py",
+        "See on the Sensitivity page what a cut of each module costs, and how an allocation uses it",
     ),
 )

@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from pruning.models.geometry import Site
-from pruning.visualization.style import COLOURS, graph, log_ticks, style
+from pruning.visualization.style import COLOURS, graph, log_ticks, site_style, style
 from ui import stored
 from ui.lessons.ask import ask, fused, shipped
 from ui.lessons.draw import bars
@@ -54,8 +54,8 @@ def _controls() -> dict[str, Any]:
 
 
 def _name(site: str) -> str:
-    layer, kind = site.split(".")
-    return f"layer {layer}, {'attention' if kind == 'attn' else 'MLP'}"
+    layer, name = Site.parse(site)
+    return f"layer {layer}, {site_style(name).label}"
 
 
 def _measure(site: str, repair: str) -> dict[str, Any]:
