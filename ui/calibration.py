@@ -40,13 +40,7 @@ def agreement(it: StoredIteration, chosen: state.Choice, name: str) -> viz.Agree
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _agreement(
-    path: str,
-    stamp: int,
-    key: str,
-    name: str,
-    _it: StoredIteration,
-    _config: RunConfig,
-    _geometry: Geometry,
+    path: str, stamp: int, key: str, name: str, _it: StoredIteration, _config: RunConfig, _geometry: Geometry
 ) -> viz.Agreement:
     return viz.agreement_data(_it.statistics, _it.norms, _geometry, _config, name)
 
@@ -62,7 +56,7 @@ def text(run: Run, name: str) -> None:
     try:
         source = json.loads((run.path / "sources.json").read_text(encoding="utf-8"))[name]
         line, sample = describe_source(source), str(source["sample"])
-    # there is none, or another program wrote it
+    # the record is missing, or another program wrote it
     except (AttributeError, KeyError, OSError, RecursionError, StopIteration, TypeError, ValueError):
         st.caption(f"{plain(name_or_path)}: the run has no record of what was read.")
         return
@@ -71,7 +65,7 @@ def text(run: Run, name: str) -> None:
 
 
 def upload(goes_to: str = "domains") -> None:
-    """Controls that turn a file into a custom domain; what it holds is said at once.
+    """Controls that turn a file into a custom domain, with a preview of its text.
 
     Args:
         goes_to: key of the multiselect that the new domain is chosen in.

@@ -14,33 +14,33 @@ from ui import models, settings, state, view_state
 
 def _requested() -> str | None:
     """The run that a link or a button names; read once."""
-    wanted = st.session_state.pop("next_run", None)
+    name = st.session_state.pop("next_run", None)
     if "run" not in st.session_state:
-        wanted = wanted or st.query_params.get("run")
-    return wanted
+        name = name or st.query_params.get("run")
+    return name
 
 
 def displayed() -> tuple[Run, list[Run]]:
     """The run that the pages show, and all runs that can be chosen, newest first."""
-    wanted = _completed() or _requested()
-    named = (wanted, st.session_state.get("run"))
+    requested = _completed() or _requested()
+    kept = (requested, st.session_state.get("run"))
     runs = {
         run.id: run
         for run in state.all_runs()
-        if run.config.experiment is None or run.id in named or state.label(run) in named
+        if run.config.experiment is None or run.id in kept or state.label(run) in kept
     }
     if not runs:
         st.error("There is no run to show. Create one with `python -m pruning prune`.")
         st.stop()
     labels = {state.label(run): name for name, run in runs.items()}
-    if wanted in runs:
+    if requested in runs:
         # an id is no option of the widget: Streamlit takes it out of the address
         st.session_state.address = ["run"]
-    wanted = labels.get(wanted or "", wanted)
-    if wanted in runs:
-        st.session_state.run = wanted
-    elif wanted:
-        st.session_state.lost = wanted
+    requested = labels.get(requested or "", requested)
+    if requested in runs:
+        st.session_state.run = requested
+    elif requested:
+        st.session_state.missing_run = requested
     if st.session_state.get("run") not in runs:
         st.session_state.run = state.shipped()[0].id if state.shipped() else next(iter(runs))
     return runs[st.session_state.run], list(runs.values())
@@ -79,13 +79,13 @@ def draw(run: Run, runs: list[Run]) -> None:
         awaited = _progress()
     if awaited is not None:
         _layers_done(awaited)
-    if lost := st.session_state.get("lost"):
+    if missing := st.session_state.get("missing_run"):
         left, right = st.columns([5, 1], vertical_alignment="center")
         left.warning(
-            f"The link names the run {plain(quoted(lost))}, which is not in this store: it was deleted, or belongs to "
+            f"The link names the run {plain(quoted(missing))}, which is not in this store: it was deleted, or belongs to "
             f"another machine. The pages show {plain(state.label(run))} instead."
         )
-        right.button("Understood", on_click=lambda: st.session_state.pop("lost", None), width="stretch")
+        right.button("OK", on_click=lambda: st.session_state.pop("missing_run", None), width="stretch")
 
 
 def _title(run: Run) -> str:
@@ -141,7 +141,7 @@ def _progress() -> Run | None:
         done = f" {status.done / status.total:.0%}" if status.total and status.state != "queued" else ""
         st.markdown(
             f":material/hourglass_top: New run **{plain(state.label(run))}**: {plain(where)}{done}. "
-            "The pages show the run on the left until it has statistics.",
+            "The pages show the run on the left until it has statistics."
         )
 
     watch()

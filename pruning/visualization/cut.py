@@ -125,7 +125,7 @@ def _edges(units: list[Units], chosen: list[Array]) -> list[float]:
 
 
 def _between(low: list[float], high: list[float]) -> float:
-    """A number above what goes and below what stays, where there is either."""
+    """A number above the highest score that is removed and below the lowest that stays, where they exist."""
     if not low:
         return float(np.nextafter(high[0], -np.inf))
     if not high or low[0] >= high[0]:

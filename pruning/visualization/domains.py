@@ -51,7 +51,7 @@ def agreement_data(
         statistics: of the dense model.
         norms: of its weight columns.
         geometry: of the dense model.
-        config: score, normaliser, ratio and the rest; its mixture gives the order of the domains only.
+        config: of the cuts; its mixture only gives the order of the domains.
         name: of the sites on which channels are compared.
     """
     domains = sorted(statistics.moments, key=lambda domain: [*config.mixture, domain].index(domain))

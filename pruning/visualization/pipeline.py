@@ -111,10 +111,10 @@ def pipeline_svg(data: Pipeline) -> str:
         _line(data.perplexity) if len(data.perplexity) else "",
     )
     parts = [
-        _card(260 * place, f"{place + 1}  {title}", picture, number, what)
-        for place, ((title, number, what), picture) in enumerate(zip(_steps(data), pictures, strict=True))
+        _card(260 * step, f"{step + 1}  {title}", picture, number, what)
+        for step, ((title, number, what), picture) in enumerate(zip(_steps(data), pictures, strict=True))
     ]
-    parts += [_arrow(f"M{260 * place + 229} 86h22m-7 -6l7 6l-7 6") for place in range(3)]
+    parts += [_arrow(f"M{260 * step + 229} 86h22m-7 -6l7 6l-7 6") for step in range(3)]
     if data.iterations > 1:
         parts.append(_arrow("M632 172v20h-260v-14m-6 7l6 -7l6 7"))
         parts.append(

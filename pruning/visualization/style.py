@@ -27,7 +27,7 @@ DIVERGING = (  # ColorBrewer's RdBu, reversed; the live canvas has the same
 COLOURS = ("#2a78b5", "#e07b39", "#3f9b6f", "#b0518f", "#8c7a3d", "#5d6bb0", "#c2483d", "#4aa3a3")
 GREY = "rgba(128,128,128,0.35)"
 REMOVED = "rgba(128,128,128,0.5)"  # channels that are removed: on both themes unlike the ends of both scales
-MARK = "#e8365d"  # the channel on view; seen on every colour of both scales
+MARK = "#e8365d"  # the selected channel; visible on every colour of both scales
 
 
 class SiteStyle(NamedTuple):
@@ -86,10 +86,10 @@ def level(figure: Figure, y: float, name: str) -> None:
 
 def log_ticks(axis: Any, values: Array, most: int = 9) -> None:
     """Full numbers at 1, 2 and 5 times the powers of ten, or finer; plotly's own leave out the zeros."""
-    known = values[np.isfinite(values) & (values > 0)]
-    if not len(known):
+    positive = values[np.isfinite(values) & (values > 0)]
+    if not len(positive):
         return
-    low, high = np.log10(known.min()) - 0.3, np.log10(known.max()) + 0.3
+    low, high = np.log10(positive.min()) - 0.3, np.log10(positive.max()) + 0.3
     powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
     for steps in (np.arange(1, 10, 0.5), np.arange(1, 10), (1, 2, 5), (1, 3), (1,)):
         ticks = np.sort(np.outer(powers, steps).ravel())

@@ -291,11 +291,11 @@ def test_a_channel_is_scored_with_the_worst_domain_of_the_sidebar(monkeypatch):
 def test_a_method_brings_its_own_iterations(monkeypatch):
     monkeypatch.chdir(ROOT)
     at = open_page("prune")
-    at.number_input(key="k_iterative").set_value(3)
+    at.number_input(key="iterations-demo-run-iterative").set_value(3)
     at.run()
     at.session_state["method"] = "flap"
     at.run()
-    assert not at.exception and at.number_input(key="k_flap").value == 1
+    assert not at.exception and at.number_input(key="iterations-demo-run-flap").value == 1
 
 
 def test_a_mixture_of_ones_own_is_compared(app):
@@ -923,7 +923,7 @@ def test_a_speed_is_timed_and_gives_the_ratio_that_it_takes():
         time.sleep(0.5)
         at.run()
     at.number_input(key="speed").set_value(1.0).run()
-    assert any(words.value.endswith("0% pruned.") for words in at.markdown)
+    assert any(words.value.endswith("a pruning ratio of 0%.") for words in at.markdown)
     next(button for button in at.button if button.label == "Set the pruning ratio").click().run()
     assert at.session_state["ratio"] == 0
     at.number_input(key="speed").set_value(1e9).run()
@@ -984,7 +984,7 @@ def test_statistics_without_a_cut_and_a_run_that_is_gone_are_said(monkeypatch):
     assert any("took statistics only" in info.value for info in at.info)
     assert any("'long-gone'" in warning.value for warning in at.warning)
     at.switch_page("pages/prune.py").run()  # a run that follows is measured nevertheless
-    assert at.number_input(key=f"blocks-{run.id}-iterative").value == 64
+    assert at.number_input(key=f"eval_blocks-{run.id}-iterative").value == 64
 
 
 def test_layers_are_drawn_while_the_first_pass_is_at_work(monkeypatch, alive, tiny_folder):
@@ -1084,7 +1084,7 @@ def test_the_ratio_that_reaches_a_size_is_found_on_the_sensitivity_page(monkeypa
     assert not any(button.label == "Set the pruning ratio" for button in at.button)
     limit.set_value(limit.value * 0.8)
     at.run()
-    assert any("pruned leaves" in words.value for words in at.markdown)
+    assert any("A pruning ratio of" in words.value for words in at.markdown)
     next(b for b in at.button if b.label == "Set the pruning ratio").click().run()
     assert not at.exception and at.session_state["ratio"] > 30
 

@@ -91,10 +91,10 @@ def draw() -> None:
         st.markdown("\n".join(f"{number}. {words(cut)}" for number, cut in enumerate(history.done, 1)))
     else:
         st.caption("Nothing is cut yet: both models are the same.")
-    found = ask("by_hand", cuts=[list(cut) for cut in history.done], prompt=prompt)
-    dense, pruned = found["perplexity"]
+    results = ask("by_hand", cuts=[list(cut) for cut in history.done], prompt=prompt)
+    dense, pruned = results["perplexity"]
     for column, name, text, own in zip(
-        st.columns(2, border=True), ("Dense", "Cut by hand"), found["texts"], (dense, pruned), strict=True
+        st.columns(2, border=True), ("Dense", "Cut by hand"), results["texts"], (dense, pruned), strict=True
     ):
         with column:
             st.markdown(f"**{name}**")
@@ -106,7 +106,7 @@ def draw() -> None:
             )
             st.metric("Mean perplexity", f"{own['mean']:.1f}", change, delta_color="inverse")
     st.caption(
-        f"{found['ratio']:.1%} of the layers' linear parameters are removed. Both models always write the most likely "
+        f"{results['ratio']:.1%} of the layers' linear parameters are removed. Both models always write the most likely "
         "token. Perplexity is measured on held-out text of four domains; the table shows each of them."
     )
     st.dataframe(
