@@ -1,12 +1,11 @@
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.models.folder import describe
 from pruning.text.sources import EMBEDDED_DOMAINS
 from pruning.words import plain
-from ui import calibration, run_form, state, stored, view_state
+from ui import calibration, models, run_form, state, stored, view_state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -69,16 +68,10 @@ own: dict[str, str] = st.session_state.get("uploads", {})
 st.session_state.setdefault("domains", list(EMBEDDED_DOMAINS))
 domains = st.multiselect("Domains", [*EMBEDDED_DOMAINS, *own], key="domains", persist_state="session")
 try:
-    config = RunConfig.create(
-        model=model,
-        ratio=0,
-        iterations=1,
-        samples=samples,
-        seq_len=seq_len,
-        mixture=dict.fromkeys(domains, 1.0),
-        domains={name: own[name] for name in domains if name in own},
-        eval_blocks=0,  # statistics only: the first heatmap waits for nothing else
-        save_model=False,
+    sources = {name: own[name] for name in domains if name in own}
+    mixture = dict.fromkeys(domains, 1.0)
+    config = models.statistics_config(
+        model, samples=samples, seq_len=seq_len, mixture=mixture, domains=sources
     )
     if time := run_form.estimate(config):
         st.caption(f"Estimated run time on this machine: **{time}**.")

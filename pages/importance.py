@@ -76,12 +76,13 @@ elif play:
 def heatmap(it: StoredIteration, name: str, what: str) -> viz.Heatmap:
     """Layers by channels of a quantity in an iteration, minus that of the selected comparison."""
     section = replace(view, what=what, channels=ranges[name])
+    other = channels.compared(run, it, compare, chosen.mixture)
     if what == channels.DECISIVE:
-        other = channels.compared_cut(chosen, it, compare)
-        return viz.cut_map(channels.cut(chosen, it, chosen.mixture), name, section, other)
+        against = channels.cut(chosen, *other) if other else None
+        return viz.cut_map(channels.cut(chosen, it, chosen.mixture), name, section, against)
     values = channels.values(it, what, config, chosen.mixture)
-    against = channels.compared(run, it, compare, what, config, chosen.mixture)
-    return viz.importance_data(values, name, section, against, it.mask)
+    subtracted = channels.values(other[0], what, config, other[1]) if other else None
+    return viz.importance_data(values, name, section, subtracted, it.mask)
 
 
 def draw(name: str, what: str, title: str, data: viz.Heatmap) -> None:

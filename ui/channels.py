@@ -70,23 +70,14 @@ def _cut(
 
 
 def compared(
-    run: Run, it: StoredIteration, what: str, quantity: str, config: RunConfig, weights: Mapping[str, float]
-) -> Values | None:
-    """The values to subtract for one of `comparisons`; None for `nothing`."""
+    run: Run, it: StoredIteration, what: str, weights: Mapping[str, float]
+) -> tuple[StoredIteration, Mapping[str, float]] | None:
+    """Iteration and mixture of one of `comparisons`; None for `nothing`."""
     if what == "nothing":
         return None
     if what.startswith("iteration "):
-        return values(stored.iteration(run, int(what.split()[1])), quantity, config, weights)
-    return values(it, quantity, config, mixtures.named(what, run))
-
-
-def compared_cut(chosen: state.Choice, it: StoredIteration, what: str) -> viz.Cut | None:
-    """The cut to subtract for one of `comparisons`; None for `nothing`."""
-    if what == "nothing":
-        return None
-    if what.startswith("iteration "):
-        return cut(chosen, stored.iteration(chosen.run, int(what.split()[1])), chosen.mixture)
-    return cut(chosen, it, mixtures.named(what, chosen.run))
+        return stored.iteration(run, int(what.split()[1])), weights
+    return it, mixtures.named(what, run)
 
 
 def comparisons(run: Run) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -77,21 +78,21 @@ def _show(runs: list[Run]) -> None:
         st.session_state.run = st.session_state.model_of = newest.id
 
 
-def statistics_config(model: str) -> RunConfig:
+def statistics_config(model: str, **options: Any) -> RunConfig:
     """The config of a run that only collects statistics: it measures no text and stores no model.
 
     Raises:
-        ModelError: there is no such model.
+        ConfigError: an option is out of its range.
     """
-    options = {"ratio": 0, "iterations": 1, "samples": 16, "eval_blocks": 0, "save_model": False}
-    usual = RunConfig.model_fields["seq_len"].default
-    return RunConfig.create(model=model, seq_len=min(usual, describe(model).context or usual), **options)
+    return RunConfig.create(model=model, ratio=0, iterations=1, eval_blocks=0, save_model=False, **options)
 
 
 def _offer(name: str, displayed: Run) -> None:
     """The cost of statistics of a model, and the button that collects them; the pages keep what they show."""
     try:
-        config = statistics_config(name)
+        length = RunConfig.model_fields["seq_len"].default
+        length = min(length, describe(name).context or length)
+        config = statistics_config(name, samples=16, seq_len=length)
         need = needs(config, state.store())
         tokens = config.samples * config.seq_len * len(config.mixture)
         st.caption(

@@ -107,31 +107,28 @@ def cut_data(
 
 def _edges(units: list[Units], chosen: list[Array]) -> list[float]:
     """The score between what goes and what stays: one if a ranking of all units decided, else each site's."""
-    below = [unit.score[gone & ~unit.forced & ~unit.rest] for unit, gone in zip(units, chosen, strict=True)]
-    above = [unit.score[~gone & ~unit.protected] for unit, gone in zip(units, chosen, strict=True)]
-    highest = max((float(part.max()) for part in below if len(part)), default=None)
-    lowest = min((float(part.min()) for part in above if len(part)), default=None)
-    if highest is None or lowest is None or highest <= lowest:
-        low, high = [highest] if highest is not None else [], [lowest] if lowest is not None else []
-        if low or high:
-            return [_between(low, high)] * len(units)
+    ends = []
+    for unit, goes in zip(units, chosen, strict=True):
+        highest = unit.score[goes & ~unit.forced & ~unit.rest].max(initial=-np.inf)
+        lowest = unit.score[~goes & ~unit.protected].min(initial=np.inf)
+        ends.append((float(highest), float(lowest)))
+    below, above = max(highest for highest, _ in ends), min(lowest for _, lowest in ends)
+    if below <= above and np.isfinite([below, above]).any():
+        return [_between(below, above)] * len(units)
     return [
-        _between(
-            [float(low.max())] if len(low) else [],
-            [float(high.min())] if len(high) else [] if len(low) else [float(unit.score.min())],
-        )
-        for unit, low, high in zip(units, below, above, strict=True)
+        _between(*pair) if np.isfinite(pair).any() else _between(-np.inf, float(unit.score.min()))
+        for unit, pair in zip(units, ends, strict=True)
     ]
 
 
-def _between(low: list[float], high: list[float]) -> float:
-    """A number above the highest score that is removed and below the lowest that stays, where they exist."""
-    if not low:
-        return float(np.nextafter(high[0], -np.inf))
-    if not high or low[0] >= high[0]:
-        return low[0]
-    middle = float(np.sqrt(low[0] * high[0]) if low[0] > 0 else (low[0] + high[0]) / 2)
-    return middle if middle < high[0] else low[0]
+def _between(below: float, above: float) -> float:
+    """A number above the highest score that goes and below the lowest that stays; either may be infinite."""
+    if np.isinf(below):
+        return float(np.nextafter(above, -np.inf))
+    if np.isinf(above) or below >= above:
+        return below
+    middle = float(np.sqrt(below * above) if below > 0 else (below + above) / 2)
+    return middle if middle < above else below
 
 
 def cut_map(cut: Cut, name: str, view: View = View(), against: Cut | None = None) -> Heatmap:  # noqa: B008

@@ -162,6 +162,17 @@ def test_a_real_model_is_seen_without_a_click_and_the_demo_pruned_in_one(tmp_pat
         page.get_by_text("Finished. The Results page").first.wait_for(timeout=240_000)
 
 
+def test_a_link_to_the_sensitivity_page_under_its_old_name_opens_it(tmp_path):
+    with server(tmp_path / "runs") as address, browser() as page:
+        page.goto(f"{address}/damage?ratio=30&site=attn&layer=2&damage_on=code")
+        settle(page)
+        assert page.get_by_role("heading", level=1).inner_text() == "Sensitivity"
+        page.get_by_text("Divergence when the attention of one layer is cut alone").wait_for()
+        assert page.get_by_label("Layer", exact=True).input_value() == "2"
+        assert page.get_by_role("slider", name="Pruning ratio").input_value() == "30"
+        shows(page, "damage_on=code")
+
+
 def test_statistics_of_ones_own_model_are_collected_in_two_clicks_and_pruned_in_three(tmp_path):
     """Its layers are drawn one after another while the pages keep what they show.
 

@@ -278,3 +278,28 @@ def test_the_hover_tells_rank_and_what_is_kept_by_position_and_sorted(ordered):
     np.testing.assert_array_equal(rank, [1, 2, 3, 4, np.nan] if ordered else [3, 4, 1, np.nan, 2])
     np.testing.assert_array_equal(kept, [1, 1, 1, 0, 0] if ordered else [1, 0, 1, 0, 1])
     assert ("sorted position" in hover.hovertemplate) == ordered
+
+
+def test_a_site_that_only_some_layers_have_is_shown_in_their_rows_under_its_own_name():
+    values = {Site(layer, "mlp"): np.arange(1.0, 7) for layer in range(4)}
+    values |= {Site(layer, "experts"): np.arange(1.0, 5) * 10**layer for layer in (1, 3)}
+    data = viz.importance_data(values, "experts", viz.View(scale="linear"))
+    assert data.rows.tolist() == [1, 3] and data.unit == "experts channel"
+    np.testing.assert_array_equal(data.values, [values[Site(1, "experts")], values[Site(3, "experts")]])
+    figure = viz.importance_figure(data, choosable=True, chosen=(3, 2))
+    assert set(figure.data[1].y) == {1, 3}
+    assert (figure.data[2].y, figure.data[2].x) == ((3,), (2,))
+    last = viz.importance_data(values, "experts", viz.View(scale="linear", layers=(2, 3)))
+    assert last.rows.tolist() == [3]
+
+
+def test_pages_and_canvas_colour_the_same_distances_to_the_cut(run):
+    from pruning.visualization.cut import colour_reach
+
+    it = run.iterations()[1]
+    for options in ({}, {"method": "flap"}):
+        config = RunConfig.create(**options, ratio=0.4)
+        cut = viz.cut_data(it.scores, it.scores, Mask.full(it.geometry), config)
+        assert cut.reach == colour_reach(config)
+        figure = viz.cut_figure(viz.cut_map(cut, "mlp"), cut, "")
+        assert (figure.data[0].zmin, figure.data[0].zmax) == cut.limits
