@@ -21,14 +21,15 @@ class Setting:
         key: of its widget in the sidebar, and of the query parameter in the URL; empty for options without one.
         default: value of the widget that nobody changed.
         scale: value of the widget over that of the option.
-        taken: whether a new run takes an option without a widget from the displayed run.
+        taken: whether a new run takes the option from the displayed run. Options that are not in the table are
+            taken where the method is the same, and else are those of the method's preset.
     """
 
     field: str
     key: str = ""
     default: Any = None
     scale: int = 1
-    taken: Literal["always", "never"] = "always"
+    taken: Literal["always", "never"] = "never"
 
     def to_option(self, value: Any) -> Any:
         """The option for a value of the widget."""
@@ -49,7 +50,7 @@ class Setting:
         return value if self.scale == 1 else round(self.scale * value)
 
 
-WIDGETS = (
+_WIDGETS = (
     Setting("ratio", "ratio", 50, scale=100),
     Setting("method", "method", "iterative"),
     Setting("allocation", "allocation", AS_METHOD),
@@ -60,12 +61,13 @@ WIDGETS = (
     Setting("keep", "keep", []),
     Setting("remove", "remove", []),
 )
-# Other options come from the displayed run where the method is the same, and else from the method's preset.
+WIDGETS = {setting.field: setting for setting in _WIDGETS}
 SETTINGS = (
-    *WIDGETS,
-    *map(Setting, ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "eval_blocks")),
-    *(Setting(field, taken="never") for field in ("name", "tags", "parent", "experiment", "save_model")),
-    *(Setting(field, taken="never") for field in ("tasks", "task_data", "task_folder", "task_limit")),
+    *_WIDGETS,
+    *(Setting(field, taken="always") for field in ("model", "domains", "samples", "seq_len", "seed")),
+    *(Setting(field, taken="always") for field in ("device", "dtype", "eval_blocks")),
+    *map(Setting, ("name", "tags", "parent", "experiment", "save_model")),
+    *map(Setting, ("tasks", "task_data", "task_folder", "task_limit")),
 )
 
 
@@ -77,19 +79,17 @@ def options(config: RunConfig, method: str, without: Iterable[str] = ()) -> dict
         method: of the new run.
         without: further fields that it does not take over.
     """
-    always = {setting.field for setting in SETTINGS if not setting.key and setting.taken == "always"}
-    never = {setting.field for setting in SETTINGS if setting.key or setting.taken == "never"}
-    included = None if config.method == method else always
-    return config.model_dump(include=included, exclude=never | {*without})
+    always, never = ({each.field for each in SETTINGS if each.taken == when} for when in ("always", "never"))
+    return config.model_dump(include=None if config.method == method else always, exclude=never | {*without})
 
 
 def copy(config: RunConfig, widgets: MutableMapping[Any, Any]) -> None:
     """Set all widgets to the options of a config."""
-    for setting in WIDGETS:
+    for setting in WIDGETS.values():
         widgets[setting.key] = setting.to_widget(config)
 
 
 def reset(widgets: MutableMapping[Any, Any]) -> None:
     """Set all widgets to their defaults."""
-    for setting in WIDGETS:
+    for setting in WIDGETS.values():
         widgets[setting.key] = [] if isinstance(setting.default, list) else setting.default

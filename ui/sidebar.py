@@ -11,7 +11,7 @@ from pruning.config import METHODS, RunConfig, choices
 from pruning.runs.run import Run
 from pruning.words import plain
 from ui import models, settings, state, view_state
-from ui.settings import AS_METHOD, ROUNDINGS
+from ui.settings import AS_METHOD, ROUNDINGS, WIDGETS
 
 PINS = "LAYER, LAYER.attn, LAYER.mlp.FIRST-LAST"
 
@@ -27,7 +27,8 @@ def draw(run: Run, runs: list[Run]) -> None:
     with st.sidebar:
         models.pick(run, runs)
         _weights(names)
-        st.slider("Pruning ratio", 0, 90, 50, 1, format="%d%%", key="ratio", bind="query-params")
+        ratio = WIDGETS["ratio"].default
+        st.slider("Pruning ratio", 0, 90, ratio, 1, format="%d%%", key="ratio", bind="query-params")
         st.selectbox("Method", list(METHODS), key="method", bind="query-params")
         with st.popover("Pruning options", icon=":material/tune:", width="stretch"):
             _details()
@@ -38,21 +39,14 @@ def _weights(names: list[str]) -> None:
         st.markdown("Domain mixture", width="stretch")
         with st.popover("Lock, reset", type="tertiary", key="mixture-more"):
             held = _locks(names)
-            left, right = st.columns(2)
-            left.button(
-                "Equal",
-                on_click=_equal,
-                args=(names,),
-                width="stretch",
-                help="Give all domains the same weight",
-            )
-            right.button(
-                "Reset",
-                on_click=_reset,
-                args=(names,),
-                width="stretch",
-                help="Reset all settings to their defaults",
-            )
+            for column, title, callback, words in zip(
+                st.columns(2),
+                ("Equal", "Reset"),
+                (_equal, _reset),
+                ("Give all domains the same weight", "Reset all settings to their defaults"),
+                strict=True,
+            ):
+                column.button(title, on_click=callback, args=(names,), width="stretch", help=words)
     labels = {}
     with st.container(gap=None, key="mixture"):
         for name in names:
@@ -96,41 +90,25 @@ def _locks(names: list[str]) -> list[str]:
 
 def _details() -> None:
     """Pruning options: drawn on every page so that the URL keeps them."""
-    fields = RunConfig.model_fields
-    for name in ("allocation", "compensation"):
-        st.selectbox(
-            name.capitalize(),
-            [AS_METHOD, *(choices(name) or ())],
-            key=name,
-            bind="query-params",
-            help=fields[name].description,
-        )
+    for title, field, values in (
+        ("Allocation", "allocation", (AS_METHOD, *(choices("allocation") or ()))),
+        ("Compensation", "compensation", (AS_METHOD, *(choices("compensation") or ()))),
+        ("Attention unit", "attention_unit", choices("attention_unit") or ()),
+        ("Round MLP widths to", "round_to", ROUNDINGS),
+    ):
+        description = RunConfig.model_fields[field].description
+        st.selectbox(title, values, key=WIDGETS[field].key, bind="query-params", help=description)
     st.slider(
         "Worst domain",
         0,
         100,
-        0,
+        WIDGETS["worst_domain"].default,
         5,
         format="%d%%",
         key="worst",
         bind="query-params",
         help="Variance of the mixture: from the weighted mean over the domains (0%) to the largest of any domain (100%). "
         "More of it keeps what a single domain needs.",
-    )
-    st.selectbox(
-        "Attention unit",
-        (choices("attention_unit") or ()),
-        key="unit",
-        bind="query-params",
-        help=fields["attention_unit"].description,
-    )
-    st.selectbox(
-        "Round MLP widths to",
-        ROUNDINGS,
-        key="round_to",
-        bind="query-params",
-        help="The retained MLP channels of every layer are a multiple of this. The number of removed parameters stays "
-        "the same. llama.cpp reads prompts about 1.5 times as fast with 16 or 64 as with 1; vLLM and transformers gain less.",
     )
     for key, title in (("keep", "Always keep"), ("remove", "Remove first")):
         st.multiselect(

@@ -79,7 +79,7 @@ class Choice:
             without |= {"iterations", "eval_blocks"}
         options = settings.options(base, self.method, without)
         options["mixture"] = self.mixture
-        for setting in settings.WIDGETS:
+        for setting in settings.WIDGETS.values():
             if (value := getattr(self, setting.field)) != settings.AS_METHOD:
                 options[setting.field] = value
         options["parent"] = None if self.run.path in SHIPPED else self.run.id
@@ -256,7 +256,10 @@ def choice() -> Choice:
         iteration=min(widgets.get("iteration", 1) or 1, last),
         site=site,
         channel=view_state.clamped(widgets.get("channel"), 0, shape.channels(site) - 1 if shape else 0),
-        **{each.field: each.to_option(widgets.get(each.key, each.default)) for each in settings.WIDGETS},
+        **{
+            each.field: each.to_option(widgets.get(each.key, each.default))
+            for each in settings.WIDGETS.values()
+        },
     )
 
 

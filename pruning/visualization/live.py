@@ -53,10 +53,8 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
     "keep": ((),),
     "remove": ((),),
 }
-MOMENTS = {
-    "fluctuation": ("m2",),
-    "wanda_sp": ("m2", "mean"),
-}  # that the mixture fuses; none for other scores
+# Arrays of each domain that the mixture fuses; other scores do not depend on the mixture.
+MOMENTS = {"fluctuation": ("m2",), "wanda_sp": ("m2", "mean")}
 OPTIONS = ("score", "normalise", "unit_score", "allocation")
 
 
@@ -94,7 +92,7 @@ def live_data(it: StoredIteration, score: str, seed: int = 0, domains: Sequence[
     grouped = sum(geometry.channels(site) for site in geometry.sites) > MAX_ITEMS
     columns = min(MAX_BINS, max(MAX_ITEMS // 4 // len(geometry.layers), 16)) if grouped else MAX_BINS
     given = {}
-    if score not in MOMENTS:  # it does not depend on the mixture
+    if score not in MOMENTS:
         given = score_sites(score, it.statistics.fuse({domains[0]: 1.0}, "within"), it.norms, seed)
     sites, parts = [], []
     for site in geometry.sites:

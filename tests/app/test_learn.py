@@ -245,8 +245,8 @@ def test_the_culprits_are_found_on_the_page_and_the_weights_are_asked_for(learn,
     scores = scores_of("smollm2")[Site(int(at.number_input(key="learn-scale-layer").value), "mlp")]
     top = np.argsort(scores)[::-1]
     for named, words in (
-        (top[5:6], "not it"),
-        (top[:1], "something is left"),
+        (top[5:6], "not responsible"),
+        (top[:1], "more channels are responsible"),
         (top[:2], "massive activations"),
     ):
         at.multiselect(key="learn-scale-channels").set_value([int(channel) for channel in named])

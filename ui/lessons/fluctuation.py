@@ -131,7 +131,7 @@ LESSON = Lesson(
     reveal=_reveal,
     remember=(
         "What is constant can be replaced by a constant, however large it is: this is why the score is variance times squared "
-        "weight norm, not size. This holds only because a bias takes over the mean: remove the same channel without it "
+        "weight norm, not size. This holds only because a bias replaces the mean: remove the same channel without it "
         "and its size counts again."
     ),
     go=("pages/importance.py", "Compare 'fluctuation score' and 'root mean square' on the Importance page"),

@@ -1,4 +1,4 @@
-"""Cutting by hand: what goes, undo and redo, and the same prompt continued by both models."""
+"""Cutting by hand: cuts with undo and redo, and the same prompt continued by both models."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def draw() -> None:
     )
     mount(data=PRESETS, key="toy")
     st.info(
-        "**Remember.** The bias takes over the mean of a removed channel; what it cannot take over is the variance times "
+        "**Remember.** The bias replaces the mean of a removed channel; what it cannot replace is the variance times "
         "the squared weight norm. That is the fluctuation score: prune the channels with the lowest scores.",
         icon=":material/bookmark:",
     )
