@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.runs.run import Run
 from pruning.visualization import live
@@ -36,15 +37,17 @@ def draw(chosen: state.Choice) -> None:
     run, dense = chosen.run, stored.iteration(chosen.run, 1)
     held = st.session_state.get("held", [])
     names = state.domain_names(run)
-    data = _packed(str(run.path), stored.stamp(dense), config.score, config.seed, names, run)
+    data = _packed(str(run.path), stored.stamp(dense), config.score, config.seed, names, run, config)
     locked = [name in held for name in names]
     message = live.pack(data, config, dense.geometry, held=locked, plain_sliders=True)
     _canvas(key=KEY, data=message, on_released_change=_take)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _packed(path: str, stamp: int, score: str, seed: int, names: list[str], _run: Run) -> live.Live:
-    return live.live_data(stored.iteration(_run, 1), score, seed, names)
+def _packed(
+    path: str, stamp: int, score: str, seed: int, names: list[str], _run: Run, _config: RunConfig
+) -> live.Live:
+    return live.live_data(stored.iteration(_run, 1), _config, names)
 
 
 def _take() -> None:

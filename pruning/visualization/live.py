@@ -79,21 +79,21 @@ def unsupported(config: RunConfig) -> str | None:
     return None
 
 
-def live_data(it: StoredIteration, score: str, seed: int = 0, domains: Sequence[str] = ()) -> Live:
+def live_data(it: StoredIteration, config: RunConfig, domains: Sequence[str] = ()) -> Live:
     """Statistics of an iteration for the browser.
 
     Args:
         it: the first, whose statistics are the dense model's.
-        score: one of `SUPPORTED`.
-        seed: of the random score.
+        config: score and seed; the others of its options do not matter here.
         domains: in the order in which they are shown; those of the statistics when left out.
     """
     geometry, domains = it.geometry, domains or list(it.statistics.moments)
     grouped = sum(geometry.channels(site) for site in geometry.sites) > MAX_ITEMS
     columns = min(MAX_BINS, max(MAX_ITEMS // 4 // len(geometry.layers), 16)) if grouped else MAX_BINS
-    given = {}
+    score, given = config.score, {}
     if score not in MOMENTS:
-        given = score_sites(score, it.statistics.fuse({domains[0]: 1.0}, "within"), it.norms, seed)
+        fused = it.statistics.fuse(config.mixture, config.fusion)
+        given = score_sites(score, fused, it.norms, config.seed)
     sites, parts = [], []
     for site in geometry.sites:
         count, width = entries(geometry, site), geometry.channels(site)

@@ -99,7 +99,7 @@ def html(run: Run) -> str:
     live_part, statistics = f"<p>{escape(_NOT_LIVE)}</p>", b""
     if unsupported(config) is None:
         names = [name for name in config.measured_domains if name in dense.statistics.moments]
-        data = live_data(dense, config.score, config.seed, names)
+        data = live_data(dense, config, names)
         statistics = pack(data, config, dense.geometry)
         live_part = f'<p class="note">{escape(_LIVE)}</p>{HTML}'
     return Template(source("report.html")).substitute(

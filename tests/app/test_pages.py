@@ -1008,7 +1008,7 @@ def test_layers_are_drawn_while_the_first_pass_is_at_work(monkeypatch, alive, ti
     at.query_params["follow"] = run.id
     at.run()
     assert not at.exception and at.session_state["run"] == "demo-run"
-    (growing,) = [f for f in figures(at) if "layers are through" in json.dumps(f["layout"])]
+    (growing,) = [f for f in figures(at) if "layers done" in json.dumps(f["layout"])]
     assert f"1 of {len(shape.layers)} layers" in json.dumps(growing["layout"])
 
 

@@ -90,7 +90,7 @@ def dense(name):
 
 def ask(script, it, config, with_scores=False):
     """The browser's preview of a config."""
-    data = live.live_data(it, config.score, config.seed)
+    data = live.live_data(it, config)
     script.evaluate("text => load(text)", base64.b64encode(live.pack(data, config, it.geometry)).decode())
     shares = [config.mixture.get(name, 0.0) for name in data.header["domains"]]
     return data, script.evaluate("args => answer(...args)", [shares, config.ratio, with_scores])
