@@ -30,7 +30,7 @@ from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
 from pruning.measure.comparison import mean_perplexity
 from pruning.method.presets import METHODS
-from pruning.models.architectures import geometry
+from pruning.models.layer_view import geometry
 from pruning.models.loading import load
 from pruning.text.sources import EMBEDDED_DOMAINS
 

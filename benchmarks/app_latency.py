@@ -31,14 +31,16 @@ def make_run(root, iterations=ITERATIONS, layers=64, channels=27_648):
     from safetensors.numpy import save_file
 
     from pruning import RunConfig
+    from pruning.checksums import write_json
     from pruning.method.moments import Moments
     from pruning.method.statistics import write_statistic
-    from pruning.models.geometry import Geometry, LayerShape
+    from pruning.models.geometry import Geometry, SiteShape
     from pruning.models.mask import Mask
-    from pruning.runs.store import RunStore
-    from pruning.sealed import write_json
+    from pruning.runs.run import RunStore
 
-    shape = Geometry(5120, 128, (LayerShape(8, 5, channels),) * layers, query_bias=True, key_value_bias=True)
+    attn = SiteShape(8, 5, 128, entry_cost=128 * (2 * 5120 + 1), group_cost=2 * 128 * (5120 + 1))
+    layer = {"attn": attn, "mlp": SiteShape(channels, entry_cost=3 * 5120)}
+    shape = Geometry(5120, (layer,) * layers)
     config = RunConfig.create(iterations=iterations)
     run = RunStore(root).create(config)
     write_json(run.path / "geometry.json", shape.to_dict())
@@ -86,7 +88,7 @@ def server_time(what, root, repeats):
 
     from streamlit.testing.v1 import AppTest
 
-    from pruning.runs.store import RunStore
+    from pruning.runs.run import RunStore
 
     os.environ["PRUNESCOPE_RUNS"] = str(root)
     os.chdir(ROOT)

@@ -19,7 +19,7 @@ from common import RESULTS, machine
 from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
 from pruning.engine.calibration import calibrate
-from pruning.models.architectures import geometry
+from pruning.models.layer_view import geometry
 from pruning.models.layers import Layers, forward
 from pruning.models.loading import load
 from pruning.models.mask import Mask

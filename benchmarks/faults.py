@@ -115,7 +115,7 @@ class Cases:
 
     def __init__(self, base):
         from pruning import RunConfig
-        from pruning.runs.store import RunStore
+        from pruning.runs.run import RunStore
         from tests.conftest import byte_tokenizer, tiny_model
 
         self.base, self.turn = base, 0
@@ -150,13 +150,13 @@ class Cases:
 
     def copy(self, run):
         """The same run in a store, and with a cache, of its own."""
-        from pruning.runs import trust
+        from pruning.runs import permissions
         from pruning.runs.run import Run
 
         self.turn += 1
         folder = self.base / f"case-{self.turn}"
         os.environ["PRUNESCOPE_CACHE"] = str(folder / "cache")
-        trust.agree(trust.asks(run.config))  # a worker has nobody to ask
+        permissions.agree(permissions.permissions_for(run.config))  # a worker has nobody to ask
         return Run(Path(shutil.copytree(run.path, folder / "runs" / run.id)))
 
     def drop(self, run):
@@ -274,7 +274,7 @@ def starts(cases, count, sample):
 
 def changes(cases, count, sample):
     """What an interrupted run computes on changes, and is put back."""
-    from pruning.runs import trust
+    from pruning.runs import permissions
     from pruning.runs.run import Run
 
     tasks = cases.base / "tasks"
@@ -320,7 +320,7 @@ def changes(cases, count, sample):
             spoil(file, "flipped")
         else:
             file.write_text(edit((before or b"").decode()))
-        trust.agree(trust.asks(run.config))
+        permissions.agree(permissions.permissions_for(run.config))
         code, message = go_on(run), run.status().message
         kept = arrays == {f: f.read_bytes() for f in run.path.glob("iteration-*/*")}
         changed = before != (file.read_bytes() if file.exists() else None)

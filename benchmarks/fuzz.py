@@ -38,12 +38,14 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig
 
 from pruning import RunConfig
+from pruning.checksums import digests, write_json
 from pruning.cli.main import parser
 from pruning.engine.blocks import calibration_blocks
 from pruning.engine.budget import check_reachable
 from pruning.errors import PruningError
 from pruning.experiments.grid import Experiment
 from pruning.files import EXPORT_FILE
+from pruning.formatting import plain
 from pruning.limits import parse_mixture
 from pruning.measure.perplexity import perplexity
 from pruning.measure.writing import continue_prompt
@@ -55,14 +57,11 @@ from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
 from pruning.models.checkpoint import save
 from pruning.models.folder import DEMO, describe
-from pruning.models.geometry import Geometry, LayerShape
 from pruning.models.loading import load
 from pruning.outputs import output_file, output_folder
 from pruning.progress import drain
-from pruning.sealed import digests, write_json
 from pruning.text.sources import describe_source, load_text
-from pruning.words import plain
-from tests.conftest import ARCHITECTURES, byte_tokenizer, tiny_model
+from tests.conftest import TINY, byte_tokenizer, llama_geometry, tiny_model
 from tests.models.gguf_files import dense, metadata, tensors, write_file
 
 SECONDS = 10.0  # an input that takes longer counts as a hang
@@ -327,7 +326,7 @@ def arguments(draw: Any) -> list[str]:
     return [command, *draw(st.lists(right, max_size=3)), *words]
 
 
-SMALL = Geometry(32, 8, (LayerShape(2, 2, 48),) * 3)
+SMALL = llama_geometry(32, 8, ((2, 2, 48),) * 3)
 
 # --- what is done with them --------------------------------------------------------------------------------
 
@@ -400,7 +399,7 @@ def _family(name: str) -> Path:
 @st.composite
 def changes(draw: Any) -> tuple[str, str, list[Any]]:
     """An architecture, a file of its folder, and that file's content with up to two values changed."""
-    family = draw(st.sampled_from(ARCHITECTURES))
+    family = draw(st.sampled_from(TINY))
     files = (
         "config.json",
         "config.json",

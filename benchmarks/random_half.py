@@ -14,9 +14,9 @@ from pruning import RunConfig
 from pruning.engine.blocks import evaluation_blocks
 from pruning.measure.perplexity import perplexity
 from pruning.measure.zeroshot import compare, zero_shot
-from pruning.models.architectures import geometry
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Site
+from pruning.models.layer_view import geometry
 from pruning.models.loading import load
 from pruning.models.mask import Mask
 from pruning.models.surgery import remove
@@ -29,7 +29,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     retained = dict(full.retained)
     for layer, shape in enumerate(full.geometry.layers):
-        retained[Site(layer, "mlp")] = rng.permutation(np.arange(shape.channels) < shape.channels // 2)
+        retained[Site(layer, "mlp")] = rng.permutation(
+            np.arange(shape["mlp"].entries) < shape["mlp"].entries // 2
+        )
     half = LoadedModel(copy.deepcopy(dense.model), dense.tokenizer, "half", dense.path, dense.fingerprint)
     remove(half.model, full, Mask(full.geometry, retained))
     blocks = evaluation_blocks(RunConfig.create(eval_blocks=None), dense.tokenizer, dense.model)

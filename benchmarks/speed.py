@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
 from pruning.measure.speed import seconds, turns
-from pruning.models.architectures import geometry, layer_views
+from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
 from pruning.models.surgery import add_bias, remove
 from pruning.progress import drain
@@ -89,7 +89,10 @@ def main():
     for name, round_to in (("pruned", 1), ("pruned, multiples of 16", 16), ("pruned, multiples of 64", 64)):
         mask = random_mask(geometry(dense), round_to)
         models[name], layers = pruned(dense, mask), mask.pruned.layers
-        widths, heads = span([layer.channels for layer in layers]), span([layer.heads for layer in layers])
+        widths, heads = (
+            span([layer["mlp"].entries for layer in layers]),
+            span([layer["attn"].entries for layer in layers]),
+        )
         notes.append(f"- {name}: ratio {mask.ratio:.4f}, MLP widths {widths}, heads {heads}")
     rows, results = [], []
     for dtype in types:

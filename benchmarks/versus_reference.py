@@ -21,8 +21,8 @@ from torch import Tensor
 from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
 from pruning.engine.calibration import calibrate
-from pruning.models.architectures import geometry, layer_views
 from pruning.models.geometry import KINDS
+from pruning.models.layer_view import geometry, layer_views
 from pruning.models.layers import Layers
 from pruning.models.loading import load
 from pruning.models.mask import Mask

@@ -2,9 +2,9 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.errors import PruningError
+from pruning.formatting import plain
 from pruning.models.folder import describe
 from pruning.text.sources import EMBEDDED_DOMAINS
-from pruning.words import plain
 from ui import calibration, models, run_form, state, stored, view_state
 from ui.glossary import popover
 
@@ -52,10 +52,13 @@ model = st.session_state.get("model") or run.config.model
 summary = None
 try:
     summary = describe(model)
-    shape = summary.geometry.layers[0]
+    sizes = ", ".join(
+        f"{s.entries:,} query and {s.groups:,} key-value heads" if s.has_heads else f"MLP width {s.entries:,}"
+        for s in summary.geometry.layers[0].values()
+    )
     left.markdown(
         f"Model **{plain(model)}**, chosen in the sidebar: {summary.model_type}, {len(summary.geometry.layers)} layers, hidden size {summary.geometry.hidden_size:,}, "
-        f"{shape.heads} query and {shape.kv_heads} key-value heads, MLP width {shape.channels:,}, context length {summary.context:,}, "
+        f"{sizes}, context length {summary.context:,}, "
         f"{summary.parameters / 1e6:,.1f} M parameters, {summary.dtype}"
     )
 except PruningError as error:

@@ -4,9 +4,9 @@ from pruning import visualization as viz
 from pruning.errors import ConfigError
 from pruning.experiments.grid import SPEC_FILE, command, read
 from pruning.experiments.report import REPORT_FILE, markdown
+from pruning.formatting import plain
 from pruning.paths import PROJECT
-from pruning.runs.results import OPTIONS
-from pruning.words import plain
+from pruning.runs.report import OPTIONS
 from ui import state
 from ui.glossary import popover
 from ui.navigation import ensure_frame

@@ -7,8 +7,8 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.errors import PruningError
-from pruning.runs.iterations import StoredIteration
-from pruning.words import sentence
+from pruning.formatting import sentence
+from pruning.runs.folder import StoredIteration
 from ui import channels, mixtures, state, stored, view_state
 from ui.glossary import popover
 

@@ -3,8 +3,8 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.engine import floors
 from pruning.errors import PruningError
-from pruning.models.mask import chance_jaccard, entries, jaccard
-from pruning.words import sentence, size_text
+from pruning.formatting import sentence, size_text
+from pruning.models.mask import chance_jaccard, jaccard
 from ui import canvas, masks, mixtures, state, stored, view_state
 from ui.glossary import popover
 
@@ -101,8 +101,7 @@ for name, column in zip(names, st.columns(widths), strict=True):
     else:
         mark = None
         if chosen.site.name == name:
-            entry = chosen.channel * entries(shape, chosen.site) // shape.channels(chosen.site)
-            mark = (chosen.site.layer, entry)
+            mark = (chosen.site.layer, chosen.channel // shape.shape(chosen.site).width)
         figure = viz.mask_map_figure(viz.mask_map_data(mask, name, 256), title, chosen=mark)
     column.plotly_chart(figure, alt=f"{title} by layer", config=state.PLOT)
 shares, sizes = st.columns([3, 2])

@@ -1,7 +1,7 @@
 import streamlit as st
 
 from pruning.errors import PruningError
-from pruning.runs.create import check
+from pruning.runs.preflight import check
 from ui import run_form, state, watch
 from ui.consent import consent
 from ui.glossary import popover

@@ -6,9 +6,9 @@ from pathlib import Path
 import streamlit as st
 
 from pruning.errors import PruningError
-from pruning.runs.groups import count_reasons, groups
+from pruning.formatting import plain, quoted, seconds_text
+from pruning.runs.report import count_reasons, groups
 from pruning.visualization import report
-from pruning.words import plain, quoted, seconds_text
 from ui import comparison, details, results, sizes, state, tasks
 from ui.glossary import popover
 

@@ -5,10 +5,10 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
+from pruning.formatting import seconds_text
 from pruning.method.damage import foretell
 from pruning.runs.jobs import job
-from pruning.runs.needs import damage_seconds
-from pruning.words import seconds_text
+from pruning.runs.preflight import damage_seconds
 from ui import expected, reach, state, stored, tasks, view_state
 from ui.glossary import popover
 

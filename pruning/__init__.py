@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pruning import visualization
     from pruning.formats.write import export
     from pruning.models.loading import load
-    from pruning.runs.result import Result
-    from pruning.runs.store import RunStore
+    from pruning.runs.report import Result
+    from pruning.runs.run import RunStore
     from pruning.runs.worker import prune
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read by huggingface_hub when it is first imported
@@ -40,8 +40,8 @@ __all__ = [
     "visualization",
 ]
 _HOMES = {
-    "Result": "pruning.runs.result",
-    "RunStore": "pruning.runs.store",
+    "Result": "pruning.runs.report",
+    "RunStore": "pruning.runs.run",
     "export": "pruning.formats.write",
     "load": "pruning.models.loading",
     "prune": "pruning.runs.worker",

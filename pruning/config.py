@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from pruning.errors import ConfigError
+from pruning.formatting import clipped, quoted
 from pruning.limits import SAMPLES, TOKENS, check_names, check_words, normalised
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.compensation import COMPENSATIONS
@@ -34,7 +35,6 @@ from pruning.models.loading import Dtype
 from pruning.options import read_options
 from pruning.registry import Registry
 from pruning.text.sources import EMBEDDED_DOMAINS
-from pruning.words import clipped, quoted
 
 
 class RunConfig(BaseModel):

@@ -35,7 +35,7 @@ class RunError(PruningError):
     """A run that cannot be created, found or continued."""
 
 
-class DamagedError(RunError):
+class CorruptFileError(RunError):
     """A file of ours that is not what was written, or is gone."""
 
 

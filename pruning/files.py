@@ -19,7 +19,7 @@ import psutil
 from safetensors import SafetensorError
 
 from pruning.errors import FULL, RunError
-from pruning.words import quoted
+from pruning.formatting import quoted
 
 PRUNING_FILE = "pruning.json"  # marks a checkpoint of this project and holds its geometry
 EXPORT_FILE = "prunescope.json"  # marks an export that other programs load, and says where it comes from

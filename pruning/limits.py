@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 from pruning.errors import ConfigError
-from pruning.words import quoted
+from pruning.formatting import quoted
 
 # Numbers with a few digits too many would fill the memory or never end: so many tokens of text are 8 GB.
 SAMPLES, TOKENS = 1_000_000, 1_000_000_000

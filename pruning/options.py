@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ConfigError
-from pruning.words import quoted
+from pruning.formatting import quoted
 
 # A config of ours takes 2 KB, with thousands of pinned heads 100 KB; YAML of 1 MB takes seconds to read.
 MOST_BYTES = 1_000_000

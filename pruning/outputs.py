@@ -13,12 +13,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pruning.errors import DamagedError, RunError
+from pruning.checksums import checksum_of, key_of, read_json, write_json
+from pruning.errors import CorruptFileError, RunError
 from pruning.files import EXPORT_FILE, atomic_write, ignore_write_errors, restore, writing
+from pruning.formatting import quoted
 from pruning.limits import check_words
 from pruning.paths import cache_folder, expand
-from pruning.sealed import checksum_of, key_of, read_json, write_json
-from pruning.words import quoted
 
 _ANOTHER = "name another file, or move this one away first"
 
@@ -184,7 +184,7 @@ def _owned_files(folder: Path, record: str) -> set[Path]:
     file = folder / record
     try:
         content = read_json(file, trusting=False) or {}
-    except DamagedError:
+    except CorruptFileError:
         raise RunError(_refusal(folder, f"holds {quoted(record)}, which was changed")) from None
     checksums = content.get("files")
     if not isinstance(checksums, dict):

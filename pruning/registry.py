@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from pruning.words import quoted
+from pruning.formatting import quoted
 
 T = TypeVar("T")
 

@@ -6,25 +6,22 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of the hub's client
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    MistralConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from pruning import RunConfig
 from pruning.engine.events import Finished
 from pruning.engine.loop import prune_loaded
+from pruning.models.families import FAMILIES
 from pruning.models.folder import DEMO, LoadedModel
+from pruning.models.geometry import Geometry
 from pruning.models.loading import load
 
 torch.set_num_threads(2)
@@ -42,13 +39,31 @@ SIZES = {
     "pad_token_id": 256,
 }
 CONFIGS: dict[str, Any] = {
-    "qwen2": lambda: Qwen2Config(**SIZES, tie_word_embeddings=True),
-    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=8),
-    "llama_mha": lambda: LlamaConfig(**{**SIZES, "num_key_value_heads": 8}),
-    "llama_gqa_bias": lambda: LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True),
-    "mistral_window": lambda: MistralConfig(**SIZES, sliding_window=7),
+    name: partial(CONFIG_MAPPING[family.model_type], **{**SIZES, **own})
+    for family in FAMILIES.values()
+    for name, own in family.tiny.items()
 }
-ARCHITECTURES = tuple(CONFIGS)
+TINY = tuple(CONFIGS)
+
+
+def llama_geometry(
+    hidden_size: int,
+    head_dim: int,
+    layers: Sequence[tuple[int, int, int]],
+    query_bias: bool = False,
+    key_value_bias: bool = False,
+) -> Geometry:
+    """The geometry of layers with these key-value heads, query heads on each, and MLP channels."""
+    names = ("kv_heads", "group", "channels")
+    return Geometry.from_dict(
+        {
+            "hidden_size": hidden_size,
+            "head_dim": head_dim,
+            "layers": [dict(zip(names, layer, strict=True)) for layer in layers],
+            "query_bias": query_bias,
+            "key_value_bias": key_value_bias,
+        }
+    )
 
 
 @pytest.fixture(autouse=True)

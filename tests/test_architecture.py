@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "pruning"
 # From the ground up. A package or module imports those above it in this list, and nothing below.
 ORDER = [
     "errors",
-    "words",
+    "formatting",
     "limits",
     "versions",
     "paths",
@@ -19,7 +19,7 @@ ORDER = [
     "registry",
     "options",
     "files",
-    "sealed",
+    "checksums",
     "outputs",
     "models",
     "text",
@@ -57,8 +57,8 @@ TORCH_FREE = [
     "serving.server",
     "runs.worker",
     "runs.jobs",
-    "runs.needs",
-    "runs.results",
+    "runs.preflight",
+    "runs.report",
     "visualization",
     "experiments.report",
     "lessons.client",

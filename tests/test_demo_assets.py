@@ -28,8 +28,8 @@ def test_the_model_is_what_was_asked_for():
     shape = summary.geometry.layers[0]
     assert summary.model_type == "qwen2"
     assert summary.tied
-    assert shape.kv_heads >= 4
-    assert shape.group >= 2
+    assert shape["attn"].groups >= 4
+    assert shape["attn"].group >= 2
     assert len(summary.geometry.layers) >= 6
     assert 5e6 <= summary.parameters <= 15e6
     assert 4096 <= summary.vocabulary <= 8192

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from pruning import outputs
+from pruning.checksums import digests, write_json
 from pruning.cli.main import main, parser
 from pruning.errors import RunError
 from pruning.files import EXPORT_FILE
 from pruning.outputs import output_file, output_folder
 from pruning.paths import ASSETS
-from pruning.runs.store import RunStore
-from pruning.sealed import digests, write_json
+from pruning.runs.run import RunStore
 from tests.conftest import needs_demo
 
 DEMO_RUN = str(ASSETS / "demo-run")

@@ -19,8 +19,10 @@ from pruning.method.normalise import NORMALISERS
 from pruning.method.schedules import SCHEDULES
 from pruning.method.scores import SCORES
 from pruning.method.statistics import STATISTICS, Statistic, read_statistic, write_statistic
-from pruning.models.architectures import ARCHITECTURES, NEUTRAL, geometry, layer_views
+from pruning.models.families import FAMILIES
+from pruning.models.family import COMMON_KEYS, FOREIGN_KEYS
 from pruning.models.geometry import Site
+from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
 from pruning.progress import drain
 from pruning.registry import Registry
@@ -136,7 +138,9 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
     found = drain(calibrate(model, blocks, mask, ("moments", "second")), lambda _: None)
     seen = []
     view = layer_views(model)[1]
-    hook = view.down.register_forward_pre_hook(lambda _, args: seen.append(args[0].double().flatten(0, 1)))
+    hook = view.projection("mlp").register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].double().flatten(0, 1))
+    )
     with torch.no_grad():
         model(torch.from_numpy(ids[:3]))
     hook.remove()
@@ -158,21 +162,9 @@ def test_a_name_is_registered_once():
         registry.add(2, "one")
 
 
-# Fields of a config that change nothing in what a layer computes beside what `Architecture` tells of it.
-PLAIN = {
-    "architectures", "attention_bias", "attention_dropout", "attention_out_bias", "bos_token_id",
-    "chunk_size_feed_forward", "dtype", "eos_token_id", "head_dim", "hidden_act", "hidden_size", "id2label",
-    "initializer_range", "intermediate_size", "is_encoder_decoder", "label2id", "layer_types",
-    "max_position_embeddings", "max_window_layers", "mlp_bias", "num_attention_heads", "num_hidden_layers",
-    "num_key_value_heads", "num_labels", "output_attentions", "output_hidden_states", "pad_token_id",
-    "per_layer_config", "pretraining_tp", "problem_type", "residual_dropout", "return_dict", "rms_norm_eps",
-    "rope_parameters", "sliding_window", "tie_word_embeddings", "transformers_version", "unk_token_id",
-    "use_cache", "use_sliding_window", "vocab_size",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("model_type", list(ARCHITECTURES))
-def test_an_architecture_has_no_setting_that_exports_do_not_know(model_type):
+@pytest.mark.parametrize("model_type", list(FAMILIES))
+def test_a_family_declares_every_field_of_its_config(model_type):
     """An allow-list: whoever adds one whose config scales, caps or leaves out something has to say so."""
-    declared = {field.name for field in fields(CONFIG_MAPPING[model_type])}
-    assert declared - PLAIN <= NEUTRAL.keys(), sorted(declared - PLAIN)
+    fields_ = {field.name for field in fields(CONFIG_MAPPING[model_type])}
+    undeclared = fields_ - FAMILIES[model_type].keys - COMMON_KEYS
+    assert undeclared <= FOREIGN_KEYS.keys() | {"layer_types"}, sorted(undeclared)

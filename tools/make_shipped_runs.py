@@ -24,8 +24,8 @@ from pruning.formats.write import export
 from pruning.method.scores import score_sites
 from pruning.models.mask import jaccard
 from pruning.progress import drain
-from pruning.runs.damage import measure_damage
 from pruning.runs.run import Run
+from pruning.runs.worker import measure_damage
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 KEPT = ("config.json", "geometry.json", "sources.json", "inputs.json")

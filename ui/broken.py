@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from pruning.errors import PruningError
+from pruning.formatting import sentence
 from pruning.runs.repair import repair
-from pruning.words import sentence
 from ui import state
 
 

@@ -13,13 +13,13 @@ from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.files import writing
+from pruning.formatting import plain, quoted, sentence
 from pruning.models.geometry import Geometry
-from pruning.runs import trust
-from pruning.runs.iterations import StoredIteration
+from pruning.runs import permissions
+from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
 from pruning.text.files import KNOWN, READ_CHARACTERS
 from pruning.text.sources import EMBEDDED_DOMAINS, describe_source, load_text
-from pruning.words import plain, quoted, sentence
 from ui import state, stored
 
 UPLOAD_BYTES = READ_CHARACTERS  # of plain text no more would be read
@@ -123,7 +123,7 @@ def _read(title: str, file_id: str, content: bytes, column: str) -> str | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         record = load_text(path.stem, source, "calibration").source
-        trust.agree([trust.read(source)])
+        permissions.agree([permissions.read_permission(source)])
     except PruningError as error:
         shutil.rmtree(path.parent, ignore_errors=True)
         message = str(error).replace(quoted(path), quoted(path.name))

@@ -10,9 +10,9 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError
+from pruning.formatting import plain
 from pruning.runs.run import Run
 from pruning.visualization import live
-from pruning.words import plain
 from ui import state, stored
 
 KEY = "canvas"
@@ -39,7 +39,10 @@ def draw(chosen: state.Choice) -> None:
     names = state.domain_names(run)
     data = _packed(str(run.path), stored.stamp(dense), config.score, config.seed, names, run, config)
     locked = [name in held for name in names]
-    message = live.pack(data, config, dense.geometry, held=locked, plain_sliders=True)
+    try:
+        message = live.pack(data, config, dense.geometry, held=locked, plain_sliders=True)
+    except PruningError:  # what is to be kept or removed cannot be read; the page says so as well
+        return
     _canvas(key=KEY, data=message, on_released_change=_take)
 
 

@@ -14,7 +14,7 @@ from pruning.config import RunConfig
 from pruning.method.moments import Fused
 from pruning.method.scores import score_sites
 from pruning.models.geometry import Site
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
 from ui import mixtures, state, stored
 
@@ -172,9 +172,8 @@ def massive(scores: Mapping[Site, Array]) -> None:
 
 def _entry(it: StoredIteration, chosen: state.Choice) -> str:
     """The unit that the selected channel belongs to, such as `query head 3`; empty where a unit is a channel."""
-    of_mask, channels = len(it.mask.retained[chosen.site]), it.geometry.channels(chosen.site)
-    unit = viz.site_style(chosen.site.name).unit
-    return f"{unit} {chosen.channel * of_mask // channels}" if of_mask < channels else ""
+    shape, unit = it.geometry.shape(chosen.site), viz.site_style(chosen.site.name).unit
+    return f"{unit} {chosen.channel // shape.width}" if shape.has_heads else ""
 
 
 def _verdict(cut: viz.Cut | None, chosen: state.Choice, entry: str) -> str:

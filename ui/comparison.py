@@ -8,11 +8,10 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.runs.groups import MeasuredRun, count_reasons, groups
-from pruning.runs.outcome import Results
-from pruning.runs.results import retention
+from pruning.formatting import number, plain, size_text
+from pruning.runs.report import MeasuredRun, count_reasons, groups, retention
 from pruning.runs.run import Run
-from pruning.words import number, plain, size_text
+from pruning.runs.schema import Results
 from ui import models, state
 from ui.options import option
 from ui.results import cache_bytes, items, measured_speed, worst
@@ -108,7 +107,7 @@ def outcomes(beside: list[tuple[Run, Results]]) -> None:
                 f"{accuracy.pruned:.1%} ({100 * accuracy.delta:+.1f} points)"
             )
         cells["weights in 16 bit"] = size_text(2 * results.parameters.pruned)
-        if cache := cache_bytes(run, results):
+        if cache := cache_bytes(run):
             cells["KV cache per token"] = size_text(cache)
         if speed := measured_speed(run):
             cells["decoding speed"] = f"x {speed:.2f}"

@@ -10,11 +10,11 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.experiments.paper import paper
-from pruning.runs.outcome import Results
-from pruning.runs.provenance import provenance
+from pruning.formatting import plain
+from pruning.runs.report import provenance
 from pruning.runs.run import Run
+from pruning.runs.schema import Results
 from pruning.visualization import report
-from pruning.words import plain
 from ui import state
 from ui.options import changes
 from ui.results import PERCENT, items

@@ -9,8 +9,8 @@ from pathlib import Path
 import streamlit as st
 
 from pruning.method.damage import lost_output
-from pruning.runs.damage import dense_iteration, foretold
-from pruning.runs.run import Run
+from pruning.runs.report import foretold
+from pruning.runs.run import Run, dense_iteration
 from ui import state, stored
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from pruning.errors import DamagedError, PruningError
+from pruning.errors import CorruptFileError, PruningError
 from pruning.paths import ASSETS
 from ui import navigation, sidebar, source, state, view_state
 
@@ -34,7 +34,7 @@ def run() -> None:
     except PruningError as error:
         state.explain(error)
         run = state.choice().run
-        if isinstance(error, DamagedError) and run.path not in state.SHIPPED and not run.active:
+        if isinstance(error, CorruptFileError) and run.path not in state.SHIPPED and not run.active:
             state.resume_button(run)
 
 

@@ -10,11 +10,11 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import METHODS
+from pruning.formatting import clipped, plain
 from pruning.method.damage import foretell, lost_output
 from pruning.models.geometry import Geometry
-from pruning.models.mask import Mask, entries
-from pruning.runs.iterations import StoredIteration
-from pruning.words import clipped, plain
+from pruning.models.mask import Mask
+from pruning.runs.folder import StoredIteration
 from ui import expected, mixtures, run_form, state, stored
 from ui.navigation import go
 from ui.settings import AS_METHOD
@@ -131,13 +131,13 @@ def pins(chosen: state.Choice) -> None:
     assert shape is not None
     counts: dict[str, int] = {}  # of the heads or channels of a layer, by name of the site
     for site in shape.sites:
-        counts[site.name] = max(counts.get(site.name, 0), entries(shape, site))
+        counts[site.name] = max(counts.get(site.name, 0), shape.shape(site).entries)
     selection = (chosen.site, chosen.channel)
     # the controls follow the selected channel, and lose their state on other pages
     if st.session_state.get("pin_from") != selection or "pin_layers" not in st.session_state:
         st.session_state.pin_from = selection
         name = chosen.site.name
-        entry = chosen.channel * entries(shape, chosen.site) // shape.channels(chosen.site)
+        entry = chosen.channel // shape.shape(chosen.site).width
         st.session_state.pin_layers, st.session_state.pin_what = [chosen.site.layer], name
         st.session_state[f"pin_span_{name}"] = (entry, entry)
     parts = st.columns([3, 3, 3, 2, 2, 2], vertical_alignment="bottom")

@@ -6,9 +6,9 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError
+from pruning.formatting import clipped, plain
 from pruning.limits import parse_mixture
 from pruning.runs.run import Run
-from pruning.words import clipped, plain
 from ui import state
 
 EQUAL, OWN, WRITTEN = "equal weights", "mixture of this run", "custom mixture"

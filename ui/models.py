@@ -9,10 +9,10 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError
+from pruning.formatting import plain, seconds_text, sentence
 from pruning.models.folder import describe
-from pruning.runs.needs import needs
+from pruning.runs.preflight import needs
 from pruning.runs.run import Run
-from pruning.words import plain, seconds_text, sentence
 from ui import state
 
 # Models that are offered before any run of them: title and number of parameters.

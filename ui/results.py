@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import streamlit as st
 
+from pruning.formatting import number, size_text
 from pruning.measure.comparison import TaskRow
 from pruning.runs.jobs import job
-from pruning.runs.outcome import Results
 from pruning.runs.run import Run
-from pruning.words import number, size_text
+from pruning.runs.schema import Results
 from ui import mixtures, source, state
 from ui.navigation import go
 
@@ -45,7 +44,7 @@ def row(run: Run, results: Results) -> dict[str, Any]:
         },  # a domain may be called "left"
         "parameters": size.pruned,
         "left": size.pruned / size.dense,
-        "KV cache": cache_bytes(run, results),
+        "KV cache": cache_bytes(run),
         "speed": measured_speed(run),
         "method": run.config.method,
         "iterations": run.config.iterations,
@@ -57,12 +56,9 @@ def items(row: TaskRow) -> str | None:
     return f"first {row.limit}" if row.limit else f"{row.items}" if row.items else None
 
 
-def cache_bytes(run: Run, results: Results) -> int | None:
+def cache_bytes(run: Run) -> int:
     """KV cache bytes per token of the pruned model in 16 bit."""
-    layers = results.iterations[-1].layers
-    if run.geometry is None or not layers:
-        return None
-    return 2 * dataclasses.replace(run.geometry, layers=layers).cache_values
+    return 2 * run.iterations()[-1].mask.pruned.cache_values
 
 
 def measured_speed(run: Run) -> float | None:
@@ -159,7 +155,7 @@ def lead(run: Run, results: Results) -> None:
         left.metric(
             "Weights", size_text(2 * after), f"{after / before - 1:.0%}", delta_color="off", help="In 16 bit."
         )
-        cache = cache_bytes(run, results)
+        cache = cache_bytes(run)
         if cache and run.geometry:
             dense = 2 * run.geometry.cache_values
             change = f"{cache / dense - 1:.0%}" if cache != dense else None

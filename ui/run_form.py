@@ -8,9 +8,9 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError
-from pruning.runs.needs import needs
+from pruning.formatting import plain, seconds_text, sentence, size_text
+from pruning.runs.preflight import needs
 from pruning.text.sources import EMBEDDED_DOMAINS
-from pruning.words import plain, seconds_text, sentence, size_text
 from ui import calibration, models, state
 from ui.options import changes
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import streamlit as st
 
 from pruning.config import METHODS, RunConfig, choices
+from pruning.formatting import plain
 from pruning.runs.run import Run
-from pruning.words import plain
 from ui import models, settings, state, view_state
 from ui.settings import AS_METHOD, ROUNDINGS, WIDGETS
 

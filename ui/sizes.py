@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from pruning.measure.comparison import mean_perplexity
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.folder import StoredIteration
 from pruning.runs.jobs import job
 from pruning.runs.run import Run
 from ui import state, tasks

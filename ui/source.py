@@ -6,9 +6,9 @@ import numpy as np
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.runs.iterations import layers_so_far
+from pruning.formatting import plain, quoted
+from pruning.runs.folder import layers_so_far
 from pruning.runs.run import Run
-from pruning.words import plain, quoted
 from ui import models, settings, state, view_state
 
 

@@ -16,14 +16,13 @@ import streamlit as st
 
 from pruning.config import RunConfig
 from pruning.errors import PruningError, RunError
+from pruning.formatting import plain, sentence
 from pruning.models.geometry import Site
 from pruning.paths import ASSETS
-from pruning.runs import trust
-from pruning.runs.create import create
-from pruning.runs.run import Run
-from pruning.runs.store import RunStore
+from pruning.runs import permissions
+from pruning.runs.preflight import create
+from pruning.runs.run import Run, RunStore
 from pruning.text.sources import EMBEDDED_DOMAINS
-from pruning.words import plain, sentence
 from ui import settings, view_state
 from ui.consent import consent
 from ui.navigation import ensure_frame, go
@@ -144,7 +143,7 @@ def begin(config: RunConfig, watch: bool = True) -> Run:
     Raises:
         PruningError: the run cannot be started; nothing is stored.
     """
-    if pending := trust.pending(config):
+    if pending := permissions.pending(config):
         raise RunError(
             f"these settings were not made here, and would {'; '.join(map(str, pending[:5]))}: start the run on the "
             "Prune page, which asks for your agreement."

@@ -14,7 +14,7 @@ from pruning.errors import RunError
 from pruning.method.scores import score_sites
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
 from ui.state import Choice
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import streamlit as st
 
+from pruning.checksums import read_json
 from pruning.errors import PruningError, RunError
 from pruning.formats.format import FORMATS, forms
 from pruning.formats.traits import Traits
+from pruning.formatting import plain, sentence, size_text
 from pruning.runs.jobs import Job, job
 from pruning.runs.run import Run
-from pruning.sealed import read_json
-from pruning.words import plain, sentence, size_text
 from ui import state
 
 STORED = "default"  # as stored, or the default of the format

@@ -9,10 +9,10 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.runs.create import mixture_notices
+from pruning.formatting import plain, seconds_text, sentence
+from pruning.runs.preflight import mixture_notices
 from pruning.runs.run import Run
 from pruning.visualization import report
-from pruning.words import plain, seconds_text, sentence
 from ui import state
 from ui.navigation import go
 

@@ -94,7 +94,8 @@ const NORMALISERS = {
 };
 
 // --- units.site_units, units._highest ------------------------------------------------------------------------
-// The units of a site with their score, cost and width in channels; those that stay for the floor rank last.
+// The units of a site with their score, cost and width in channels. First in rank are those that a person removed,
+// last those that stay, by a person's choice or for the floor.
 function siteUnits(live, site, shares) {
   const { size, channels, units } = site, { options } = live, each = site.items / units;
   scoreItems(live, site, shares);
@@ -107,10 +108,13 @@ function siteUnits(live, site, shares) {
     cost[u] = (site.parameters * width[u]) / channels;
     score[u] = options.unit_score === "mean" ? sum / width[u] : (sum * live.channel_cost) / cost[u];
   }
-  const rank = score.slice(), least = kth(score.slice(), width.slice(), Math.max(channels - site.floor, 0));
+  const order = score.slice();
+  for (const u of site.keep) order[u] = Infinity;
+  for (const u of site.remove) order[u] = -Infinity;
+  const rank = order.slice(), least = kth(order.slice(), width.slice(), Math.max(channels - site.floor, 0));
   let missing = site.floor;
-  for (let u = 0; u < units; u++) if (score[u] > least) { rank[u] = Infinity; missing -= width[u]; }
-  for (let u = units - 1; u >= 0 && missing > 0; u--) if (score[u] === least) { rank[u] = Infinity; missing -= width[u]; }
+  for (let u = 0; u < units; u++) if (order[u] > least) { rank[u] = Infinity; missing -= width[u]; }
+  for (let u = units - 1; u >= 0 && missing > 0; u--) if (order[u] === least) { rank[u] = Infinity; missing -= width[u]; }
   return { site, score, rank, cost, width };
 }
 
@@ -121,10 +125,10 @@ function lowest(rank, cost, budget, more) {
   const removed = new Uint8Array(rank.length), last = kth(rank.slice(), cost.slice(), budget);
   let spent = 0;
   for (let u = 0; u < rank.length; u++) if (rank[u] < last) { removed[u] = 1; spent += cost[u]; }
-  for (let u = 0; u < rank.length && spent < budget && last < Infinity; u++) {
+  for (let u = 0; u < rank.length && last < Infinity; u++) {
     if (rank[u] !== last) continue;
     const over = spent + cost[u] - budget, under = budget - spent;
-    if (more ? over > under : over >= under) break;
+    if (last > -Infinity && (under <= 0 || (more ? over > under : over >= under))) break;
     removed[u] = 1;
     spent += cost[u];
   }
@@ -161,11 +165,11 @@ function preview(live, shares, ratio) {
   const all = live.sites.map((site) => siteUnits(live, site, shares));
   const goes = ALLOCATIONS[live.options.allocation](live, all, ratio);
   let removed = 0;
-  const sites = all.map(({ site, score, cost, width }, s) => {
+  const sites = all.map(({ site, score, rank, cost, width }, s) => {
     const each = { site, score, width, kept: goes[s].map((gone) => 1 - gone), share: 0, below: -Infinity, above: Infinity };
     for (let u = 0; u < score.length; u++) {
       if (each.kept[u]) { each.share += width[u] / site.channels; each.above = Math.min(each.above, score[u]); }
-      else { removed += cost[u]; each.below = Math.max(each.below, score[u]); }
+      else { removed += cost[u]; if (rank[u] > -Infinity) each.below = Math.max(each.below, score[u]); }
     }
     return each;
   });

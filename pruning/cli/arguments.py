@@ -10,12 +10,12 @@ from typing import Any, get_args
 
 from pruning.config import METHODS, RunConfig, choices
 from pruning.errors import ConfigError
+from pruning.formatting import clipped, quoted
 from pruning.limits import parse_mixture
 from pruning.measure.tasks import check_folders
-from pruning.runs import trust
-from pruning.runs.sizes import named_model
-from pruning.runs.store import RunStore
-from pruning.words import clipped, quoted
+from pruning.runs import permissions
+from pruning.runs.checkpoints import named_model
+from pruning.runs.run import RunStore
 
 
 class Parser(argparse.ArgumentParser):
@@ -111,7 +111,7 @@ def run_config(args: argparse.Namespace, **changes: Any) -> RunConfig:
         given["domains"] = {**base.get("domains", {}), **domains}
     config = RunConfig.create(**{**base, **given, **changes})
     config = config.replace(model=named_model(config.model, RunStore(args.runs)))
-    own = {name: RunConfig.model_fields[name].default for name in trust.CODE_OPTIONS if name in given}
+    own = {name: RunConfig.model_fields[name].default for name in permissions.CODE_OPTIONS if name in given}
     check_code([config.replace(**own)], f"the config {quoted(args.config)}", args.yes)
     return config
 
@@ -130,11 +130,11 @@ def check_code(configs: Iterable[RunConfig], source: str, yes: bool) -> None:
     configs = list(configs)
     for config in configs:
         check_folders(config.task_data, config.task_folder)
-    code = [ask for config in configs for ask in trust.pending(config) if ask.does == "run"]
+    code = [ask for config in configs for ask in permissions.pending(config) if ask.does == "run"]
     if code and not yes:
         raise ConfigError(
-            f"{source} would run the code in {quoted(code[0].what)} ({trust.code_files(code[0])}): look at "
-            "it, then add --yes."
+            f"{source} would run the code in {quoted(code[0].what)} ({permissions.code_files(code[0])}): "
+            "look at it, then add --yes."
         )
 
 

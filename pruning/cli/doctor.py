@@ -13,10 +13,10 @@ from pathlib import Path
 
 from pruning import __version__
 from pruning.cli.terminal import print_json
+from pruning.formatting import size_text
 from pruning.paths import cache_folder
 from pruning.progress import announced
-from pruning.runs.store import RunStore
-from pruning.words import size_text
+from pruning.runs.run import RunStore
 
 HUB = "https://huggingface.co"
 HUB_SECONDS = 5.0  # a hub that takes longer to answer cannot be downloaded from

@@ -35,11 +35,11 @@ from pruning.cli.terminal import json_output, print_error
 from pruning.config import RunConfig, choices
 from pruning.errors import PruningError
 from pruning.formats.format import FORMATS
+from pruning.formatting import clipped, sentence
 from pruning.progress import log_on_stderr
 from pruning.runs.worker import Cancelled, out_of_memory
 from pruning.serving.engines import TIMED
 from pruning.serving.server import SERVERS
-from pruning.words import clipped, sentence
 
 DESCRIPTION = "Prune a language model, and read what it cost. 'prune' alone prunes the demo model."
 

@@ -8,15 +8,14 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from pruning.checksums import to_json
 from pruning.cli.terminal import ProgressBar, console, import_torch, print_json, table
 from pruning.errors import ConfigError, ModelError, library_errors
+from pruning.formatting import quoted, size_text
 from pruning.outputs import check_output_file, output_file
-from pruning.runs.contents import CHECKPOINT
-from pruning.runs.run import RUN_ID
-from pruning.runs.sizes import named_model
-from pruning.runs.store import RunStore
-from pruning.sealed import to_json
-from pruning.words import quoted, size_text
+from pruning.runs.checkpoints import named_model
+from pruning.runs.folder import CHECKPOINT
+from pruning.runs.run import RUN_ID, RunStore
 
 
 def export_model(args: argparse.Namespace) -> int:

@@ -12,15 +12,13 @@ from typing import Any
 
 from pruning.cli.terminal import ProgressBar, console, import_torch, print_json, results_table, table
 from pruning.errors import ConfigError, RunError
+from pruning.formatting import number, quoted, sentence, size_text
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
-from pruning.runs import trust
-from pruning.runs.groups import Group, MeasuredRun, count_reasons, groups
-from pruning.runs.provenance import provenance
+from pruning.runs import permissions
 from pruning.runs.repair import repair
-from pruning.runs.run import Run
-from pruning.runs.store import RunStore
-from pruning.words import number, quoted, sentence, size_text
+from pruning.runs.report import Group, MeasuredRun, count_reasons, groups, provenance
+from pruning.runs.run import Run, RunStore
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -100,7 +98,7 @@ def damage(args: argparse.Namespace) -> int:
     """Measure which layers a cut hurts, and keep it with a run."""
     import_torch()
     from pruning.progress import drain
-    from pruning.runs.damage import measure_damage
+    from pruning.runs.worker import measure_damage
 
     run, bar = RunStore(args.runs).get(args.run_id), ProgressBar(1, quiet=args.json)
     with bar.bar:
@@ -140,7 +138,7 @@ def runs_cancel(args: argparse.Namespace) -> int:
 
 def runs_resume(args: argparse.Namespace) -> int:
     """Continue a run after its last complete iteration."""
-    from pruning.runs.dense import move_model
+    from pruning.runs.checkpoints import move_model
     from pruning.runs.worker import execute
 
     run = RunStore(args.runs).get(args.run_id)
@@ -195,16 +193,16 @@ def _agree(args: argparse.Namespace, run: Run) -> None:
     Raises:
         RunError: the person has not agreed to it.
     """
-    found = trust.pending(run.config)
+    found = permissions.pending(run.config)
     if found and not args.yes and sys.stdin.isatty():
-        print(f"Run {run.id} {trust.origin(found)}. It would:", file=sys.stderr)
+        print(f"Run {run.id} {permissions.origin(found)}. It would:", file=sys.stderr)
         for ask in found:
-            code = f", which holds {trust.code_files(ask)}" if ask.does == "run" else ""
+            code = f", which holds {permissions.code_files(ask)}" if ask.does == "run" else ""
             print(f"  {ask}{code}", file=sys.stderr)
         args.yes = input("Go on? [y/N] ").strip().lower() in ("y", "yes")
     if args.yes:
-        trust.agree(found)
-    trust.check(run)
+        permissions.agree(found)
+    permissions.check(run.id, run.config)
 
 
 def runs_delete(args: argparse.Namespace) -> int:

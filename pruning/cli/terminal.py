@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pruning.checksums import finite
 from pruning.errors import RunError
 from pruning.progress import announced
-from pruning.runs.lines import Lines
-from pruning.sealed import finite
+from pruning.runs.worker import TextProgress
 from pruning.text.sources import describe_source
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from pruning.engine.events import Event
-    from pruning.runs.outcome import Results
+    from pruning.runs.schema import Results
 
 
 def console() -> Console:
@@ -104,7 +104,7 @@ class ProgressBar:
             disable=quiet or not target.is_terminal,
             transient=True,
         )
-        self.quiet, self.lines = quiet, Lines(iterations, complete)
+        self.quiet, self.lines = quiet, TextProgress(iterations, complete)
         self.task: TaskID = self.bar.add_task("loading the model", total=None)
 
     def __call__(self, event: Event) -> None:

@@ -20,8 +20,8 @@ from pruning.cli.terminal import (
 )
 from pruning.config import RunConfig
 from pruning.errors import CalibrationError, ConfigError
-from pruning.runs.store import RunStore
-from pruning.words import number, quoted, sentence
+from pruning.formatting import number, quoted, sentence
+from pruning.runs.run import RunStore
 
 if TYPE_CHECKING:
     from pruning.measure.zeroshot import TaskResult
@@ -88,11 +88,11 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, Any, Any, dict[str
     from pruning.engine.blocks import calibration_blocks
     from pruning.engine.calibration import calibrate_cached, column_norms
     from pruning.engine.loop import state_of
-    from pruning.models.architectures import geometry
+    from pruning.models.layer_view import geometry
     from pruning.models.loading import load
     from pruning.models.mask import Mask
     from pruning.progress import drain
-    from pruning.runs.create import check, mixture_notices
+    from pruning.runs.preflight import check, mixture_notices
 
     config = run_config(args)
     for words in mixture_notices(set(config.domains) - set(config.mixture), measured=False):

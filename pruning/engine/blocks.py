@@ -9,7 +9,7 @@ from typing import Any
 
 from pruning.config import RunConfig
 from pruning.errors import ModelError, too_long
-from pruning.models.architectures import CausalLM
+from pruning.models.family import CausalLM
 from pruning.text.blocks import TokenBlocks, heldout_blocks, sample_blocks
 from pruning.text.hub import Split
 from pruning.text.sources import DomainText, load_text

@@ -104,7 +104,7 @@ def all_units(
                 floor=floor(site, geometry, config),
                 unit=config.attention_unit,
                 unit_score=config.unit_score,
-                width=config.round_to if site.name == "mlp" else 1,
+                width=1 if geometry.shape(site).has_heads else config.round_to,
             )
         )
     return units

@@ -26,9 +26,10 @@ from pruning.method.statistics import (
     scatter,
     write_statistic,
 )
-from pruning.models.architectures import CausalLM, LayerView
 from pruning.models.cache import cache_file
+from pruning.models.family import CausalLM
 from pruning.models.geometry import KINDS, Site
+from pruning.models.layer_view import LayerView
 from pruning.models.layers import Layers, Place, forward
 from pruning.models.mask import Mask
 from pruning.progress import Progress, relay

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pruning.checksums import read_cached, write_cached
 from pruning.config import RunConfig
 from pruning.engine.blocks import set_aside
 from pruning.engine.budget import all_units
@@ -22,13 +23,13 @@ from pruning.method.compensation import Inputs
 from pruning.method.damage import PROBES, STEPS, Curve
 from pruning.method.normalise import Scale
 from pruning.method.units import Units
-from pruning.models.architectures import CausalLM, LayerView
 from pruning.models.cache import cache_file
+from pruning.models.family import CausalLM
 from pruning.models.geometry import KINDS, Kind, Site
+from pruning.models.layer_view import LayerView
 from pruning.models.layers import Layers, Stream
 from pruning.models.mask import Array, Mask
 from pruning.progress import Progress
-from pruning.sealed import read_cached, write_cached
 from pruning.text.blocks import TokenBlocks
 
 # What damage depends on beside the model and the text.
@@ -126,7 +127,7 @@ def _channels(units: Units, count: int, mask: Mask, site: Site) -> Tensor:
     """(c,) bool over the channels that a site has: those of the first units to go."""
     entries = np.zeros(len(mask.retained[site]), bool)
     entries[units.entries(units.order[:count])] = True
-    head = mask.geometry.head_dim if site.name == "attn" else 1
+    head = mask.geometry.shape(site).width
     return torch.as_tensor(np.repeat(entries, head)[mask.channels(site)])
 
 

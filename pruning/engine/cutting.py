@@ -23,8 +23,9 @@ from pruning.method.moments import KINDS_OF, Fused, Moments, fuse, token_weights
 from pruning.method.scores import score_sites
 from pruning.method.second_moments import SECOND_KINDS_OF, SecondMoments, covariance
 from pruning.method.statistics import STATISTICS, Observation, Statistic, merge_into, scatter
-from pruning.models.architectures import CausalLM, LayerView, architecture
+from pruning.models.family import CausalLM
 from pruning.models.geometry import KINDS, Kind, Site
+from pruning.models.layer_view import LayerView, family_of
 from pruning.models.layers import Around, Layers, Place, Stream
 from pruning.models.mask import Mask
 from pruning.models.surgery import add_bias, add_weight, cut_layer
@@ -52,7 +53,7 @@ class Cut:
     def note(self, model: CausalLM, site: Site, repair: Repair) -> None:
         """Take down a repair."""
         if repair.weight is not None:
-            self.changed.add(architecture(model).projection_weight(site.layer, site.name))
+            self.changed.add(family_of(model).weight_name(site.layer, site.name))
         self.repairs[site] = repair._replace(bias=None, weight=None)
 
 
@@ -88,7 +89,7 @@ def cut(
                 )
                 inputs = Inputs(f.count, mean, variance, square)
                 done.note(model, site, compensate(view, site.name, inputs, removed, config))
-            cut_layer(view, number, before, after)
+            cut_layer(view, before, after)
     return done
 
 
@@ -230,7 +231,7 @@ def _cut_with_pass(
                 done.mask = Mask(after.geometry, retained)
             for site, removed in _losses(number, before, done.mask).items():
                 done.note(model, site, compensate(view, site.name, known[site], removed, config))
-            cut_layer(view, number, before, done.mask)
+            cut_layer(view, before, done.mask)
         if config.sequential:
             for index in stream.step(number):
                 yield told(index, number)

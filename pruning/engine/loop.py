@@ -28,9 +28,9 @@ from pruning.measure.perplexity import perplexity, perplexity_cached
 from pruning.method.allocation import DAMAGE
 from pruning.method.mixture import adapted
 from pruning.method.scores import score_sites
-from pruning.models.architectures import geometry, parameter_count
 from pruning.models.delta import Delta
 from pruning.models.folder import LoadedModel
+from pruning.models.layer_view import geometry, parameter_count
 from pruning.models.loading import load
 
 

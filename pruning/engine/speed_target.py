@@ -12,8 +12,8 @@ from pruning.config import RunConfig
 from pruning.engine.budget import first_mask
 from pruning.engine.targets import Timing
 from pruning.measure.speed import bench, lengths_within
-from pruning.models.architectures import geometry
 from pruning.models.folder import LoadedModel
+from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
 from pruning.models.surgery import remove
 from pruning.progress import Progress

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pruning.experiments.grid import Experiment
 from pruning.experiments.paper import paper
 from pruning.measure.significance import interval
-from pruning.runs.results import rise
+from pruning.runs.report import rise
 
 if TYPE_CHECKING:
     import pandas as pd

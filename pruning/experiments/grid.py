@@ -21,14 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pruning.config import RunConfig
 from pruning.errors import ConfigError, PruningError
 from pruning.files import writing
+from pruning.formatting import clipped, quoted
 from pruning.options import read_options
 from pruning.outputs import check_output_file, output_file
 from pruning.paths import PROJECT
-from pruning.runs.results import OPTIONS, completed, table
-from pruning.runs.run import Run
-from pruning.runs.sizes import named_model
-from pruning.runs.store import RunStore
-from pruning.words import clipped, quoted
+from pruning.runs.checkpoints import named_model
+from pruning.runs.report import OPTIONS, completed, table
+from pruning.runs.run import Run, RunStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,8 +187,8 @@ def carry_out(
         Cancelled: a run was asked to stop; the experiment goes on from there when it is carried out again.
         RunError: a file stands where its results are to be written, which is not one of them.
     """
-    from pruning.runs.create import create
-    from pruning.runs.reuse import Reuse
+    from pruning.runs.inputs import Reuse
+    from pruning.runs.preflight import create
     from pruning.runs.worker import execute
 
     target = folder(store, experiment.name)

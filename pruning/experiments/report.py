@@ -11,11 +11,11 @@ import numpy as np
 from pruning.experiments.claims import claims
 from pruning.experiments.grid import Experiment, command, read
 from pruning.experiments.paper import paper
+from pruning.formatting import plain
 from pruning.measure.significance import interval
 from pruning.outputs import output_file
-from pruning.runs.results import item_limits, retained
+from pruning.runs.report import item_limits, retained
 from pruning.visualization import experiment_figure
-from pruning.words import plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
-from pruning.formats.huggingface import SHARD, bytes_of, padded_state
+from pruning.formats.huggingface import SHARD, as_llama, bytes_of, padded_state
 from pruning.formats.traits import Traits, rotary_keys
 from pruning.formats.verify import compare
 from pruning.models.geometry import Geometry, LayerShape
@@ -31,40 +31,49 @@ _LOADS_IN = "mlx-lm, and vLLM with --trust-remote-code (one small file, which yo
 
 def padded(geometry: Geometry) -> Geometry | None:
     """The narrowest geometry that the architecture has room for; None where there is none."""
-    heads, rest = divmod(geometry.hidden_size, geometry.head_dim)
-    shapes = []
+    heads, remainder = divmod(geometry.hidden_size, geometry.layers[0]["attn"].width)
+    layers: list[LayerShape] = []
     for own in geometry.layers:
-        fitting = (n for n in range(own.kv_heads, heads + 1) if heads % n == 0 and heads // n >= own.group)
+        attn, mlp = own["attn"], own["mlp"]
+        fitting = (n for n in range(attn.groups, heads + 1) if heads % n == 0 and heads // n >= attn.group)
         kv_heads = next(fitting, 0)
-        if rest or not kv_heads:
+        if remainder or not kv_heads:
             return None
-        channels = -(-own.channels // MULTIPLE) * MULTIPLE
-        shapes.append(LayerShape(kv_heads, heads // kv_heads, channels))
-    return replace(geometry, layers=tuple(shapes))
+        channels = -(-mlp.entries // MULTIPLE) * MULTIPLE
+        layers.append(
+            {
+                "attn": replace(attn, groups=kv_heads, group=heads // kv_heads),
+                "mlp": replace(mlp, groups=channels),
+            }
+        )
+    return replace(geometry, layers=tuple(layers))
 
 
 def _judge(traits: Traits, kind: str | None) -> Form:
     form = Form("deci", ARCHITECTURE, _LOADS_IN)
     if what := traits.beyond(COMPUTES):
         return replace(form, refusal=f"DeciLM does not compute {what}: use --format hf.")
+    if not traits.family.as_llama:
+        return replace(
+            form, refusal=f"DeciLM has Llama's layers, and {traits.family.name} has others: use --format hf."
+        )
     own = traits.geometry
+    width = own.layers[0]["attn"].width
     if (shapes := padded(own)) is None:
         return replace(
             form,
-            refusal=f"the heads of a DeciLM fill its hidden size, and heads of {own.head_dim} channels do "
+            refusal=f"the heads of a DeciLM fill its hidden size, and heads of {width} channels do "
             f"not fill {own.hidden_size}: use --format hf.",
         )
     drawbacks = []
-    more = [(a, b) for a, b in zip(own.layers, shapes.layers, strict=True) if b.channels > a.channels]
-    if more:
-        added = sum(b.channels - a.channels for a, b in more) / sum(a.channels for a in own.layers)
+    before, after = (sum(layer["mlp"].entries for layer in each.layers) for each in (own, shapes))
+    if after > before:
         drawbacks.append(
-            f"{added:.0%} more MLP channels, as widths are rounded up to {MULTIPLE} with zeros (prune with "
-            f"--round-to {MULTIPLE})"
+            f"{(after - before) / before:.0%} more MLP channels, as widths are rounded up to {MULTIPLE} with "
+            f"zeros (prune with --round-to {MULTIPLE})"
         )
-    heads = own.hidden_size // own.head_dim
-    if lost := sum(heads - layer.heads for layer in own.layers):
-        drawbacks.append(f"{lost} removed query heads come back as zeros")
+    if zeros := sum(own.hidden_size // width - layer["attn"].entries for layer in own.layers):
+        drawbacks.append(f"{zeros} removed query heads come back as zeros")
     size = int(traits.parameters(shapes) * bytes_of(traits, kind))
     return replace(form, drawback="; ".join(drawbacks), bytes=size)
 
@@ -78,7 +87,7 @@ def _write(source: Source, folder: Path) -> Path:
     model, traits, tokenizer = source.loaded.model, source.traits, source.loaded.tokenizer
     shapes = padded(traits.geometry)
     assert shapes is not None  # or it was refused
-    state = padded_state(model, traits.geometry, shapes.layers)
+    state = as_llama(padded_state(model, shapes), traits.family, shapes)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     if tied:
         state.pop("lm_head.weight", None)
@@ -109,17 +118,17 @@ def _config(
         "auto_map": {"AutoConfig": f"{Path(CODE_FILE).stem}.DeciLMConfig"},
         "hidden_size": hidden,
         "num_hidden_layers": len(shapes.layers),
-        "num_attention_heads": shapes.layers[0].heads,
-        "num_key_value_heads": max(layer.kv_heads for layer in shapes.layers),
-        "intermediate_size": max(layer.channels for layer in shapes.layers),
-        "head_dim": shapes.head_dim,
+        "num_attention_heads": shapes.layers[0]["attn"].entries,
+        "num_key_value_heads": max(layer["attn"].groups for layer in shapes.layers),
+        "intermediate_size": max(layer["mlp"].entries for layer in shapes.layers),
+        "head_dim": shapes.layers[0]["attn"].width,
         "hidden_act": "silu",
         "attention_bias": biased["self_attn"],
         "mlp_bias": biased["mlp"],
         "block_configs": [
             {
-                "attention": {"n_heads_in_group": layer.group, "no_op": False},
-                "ffn": {"ffn_mult": 3 * layer.channels / (2 * hidden), "no_op": False},
+                "attention": {"n_heads_in_group": layer["attn"].group, "no_op": False},
+                "ffn": {"ffn_mult": 3 * layer["mlp"].entries / (2 * hidden), "no_op": False},
             }
             for layer in shapes.layers
         ],
@@ -141,7 +150,7 @@ def _check(source: Source, written: Path, reference: Tensor) -> float:
     from safetensors.torch import load_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from pruning.models.architectures import layer_views
+    from pruning.models.layer_view import layer_views
 
     content = json.loads((written / "config.json").read_text(encoding="utf-8"))
     blocks = content.pop("block_configs")
@@ -151,7 +160,7 @@ def _check(source: Source, written: Path, reference: Tensor) -> float:
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig.from_dict(content)).eval()
     for view, block in zip(layer_views(model), blocks, strict=True):
-        view.attention.num_key_value_groups = block["attention"]["n_heads_in_group"]
+        view.module("self_attn").num_key_value_groups = block["attention"]["n_heads_in_group"]
     for name in [name for name, _ in model.named_parameters()]:
         module, _, leaf = name.rpartition(".")
         if name in state:

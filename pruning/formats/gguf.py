@@ -24,7 +24,8 @@ from pruning.formats.format import FORMATS, Form, Format, Source
 from pruning.formats.gguf_vocabulary import add_tokenizer, refusal, vocabulary
 from pruning.formats.traits import Traits
 from pruning.formats.verify import judged, probe
-from pruning.models.architectures import CausalLM, geometry, layer_views
+from pruning.models.family import TENSORS, CausalLM
+from pruning.models.layer_view import family_of, layer_views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +37,6 @@ K_QUANTS = ("q6_k", "q5_k_m", "q4_k_m")
 SUPER_BLOCK = 256  # weights of a row that a k-quant stores together
 DEFAULT = "f16"
 TESTED = "llama-cpp-python 0.3.36"
-# What each architecture computes beyond a plain Llama layer.
-COMPUTES = {"deci": ("rope:linear", "rope:llama3"), "qwen3": ("query_key_norms",)}
 # As `verify.TOLERANCE`. The values in the file are compared one by one before; this tells whether llama.cpp
 # computes the same with them, so it leaves room for what the types round (SmolLM2 pruned by 30%: f16 0.006,
 # bf16 0.04, q8_0 0.15). Of k-quants the file of whole weights is judged, which llama.cpp then quantises: how
@@ -45,22 +44,21 @@ COMPUTES = {"deci": ("rope:linear", "rope:llama3"), "qwen3": ("query_key_norms",
 TOLERANCES = {"f32": 2e-3, "f16": 5e-2, "bf16": 0.2, "q8_0": 0.5} | dict.fromkeys(K_QUANTS, math.inf)
 
 
-def architecture(traits: Traits) -> str:
-    """The name in llama.cpp of what a model is written as."""
-    return "qwen3" if traits.model_type == "qwen3" else "deci"
-
-
 def _judge(traits: Traits, kind: str | None) -> Form:
-    name = architecture(traits)
+    layout, shape = traits.family.gguf, traits.geometry
+    name = layout.architecture if layout else ""
     form = Form("gguf", name, f"llama.cpp, Ollama, LM Studio (checked with {TESTED})")
-    if what := traits.beyond(COMPUTES[name]):
+    if layout is None:
+        return replace(form, refusal=f"{traits.family.name} is not written as GGUF: use --format hf.")
+    if what := traits.beyond(layout.computes):
         return replace(form, refusal=f"llama.cpp's {name} does not compute {what}: use --format hf.")
-    shape = traits.geometry
-    if name == "qwen3" and (not traits.equal_widths or traits.output_bias or shape.query_bias):
+    if (not layout.by_layer and not traits.equal_widths) or (
+        not layout.biases and (traits.output_bias or traits.biases)
+    ):
         return replace(
             form,
-            refusal="llama.cpp's qwen3 has one width for all layers and no biases: use --format hf, or prune "
-            "with --allocation equal --compensation none.",
+            refusal=f"llama.cpp's {name} has one width for all layers and no biases: use --format hf, or "
+            "prune with --allocation equal --compensation none.",
         )
     if traits.tokenizer is not None and (why := refusal(traits.tokenizer)):
         return replace(form, refusal=f"{why}: use --format hf.")
@@ -75,7 +73,7 @@ def _judge(traits: Traits, kind: str | None) -> Form:
         )
     rows = {shape.hidden_size, *(shape.channels(site) for site in shape.sites)}
     if any(row % SUPER_BLOCK for row in rows):
-        widths = [layer.channels for layer in shape.layers]  # the rest does not depend on the rounding
+        widths = [layer["mlp"].entries for layer in shape.layers]  # no others depend on the rounding
         hint = f" (prune with --round-to {SUPER_BLOCK})" if any(w % SUPER_BLOCK for w in widths) else ""
         return replace(
             form,
@@ -151,27 +149,33 @@ def write_gguf(model: CausalLM, tokenizer: Any, file: Path, kind: str = "f16") -
     """
     import gguf
 
-    shape, config = geometry(model), model.config
+    family, config, views = family_of(model), model.config, layer_views(model)
+    layout = family.gguf
     backend = getattr(tokenizer, "backend_tokenizer", None)
     content = json.loads(backend.to_str()) if backend is not None else {}
     if why := refusal(content):  # where the checkpoint had no tokenizer.json to judge it by
         raise ExportError(f"{why}: use --format hf.")
-    name = "qwen3" if config.model_type == "qwen3" else "deci"
-    writer = gguf.GGUFWriter(str(file), name)
+    assert layout is not None  # or it was refused
+    head_dim = family.head_dim(config.to_dict())
+    writer = gguf.GGUFWriter(str(file), layout.architecture)
     writer.add_name(config.name_or_path or "pruned model")
-    writer.add_block_count(len(shape.layers))
+    writer.add_block_count(len(views))
     writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(shape.hidden_size)
-    for add, widths in (
-        (writer.add_feed_forward_length, [layer.channels for layer in shape.layers]),
-        (writer.add_head_count, [layer.heads for layer in shape.layers]),
-        (writer.add_head_count_kv, [layer.kv_heads for layer in shape.layers]),
+    writer.add_embedding_length(config.hidden_size)
+    layers = [family.layer_config({spec.name: view.shape(spec) for spec in family.sites}) for view in views]
+    for add, key in (
+        (writer.add_feed_forward_length, "intermediate_size"),
+        (writer.add_head_count, "num_attention_heads"),
+        (writer.add_head_count_kv, "num_key_value_heads"),
     ):
-        add(widths if name == "deci" else widths[0])
-    writer.add_key_length(shape.head_dim)
-    writer.add_value_length(shape.head_dim)
-    writer.add_rope_dimension_count(shape.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+        add([layer[key] for layer in layers] if layout.by_layer else layers[0][key])
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(_theta(config))
+    for key, value in layout.metadata(config).items():
+        add_value = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        add_value(f"{layout.architecture}.{key}", value)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
     types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
@@ -231,43 +235,29 @@ def _rounding(array: np.ndarray, kind: str) -> np.ndarray | float:
 
 def _arrays(model: CausalLM) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor as it is to be stored, in float32, by its name in GGUF."""
-    head_dim = geometry(model).head_dim
-    factors = _rope_factors(model, head_dim)
+    factors = _rope_factors(model)
     if factors is not None:
         yield "rope_freqs.weight", factors
-    for name, tensor in _tensors(model, head_dim):
+    for name, tensor in _tensors(model):
         yield name, tensor.detach().float().cpu().numpy()
 
 
-def _tensors(model: CausalLM, head_dim: int) -> list[tuple[str, Tensor]]:
+def _tensors(model: CausalLM) -> Iterator[tuple[str, Tensor]]:
     """Every tensor by its name in GGUF, queries and keys permuted where llama.cpp rotates pairs."""
-    found: list[tuple[str, Tensor]] = [
-        ("token_embd.weight", model.get_input_embeddings().weight),
-        ("output_norm.weight", model.model.norm.weight),
-    ]
-    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:  # whatever it says
-        found.append(("output.weight", model.get_output_embeddings().weight))
-    pairs = model.config.model_type != "qwen3"
-    for index, view in enumerate(layer_views(model)):
-        block = f"blk.{index}"
-        for name, norm in (("attn_q_norm", "q_norm"), ("attn_k_norm", "k_norm")):
-            if hasattr(view.attention, norm):
-                found.append((f"{block}.{name}.weight", getattr(view.attention, norm).weight))
-        found.append((f"{block}.attn_norm.weight", view.layer.input_layernorm.weight))
-        found.append((f"{block}.ffn_norm.weight", view.layer.post_attention_layernorm.weight))
-        for name, linear in (
-            ("attn_q", view.query),
-            ("attn_k", view.key),
-            ("attn_v", view.value),
-            ("attn_output", view.output),
-            ("ffn_gate", view.gate),
-            ("ffn_up", view.up),
-            ("ffn_down", view.down),
-        ):
-            for kind, tensor in linear.named_parameters():
-                rotated = pairs and name in ("attn_q", "attn_k")
-                found.append((f"{block}.{name}.{kind}", interleave(tensor, head_dim) if rotated else tensor))
-    return found
+    family, embedding = family_of(model), model.get_input_embeddings().weight
+    layout, head_dim = family.gguf, family.head_dim(model.config.to_dict())
+    assert layout is not None
+    yield "token_embd.weight", embedding
+    yield "output_norm.weight", model.get_submodule(family.final_norm).weight + layout.gain
+    if model.get_output_embeddings().weight is not embedding:  # whatever the config says
+        yield "output.weight", model.get_output_embeddings().weight
+    for view in layer_views(model):
+        block = f"blk.{view.number}"
+        for path, name in {**layout.norms, **layout.head_norms}.items():
+            yield f"{block}.{name}.weight", view.module(path).weight + layout.gain
+        for role, kind, tensor in view.tensors_by_role():
+            rotated = layout.pairs and role in ("query", "key")
+            yield f"{block}.{TENSORS[role]}.{kind}", interleave(tensor, head_dim) if rotated else tensor
 
 
 def interleave(tensor: Tensor, head_dim: int) -> Tensor:
@@ -276,9 +266,18 @@ def interleave(tensor: Tensor, head_dim: int) -> Tensor:
     return heads.transpose(1, 2).reshape(tensor.shape)
 
 
-def _rope_factors(model: CausalLM, head_dim: int) -> np.ndarray | None:
+def _theta(config: Any) -> float:
+    """The base of the rotary embedding, of full attention where there are several."""
+    rotary = config.rope_parameters
+    return float(rotary.get("full_attention", rotary)["rope_theta"])
+
+
+def _rope_factors(model: CausalLM) -> np.ndarray | None:
     """(head_dim / 2,) what the plain rotary frequencies are divided by; None where they are plain."""
-    theta = model.config.rope_parameters["rope_theta"]
-    plain = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    factors = plain / model.model.rotary_emb.inv_freq.double().cpu().numpy()
+    frequencies = getattr(model.base_model.rotary_emb, "inv_freq", None)
+    if frequencies is None:  # one for each type of layer, and what scales them is refused
+        return None
+    frequencies = frequencies.double().cpu().numpy()
+    plain = 1.0 / _theta(model.config) ** (np.arange(len(frequencies)) / len(frequencies))
+    factors = plain / frequencies
     return None if np.allclose(factors, 1.0, rtol=1e-5) else factors.astype(np.float32)

@@ -8,19 +8,20 @@ accepts was read in its source: transformers 5.23.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruning.checksums import write_json
 from pruning.errors import ExportError, library_errors
 from pruning.files import PRUNING_FILE
 from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
 from pruning.formats.traits import Traits, rotary_keys
 from pruning.formats.verify import compare
-from pruning.models.architectures import ARCHITECTURES, layer_views
+from pruning.models.families import FAMILIES
+from pruning.models.family import LLAMA_PATHS, Family, Heads
 from pruning.models.folder import LoadedModel
-from pruning.models.geometry import Geometry, LayerShape
-from pruning.sealed import write_json
+from pruning.models.geometry import Geometry
+from pruning.models.layer_view import layer_views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,13 +53,20 @@ def stock_architecture(traits: Traits, geometry: Geometry) -> tuple[str, str]:
     Returns:
         Its model type and an empty string, or an empty string and why there is none, with a way out.
     """
-    divides = geometry.hidden_size % geometry.layers[0].heads == 0  # or Llama's config refuses it
-    if not traits.output_bias and (traits.model_type != "llama" or divides):
-        return traits.model_type, ""
+    family = traits.family
+    heads = next((shape.entries for shape in geometry.layers[0].values() if shape.has_heads), 1)
+    divides = geometry.hidden_size % heads == 0
+    if not traits.output_bias and (divides or not family.heads_divide):
+        return family.model_type, ""
+    if not family.as_llama:
+        why = f"takes no {heads} heads, which do not divide {geometry.hidden_size}: prune otherwise"
+        if traits.output_bias:
+            why = "has no biases on its output projections: prune with --compensation none"
+        return "", f"stock {family.name} {why}, or use --format hf."
     what = traits.beyond(LLAMA_COMPUTES)
     if what and not traits.output_bias:
         return "", (
-            f"no stock architecture has both {what} and {geometry.layers[0].heads} heads, which do not "
+            f"no stock architecture has both {what} and {heads} heads, which do not "
             f"divide the hidden size of {geometry.hidden_size}: use --format hf."
         )
     if what:
@@ -73,8 +81,8 @@ def _judge_hf(traits: Traits, kind: str | None) -> Form:
     size = int(traits.parameters() * bytes_of(traits, kind))
     stock = stock_architecture(traits, traits.geometry)[0] if traits.equal_widths else ""
     if stock:
-        return Form("hf", f"{ARCHITECTURES[stock].name}ForCausalLM", _STOCK, bytes=size)
-    name = f"Pruned{ARCHITECTURES[traits.model_type].name}ForCausalLM"
+        return Form("hf", FAMILIES[stock].class_names[2], _STOCK, bytes=size)
+    name = f"Pruned{traits.family.class_names[2]}"
     return Form("hf", name, *_CUSTOM, bytes=size)
 
 
@@ -85,7 +93,7 @@ def _judge_padded(traits: Traits, kind: str | None) -> Form:
     if why:
         return Form("padded", "", _STOCK, refusal=why)
     size = int(traits.parameters(traits.widest) * bytes_of(traits, kind))
-    return Form("padded", f"{ARCHITECTURES[stock].name}ForCausalLM", _STOCK, _PADDED, size)
+    return Form("padded", FAMILIES[stock].class_names[2], _STOCK, _PADDED, size)
 
 
 # --- writing ------------------------------------------------------------------------------------------------
@@ -117,27 +125,23 @@ def _write_stock(loaded: LoadedModel, traits: Traits, folder: Path, padded: bool
     from accelerate import init_empty_weights
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+    family = traits.family
     shapes = traits.widest if padded else traits.geometry
-    shape = shapes.layers[0]
     target, _ = stock_architecture(traits, shapes)
-    content = _config(loaded) | {
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shapes.head_dim,
-        "intermediate_size": shape.channels,
-    }
-    if target != traits.model_type or traits.output_bias:
+    content = _config(loaded) | family.layer_config(shapes.layers[0])
+    if "attn" in shapes.names:
+        content["head_dim"] = shapes.layers[0]["attn"].width
+    state = padded_state(loaded.model, shapes) if padded else dict(loaded.model.state_dict())
+    if target != family.model_type or traits.output_bias:
         content |= {"attention_bias": True, "mlp_bias": True, "attention_dropout": 0.0}
         content |= {"attention_out_bias": True, "residual_dropout": 0.0} if target == "seed_oss" else {}
         for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
             content.pop(key, None)
+        state = as_llama(state, family, shapes)
     config = CONFIG_MAPPING[target].from_dict(content)
     dtype = next(loaded.model.parameters()).dtype
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    state = (
-        padded_state(loaded.model, traits.geometry, shapes.layers) if padded else loaded.model.state_dict()
-    )
     for name, parameter in model.named_parameters():
         if name not in state and name.endswith(".bias"):  # which the target has and this model does not
             state[name] = torch.zeros(parameter.shape, dtype=dtype)
@@ -170,27 +174,54 @@ def _add_keys(folder: Path, keys: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def padded_state(model: Any, geometry: Geometry, shapes: Sequence[LayerShape]) -> dict[str, Tensor]:
-    """The state of a model with every layer filled up with zeros to a shape of its own.
+def padded_state(model: Any, geometry: Geometry) -> dict[str, Tensor]:
+    """The state of a model with every layer filled up with zeros to the shapes of a geometry.
 
-    Exact: a channel with a zero column in `down_proj`, or a head with zero values and a zero column in
-    `o_proj`, adds nothing.
+    Exact: a channel with a zero column in the output projection adds nothing.
     """
+    import torch
+
     state = dict(model.state_dict())
-    size = geometry.head_dim
-    for index, (own, shape) in enumerate(zip(geometry.layers, shapes, strict=True)):
-        query = (own.kv_heads, own.group, size), (shape.kv_heads, shape.group, size)
-        key = (own.kv_heads, size), (shape.kv_heads, size)
-        channels = (own.channels,), (shape.channels,)
-        rows = {"self_attn.q_proj": query, "self_attn.k_proj": key, "self_attn.v_proj": key}
-        for part, (have, want) in {**rows, "mlp.gate_proj": channels, "mlp.up_proj": channels}.items():
-            for kind in ("weight", "bias"):
-                if (name := f"model.layers.{index}.{part}.{kind}") in state:
-                    state[name] = _fill(state[name], have, want)
-        for part, (have, want) in {"self_attn.o_proj": query, "mlp.down_proj": channels}.items():
-            name = f"model.layers.{index}.{part}.weight"
-            state[name] = _fill(state[name].T, have, want).T.contiguous()
+    for view in layer_views(model):
+        for site, spec in view.sites.items():
+            own, wide = (
+                {
+                    "entries": (shape.groups, shape.group, shape.width),
+                    "groups": (shape.groups, shape.width),
+                }
+                for shape in (view.shape(spec), geometry.shape(site))
+            )
+            prefix = f"{view.family.layers}.{view.number}"
+            for producer in spec.producers:
+                rows = [part.rows(view.shape(spec)) for part in producer.parts]
+                for kind in ("weight", "bias"):
+                    if (name := f"{prefix}.{producer.path}.{kind}") in state:
+                        pieces = zip(state[name].split(rows), producer.parts, strict=True)
+                        filled = [_fill(piece, own[part.per], wide[part.per]) for piece, part in pieces]
+                        state[name] = torch.cat(filled)
+            name = f"{prefix}.{spec.consumer.path}.weight"
+            state[name] = _fill(state[name].T, own["entries"], wide["entries"]).T.contiguous()
     return state
+
+
+def as_llama(state: dict[str, Tensor], family: Family, geometry: Geometry) -> dict[str, Tensor]:
+    """A state by the names that Llama has for projections; a fused one in its parts.
+
+    Args:
+        state: of a model whose layers are Llama's.
+        family: of it.
+        geometry: of the state.
+    """
+    renamed = dict(state)
+    for site in geometry.sites:
+        shape, spec, prefix = geometry.shape(site), family.spec(site.name), f"{family.layers}.{site.layer}"
+        for producer in spec.producers:
+            rows = [part.rows(shape) for part in producer.parts]
+            for kind in ("weight", "bias"):
+                if (tensor := renamed.pop(f"{prefix}.{producer.path}.{kind}", None)) is not None:
+                    for part, piece in zip(producer.parts, tensor.split(rows), strict=True):
+                        renamed[f"{prefix}.{LLAMA_PATHS[part.role]}.{kind}"] = piece
+    return renamed
 
 
 def _fill(tensor: Tensor, have: tuple[int, ...], want: tuple[int, ...]) -> Tensor:
@@ -205,43 +236,62 @@ def _write_custom(loaded: LoadedModel, traits: Traits, folder: Path, record: dic
 
     from pruning.models.surgery import add_bias, output_biases
 
-    name, model = ARCHITECTURES[traits.model_type].name, loaded.model
+    family, model = traits.family, loaded.model
     with torch.no_grad():
         for view in layer_views(model) if traits.output_bias else []:
-            for linear in (view.output, view.down):  # all have one or none
+            for site in view.sites:  # all have one or none
+                linear = view.projection(site.name)
                 if linear.bias is None:
                     add_bias(linear, torch.zeros_like(linear.weight[:, 0]))
     save_stock(model, loaded.tokenizer, folder)
-    module = Path(CODE_FILE).stem
+    module, (config, decoder, causal) = Path(CODE_FILE).stem, family.class_names
     keys = {
         **rotary_keys(model.config),
-        "architectures": [f"Pruned{name}ForCausalLM"],
-        "model_type": f"pruned_{traits.model_type}",
+        "architectures": [f"Pruned{causal}"],
+        "model_type": f"pruned_{family.model_type}",
         "auto_map": {
-            "AutoConfig": f"{module}.Pruned{name}Config",
-            "AutoModel": f"{module}.Pruned{name}Model",  # vLLM builds from this one
-            "AutoModelForCausalLM": f"{module}.Pruned{name}ForCausalLM",
+            "AutoConfig": f"{module}.Pruned{config}",
+            "AutoModel": f"{module}.Pruned{decoder}",  # vLLM builds from this one
+            "AutoModelForCausalLM": f"{module}.Pruned{causal}",
         },
-        "head_dim": traits.geometry.head_dim,
+        "head_dim": family.head_dim(model.config.to_dict()),
         "output_bias": traits.output_bias,
         "per_layer_config": {
-            str(index): {
-                "num_attention_heads": shape.heads,
-                "num_key_value_heads": shape.kv_heads,
-                "intermediate_size": shape.channels,
-            }
-            for index, shape in enumerate(traits.geometry.layers)
+            str(index): family.layer_config(shapes) for index, shapes in enumerate(traits.geometry.layers)
         },
         # transformers' own constructors read the dense widths before the layers get theirs
         "allow_global_per_layer_attribute_access": True,
     }
     _add_keys(folder, keys)
-    code = Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8")
-    code = code.replace("Qwen2", name).replace("qwen2", traits.model_type)
-    (folder / CODE_FILE).write_text(code, encoding="utf-8")
+    (folder / CODE_FILE).write_text(_modelling_code(family), encoding="utf-8")
     biased = output_biases(model)
     sites = map(str, traits.geometry.sites)
     write_json(folder / PRUNING_FILE, record | {"biased": {site: site in biased for site in sites}})
+
+
+def _modelling_code(family: Family) -> str:
+    """`modeling_pruned.py` for a family: its classes, and its sites as a literal."""
+    code = Path(__file__).with_name(CODE_FILE).read_text(encoding="utf-8")
+    for name, own in zip(("Qwen2Config", "Qwen2Model", "Qwen2ForCausalLM"), family.class_names, strict=True):
+        code = code.replace(name, own)
+    sites = [
+        {
+            "entries": spec.unit.keys[0],
+            "groups": spec.unit.keys[1],
+            "heads": isinstance(spec.unit, Heads),
+            "producers": {p.path: [part.per for part in p.parts] for p in spec.producers},
+            "consumer": spec.consumer.path,
+            "attributes": dict(spec.attributes),
+        }
+        for spec in family.sites
+        if spec.prunable
+    ]
+    literal = json.dumps(sites, indent=4).replace("true", "True").replace("false", "False")
+    return (
+        code.replace("SITES: list = []", f"SITES = {literal}")
+        .replace("Qwen2", family.name)
+        .replace("pruned_qwen2", f"pruned_{family.model_type}")
+    )
 
 
 # --- loading ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pruning.checksums import digests, write_json
 from pruning.files import PRUNING_FILE
 from pruning.formats.format import FORMATS, Form, Format, Source
 from pruning.formats.traits import Traits
@@ -12,7 +13,6 @@ from pruning.formats.verify import judged, logits
 from pruning.models.delta import Delta, read_mask
 from pruning.models.folder import describe, locate, read_record
 from pruning.models.tensors import weights_digest
-from pruning.sealed import digests, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,9 +7,13 @@ the mean of what was removed.
 """
 
 from contextlib import contextmanager
+from copy import copy
 
 from torch import nn
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Model
+
+# The projections of a layer that were pruned, and which widths their rows and columns have.
+SITES: list = []
 
 
 class PrunedQwen2Config(Qwen2Config):
@@ -27,7 +31,7 @@ class PrunedQwen2Model(Qwen2Model):
         with _dense(config):
             super().__init__(config)
         for layer, widths in zip(self.layers, config.per_layer_config, strict=True):
-            _resize(layer.self_attn, layer.mlp, widths, config)
+            _resize(layer, widths, config)
         self.post_init()
 
 
@@ -54,19 +58,26 @@ def _dense(config):
         config.per_layer_config = widths
 
 
-def _resize(attention, mlp, widths, config):
-    heads = widths.num_attention_heads * config.head_dim
-    kv_heads = widths.num_key_value_heads * config.head_dim
-    channels, bias = widths.intermediate_size, config.output_bias
-    attention.num_key_value_groups = widths.num_attention_heads // widths.num_key_value_heads
-    attention.q_proj = _resized(attention.q_proj, outputs=heads)
-    attention.k_proj = _resized(attention.k_proj, outputs=kv_heads)
-    attention.v_proj = _resized(attention.v_proj, outputs=kv_heads)
-    attention.o_proj = _resized(attention.o_proj, inputs=heads, bias=bias)
-    mlp.intermediate_size = channels
-    mlp.gate_proj = _resized(mlp.gate_proj, outputs=channels)
-    mlp.up_proj = _resized(mlp.up_proj, outputs=channels)
-    mlp.down_proj = _resized(mlp.down_proj, inputs=channels, bias=bias)
+def _resize(layer, widths, config):
+    """Give the projections of a layer its own widths, and tell the modules that keep a size themselves."""
+    for site in SITES:
+        sizes = {name: getattr(widths, site[name]) for name in ("entries", "groups")}
+        sizes["group"] = sizes["entries"] // sizes["groups"]
+        width = config.head_dim if site["heads"] else 1
+        for path, parts in site["producers"].items():
+            rows = width * sum(sizes[part] for part in parts)
+            layer.set_submodule(path, _resized(layer.get_submodule(path), outputs=rows))
+        consumer = layer.get_submodule(site["consumer"])
+        columns = width * sizes["entries"]
+        layer.set_submodule(site["consumer"], _resized(consumer, inputs=columns, bias=config.output_bias))
+        for path, size in site["attributes"].items():
+            owner, _, name = path.rpartition(".")
+            if owner.endswith(".config"):  # which all layers share
+                module = layer.get_submodule(owner.removesuffix(".config"))
+                module.config = copy(module.config)
+                setattr(module.config, name, sizes[size])
+            else:
+                setattr(layer.get_submodule(owner), name, sizes[size])
 
 
 def _resized(linear, inputs=None, outputs=None, bias=False):

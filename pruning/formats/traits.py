@@ -9,10 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pruning.models.architectures import ARCHITECTURES
 from pruning.models.delta import MASK_FILE
+from pruning.models.families import FAMILIES
+from pruning.models.family import Family
 from pruning.models.folder import describe, outline, read_record
-from pruning.models.geometry import Geometry, LayerShape
+from pruning.models.geometry import Geometry, Site
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,11 @@ class Traits:
     """What decides which formats a model can take, from its config, its tokenizer and its `pruning.json`.
 
     Attributes:
-        model_type: as transformers names the dense model.
+        family: of the dense model.
         geometry: widths of the pruned model.
+        biases: whether a projection of the dense model has a bias.
         output_bias: whether an output projection has a bias that the dense architecture does not have.
-        differences: what it computes that a plain Llama layer does not; see `Architecture.differences`.
+        differences: what it computes that a plain Llama layer does not; see `Family.differences`.
         vocabulary, tied: of the embeddings.
         itemsize: bytes of a weight as the dense model stores it.
         dense_type: of the dense model's weights, as `export` takes it; None where it is not known.
@@ -32,8 +34,9 @@ class Traits:
         tokenizer: what `tokenizer.json` holds; None where that is not known yet.
     """
 
-    model_type: str
+    family: Family
     geometry: Geometry
+    biases: bool
     output_bias: bool
     differences: dict[str, str]
     vocabulary: int
@@ -53,17 +56,17 @@ class Traits:
         """
         record, summary = read_record(folder), describe(str(folder))
         config, dense = outline(record["base"] if "base" in record else str(folder))
-        architecture = ARCHITECTURES[summary.model_type]
-        role = {"attn": "output", "mlp": "down"}
+        family = FAMILIES[summary.model_type]
         sizes = {"float32": 4, "f32": 4, "float64": 8}
         return cls(
-            model_type=summary.model_type,
+            family=family,
             geometry=summary.geometry,
+            biases=family.has_biases(config),
             output_bias=any(
-                biased and not architecture.has_bias(role[site.split(".")[1]], config)
+                biased and not family.spec(Site.parse(site).name).consumer.has_bias(config)
                 for site, biased in record.get("biased", {}).items()
             ),
-            differences=architecture.differences(config),
+            differences=family.differences(config),
             vocabulary=summary.vocabulary,
             tied=summary.tied,
             itemsize=sizes.get(record.get("dense_type") or summary.dtype, 2),
@@ -85,13 +88,21 @@ class Traits:
     @property
     def equal_widths(self) -> bool:
         """Whether all layers have the same heads and channels."""
-        return len(set(self.geometry.layers)) == 1
+        first, *others = self.geometry.layers
+        return all(layer == first for layer in others)
 
     @property
     def widest(self) -> Geometry:
         """The geometry with every layer as wide as the widest."""
-        layers = self.geometry.layers
-        shape = LayerShape(*(max(getattr(s, n) for s in layers) for n in ("kv_heads", "group", "channels")))
+        layers, names = self.geometry.layers, self.geometry.names
+        shape = {
+            name: replace(
+                layers[0][name],
+                groups=max(layer[name].groups for layer in layers),
+                group=max(layer[name].group for layer in layers),
+            )
+            for name in names
+        }
         return replace(self.geometry, layers=(shape,) * len(layers))
 
     def parameters(self, geometry: Geometry | None = None) -> int:
@@ -118,9 +129,12 @@ def _read_tokenizer(file: Path, changed: int) -> dict[str, Any]:
 def rotary_keys(config: Any) -> dict[str, Any]:
     """The rotary embedding of a transformers 5 config where transformers 4 and mlx-lm read it.
 
-    Without these keys of `config.json`, mlx-lm takes its own default base in silence.
+    Without these keys of `config.json`, mlx-lm takes its own default base in silence. A rotary embedding for
+    each type of layer had no such keys.
     """
     rotary = dict(config.rope_parameters)
+    if "rope_theta" not in rotary:
+        return {}
     theta = rotary.pop("rope_theta")
     plain = rotary.get("rope_type", "default") == "default"
     return {"rope_theta": theta, "rope_scaling": None if plain else rotary}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pruning.checksums import digests, read_json, write_json
 from pruning.errors import ExportError
 from pruning.files import EXPORT_FILE
 from pruning.formats.format import DTYPES, Form, Source, chosen
@@ -18,7 +19,6 @@ from pruning.models.folder import read_record
 from pruning.models.loading import load
 from pruning.outputs import output_folder
 from pruning.progress import announced
-from pruning.sealed import digests, read_json, write_json
 from pruning.versions import versions
 
 

@@ -19,10 +19,10 @@ from pruning.errors import ConfigError
 from pruning.lessons.lab import EXPERIMENTS, Answer, Lab, Told, without
 from pruning.measure.writing import continue_prompt
 from pruning.method.scores import score_sites
-from pruning.models.architectures import layer_views
 from pruning.models.delta import Delta
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Site
+from pruning.models.layer_view import layer_views
 from pruning.models.mask import Mask
 from pruning.progress import Progress, drain
 from pruning.text.sources import EMBEDDED_DOMAINS
@@ -49,7 +49,7 @@ def follow(lab: Lab, told: Told, text: str, layer: int) -> Answer:
     view = layer_views(lab.loaded.model)[layer]
     with observing(view) as seen:
         lab.loaded.model(ids)
-    norms = view.down.weight.norm(dim=0)
+    norms = view.projection("mlp").weight.norm(dim=0)
     return {
         "tokens": [lab.loaded.tokenizer.decode([int(token)]) for token in ids[0]],
         "activations": seen["mlp"].inputs[0].tolist(),

@@ -22,7 +22,7 @@ from pruning.engine.blocks import calibration_blocks, evaluation_blocks
 from pruning.engine.cutting import cut
 from pruning.measure.perplexity import perplexity
 from pruning.method.moments import Fused
-from pruning.models.architectures import CausalLM
+from pruning.models.family import CausalLM
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Site
 from pruning.models.loading import load

@@ -17,9 +17,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 
+from pruning.checksums import read_cached, write_cached
 from pruning.models.cache import cache_file
 from pruning.models.folder import LoadedModel
-from pruning.sealed import read_cached, write_cached
 
 BATCH = 32  # sequences at once
 # Keys of a task's configuration that say how its answers are scored. What else it has shows in its requests.

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning.checksums import read_cached, write_cached
 from pruning.errors import CalibrationError
-from pruning.models.architectures import CausalLM
 from pruning.models.cache import cache_file
+from pruning.models.family import CausalLM
 from pruning.models.layers import Layers, Place, forward
 from pruning.progress import Progress, relay
-from pruning.sealed import read_cached, write_cached
 from pruning.text.blocks import TokenBlocks
 
 LOGIT_TOKENS = 1024  # logits of so many tokens are held at once: at a vocabulary of 152,000 they take 0.6 GB

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import torch
 
 from pruning.errors import ConfigError
-from pruning.models.architectures import CausalLM, geometry, layer_views
+from pruning.models.family import CausalLM
 from pruning.models.folder import LoadedModel
+from pruning.models.layer_view import geometry, layer_views
 from pruning.progress import Progress
 
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ConfigError
+from pruning.formatting import quoted
 from pruning.measure.scoring import check_scored
 from pruning.paths import ASSETS, exists
-from pruning.words import quoted
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ConfigError, ModelError, library_errors
-from pruning.words import quoted
+from pruning.formatting import quoted
 
 if TYPE_CHECKING:
     from torch import Tensor

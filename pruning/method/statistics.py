@@ -19,10 +19,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from pruning.checksums import CHECKSUM_KEY
 from pruning.files import atomic_write
 from pruning.models.geometry import Site
 from pruning.registry import Registry
-from pruning.sealed import SEAL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +119,7 @@ def write_statistic(file: Path, found: Mapping[Site, Statistic]) -> None:
         for name in ("count", "weight")
     }
     with atomic_write(file, durable=False) as temporary:
-        save_file(arrays, temporary, metadata=scalars | {SEAL: _checksum(arrays, scalars)})
+        save_file(arrays, temporary, metadata=scalars | {CHECKSUM_KEY: _checksum(arrays, scalars)})
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], scalars: Mapping[str, str]) -> str:
@@ -139,7 +139,7 @@ def read_kept(file: Path, kind: type[S]) -> dict[Site, S] | None:
             arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError):
         return None
-    seal = (scalars or {}).pop(SEAL, None)
+    seal = (scalars or {}).pop(CHECKSUM_KEY, None)
     return read_statistic(file, kind) if seal == _checksum(arrays, scalars) else None
 
 

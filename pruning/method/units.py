@@ -9,14 +9,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pruning.errors import ConfigError
-from pruning.models.geometry import Geometry, LayerShape, Site
-from pruning.models.mask import Array, entries
+from pruning.models.geometry import Geometry, Site, SiteShape
+from pruning.models.mask import Array
 
 AttentionUnit = Literal["kv_group", "query_head"]
 UnitScore = Literal["per_parameter", "mean"]
 
 # --- which heads and channels a person named -------------------------------------------------------------
-_SELECTOR = re.compile(r"(?P<layers>\d+(-\d+)?)(\.(?P<kind>attn|mlp)(\.(?P<range>\d+(-\d+)?))?)?")
+_SELECTOR = re.compile(r"(?P<layers>\d+(-\d+)?)(\.(?P<name>[a-z]+)(\.(?P<range>\d+(-\d+)?))?)?")
 
 
 def _span(text: str | None, size: int, selector: str, what: str) -> range:
@@ -42,16 +42,16 @@ def select(geometry: Geometry, selectors: Sequence[str]) -> dict[Site, Array]:
     Raises:
         ConfigError: a selector that is malformed or names what the model does not have.
     """
-    chosen = {site: np.zeros(entries(geometry, site), bool) for site in geometry.sites}
+    chosen = {site: np.zeros(geometry.shape(site).entries, bool) for site in geometry.sites}
     for selector in selectors:
         match = _SELECTOR.fullmatch(selector.strip())
-        if not match:
+        if not match or match["name"] not in (None, *geometry.names):
             raise ConfigError(f"cannot read {selector!r}: write LAYER, LAYER.mlp or LAYER.attn.FIRST-LAST.")
         for layer in _span(match["layers"], len(geometry.layers), selector, "layer"):
             for site in geometry.layer_sites(layer):
-                if match["kind"] not in (None, site.name):
+                if match["name"] not in (None, site.name):
                     continue
-                what = "head" if site.name == "attn" else "channel"
+                what = "head" if geometry.shape(site).has_heads else "channel"
                 span = _span(match["range"], len(chosen[site]), selector, what)
                 chosen[site][span.start : span.stop] = True
     return chosen
@@ -99,28 +99,27 @@ class Units(NamedTuple):
         return np.where(self.forced, -np.inf, np.where(self.rest, np.finfo(float).min, self.score))
 
 
-def _members(
-    values: Array, alive: Array, site: Site, shape: LayerShape, unit: AttentionUnit, width: int
-) -> Array:
+def _members(values: Array, alive: Array, shape: SiteShape, unit: AttentionUnit, width: int) -> Array:
     """Indices (U, m) of the entries that are removed together; `values` (entries,) says in which order."""
-    left = np.flatnonzero(alive)
-    if site.name == "mlp":
+    entries = np.flatnonzero(alive)
+    if not shape.has_heads:
         if width == 1:
-            return left[:, None]
-        left = left[np.argsort(values[left], kind="stable")]
-        return np.concatenate([np.full(-len(left) % width, -1), left]).reshape(-1, width)
-    groups = left.reshape(len(np.unique(left // shape.group)), -1)  # (kv_heads left, group left)
+            return entries[:, None]
+        entries = entries[np.argsort(values[entries], kind="stable")]
+        return np.concatenate([np.full(-len(entries) % width, -1), entries]).reshape(-1, width)
+    groups = entries.reshape(len(np.unique(entries // shape.group)), -1)  # (groups retained, their entries)
     if unit == "kv_group":
         return groups
     order = np.argsort(values[groups], axis=1, kind="stable")
-    return np.take_along_axis(groups, order, axis=1).T  # (group left, kv_heads left)
+    return np.take_along_axis(groups, order, axis=1).T  # (entries of a group, groups)
 
 
-def _unit_cost(members: Array, site: Site, geometry: Geometry, unit: AttentionUnit) -> Array:
+def _unit_cost(members: Array, shape: SiteShape, unit: AttentionUnit) -> Array:
+    """(U,) parameters that go with each unit; what a group shares goes with the whole group."""
     size = (members >= 0).sum(axis=1)
-    if site.name == "mlp":
-        return size * geometry.channel_cost
-    return size * geometry.head_cost + (geometry.kv_head_cost if unit == "kv_group" else 0)
+    if not shape.has_heads:
+        return size * (shape.entry_cost + shape.group_cost)
+    return size * shape.entry_cost + (shape.group_cost if unit == "kv_group" else 0)
 
 
 def site_units(
@@ -154,12 +153,12 @@ def site_units(
     Raises:
         ConfigError: a unit is to be kept and cut at once, or the site would fall below its floor.
     """
-    shape = geometry.layers[site.layer]
+    shape = geometry.shape(site)
     if shape.group == 1:  # multi-head attention: a head is a group
         unit = "kv_group"
     values = scores.reshape(len(alive), -1).sum(axis=1)  # (entries,)
     order = np.where(keep, np.inf, np.where(remove, -np.inf, values))
-    members = _members(order, alive, site, shape, unit, width)
+    members = _members(order, alive, shape, unit, width)
     inside = members >= 0
     kept = (keep[members] & inside).any(axis=1)
     forced = (remove[members] & inside).any(axis=1)
@@ -170,25 +169,24 @@ def site_units(
             f"--keep and --remove both name a part of {names}, which can only be kept or removed together: "
             "take it out of one of them."
         )
-    cost = _unit_cost(members, site, geometry, unit)
+    cost = _unit_cost(members, shape, unit)
     total = np.where(inside, values[members], 0.0).sum(axis=1)
-    per_entry = geometry.head_dim if site.name == "attn" else 1
     if unit_score == "mean":
-        score = total / (inside.sum(axis=1) * per_entry)
+        score = total / (inside.sum(axis=1) * shape.width)
     else:
-        score = total * geometry.channel_cost / cost
+        score = total * geometry.least_cost / cost
     size = inside.sum(axis=1)
     protected = kept.copy()
     protected[_highest(np.where(forced, -np.inf, np.where(kept, np.inf, score)), size, floor)] = True
     if (protected & forced).any():
         what, option = (
-            ("heads", "--min-attention-units") if site.name == "attn" else ("channels", "--min-mlp-share")
+            ("heads", "--min-attention-units") if shape.has_heads else ("channels", "--min-mlp-share")
         )
         raise ConfigError(
             f"--remove leaves {site} with fewer {what} than its minimum of {floor}: remove less there, or "
             f"lower {option}."
         )
-    return Units(site, members, score, cost, forced, protected, rest=(size < width) & (site.name == "mlp"))
+    return Units(site, members, score, cost, forced, protected, rest=size < width)
 
 
 def _highest(rank: Array, size: Array, floor: int) -> Array:

@@ -20,7 +20,7 @@ from pruning.paths import cache_folder
 from pruning.versions import versions
 
 if TYPE_CHECKING:
-    from pruning.models.architectures import CausalLM
+    from pruning.models.family import CausalLM
 
 
 def cache_file(kind: str, model: CausalLM, state: str, *inputs: object, suffix: str = ".json") -> Path:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 
+from pruning.checksums import digests, write_json
 from pruning.errors import ModelError, library_errors
 from pruning.files import PRUNING_FILE
-from pruning.models.architectures import CausalLM, geometry
 from pruning.models.delta import MASK_FILE, write_mask
+from pruning.models.family import CausalLM
+from pruning.models.layer_view import geometry
 from pruning.models.layers import Layers
 from pruning.models.mask import Mask
 from pruning.models.surgery import output_biases
 from pruning.outputs import output_folder
-from pruning.sealed import digests, write_json
 from pruning.versions import versions
 
 if TYPE_CHECKING:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
-from pruning.models.architectures import ARCHITECTURES, NEUTRAL, ROLES, Architecture, sliding_window
+from pruning.formatting import quoted
+from pruning.models.families import FAMILIES
+from pruning.models.family import FOREIGN_KEYS, has_window, rotary_embeddings
 from pruning.models.geometry import Geometry
-from pruning.models.tensors import Stored, missing, pointer, read_object, stored_tensors, weight_files
-from pruning.words import quoted
+from pruning.models.tensors import missing, pointer, read_object, stored_tensors, weight_files
 
 HEAD = "lm_head.weight"
 ADAPTER = "adapter_config.json"
@@ -22,19 +23,6 @@ WHOLE_NUMBERS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     *("head_dim", "vocab_size", "max_position_embeddings"),
 )
-# Types whose layers may look back over a window.
-WINDOWED = ("mistral", "qwen2", "qwen3")
-# What configs of other families turn on, with the values that mean it is off; see `NEUTRAL` as well.
-NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(("use_qk_norm", "alibi", "parallel_residual", "use_parallel_residual"), (False,)),
-    **dict.fromkeys(("rope_interleaved", "tie_encoder_decoder", "moe_intermediate_size"), (False, 0)),
-    **dict.fromkeys(("attention_scale", "query_pre_attn_scalar", "clip_qkv", "rotary_dim"), ()),
-    **dict.fromkeys(("rotary_pct", "rope_pct"), (1.0,)),
-    **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts"), (0, 1)),
-    **dict.fromkeys(("attention_chunk_size", "sliding_window"), (0,)),
-    **dict.fromkeys(("no_rope_layers", "layer_types"), ([],)),
-    "norm_type": ("rmsnorm", "rms_norm", "RMSNorm"),
-}
 # Endings of the class names whose weights are those of a causal language model.
 _CAUSAL = ("ForCausalLM", "Model")
 
@@ -80,30 +68,31 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def _check_computed(config: Mapping[str, Any]) -> None:
-    """Refuse what a config asks for and no architecture here computes: transformers would pass over it.
+    """Refuse what a config asks for and its family does not compute: transformers would pass over it.
 
     Raises:
         ModelError: a key that changes what is computed has a value that is not neutral.
     """
     model_type = str(config.get("model_type")).removeprefix("pruned_")
-    if model_type not in ARCHITECTURES:  # which is refused by that name
+    if model_type not in FAMILIES:  # which is refused by that name
         return
-    rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if any(isinstance(value, dict) for value in rotary.values()) or (
-        rotary.get("factor") and not {"rope_type", "type"} & rotary.keys()
+    family = FAMILIES[model_type]
+    embeddings, said = rotary_embeddings(config), config.get("rope_parameters") or config.get("rope_scaling")
+    nested = embeddings != [said or {}]
+    if (nested and not family.nested_rope) or any(
+        rotary.get("factor") and not {"rope_type", "type"} & rotary.keys() for rotary in embeddings
     ):
         raise ModelError(
-            f"the model's config has the rotary embedding {quoted(rotary)}, without a rope_type that holds "
+            f"the model's config has the rotary embedding {quoted(said)}, without a rope_type that holds "
             "for all layers: copy the model's own config again."
         )
-    windowed = {"sliding_window", "layer_types"} if model_type in WINDOWED else set()
-    for key in (NEUTRAL.keys() | NOT_COMPUTED.keys()) - windowed:
-        value = config.get(key, rotary.get(key))
-        if value is None or value in (NEUTRAL.get(key), *NOT_COMPUTED.get(key, ())):
+    for key, neutral in FOREIGN_KEYS.items():
+        value = config.get(key, embeddings[0].get(key))
+        if key in family.keys or value is None or value in neutral:
             continue
         if key == "layer_types" and isinstance(value, list) and value == ["full_attention"] * len(value):
             continue
-        if key == "sliding_window" and not sliding_window(config):
+        if key == "sliding_window" and not has_window(config):
             continue
         raise ModelError(
             f"the model's config has {key} {quoted(value)}, which models of type {quoted(model_type)} do not "
@@ -203,26 +192,29 @@ def check_ids(path: Path, rows: int) -> None:
         )
 
 
-def count_dense(path: Path, model_type: str, geometry: Geometry, vocabulary: int, tied: bool) -> int:
+def count_dense(path: Path, config: Mapping[str, Any], geometry: Geometry) -> int:
     """The parameters of a dense model, once its stored tensors are found to be those that its config names.
 
     Args:
         path: of the folder.
-        model_type, geometry, vocabulary, tied: by the config.
+        config: the dense model's, with a supported model type.
+        geometry: by the config.
 
     Raises:
         ModelError: a tensor is missing, packed, or of another shape.
     """
-    names = ARCHITECTURES[model_type]
-    inner = names.layers.partition(".")[0] + "."  # which a model without its head leaves out
-    stored = {
-        inner * _bare(tensor, names) + tensor.name: tensor for tensor in stored_tensors(weight_files(path))
-    }
-    for name, shape in _shapes(names, geometry, vocabulary):
-        tensor = stored.get(name)
-        if tensor is None and name == HEAD and tied:
+    family, tied = FAMILIES[config["model_type"]], bool(config.get("tie_word_embeddings"))
+    inner = family.layers.partition(".")[0] + "."  # which a model without its head leaves out
+    stored = {}
+    for each in stored_tensors(weight_files(path)):
+        bare = each.name.startswith((f"{family.layers}.".removeprefix(inner), "embed_tokens."))
+        stored[inner * bare + each.name] = each
+    shapes = family.weight_shapes(config, geometry)
+    shapes[HEAD] = shapes[f"{family.embeddings}.weight"]
+    for name, shape in shapes.items():
+        if name not in stored and name == HEAD and tied:
             continue
-        if tensor is None:
+        if (tensor := stored.get(name)) is None:
             raise ModelError(f"the weights in {quoted(path)} lack {name!r}: copy or download them again.")
         where = f"{name!r} in {quoted(tensor.file)}"
         if not tensor.plain:
@@ -238,27 +230,3 @@ def count_dense(path: Path, model_type: str, geometry: Geometry, vocabulary: int
     total = sum(math.prod(tensor.shape) for tensor in stored.values())
     head = stored.get(HEAD)
     return total - (math.prod(head.shape) if tied and head else 0)
-
-
-def _bare(tensor: Stored, names: Architecture) -> bool:
-    return (
-        tensor.name.startswith(names.layers.partition(".")[2] + ".") or tensor.name == "embed_tokens.weight"
-    )
-
-
-def _shapes(
-    names: Architecture, geometry: Geometry, vocabulary: int
-) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The names and shapes of the embedding, the projections of all layers, and the head."""
-    width, dim = geometry.hidden_size, geometry.head_dim
-    yield names.layers.partition(".")[0] + ".embed_tokens.weight", (vocabulary, width)
-    yield HEAD, (vocabulary, width)
-    for number, layer in enumerate(geometry.layers):
-        queries, keys = layer.heads * dim, layer.kv_heads * dim
-        rows = dict.fromkeys(("key", "value"), keys) | dict.fromkeys(("gate", "up"), layer.channels)
-        rows["query"] = queries
-        columns = {"output": queries, "down": layer.channels}
-        for role in ROLES:
-            part = names.mlp if role in ("gate", "up", "down") else names.attention
-            shape = (width, columns[role]) if role in columns else (rows[role], width)
-            yield f"{names.layers}.{number}.{part}.{getattr(names, role)}.weight", shape

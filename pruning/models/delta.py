@@ -23,7 +23,7 @@ from pruning.models.mask import Mask
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pruning.models.architectures import CausalLM
+    from pruning.models.family import CausalLM
 
 MASK_FILE = "mask.safetensors"
 BIASES_FILE = "biases.safetensors"
@@ -54,7 +54,7 @@ class Delta:
             mask: over the dense model; where it is left out the model is dense.
             changed: names of parameters whose values were changed.
         """
-        from pruning.models.architectures import geometry
+        from pruning.models.layer_view import geometry
         from pruning.models.surgery import output_biases
 
         weights = {name: model.get_parameter(name).data for name in changed}
@@ -103,7 +103,7 @@ class Delta:
         """Make the pruned model of the dense one, in place and bit for bit."""
         import torch
 
-        from pruning.models.architectures import geometry
+        from pruning.models.layer_view import geometry
         from pruning.models.surgery import remove, set_output_biases
 
         remove(model, Mask.full(geometry(model)), self.mask)

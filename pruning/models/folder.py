@@ -13,18 +13,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pruning.errors import DamagedError, ModelError, RunError
+from pruning.checksums import cache_path, read_cached, read_json, verify, write_cached
+from pruning.errors import CorruptFileError, ModelError, RunError
 from pruning.files import PRUNING_FILE
+from pruning.formatting import quoted
 from pruning.models import gguf_input, hub
-from pruning.models.architectures import ARCHITECTURES, CausalLM, supported
 from pruning.models.checks import check_adapter, check_config, count_dense
+from pruning.models.families import FAMILIES, supported
+from pruning.models.family import CausalLM
 from pruning.models.geometry import Geometry
 from pruning.models.own_exports import dense_name, export_record
 from pruning.models.tensors import read_object, stored_tensors, weight_files, weights_digest
 from pruning.paths import ASSETS, expand
 from pruning.progress import announced
-from pruning.sealed import kept_for, read_cached, read_json, verify, write_cached
-from pruning.words import quoted
 
 DEMO = ASSETS / "demo-model"
 
@@ -148,7 +149,7 @@ def fingerprint(path: Path) -> str:
 
     Reading gigabytes takes a while, so the digest is kept for as long as the files do not change.
     """
-    kept = kept_for(
+    kept = cache_path(
         "digests", sorted([*path.glob("config.json"), *path.glob(PRUNING_FILE), *path.glob("*.safetensors")])
     )
     if found := read_cached(kept, Digest):
@@ -215,7 +216,7 @@ def check_files(path: Path) -> None:
     try:
         for name, checksum in read_record(path).get("files", {}).items():
             verify(path / name, checksum)
-    except DamagedError as error:
+    except CorruptFileError as error:
         raise ModelError(
             f"the checkpoint is broken, {str(error).rstrip('.')}: 'runs repair ID' and then 'runs resume ID' "
             f"write the checkpoint of a run again; to use this one as it is, delete 'files' and 'checksum' "
@@ -254,14 +255,15 @@ def describe(name: str) -> Summary:
             gone = dense.geometry.linear_parameters - pruned.linear_parameters
             return replace(dense, geometry=pruned, parameters=dense.parameters - gone)
         parameters = 0
-    summary = _summary(read_config(path), path / "config.json", parameters)
+    config = read_config(path)
+    summary = _summary(config, path / "config.json", parameters)
     if parameters:
         return summary
     if record := read_record(path):
         parameters = sum(math.prod(tensor.shape) for tensor in stored_tensors(weight_files(path)))
         return replace(summary, geometry=Geometry.from_dict(record["geometry"]), parameters=parameters)
-    shapes = (summary.model_type, summary.geometry, summary.vocabulary, summary.tied)
-    return replace(summary, parameters=count_dense(path, *shapes))
+    config["model_type"] = summary.model_type
+    return replace(summary, parameters=count_dense(path, config, summary.geometry))
 
 
 def outline(name: str) -> tuple[dict[str, Any], Path | None]:
@@ -282,7 +284,7 @@ def outline(name: str) -> tuple[dict[str, Any], Path | None]:
 def _summary(config: dict[str, Any], file: Path, parameters: int, dtype: str = "") -> Summary:
     model_type = dense_type(config)
     try:
-        geometry, vocabulary = ARCHITECTURES[model_type].geometry(config), int(config["vocab_size"])
+        geometry, vocabulary = FAMILIES[model_type].geometry(config), int(config["vocab_size"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else "has sizes that no model has"
         raise ModelError(f"{str(file)!r} {what}: copy the model's own config again.") from None

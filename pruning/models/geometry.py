@@ -1,22 +1,26 @@
-"""Where a model is pruned: the two sites of a decoder layer, and the shapes and costs of their units.
+"""The shapes of a model's prunable sites, and what their units cost in parameters.
 
-A site is the input of an output projection: `attn` the input of `o_proj`, `mlp` that of `down_proj`. Nothing
-here imports torch, so that a page can reason about masks without it.
+A site is the input of an output projection of a decoder layer. Its channels come in entries (a head, or a
+single MLP channel), and its entries in groups (the query heads of one key-value head). Nothing here imports
+torch, so that a page can reason about masks without it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
-Kind = str
-KINDS: tuple[Kind, ...] = ("attn", "mlp")
 # Wider and deeper than any model by ten times; arrays are made of these sizes as soon as a config is read.
 WIDEST, DEEPEST = 2**24, 4096
+# Channels of all layers that a config may name: ten times those of a 405B model. Every page holds arrays of
+# this size, so that a number with a few zeros too many would take the memory of the app's server.
+CHANNELS = 100_000_000
 
 
 class Site(NamedTuple):
-    """One prunable place; written `3.attn`."""
+    """A prunable site: a layer, and the name that the model's family gives the site; written `3.attn`."""
 
     layer: int
     name: str
@@ -32,100 +36,162 @@ class Site(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LayerShape:
-    """Widths of a decoder layer: `kv_heads` key-value heads, `group` query heads on each, MLP `channels`."""
+class SiteShape:
+    """The size of a site, and the parameters of its units.
 
-    kv_heads: int
-    group: int
-    channels: int
+    Attributes:
+        groups: key-value heads, or MLP channels.
+        group: entries of each group: the query heads of a key-value head; 1 for MLP channels.
+        width: channels of an entry: those of a head; 1 for MLP channels.
+        entry_cost: parameters that an entry has by itself: its rows and columns of the projections.
+        group_cost: parameters that the entries of a group share: the rows of its key and its value.
+    """
+
+    groups: int
+    group: int = 1
+    width: int = 1
+    entry_cost: int = 0
+    group_cost: int = 0
 
     @property
-    def heads(self) -> int:
-        """Query heads."""
-        return self.kv_heads * self.group
+    def entries(self) -> int:
+        """Number of entries: query heads or MLP channels."""
+        return self.groups * self.group
+
+    @property
+    def channels(self) -> int:
+        """Number of channels C."""
+        return self.entries * self.width
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of all units together (a bias of the output projection stays, and does not count)."""
+        return self.entries * self.entry_cost + self.groups * self.group_cost
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether an entry is a head, with several channels."""
+        return self.width > 1
+
+
+Kind = str
+KINDS = ("attn", "mlp")
+LayerShape = Mapping[str, SiteShape]  # by name of the site, in the order in which a layer computes them
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Shapes of all decoder layers, and what each unit costs in parameters.
+    """The shapes of all sites of a model.
 
     Attributes:
         hidden_size: width of the residual stream, d_model.
-        head_dim: channels of a head.
-        layers: one `LayerShape` a layer.
-        query_bias, key_value_bias, gate_up_bias: whether these projections have biases, which go with their
-            rows.
+        layers: by layer the shape of every site.
+        fixed_parameters: parameters of linear projections in decoder layers that belong to no site.
     """
 
     hidden_size: int
-    head_dim: int
     layers: tuple[LayerShape, ...]
-    query_bias: bool = False
-    key_value_bias: bool = False
-    gate_up_bias: bool = False
+    fixed_parameters: int = 0
 
-    @property
+    @cached_property
     def sites(self) -> list[Site]:
         """All sites in the order in which the model computes them."""
         return [site for layer in range(len(self.layers)) for site in self.layer_sites(layer)]
 
     def layer_sites(self, layer: int) -> tuple[Site, ...]:
         """The sites of one layer in the order in which the layer computes them."""
-        return tuple(Site(layer, name) for name in KINDS)
+        return tuple(Site(layer, name) for name in self.layers[layer])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of sites that occur, such as `attn` and `mlp`."""
+        return tuple(dict.fromkeys(site.name for site in self.sites))
+
+    def shape(self, site: Site) -> SiteShape:
+        """The shape of a site."""
+        return self.layers[site.layer][site.name]
 
     def channels(self, site: Site) -> int:
         """Number of channels C of a site."""
-        shape = self.layers[site.layer]
-        return shape.heads * self.head_dim if site.name == "attn" else shape.channels
-
-    @property
-    def head_cost(self) -> int:
-        """Parameters of one query head: its rows of q_proj and columns of o_proj."""
-        return self.head_dim * (2 * self.hidden_size + self.query_bias)
-
-    @property
-    def kv_head_cost(self) -> int:
-        """Parameters of one key-value head: its rows of k_proj and v_proj."""
-        return 2 * self.head_dim * (self.hidden_size + self.key_value_bias)
-
-    @property
-    def channel_cost(self) -> int:
-        """Parameters of one MLP channel: a row of gate_proj and up_proj, a column of down_proj."""
-        return 3 * self.hidden_size + 2 * self.gate_up_bias
+        return self.shape(site).channels
 
     def parameters(self, site: Site) -> int:
-        """Linear parameters that go when the whole site goes (the biases of o_proj and down_proj stay)."""
-        shape = self.layers[site.layer]
-        if site.name == "attn":
-            return shape.heads * self.head_cost + shape.kv_heads * self.kv_head_cost
-        return shape.channels * self.channel_cost
+        """Linear parameters that go when the whole site goes."""
+        return self.shape(site).parameters
 
-    @property
+    @cached_property
     def linear_parameters(self) -> int:
         """The denominator of the pruning ratio: parameters of the decoder layers' linear projections."""
-        return sum(self.parameters(site) for site in self.sites)
+        return self.fixed_parameters + sum(self.parameters(site) for site in self.sites)
+
+    @cached_property
+    def least_cost(self) -> int:
+        """Parameters of the smallest group, in most models an MLP channel: the unit of cost in scores."""
+        shapes = (self.shape(site) for site in self.sites)
+        return min(shape.group * shape.entry_cost + shape.group_cost for shape in shapes)
 
     @property
     def cache_values(self) -> int:
-        """Keys and values that one token leaves in the cache, of all layers."""
-        return 2 * self.head_dim * sum(shape.kv_heads for shape in self.layers)
+        """Keys and values that one token leaves in the cache, of all layers with prunable heads."""
+        shapes = (self.shape(site) for site in self.sites)
+        return sum(2 * shape.groups * shape.width for shape in shapes if shape.has_heads)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object; `from_dict` reads it."""
-        return asdict(self)
+        layers = [{name: asdict(shape) for name, shape in layer.items()} for layer in self.layers]
+        return {
+            "hidden_size": self.hidden_size,
+            "layers": layers,
+            "fixed_parameters": self.fixed_parameters,
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Geometry:
-        """The geometry that `to_dict` wrote.
+        """The geometry that `to_dict` of this or an earlier version wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it is none, or has sizes that no model has.
+            KeyError, TypeError, ValueError, AttributeError: it is none, or has sizes that no model has.
         """
         if len(data["layers"]) > DEEPEST:
             raise ValueError("too many layers")
-        layers = tuple(LayerShape(**shape) for shape in data["layers"])
-        widths = [data["hidden_size"], data["head_dim"]]
-        widths += [width for shape in layers for width in (shape.kv_heads, shape.group, shape.channels)]
-        if not layers or not all(type(width) is int and 0 < width <= WIDEST for width in widths):
+        if "head_dim" in data:
+            data = _from_version_2(data)
+        layers = tuple(
+            {name: SiteShape(**shape) for name, shape in layer.items()} for layer in data["layers"]
+        )
+        shapes = [shape for layer in layers for shape in layer.values()]
+        sizes = [
+            data["hidden_size"],
+            *(size for shape in shapes for size in (shape.groups, shape.group, shape.width)),
+        ]
+        costs = [data["fixed_parameters"], *(cost for s in shapes for cost in (s.entry_cost, s.group_cost))]
+        if not shapes or not all(type(size) is int and 0 < size <= WIDEST for size in sizes):
             raise ValueError("a width is no whole number from 1 up, or too large")
-        return cls(**{**data, "layers": layers})
+        if not all(type(cost) is int and cost >= 0 for cost in costs):
+            raise ValueError("a number of parameters is no whole number from 0 up")
+        if sum(shape.channels for shape in shapes) > CHANNELS:
+            raise ValueError("more channels than any model has")
+        return cls(data["hidden_size"], layers, data["fixed_parameters"])
+
+
+def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
+    """What version 0.2 wrote: attention and MLP in every layer, and biases instead of costs."""
+    hidden, width = data["hidden_size"], data["head_dim"]
+    query, key_value, gate_up = (bool(data.get(f"{name}_bias")) for name in ("query", "key_value", "gate_up"))
+    return {
+        "hidden_size": hidden,
+        "layers": [
+            {
+                "attn": {
+                    "groups": layer["kv_heads"],
+                    "group": layer["group"],
+                    "width": width,
+                    "entry_cost": width * (2 * hidden + query),
+                    "group_cost": 2 * width * (hidden + key_value),
+                },
+                "mlp": {"groups": layer["channels"], "entry_cost": 3 * hidden + 2 * gate_up},
+            }
+            for layer in data["layers"]
+        ],
+        "fixed_parameters": 0,
+    }

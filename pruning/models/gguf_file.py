@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from pruning.errors import ModelError
-from pruning.words import quoted
+from pruning.formatting import quoted
 
 VERSIONS = (2, 3)
 HEADER_BYTES = 100_000_000  # those of the largest vocabularies have some ten million

@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from pruning.checksums import cache_path, digests, read_cached, read_json, verify, write_cached, write_json
 from pruning.errors import ModelError, RunError
 from pruning.files import PRUNING_FILE, atomic_write
+from pruning.formatting import quoted, size_text
 from pruning.models.gguf_file import GGUFFile, read_gguf
 from pruning.models.gguf_model import GGUFModel, Parameter, read_model, token_id
 from pruning.models.gguf_tokenizer import read_tokenizer
 from pruning.paths import cache_folder
 from pruning.progress import announced, log
-from pruning.sealed import digests, kept_for, read_cached, read_json, verify, write_cached, write_json
 from pruning.versions import versions
-from pruning.words import quoted, size_text
 
 # Of what is made from a file: an entry of the cache that an earlier one made is not read.
-READER_VERSION = 2
+READER_VERSION = 3
 CHECKSUMS = "checksums.json"  # of the files of an unpacked model
 EXACT_PARAMETERS = 2_000_000_000  # dequantised to float32 up to here, to float16 beyond: memory and disk
 PROGRESS_SECONDS = 2.0  # between two lines of the log
@@ -81,7 +81,7 @@ def header(file: Path) -> Header:
     Raises:
         ModelError: it is no GGUF file, or says something that is not supported.
     """
-    entry = kept_for(f"gguf-{READER_VERSION}", [file])
+    entry = cache_path(f"gguf-{READER_VERSION}", [file])
     if (content := read_cached(entry, Header)) is None:
         with announced(f"reading {file.name} ({size_text(file.stat().st_size)})"):
             content = _read_header(read_gguf(file))
@@ -202,23 +202,26 @@ def _arrays(file: GGUFFile, outline: GGUFModel, dtype: Any) -> Iterator[tuple[st
     total = sum(tensor.end - tensor.begin for tensor in file.tensors.values())
     done, logged = 0, time.monotonic()
     for parameter in outline.parameters:
-        yield parameter.name, _array(file, parameter, outline.geometry.head_dim, dtype)
-        if stored := file.tensors.get(parameter.tensor or ""):
-            done += stored.end - stored.begin
+        yield parameter.name, _array(file, parameter, outline.head_dim, dtype)
+        done += sum(file.tensors[name].end - file.tensors[name].begin for name in parameter.tensors)
         if time.monotonic() - logged > PROGRESS_SECONDS:
             logged = time.monotonic()
             log.info("unpacking %s: %d%%", file.path.name, 100 * done // total)
 
 
 def _array(file: GGUFFile, parameter: Parameter, head_dim: int, dtype: Any) -> np.ndarray:
-    if parameter.tensor is None:
+    if not parameter.tensors:
         return np.zeros(parameter.shape, dtype)
-    array = file.array(parameter.tensor)
-    if dtype == np.float16 and not np.abs(array).max() <= np.finfo(dtype).max:
-        raise file.refusal(f"holds values in {parameter.tensor!r} that float16 cannot hold")
-    if parameter.interleaved:
-        array = halves(array, head_dim)
-    return np.array(array, dtype)  # a copy, where the array is the file's own bytes
+    arrays = []
+    for name, interleaved in zip(parameter.tensors, parameter.interleaved, strict=True):
+        array = file.array(name)
+        if dtype == np.float16 and not np.abs(array).max() <= np.finfo(dtype).max:
+            raise file.refusal(f"holds values in {name!r} that float16 cannot hold")
+        arrays.append(halves(array, head_dim) if interleaved else array)
+    array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return np.array(
+        array - parameter.gain if parameter.gain else array, dtype
+    )  # a copy of the file's own bytes
 
 
 def halves(array: np.ndarray, head_dim: int) -> np.ndarray:

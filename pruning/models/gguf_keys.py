@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
+from pruning.formatting import quoted
 from pruning.models import gguf_rope, gguf_sizes
+from pruning.models.families import FAMILIES
+from pruning.models.family import DECI, Gguf
 from pruning.models.gguf_file import GGUFFile
-from pruning.words import quoted
 
-# The file's name of an architecture, and transformers' model type where no bias or window asks for another.
-TYPES = {"llama": "llama", "deci": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+# By the file's name of an architecture how its layers lie in the file, and transformers' model type where no
+# bias or window asks for another.
+ARCHITECTURES: dict[str, tuple[Gguf, str]] = {
+    "llama": (replace(DECI, architecture="llama", by_layer=False), "llama"),
+    "qwen2": (replace(DECI, architecture="qwen2", by_layer=False, pairs=False), "qwen2"),
+    "deci": (DECI, "llama"),
+    **{f.gguf.architecture: (f.gguf, f.model_type) for f in FAMILIES.values() if f.gguf not in (None, DECI)},
+}
 # Below the architecture's name: used, besides the sizes and the rotary embedding. The size of the vocabulary
 # is that of the embedding, whatever the key says.
 USED = {"attention.layer_norm_rms_epsilon", "attention.sliding_window", "vocab_size"}
@@ -59,18 +68,6 @@ TOKENIZER_OFF = {  # neutral where they say no, or nothing
     "precompiled_charsmap",
     "suppress_tokens",
 }
-# By name in the file: the module of a layer and the role of the projection; see `Architecture`.
-PROJECTIONS = {
-    "attn_q": ("self_attn.q_proj", "query"),
-    "attn_k": ("self_attn.k_proj", "key"),
-    "attn_v": ("self_attn.v_proj", "value"),
-    "attn_output": ("self_attn.o_proj", "output"),
-    "ffn_gate": ("mlp.gate_proj", "gate"),
-    "ffn_up": ("mlp.up_proj", "up"),
-    "ffn_down": ("mlp.down_proj", "down"),
-}
-NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
-QK_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 OUTSIDE = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
@@ -94,12 +91,13 @@ def check_keys(file: GGUFFile, prefix: str) -> None:
             f"is one of {quoted(parts)} parts of a model",
             "join them (llama-gguf-split --merge), or give the model's folder with safetensors",
         )
+    own = USED | gguf_sizes.KEYS | set(ARCHITECTURES[prefix][0].keys)
     for key, value in file.metadata.items():
-        if not _known(key, value, prefix):
+        if not _is_known(key, value, prefix, own):
             raise file.refusal(f"says {quoted(key, 80)} = {quoted(value)}, which is not supported")
 
 
-def _known(key: str, value: Any, prefix: str) -> bool:
+def _is_known(key: str, value: Any, prefix: str, own: Collection[str]) -> bool:
     if key == "general.type":
         return bool(value == "model")
     if ABOUT.fullmatch(key) or key == "split.count":
@@ -113,11 +111,9 @@ def _known(key: str, value: Any, prefix: str) -> bool:
             return not value
         return name in TOKENIZER_USED or bool(TOKENIZER_NEUTRAL.fullmatch(name))
     name = _below(key, prefix)
-    if name in NEUTRAL:
+    if name in NEUTRAL and name not in own:
         return value in NEUTRAL[name]
-    return (
-        name in USED | gguf_sizes.KEYS or name in gguf_sizes.IMPLIED or _below(name, "rope") in gguf_rope.KEYS
-    )
+    return name in own or name in gguf_sizes.IMPLIED or _below(name, "rope") in gguf_rope.KEYS
 
 
 def _below(key: str, prefix: str) -> str:
@@ -128,29 +124,3 @@ def layer_tensor(name: str) -> tuple[int, str, str] | None:
     """Layer, part and kind (`weight` or `bias`) of a tensor, such as `blk.3.attn_q.bias`."""
     match = _LAYER.fullmatch(name)
     return (int(match[1]), match[2], match[3]) if match else None
-
-
-def check_tensors(file: GGUFFile, architecture: str, layers: int) -> None:
-    """Refuse a file with a tensor that nothing here would compute with.
-
-    Args:
-        file: a GGUF file.
-        architecture: as the file names it.
-        layers: of the model.
-
-    Raises:
-        ModelError: it holds one; the sentence names it.
-    """
-    outside = set(OUTSIDE)
-    if architecture in ("llama", "deci"):
-        scaled = file.metadata.get(f"{architecture}.rope.scaling.type") == "longrope"
-        outside |= {gguf_rope.LONG, gguf_rope.SHORT} if scaled else {gguf_rope.FREQS}
-    norms = NORMS.keys() | (QK_NORMS.keys() if architecture == "qwen3" else set())
-    for name in file.tensors:
-        layer = layer_tensor(name)
-        inside = layer is not None and layer[0] < layers
-        if name in outside:
-            continue
-        if inside and layer and (layer[1] in PROJECTIONS or (layer[1] in norms and layer[2] == "weight")):
-            continue
-        raise file.refusal(f"holds the tensor {quoted(name, 80)}, which is not supported")

@@ -6,33 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pruning.models.architectures import ARCHITECTURES, supported
-from pruning.models.geometry import Geometry
+from pruning.formatting import quoted
+from pruning.models import gguf_rope
+from pruning.models.families import FAMILIES
+from pruning.models.family import DECI, TENSORS, Gguf
+from pruning.models.geometry import Geometry, SiteShape
 from pruning.models.gguf_file import GGUFFile
-from pruning.models.gguf_keys import (
-    NORMS,
-    OUTSIDE,
-    PROJECTIONS,
-    QK_NORMS,
-    TYPES,
-    WINDOW,
-    check_keys,
-    check_tensors,
-    layer_tensor,
-)
+from pruning.models.gguf_keys import ARCHITECTURES, WINDOW, check_keys, layer_tensor
 from pruning.models.gguf_rope import rope_parameters
 from pruning.models.gguf_sizes import AGAIN, Sizes, read_sizes
-from pruning.words import quoted
 
-GATED, ROTATED = ("gate", "up"), ("query", "key")
-OUTPUTS = {"attn": "output", "mlp": "down"}  # roles of the output projections by the kind of site
-_TENSORS = {role: tensor for tensor, (_, role) in PROJECTIONS.items()}
+ROLES = {tensor: role for role, tensor in TENSORS.items()}
 SPECIAL = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
-
-
-def bias_name(layer: int, role: str) -> str:
-    """The file's name of the bias of a projection."""
-    return f"blk.{layer}.{_TENSORS[role]}.bias"
 
 
 @dataclass(frozen=True)
@@ -41,15 +26,23 @@ class Parameter:
 
     Attributes:
         name: in transformers.
-        tensor: in the file; None for a bias that the architecture has and the file has not: zeros.
-        shape: of it.
-        interleaved: whether rows lie as rotary pairs in the file.
+        tensors: in the file, whose rows follow each other; none for a bias that the family has and the file
+            has not: zeros.
+        shapes: of the tensors, or of the zeros.
+        interleaved: for each, whether its rows lie as rotary pairs in the file.
+        gain: what the file adds to every value.
     """
 
     name: str
-    tensor: str | None
-    shape: tuple[int, ...]
-    interleaved: bool = False
+    tensors: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    interleaved: tuple[bool, ...] = (False,)
+    gain: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in transformers."""
+        return sum(shape[0] for shape in self.shapes), *self.shapes[0][1:]
 
 
 @dataclass(frozen=True)
@@ -59,6 +52,7 @@ class GGUFModel:
     Attributes:
         config: as `config.json` has it.
         geometry: widths of every layer.
+        head_dim: channels of a head.
         biased: by site whether its output projection has a bias.
         pruned: whether it is a model that the config alone does not describe.
         parameters: all of them.
@@ -66,6 +60,7 @@ class GGUFModel:
 
     config: dict[str, Any]
     geometry: Geometry
+    head_dim: int
     biased: dict[str, bool]
     pruned: bool
     parameters: list[Parameter]
@@ -78,38 +73,39 @@ def read_model(file: GGUFFile) -> GGUFModel:
         ModelError: it says or holds something that is not supported, lacks something, or contradicts itself.
     """
     prefix = file.metadata.get("general.architecture")
-    if not isinstance(prefix, str) or prefix not in TYPES:
-        supported(prefix)  # says what is
-        raise file.refusal(f"has the architecture {quoted(prefix, 60)}, and supported are {', '.join(TYPES)}")
+    if not isinstance(prefix, str) or prefix not in ARCHITECTURES:
+        names = ", ".join(ARCHITECTURES)
+        raise file.refusal(f"has the architecture {quoted(prefix, 60)}, and supported are {names}")
     check_keys(file, prefix)
-    sizes = read_sizes(file, prefix)
-    check_tensors(file, prefix, len(sizes.layers))
+    layout, _ = ARCHITECTURES[prefix]
+    sizes = read_sizes(file, prefix, layout.by_layer)
     config = _config(file, prefix, sizes)
-    architecture = ARCHITECTURES[config["model_type"]]
-    geometry = Geometry(
-        sizes.hidden,
-        sizes.head_dim,
-        sizes.layers,
-        query_bias=architecture.has_bias("query", config),
-        key_value_bias=architecture.has_bias("key", config),
-        gate_up_bias=architecture.has_bias("gate", config),
-    )
-    own = {site: architecture.has_bias(OUTPUTS[site.name], config) for site in geometry.sites}
+    family = FAMILIES[config["model_type"]]
+    layers = [[spec.shape({**config, **widths.config}) for spec in family.sites] for widths in sizes.layers]
+    geometry = family.geometry_of(sizes.hidden, layers)
+    own = {str(site): family.spec(site.name).consumer.has_bias(config) for site in geometry.sites}
     biased = {
-        str(site): own[site] or bias_name(site.layer, OUTPUTS[site.name]) in file.tensors
+        str(site): own[str(site)]
+        or f"blk.{site.layer}.{TENSORS[family.spec(site.name).role]}.bias" in file.tensors
         for site in geometry.sites
     }
-    pruned = geometry != architecture.geometry(config) or list(biased.values()) != list(own.values())
-    parameters = list(_parameters(file, prefix, config, geometry, biased))
+    parameters = list(_parameters(file, layout, config, layers, biased))
+    unread = set(file.tensors)
     for parameter in parameters:
-        if parameter.tensor is None:
-            continue
-        if (stored := file.tensors.get(parameter.tensor)) is None:
-            raise file.refusal(f"lacks {parameter.tensor!r}", AGAIN)
-        if stored.shape != parameter.shape:
-            by_sizes = f"and {parameter.shape} by its sizes"
-            raise file.refusal(f"holds {stored.name!r} in the shape {stored.shape}, {by_sizes}", AGAIN)
-    return GGUFModel(config, geometry, biased, pruned, parameters)
+        for name, shape in zip(parameter.tensors, parameter.shapes, strict=False):
+            if (stored := file.tensors.get(name)) is None:
+                raise file.refusal(f"lacks {name!r}", AGAIN)
+            if stored.shape != shape:
+                by_sizes = f"and {shape} by its sizes"
+                raise file.refusal(f"holds {name!r} in the shape {stored.shape}, {by_sizes}", AGAIN)
+            unread.discard(name)
+    scaled = file.metadata.get(f"{prefix}.rope.scaling.type") == "longrope"
+    if prefix in ("llama", "deci"):
+        unread -= {gguf_rope.LONG, gguf_rope.SHORT} if scaled else {gguf_rope.FREQS}
+    if unread:
+        raise file.refusal(f"holds the tensor {quoted(min(unread), 80)}, which is not supported")
+    pruned = geometry != family.geometry(config) or biased != own
+    return GGUFModel(config, geometry, sizes.head_dim, biased, pruned, parameters)
 
 
 def _config(file: GGUFFile, prefix: str, sizes: Sizes) -> dict[str, Any]:
@@ -124,16 +120,15 @@ def _config(file: GGUFFile, prefix: str, sizes: Sizes) -> dict[str, Any]:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise file.refusal("lacks the matrix 'token_embd.weight'", AGAIN)
-    model_type, own = _family(file, prefix, sizes)
+    model_type, own = _model_type(file, prefix, sizes)
+    family = FAMILIES[model_type]
     heads, kv_heads = shapes[0].heads, shapes[0].kv_heads
-    if len(set(shapes)) > 1 or (
-        model_type == "llama" and hidden % heads
-    ):  # which transformers' Llama refuses
+    if len(set(shapes)) > 1 or (family.heads_divide and hidden % heads):
         # a pruned model, whose dense one is not on record: the heads that such a width usually has
         heads = hidden // sizes.head_dim if hidden % sizes.head_dim == 0 else 1
         kv_heads = max(shape.kv_heads for shape in shapes)
         kv_heads = kv_heads if heads % kv_heads == 0 else heads
-    return {
+    config = {
         "model_type": model_type,
         "vocab_size": embedding.shape[0],
         "hidden_size": hidden,
@@ -146,10 +141,16 @@ def _config(file: GGUFFile, prefix: str, sizes: Sizes) -> dict[str, Any]:
         "rms_norm_eps": epsilon,
         "rope_parameters": rope_parameters(file, prefix, sizes.head_dim, sizes.context),
         "tie_word_embeddings": "output.weight" not in file.tensors,
-        "hidden_act": "silu",
+        family.activation: "silu",
         **own,
         **{name: token_id(file, key, embedding.shape[0]) for name, key in SPECIAL.items()},
     }
+    metadata = {
+        key.removeprefix(f"{prefix}."): value
+        for key, value in file.metadata.items()
+        if key.startswith(f"{prefix}.")
+    }
+    return config | dict(ARCHITECTURES[prefix][0].config(metadata, config))
 
 
 def token_id(file: GGUFFile, name: str, vocabulary: int) -> int | None:
@@ -165,7 +166,7 @@ def token_id(file: GGUFFile, name: str, vocabulary: int) -> int | None:
     return value
 
 
-def _family(file: GGUFFile, prefix: str, sizes: Sizes) -> tuple[str, dict[str, Any]]:
+def _model_type(file: GGUFFile, prefix: str, sizes: Sizes) -> tuple[str, dict[str, Any]]:
     """The model type with the biases and the window that a file has, and the keys of its config for them.
 
     A bias that the type has and the file has not is made zeros. One on an output projection that the type has
@@ -173,9 +174,14 @@ def _family(file: GGUFFile, prefix: str, sizes: Sizes) -> tuple[str, dict[str, A
     """
     biases: dict[str, list[str]] = {}  # names of tensors by role
     for name in file.tensors:
-        if (part := layer_tensor(name)) and part[2] == "bias":
-            biases.setdefault(PROJECTIONS[part[1]][1], []).append(name)
-    inputs = [*(biases.get(role, [""])[0] for role in ("query", "key", "value", *GATED))]
+        if (part := layer_tensor(name)) and part[2] == "bias" and part[1] in ROLES:
+            biases.setdefault(ROLES[part[1]], []).append(name)
+    layout, model_type = ARCHITECTURES[prefix]
+    if layout == FAMILIES[model_type].gguf and layout != DECI:  # no other family is written so
+        projections = [p for spec in FAMILIES[model_type].sites for p in spec.producers]
+        keyed = [(p.bias, p.parts) for p in projections if isinstance(p.bias, str)]
+        return model_type, {key: any(part.role in biases for part in parts) for key, parts in keyed}
+    inputs = [*(biases.get(role, [""])[0] for role in ("query", "key", "value", "gate", "up"))]
     attention, gated = any(inputs[:3]), any(inputs[3:])
     first = next(filter(None, inputs), "")
     window = file.metadata.get(f"{prefix}.{WINDOW}", 0)
@@ -183,15 +189,9 @@ def _family(file: GGUFFile, prefix: str, sizes: Sizes) -> tuple[str, dict[str, A
         raise file.refusal(f"says {prefix}.{WINDOW} = {quoted(window)}, which is no number of tokens")
     if 0 < window < sizes.context:
         beside = f" and holds {first!r}" if first else ""
-        if first or prefix.startswith("qwen"):
+        if first or prefix == "qwen2":
             raise file.refusal(f"says {prefix}.{WINDOW} = {window}{beside}, which no supported model has")
         return "mistral", {"sliding_window": window}
-    if prefix == "qwen3":
-        if gated:
-            raise file.refusal(
-                f"holds the tensor {next(filter(None, inputs[3:]))!r}, which qwen3 does not have"
-            )
-        return "qwen3", {"attention_bias": attention}
     outputs = len(biases.get("output", [])) == len(sizes.layers)
     if gated and (prefix == "qwen2" or (attention and not outputs)):
         present = {"attention_bias": attention, "attention_out_bias": False, "mlp_bias": True}
@@ -203,30 +203,36 @@ def _family(file: GGUFFile, prefix: str, sizes: Sizes) -> tuple[str, dict[str, A
 
 
 def _parameters(
-    file: GGUFFile, prefix: str, config: dict[str, Any], geometry: Geometry, biased: dict[str, bool]
+    file: GGUFFile,
+    layout: Gguf,
+    config: dict[str, Any],
+    layers: list[list[SiteShape]],
+    biased: dict[str, bool],
 ) -> Iterator[Parameter]:
-    hidden, dim = geometry.hidden_size, geometry.head_dim
-    for tensor, name in OUTSIDE.items():
-        if tensor != "output.weight" or not config["tie_word_embeddings"]:
-            shape = (hidden,) if tensor == "output_norm.weight" else (config["vocab_size"], hidden)
-            yield Parameter(name, tensor, shape)
-    architecture = ARCHITECTURES[config["model_type"]]
-    for number, layer in enumerate(geometry.layers):
-        inside, block = f"model.layers.{number}", f"blk.{number}"
-        for tensor, name in NORMS.items():
-            yield Parameter(f"{inside}.{name}.weight", f"{block}.{tensor}.weight", (hidden,))
-        for tensor, name in QK_NORMS.items() if prefix == "qwen3" else ():
-            yield Parameter(f"{inside}.{name}.weight", f"{block}.{tensor}.weight", (dim,))
-        rows = dict.fromkeys(("key", "value"), layer.kv_heads * dim) | dict.fromkeys(GATED, layer.channels)
-        rows |= {"query": layer.heads * dim}
-        columns = {"output": layer.heads * dim, "down": layer.channels}
-        sites = {"output": biased[f"{number}.attn"], "down": biased[f"{number}.mlp"]}
-        for tensor, (name, role) in PROJECTIONS.items():
-            shape = (rows.get(role, hidden), columns.get(role, hidden))
-            pairs = role in ROTATED and not prefix.startswith("qwen")
-            yield Parameter(f"{inside}.{name}.weight", f"{block}.{tensor}.weight", shape, pairs)
-            if sites.get(role, architecture.has_bias(role, config)):
-                stored = bias_name(number, role)
-                yield Parameter(
-                    f"{inside}.{name}.bias", stored if stored in file.tensors else None, shape[:1], pairs
-                )
+    family, hidden, vocabulary = FAMILIES[config["model_type"]], config["hidden_size"], config["vocab_size"]
+    yield Parameter(f"{family.embeddings}.weight", ("token_embd.weight",), ((vocabulary, hidden),))
+    yield Parameter(f"{family.final_norm}.weight", ("output_norm.weight",), ((hidden,),), gain=layout.gain)
+    if not config["tie_word_embeddings"]:
+        yield Parameter("lm_head.weight", ("output.weight",), ((vocabulary, hidden),))
+    for number, shapes in enumerate(layers):
+        inside, block = f"{family.layers}.{number}", f"blk.{number}"
+        for norms, width in ((layout.norms, hidden), (layout.head_norms, config["head_dim"])):
+            for path, tensor in norms.items():
+                name, stored = f"{inside}.{path}.weight", f"{block}.{tensor}.weight"
+                yield Parameter(name, (stored,), ((width,),), gain=layout.gain)
+        for spec, shape in zip(family.sites, shapes, strict=True):
+            for producer in spec.producers:
+                rows = [part.rows(shape) for part in producer.parts]
+                parts = [f"{block}.{TENSORS[part.role]}" for part in producer.parts]
+                pairs = tuple(layout.pairs and part.role in ("query", "key") for part in producer.parts)
+                name, names = f"{inside}.{producer.path}", tuple(f"{part}.weight" for part in parts)
+                yield Parameter(f"{name}.weight", names, tuple((n, hidden) for n in rows), pairs)
+                if producer.has_bias(config):
+                    names = tuple(f"{part}.bias" for part in parts)
+                    names = names if set(names) & file.tensors.keys() else ()
+                    yield Parameter(f"{name}.bias", names, tuple((n,) for n in rows), pairs)
+            name, tensor = f"{inside}.{spec.consumer.path}", f"{block}.{TENSORS[spec.role]}"
+            yield Parameter(f"{name}.weight", (f"{tensor}.weight",), ((hidden, shape.channels),))
+            if biased.get(f"{number}.{spec.name}", spec.consumer.has_bias(config)):
+                names = (f"{tensor}.bias",) if f"{tensor}.bias" in file.tensors else ()
+                yield Parameter(f"{name}.bias", names, ((hidden,),))

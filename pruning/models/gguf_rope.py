@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from pruning.formatting import quoted
 from pruning.models.gguf_file import GGUFFile
 from pruning.models.gguf_sizes import AGAIN
-from pruning.words import quoted
 
 FREQS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 # A factor was computed in float32 by whoever wrote the file: a few units in its last place.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from pruning.models.architectures import CHANNELS
-from pruning.models.geometry import DEEPEST, WIDEST, LayerShape
+from pruning.formatting import quoted
+from pruning.models.geometry import CHANNELS, DEEPEST, WIDEST
 from pruning.models.gguf_file import GGUFFile
-from pruning.words import quoted
 
 HEADS, KV_HEADS, MLP = "attention.head_count", "attention.head_count_kv", "feed_forward_length"
 HIDDEN, LAYERS, CONTEXT, HEAD_DIM = (
@@ -24,6 +23,20 @@ IMPLIED = ("rope.dimension_count", "attention.value_length", "attention.scale")
 AGAIN = "copy or download it again"
 
 
+class Widths(NamedTuple):
+    """Widths of a decoder layer: its query heads, key-value heads, and MLP channels."""
+
+    heads: int
+    kv_heads: int
+    channels: int
+
+    @property
+    def config(self) -> dict[str, int]:
+        """The keys of a config that say them."""
+        names = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+        return dict(zip(names, self, strict=True))
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of a model: width of the residual stream, channels of a head, longest sequence, and layers."""
@@ -31,15 +44,16 @@ class Sizes:
     hidden: int
     head_dim: int
     context: int
-    layers: tuple[LayerShape, ...]
+    layers: tuple[Widths, ...]
 
 
-def read_sizes(file: GGUFFile, prefix: str) -> Sizes:
+def read_sizes(file: GGUFFile, prefix: str, by_layer: bool) -> Sizes:
     """The sizes of a GGUF file's model.
 
     Args:
         file: a GGUF file.
         prefix: of the keys: the architecture.
+        by_layer: whether layers may differ in width.
 
     Raises:
         ModelError: one is missing, is no size, or contradicts another; or layers have no attention or no MLP.
@@ -58,8 +72,8 @@ def read_sizes(file: GGUFFile, prefix: str) -> Sizes:
     def widths(key: str, value: Any) -> list[int]:
         """One for each layer, from a list or from one for all."""
         each = value if isinstance(value, list) else [value] * depth
-        if len(each) != depth or (prefix != "deci" and any(width != each[0] for width in each)):
-            expected = "one width for each" if prefix == "deci" else "one width for all"
+        if len(each) != depth or (not by_layer and any(width != each[0] for width in each)):
+            expected = "one width for each" if by_layer else "one width for all"
             raise file.refusal(
                 f"says {prefix}.{key} = {quoted(value)}, and its {depth} layers need {expected}"
             )
@@ -93,8 +107,5 @@ def read_sizes(file: GGUFFile, prefix: str) -> Sizes:
             raise file.refusal(
                 f"says {prefix}.{key} = {quoted(value)}, and its heads have {head_dim} channels"
             )
-    shapes = (
-        LayerShape(keys, queries // keys, mlp)
-        for queries, keys, mlp in zip(heads, kv_heads, channels, strict=True)
-    )
-    return Sizes(hidden, head_dim, context, tuple(shapes))
+    layers = tuple(Widths(*widths) for widths in zip(heads, kv_heads, channels, strict=True))
+    return Sizes(hidden, head_dim, context, layers)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pruning.formatting import quoted
 from pruning.models.gguf_file import GGUFFile
 from pruning.models.gguf_model import token_id
 from pruning.models.gguf_sizes import AGAIN
-from pruning.words import quoted
 
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"

@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pruning.models.architectures import CausalLM, LayerView, architecture, layer_views
+from pruning.models.family import CausalLM
+from pruning.models.layer_view import LayerView, family_of, layer_views
 
 BATCH_TOKENS = {"cpu": 4096}  # tokens of one step through a layer, by type of device
 DEFAULT_BATCH_TOKENS = 16384
@@ -86,16 +87,17 @@ class Layers:
     @torch.no_grad()
     def last(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., d_model) behind the last layer through the final norm."""
-        return self.model.get_submodule(architecture(self.model).norm)(hidden)
+        return self.model.get_submodule(family_of(self.model).final_norm)(hidden)
 
     @torch.no_grad()
     def logits(self, states: Tensor) -> Tensor:
         """Logits (..., vocabulary) in float32 of normalised states."""
-        return self.model.get_output_embeddings()(states).float()
+        logits = self.model.get_output_embeddings()(states).float()
+        return family_of(self.model).head.apply(logits, self.model.config)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every stored tensor of the model by name, a layer at a time; tied ones once."""
-        prefix, tied = architecture(self.model).layers + ".", self.model.all_tied_weights_keys
+        prefix, tied = family_of(self.model).layers + ".", self.model.all_tied_weights_keys
         for name, tensor in self.model.state_dict().items():
             if name not in tied and not name.startswith(prefix):
                 yield name, tensor

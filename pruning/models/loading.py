@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pruning.errors import ModelError, library_errors
+from pruning.formatting import quoted, size_text
 from pruning.models.checks import check_ids, check_tokenizer
 from pruning.models.folder import (
     LoadedModel,
@@ -21,7 +22,6 @@ from pruning.models.folder import (
     read_record,
 )
 from pruning.progress import announced, log
-from pruning.words import quoted, size_text
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

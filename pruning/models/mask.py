@@ -1,7 +1,7 @@
 """Masks: which heads and channels of the dense model are retained.
 
-A mask always speaks of the dense model's indices, and True means retained. Its entries are query heads at
-an `attn` site and channels at an `mlp` site; `Mask.channels` spreads heads over their channels.
+A mask always speaks of the dense model's indices, and True means retained. Its entries at a site are those of
+`SiteShape`: query heads, or MLP channels; `Mask.channels` spreads heads over their channels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pruning.models.geometry import Geometry, LayerShape, Site
+from pruning.models.geometry import Geometry, LayerShape, Site, SiteShape
 
 Array = np.ndarray
 
@@ -23,8 +23,8 @@ class Mask:
 
     Attributes:
         geometry: the dense model's.
-        retained: by site a bool array, (heads,) for `attn` and (channels,) for `mlp`. A layer keeps the same
-            number of query heads on each of its retained key-value heads.
+        retained: by site a bool array (entries,). A site keeps the same number of entries in each of its
+            retained groups.
     """
 
     geometry: Geometry
@@ -33,28 +33,33 @@ class Mask:
     @classmethod
     def full(cls, geometry: Geometry) -> Mask:
         """The mask that retains everything."""
-        return cls(geometry, {site: np.ones(entries(geometry, site), bool) for site in geometry.sites})
+        return cls(geometry, {site: np.ones(geometry.shape(site).entries, bool) for site in geometry.sites})
 
     def channels(self, site: Site) -> Array:
         """(C,) bool over the channels of a site."""
-        retained = self.retained[site]
-        return np.repeat(retained, self.geometry.head_dim) if site.name == "attn" else retained
+        retained, width = self.retained[site], self.geometry.shape(site).width
+        return np.repeat(retained, width) if width > 1 else retained
 
-    def kv_heads(self, layer: int) -> Array:
-        """(kv_heads,) bool: a key-value head stays while one of its query heads does."""
-        groups = self.retained[Site(layer, "attn")].reshape(self.geometry.layers[layer].kv_heads, -1)
+    def groups(self, site: Site) -> Array:
+        """(groups,) bool: a key-value head stays while one of its query heads does."""
+        groups = self.retained[site].reshape(self.geometry.shape(site).groups, -1)
         return np.asarray(groups.any(axis=1))
 
     @cached_property
     def pruned(self) -> Geometry:
         """The geometry of the pruned model."""
-        layers = []
-        for layer in range(len(self.geometry.layers)):
-            kv_heads = int(self.kv_heads(layer).sum())
-            heads = int(self.retained[Site(layer, "attn")].sum())
-            channels = int(self.retained[Site(layer, "mlp")].sum())
-            layers.append(LayerShape(kv_heads, heads // max(kv_heads, 1), channels))
+        layers: list[LayerShape] = [
+            {site.name: self._pruned_shape(site) for site in self.geometry.layer_sites(layer)}
+            for layer in range(len(self.geometry.layers))
+        ]
         return replace(self.geometry, layers=tuple(layers))
+
+    def _pruned_shape(self, site: Site) -> SiteShape:
+        shape, entries = self.geometry.shape(site), int(self.retained[site].sum())
+        if shape.group == 1:
+            return replace(shape, groups=entries)
+        groups = int(self.groups(site).sum())
+        return replace(shape, groups=groups, group=entries // max(groups, 1))
 
     @property
     def removed_parameters(self) -> int:
@@ -65,12 +70,6 @@ class Mask:
     def ratio(self) -> float:
         """The achieved pruning ratio."""
         return self.removed_parameters / self.geometry.linear_parameters
-
-
-def entries(geometry: Geometry, site: Site) -> int:
-    """Number of entries of a mask at a site: heads or channels."""
-    shape = geometry.layers[site.layer]
-    return shape.heads if site.name == "attn" else shape.channels
 
 
 # --- comparing masks -------------------------------------------------------------------------------------

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
-from pruning.models.architectures import Architecture, supported
-from pruning.models.geometry import Geometry
-from pruning.words import quoted
+from pruning.formatting import quoted
+from pruning.models.families import supported
 
 # What an export with its modelling file adds to the dense config.
 OWN_KEYS = ("auto_map", "per_layer_config", "output_bias", "allow_global_per_layer_attribute_access")
@@ -41,48 +40,33 @@ def export_record(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """
     if not (set(config) & {"per_layer_config", BLOCKS}):
         return {}
-    architecture = supported(dense_name(config.get("model_type")))
+    family = supported(dense_name(config.get("model_type")))
     try:
-        dense = architecture.geometry(config).to_dict()
         widths = _deci_widths(config) if BLOCKS in config else _own_widths(config)
-        dense["layers"] = [
-            {"kv_heads": kv_heads, "group": heads // kv_heads, "channels": channels}
-            for heads, kv_heads, channels in widths
-        ]
-        geometry = Geometry.from_dict(dense)
+        layers = [[spec.shape({**config, **own}) for spec in family.sites] for own in widths]
+        geometry = family.geometry_of(config["hidden_size"], layers)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
         file = path / "config.json"
         raise ModelError(
             f"{quoted(file)} does not say how wide its layers are ({error}): export the model again."
         ) from None
-    return {
-        "geometry": geometry.to_dict(),
-        "biased": {str(site): _has_bias(architecture, config, site.name) for site in geometry.sites},
+    biased = {
+        str(site): bool(config.get("output_bias")) or family.spec(site.name).consumer.has_bias(config)
+        for site in geometry.sites
     }
+    return {"geometry": geometry.to_dict(), "biased": biased}
 
 
-def _has_bias(architecture: Architecture, config: Mapping[str, Any], kind: str) -> bool:
-    return bool(config.get("output_bias")) or architecture.has_bias(
-        "output" if kind == "attn" else "down", config
-    )
-
-
-def _own_widths(config: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-    """Heads, key-value heads and channels of each layer; what a layer does not name is the config's own."""
-    names = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+def _own_widths(config: Mapping[str, Any]) -> list[Mapping[str, int]]:
+    """By layer the keys of its config that are not the model's."""
     layers: Mapping[str, Mapping[str, int]] = config["per_layer_config"]
-    rows = []
-    for index in range(config["num_hidden_layers"]):
-        own = {**{name: config[name] for name in names}, **layers.get(str(index), {})}
-        heads, kv_heads, channels = (own[name] for name in names)
-        if heads % kv_heads:
-            raise ValueError(f"layer {index} has {heads} heads on {kv_heads} key-value heads")
-        rows.append((heads, kv_heads, channels))
-    return rows
+    return [layers.get(str(index), {}) for index in range(config["num_hidden_layers"])]
 
 
-def _deci_widths(config: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-    heads, hidden, rows = config["num_attention_heads"], config["hidden_size"], []
+def _deci_widths(config: Mapping[str, Any]) -> list[Mapping[str, int]]:
+    """By layer the keys of its config, as Llama names them."""
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    rows: list[Mapping[str, int]] = []
     for index, block in enumerate(config[BLOCKS]):
         attention, mlp = block["attention"], block["ffn"]
         for part, known in ((attention, {"n_heads_in_group", "no_op"}), (mlp, {"ffn_mult", "no_op"})):
@@ -91,5 +75,6 @@ def _deci_widths(config: Mapping[str, Any]) -> list[tuple[int, int, int]]:
             if part.get("no_op"):
                 raise ValueError(f"layer {index} has only one of attention and MLP")
         channels = int(2 * mlp["ffn_mult"] * hidden / 3)
-        rows.append((heads, heads // attention["n_heads_in_group"], -(-channels // 256) * 256))
+        kv_heads = heads // attention["n_heads_in_group"]
+        rows.append({"num_key_value_heads": kv_heads, "intermediate_size": -(-channels // 256) * 256})
     return rows

@@ -18,10 +18,13 @@ from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
+from pruning.checksums import checksum_of
 from pruning.errors import ModelError, library_errors
 from pruning.files import PRUNING_FILE
-from pruning.models.architectures import CausalLM, geometry
+from pruning.formatting import quoted
 from pruning.models.delta import Delta
+from pruning.models.families import FAMILIES
+from pruning.models.family import CausalLM, rope_type, rotary_embeddings
 from pruning.models.folder import (
     LoadedModel,
     dense_type,
@@ -30,12 +33,11 @@ from pruning.models.folder import (
     read_record,
 )
 from pruning.models.geometry import Geometry
+from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
 from pruning.models.own_exports import EXPORT_KEYS
 from pruning.models.surgery import resize
 from pruning.models.tensors import read_object, weight_files, weights_digest
-from pruning.sealed import checksum_of
-from pruning.words import quoted
 
 
 def model_config(path: Path) -> Any:
@@ -57,17 +59,18 @@ def model_config(path: Path) -> Any:
         content.pop(key, None)
     with library_errors(ModelError, f"the config {quoted(path / 'config.json')} cannot be used"):
         config = CONFIG_MAPPING[model_type].from_dict(content)
-        kind = (config.rope_parameters or {}).get("rope_type", "default")
-    if config.hidden_act not in ACT2FN:
+    activation = getattr(config, FAMILIES[model_type].activation)
+    if activation not in ACT2FN:
         raise ModelError(
-            f"the config {quoted(path / 'config.json')} names the activation {quoted(config.hidden_act)}, "
+            f"the config {quoted(path / 'config.json')} names the activation {quoted(activation)}, "
             "which transformers does not know: copy the model's own config again."
         )
-    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
-        raise ModelError(
-            f"the config {quoted(path / 'config.json')} names a rotary embedding of type {quoted(kind)}, "
-            f"which transformers does not compute: it knows default, {', '.join(ROPE_INIT_FUNCTIONS)}."
-        )
+    for rotary in rotary_embeddings({"rope_parameters": config.rope_parameters}):
+        if (kind := rope_type(rotary)) not in ("default", *ROPE_INIT_FUNCTIONS):
+            raise ModelError(
+                f"the config {quoted(path / 'config.json')} names a rotary embedding of type {quoted(kind)}, "
+                f"which transformers does not compute: it knows default, {', '.join(ROPE_INIT_FUNCTIONS)}."
+            )
     return config
 
 

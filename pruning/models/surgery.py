@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pruning.models.architectures import CausalLM, LayerView, layer_views
-from pruning.models.geometry import Geometry, LayerShape, Site
-from pruning.models.layers import Layers
+from pruning.models.family import CausalLM
+from pruning.models.geometry import Geometry
+from pruning.models.layer_view import LayerView, layer_views
 from pruning.models.mask import Mask
 
 
@@ -27,9 +28,9 @@ def _take(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | None 
     linear.weight = nn.Parameter(weight.contiguous(), requires_grad=linear.weight.requires_grad)
 
 
-def _spread(heads: Tensor, head_dim: int) -> Tensor:
-    """Channel indices (len(heads) * head_dim,) of heads."""
-    return (heads[:, None] * head_dim + torch.arange(head_dim, device=heads.device)).flatten()
+def _spread(kept: Tensor, width: int) -> Tensor:
+    """Channel indices (len(kept) * width,) of entries or groups."""
+    return (kept[:, None] * width + torch.arange(width, device=kept.device)).flatten()
 
 
 def add_bias(linear: nn.Linear, delta: Tensor) -> None:
@@ -45,53 +46,43 @@ def add_weight(linear: nn.Linear, delta: Tensor) -> None:
     linear.weight = nn.Parameter(weight, requires_grad=linear.weight.requires_grad)
 
 
-def set_shape(view: LayerView, shape: LayerShape) -> None:
-    """Tell a layer's modules their new widths; the head counts are read from the projections' shapes."""
-    view.attention.num_key_value_groups = shape.group
-    view.mlp.intermediate_size = shape.channels
-
-
-def _indices(before: Tensor, after: Tensor) -> Tensor:
+def _indices(before: np.ndarray, after: np.ndarray, device: torch.device) -> Tensor:
     """Positions, among the entries that `before` retains, of those that `after` retains."""
-    return torch.nonzero(after[before]).flatten()
+    return torch.from_numpy(np.flatnonzero(after[before])).to(device)
 
 
-def cut_layer(view: LayerView, layer: int, before: Mask, after: Mask) -> None:
+def cut_layer(view: LayerView, before: Mask, after: Mask) -> None:
     """Cut a layer from one mask to a smaller one, in place: rows and columns of the coupled weights.
 
     Args:
         view: of a layer that has been cut to `before`.
-        layer: its number.
         before, after: masks over the dense model, `after` within `before`.
     """
-    head_dim, device = after.geometry.head_dim, view.query.weight.device
-    attn, mlp = Site(layer, "attn"), Site(layer, "mlp")
-
-    def kept(old: object, new: object) -> Tensor:
-        return _indices(torch.as_tensor(old), torch.as_tensor(new)).to(device)
-
-    query = _spread(kept(before.retained[attn], after.retained[attn]), head_dim)
-    key_value = _spread(kept(before.kv_heads(layer), after.kv_heads(layer)), head_dim)
-    channels = kept(before.retained[mlp], after.retained[mlp])
-    if len(query) < view.query.out_features:
-        _take(view.query, rows=query)
-        _take(view.output, columns=query)
-    if len(key_value) < view.key.out_features:
-        _take(view.key, rows=key_value)
-        _take(view.value, rows=key_value)
-    if len(channels) < view.down.in_features:
-        _take(view.gate, rows=channels)
-        _take(view.up, rows=channels)
-        _take(view.down, columns=channels)
-    set_shape(view, after.pruned.layers[layer])
+    for site, spec in view.sites.items():
+        old, new = before.pruned.shape(site), after.pruned.shape(site)
+        if new.entries == old.entries:
+            continue
+        consumer = view.projection(site.name)
+        device = consumer.weight.device
+        kept = {
+            "entries": _spread(_indices(before.retained[site], after.retained[site], device), old.width),
+            "groups": _spread(_indices(before.groups(site), after.groups(site), device), old.width),
+        }
+        for producer in spec.producers:
+            rows, offset = [], 0
+            for part in producer.parts:
+                rows.append(kept[part.per] + offset)
+                offset += part.rows(old)
+            if sum(map(len, rows)) < offset:
+                _take(view.module(producer.path), rows=torch.cat(rows))
+        _take(consumer, columns=kept["entries"])
+        view.resize(spec, new)
 
 
 def remove(model: CausalLM, before: Mask, after: Mask) -> None:
     """Cut a whole model from one mask to a smaller one, in place; see `cut_layer`."""
-    layers = Layers(model)
-    for number in range(len(layers)):
-        with layers.layer(number) as view:
-            cut_layer(view, number, before, after)
+    for view in layer_views(model):
+        cut_layer(view, before, after)
 
 
 def resize(model: CausalLM, geometry: Geometry, biased: Mapping[str, bool]) -> None:
@@ -102,36 +93,34 @@ def resize(model: CausalLM, geometry: Geometry, biased: Mapping[str, bool]) -> N
         geometry: the widths to have.
         biased: by site, as `str` writes it, whether its output projection has a bias.
     """
-    for layer, (view, shape) in enumerate(zip(layer_views(model), geometry.layers, strict=True)):
-        heads, kv_heads = shape.heads * geometry.head_dim, shape.kv_heads * geometry.head_dim
-        device = view.query.weight.device
-        rows = {view.query: heads, view.key: kv_heads, view.value: kv_heads}
-        for linear, width in (*rows.items(), (view.gate, shape.channels), (view.up, shape.channels)):
-            _take(linear, rows=torch.arange(width, device=device))
-        for linear, width in ((view.output, heads), (view.down, shape.channels)):
-            _take(linear, columns=torch.arange(width, device=device))
-        for kind, linear in (("attn", view.output), ("mlp", view.down)):
-            if biased[f"{layer}.{kind}"] and linear.bias is None:
-                linear.bias = nn.Parameter(torch.empty_like(linear.weight[:, 0]), requires_grad=False)
-        set_shape(view, shape)
+    for view in layer_views(model):
+        for site, spec in view.sites.items():
+            shape, consumer = geometry.shape(site), view.projection(site.name)
+            for producer in spec.producers:
+                linear = view.module(producer.path)
+                _take(linear, rows=torch.arange(producer.rows(shape), device=linear.weight.device))
+            _take(consumer, columns=torch.arange(shape.channels, device=consumer.weight.device))
+            if biased[str(site)] and consumer.bias is None:
+                consumer.bias = nn.Parameter(torch.empty_like(consumer.weight[:, 0]), requires_grad=False)
+            view.resize(spec, shape)
 
 
 def output_biases(model: CausalLM) -> dict[str, Tensor]:
     """Biases (d_model,) of the output projections that have one, by site: what compensation has written."""
     return {
-        f"{layer}.{kind}": view.projection(kind).bias.data
-        for layer, view in enumerate(layer_views(model))
-        for kind in ("attn", "mlp")
-        if view.projection(kind).bias is not None
+        str(site): bias.data
+        for view in layer_views(model)
+        for site in view.sites
+        if (bias := view.projection(site.name).bias) is not None
     }
 
 
 def set_output_biases(model: CausalLM, biases: Mapping[str, Tensor]) -> None:
     """Put back what `output_biases` took, bit for bit."""
-    for layer, view in enumerate(layer_views(model)):
-        for kind in ("attn", "mlp"):
-            if (bias := biases.get(f"{layer}.{kind}")) is not None:
-                linear = view.projection(kind)
+    for view in layer_views(model):
+        for site in view.sites:
+            if (bias := biases.get(str(site))) is not None:
+                linear = view.projection(site.name)
                 linear.bias = nn.Parameter(bias.to(linear.weight), requires_grad=linear.weight.requires_grad)
 
 
@@ -141,8 +130,8 @@ def mask_channels(model: CausalLM, mask: Mask) -> None:
     The masked twin of a pruned model: the same function, nothing made smaller. It is what the surgery is
     tested against.
     """
-    for layer, view in enumerate(layer_views(model)):
-        for kind in ("attn", "mlp"):
-            linear = view.projection(kind)
-            removed = torch.as_tensor(~mask.channels(Site(layer, kind)), device=linear.weight.device)
+    for view in layer_views(model):
+        for site in view.sites:
+            linear = view.projection(site.name)
+            removed = torch.as_tensor(~mask.channels(site), device=linear.weight.device)
             linear.weight.data[:, removed] = 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import ModelError
-from pruning.words import quoted
+from pruning.formatting import quoted
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_BYTES = 100_000_000  # of a safetensors file; the format's own limit

@@ -19,13 +19,13 @@ from typing import Any, Literal
 
 import psutil
 
+from pruning.checksums import read_json, read_record, write_json
 from pruning.errors import PruningError, RunError
 from pruning.files import writing
-from pruning.runs.log import log_store
-from pruning.runs.outcome import Command
-from pruning.runs.processes import process_lives, start, started_at
-from pruning.runs.store import RunStore
-from pruning.sealed import read_json, read_record, write_json
+from pruning.runs.folder import log_store
+from pruning.runs.process import process_lives, start, started_at
+from pruning.runs.run import RunStore
+from pruning.runs.schema import Command
 
 JOB_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,120}")
 

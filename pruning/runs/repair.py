@@ -6,16 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from pruning.errors import DamagedError, ModelError, RunError
+from pruning.checksums import corrupt, read_json, read_record, without_checksum, write_json
+from pruning.errors import CorruptFileError, ModelError, RunError
 from pruning.files import remove, sweep, writing
+from pruning.formatting import quoted
 from pruning.models.folder import check_files, describe
-from pruning.runs import log
-from pruning.runs.contents import check_only_run_files, checkpoint_folders
-from pruning.runs.outcome import Inputs, Results, StoredGeometry
-from pruning.runs.run import Run
-from pruning.runs.stored import INPUTS_FILE
-from pruning.sealed import damaged, read_json, read_record, unsealed, write_json
-from pruning.words import quoted
+from pruning.runs.folder import RUN_LOG, check_only_run_files, checkpoint_folders, log
+from pruning.runs.run import INPUTS_FILE, Run
+from pruning.runs.schema import Inputs, Results, StoredGeometry
 
 
 def repair(run: Run) -> list[str]:
@@ -32,17 +30,17 @@ def repair(run: Run) -> list[str]:
     sweep(run.path)
     done = [*_config(run), *_geometry(run), *_inputs(run), *_iterations(run), *_outcome(run)]
     for words in done:
-        log.log(run.path, "repaired", what=words)
+        log(run.path, "repaired", what=words)
     return done
 
 
 def _config(run: Run) -> Iterator[str]:
     try:
         _ = run.config
-    except DamagedError as error:
+    except CorruptFileError as error:
         for where, content in _copies(run):
             write_json(run.path / "config.json", content)
-            with contextlib.suppress(DamagedError):
+            with contextlib.suppress(CorruptFileError):
                 _ = run.config
                 yield f"config.json was damaged or gone; it is restored from {where}."
                 return
@@ -54,7 +52,7 @@ def _copies(run: Run) -> Iterator[tuple[str, dict]]:
     for event in reversed(run.events()):
         if event["event"] in ("created", "moved") and isinstance(event.get("config"), dict):
             with contextlib.suppress(RunError):
-                yield log.RUN_LOG, unsealed(event["config"], run.path / log.RUN_LOG, trusting=False)
+                yield RUN_LOG, without_checksum(event["config"], run.path / RUN_LOG, trusting=False)
     for name in ("results.json", "model/pruning.json"):
         with contextlib.suppress(RunError):
             content = read_json(run.path / name, trusting=False)
@@ -67,7 +65,7 @@ def _geometry(run: Run) -> Iterator[str]:
     try:
         if read_record(path, StoredGeometry) or not run.iteration_folders():
             return
-    except DamagedError:
+    except CorruptFileError:
         pass
     write_json(path, describe(run.config.model).geometry.to_dict())
     yield "geometry.json was damaged or gone; it is written anew from the model."
@@ -79,13 +77,13 @@ def _inputs(run: Run) -> Iterator[str]:
         if read_record(path, Inputs) or not run.iteration_folders():
             return
         damage = ""
-    except DamagedError as error:
+    except CorruptFileError as error:
         damage = str(error)
     for event in reversed(run.events()):
         if event["event"] == "inputs" and isinstance(event.get("inputs"), dict):
-            with contextlib.suppress(DamagedError):
-                write_json(path, unsealed(event["inputs"], path, trusting=False))
-                yield f"inputs.json was damaged or gone; it is restored from {log.RUN_LOG}."
+            with contextlib.suppress(CorruptFileError):
+                write_json(path, without_checksum(event["inputs"], path, trusting=False))
+                yield f"inputs.json was damaged or gone; it is restored from {RUN_LOG}."
                 return
     if damage:
         with writing(run.path):
@@ -101,7 +99,7 @@ def _iterations(run: Run) -> Iterator[str]:
     for iteration in run.iterations():
         try:
             iteration.check()
-        except DamagedError as error:
+        except CorruptFileError as error:
             yield str(error)
             break
         whole += 1
@@ -146,16 +144,16 @@ def _outcome(run: Run) -> Iterator[str]:
                 read_record(run.path / name, Results)
             else:
                 read_json(run.path / name)
-        except DamagedError as error:
+        except CorruptFileError as error:
             with writing(run.path):
                 remove(run.path / name)
             yield f"{str(error)[:-1]}: it is removed, and written again when the run is resumed."
     for model in checkpoint_folders(run.path):
         try:
             if read_json(model / "pruning.json") is None:
-                raise damaged(model / "pruning.json", "it is gone")
+                raise corrupt(model / "pruning.json", "it is gone")
             check_files(model)
-        except (DamagedError, ModelError):
+        except (CorruptFileError, ModelError):
             with writing(model):
                 changed = _set_aside(model)
             when = "the run is resumed" if model.name == "model" else "it is named again"

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pruning.formatting import size_text
 from pruning.text.files import Unreadable, ending, read_head
 from pruning.text.tables import Table
-from pruning.words import size_text
 
 if TYPE_CHECKING:
     import pyarrow

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pruning.formatting import listed, quoted
 from pruning.text.chats import CHATS, Skip, chat_text, has_template, parse_chat, template_record
 from pruning.text.files import CHARACTER_LIMIT, READ_CHARACTERS, READ_ROWS, Unreadable, replace_surrogates
-from pruning.words import listed, quoted
 
 # Columns that say by their name what they hold, the first that a table has. What is joined may lack the
 # columns in OPTIONAL: half of the instructions of Alpaca have no input.

@@ -16,8 +16,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
+from pruning.formatting import quoted
 from pruning.text.signatures import refusal
-from pruning.words import quoted
 
 # Decoded characters that are read of a domain, from files of any kind and from the hub. A document is
 # tokenized as a whole, which takes up to 4 us and 170 bytes of memory for each token. 8 million are about

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pruning.formatting import listed, quoted
 from pruning.paths import exists
 from pruning.text.files import Unreadable
 from pruning.text.hub import Split
-from pruning.words import listed, quoted
 
 _BROKEN = "is a saved dataset that is broken: copy it or save it again"
 _HELDOUT = ("test", "validation")  # splits that are held-out text, the first that a dataset has

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import DomainError
+from pruning.formatting import clipped, quoted
 from pruning.paths import ASSETS, exists, expand
 from pruning.text import hub
 from pruning.text.arrow_tables import arrow_table
@@ -33,7 +34,6 @@ from pruning.text.hub import Split
 from pruning.text.json_rows import notebook_text
 from pruning.text.saved import choose_split, saved_files
 from pruning.text.tables import read_table
-from pruning.words import clipped, quoted
 
 EMBEDDED_DOMAINS = ("wiki", "web", "code", "math")
 LEFT_OUT = 20  # files of a folder whose reason is kept

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pruning.measure.comparison import TaskRow
-from pruning.runs.results import CHANCE
+from pruning.runs.report import CHANCE
 from pruning.visualization.style import COLOURS, GREY, graph, style
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from pruning.formatting import sentence
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
 from pruning.visualization.style import (
@@ -25,7 +26,6 @@ from pruning.visualization.style import (
     site_style,
     style,
 )
-from pruning.words import sentence
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,10 @@ import numpy as np
 from pruning.config import RunConfig
 from pruning.engine.floors import floor
 from pruning.method.scores import score_sites
-from pruning.method.units import site_units
-from pruning.models.geometry import Geometry
-from pruning.models.mask import entries
+from pruning.method.units import select
+from pruning.models.geometry import Geometry, Site
 from pruning.paths import ASSETS
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.folder import StoredIteration
 from pruning.visualization.cut import colour_reach
 from pruning.visualization.style import COLOURS, DIVERGING, MAX_BINS, Array, site_names, site_style
 
@@ -50,8 +49,6 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
     "worst_domain": (0,),
     "attention_unit": ("kv_group",),
     "round_to": (1,),
-    "keep": ((),),
-    "remove": ((),),
 }
 # Arrays of each domain that the mixture fuses; other scores do not depend on the mixture.
 MOMENTS = {"fluctuation": ("m2",), "wanda_sp": ("m2", "mean")}
@@ -63,19 +60,21 @@ class Live:
     """Packed statistics of one iteration.
 
     Attributes:
-        header: what does not depend on mixture and ratio.
+        header: what does not depend on mixture, ratio and pins.
         body: the arrays, float32.
+        entries: by site the entries of a mask that are in it, all of them or those that stand for others.
     """
 
     header: dict[str, Any]
     body: bytes
+    entries: Mapping[Site, Array]
 
 
 def unsupported(config: RunConfig) -> str | None:
     """What of a config the browser cannot compute, in words; None where it computes all."""
     for name, values in SUPPORTED.items():
         if (value := getattr(config, name)) not in values:
-            return f"{name.replace('_', ' ')} {' '.join(value) if isinstance(value, tuple) else value}"
+            return f"{name.replace('_', ' ')} {value}"
     return None
 
 
@@ -94,32 +93,31 @@ def live_data(it: StoredIteration, config: RunConfig, domains: Sequence[str] = (
     if score not in MOMENTS:
         fused = it.statistics.fuse(config.mixture, config.fusion)
         given = score_sites(score, fused, it.norms, config.seed)
-    sites, parts = [], []
+    entries, sites, parts = {}, [], []
     for site in geometry.sites:
-        count, width = entries(geometry, site), geometry.channels(site)
-        free = np.zeros(count, bool)
-        units = site_units(site, np.zeros(width), ~free, geometry, keep=free, remove=free, floor=1)
-        chosen = np.arange(width)
+        shape = geometry.shape(site)
+        chosen = np.arange(shape.channels)
         if grouped:
-            each = OF_A_HEAD if count < width else OF_A_COLUMN
-            chosen, sizes = representatives(it.scores[site], columns if count == width else count, each)
+            parts_of = (shape.entries, OF_A_HEAD) if shape.has_heads else (columns, OF_A_COLUMN)
+            chosen, sizes = representatives(it.scores[site], *parts_of)
             parts.append(sizes)
         norm, mean_abs = it.norms[site]
         weight = {"fluctuation": norm, "wanda_sp": mean_abs}.get(score)
         parts.append((given[site] if weight is None else weight)[chosen])
         moments = [it.statistics.moments[name][site] for name in domains]
         parts += [getattr(part, name)[chosen] for part in moments for name in MOMENTS.get(score, ())]
-        number = len(units.cost) if count < width else len(chosen)
+        entries[site] = np.arange(shape.entries) if shape.has_heads else chosen
+        units = shape.groups if shape.has_heads else len(chosen)
         sites.append(
             {
                 "layer": site.layer,
                 "name": site.name,
-                "channels": width,
-                "entries": count,
-                "units": number,
-                "columns": min(columns, number),
+                "channels": shape.channels,
+                "entries": shape.entries,
+                "units": units,
+                "columns": min(columns, units),
                 "items": len(chosen),
-                "parameters": geometry.parameters(site),
+                "parameters": shape.parameters,
                 "samples": [{"count": part.count, "weight": part.total} for part in moments],
             }
         )
@@ -128,13 +126,13 @@ def live_data(it: StoredIteration, config: RunConfig, domains: Sequence[str] = (
         "moments": MOMENTS.get(score, ()),
         "grouped": grouped,
         "parameters": geometry.linear_parameters,
-        "channel_cost": geometry.channel_cost,
+        "channel_cost": geometry.least_cost,
         "sites": sites,
         "modules": [{"name": name, **site_style(name)._asdict()} for name in site_names(geometry)],
         "colours": {"scale": DIVERGING, "domains": COLOURS},
     }
     body = np.concatenate(parts).astype("<f4").tobytes()
-    return Live({**header, "id": zlib.crc32(body)}, body)
+    return Live({**header, "id": zlib.crc32(body)}, body, entries)
 
 
 def representatives(score: Array, columns: int, each: int) -> tuple[Array, Array]:
@@ -173,15 +171,23 @@ def pack(live: Live, config: RunConfig, geometry: Geometry, **view: Any) -> byte
         geometry: of the dense model.
         view: for the drawing: `held` (by domain whether its share is locked) and `plain_sliders` (whether
             other sliders for keyboard and screen readers stand beside the canvas).
+
+    Raises:
+        ConfigError: what is to be kept or removed cannot be read.
     """
-    sites = [
-        {
-            **packed,
-            "floor": floor(site, geometry, config) * packed["channels"] // packed["entries"],
-            "square": config.square_attention and site.name == "attn",
-        }
-        for site, packed in zip(geometry.sites, live.header["sites"], strict=True)
-    ]
+    pins = {"keep": select(geometry, config.keep), "remove": select(geometry, config.remove)}
+    sites = []
+    for site, packed in zip(geometry.sites, live.header["sites"], strict=True):
+        entries = {name: pinned[site][live.entries[site]] for name, pinned in pins.items()}
+        units = {name: each.reshape(packed["units"], -1).any(axis=1) for name, each in entries.items()}
+        sites.append(
+            {
+                **packed,
+                **{name: np.flatnonzero(each).tolist() for name, each in units.items()},
+                "floor": floor(site, geometry, config) * packed["channels"] // packed["entries"],
+                "square": config.square_attention and site.name == "attn",
+            }
+        )
     domains = live.header["domains"]
     header = {
         **live.header,

@@ -9,13 +9,13 @@ import numpy as np
 
 from pruning.measure.comparison import Pair
 from pruning.measure.significance import interval
-from pruning.runs.results import Retained, axis_title, item_limits, rise
+from pruning.runs.report import Retained, axis_title, item_limits, rise
 from pruning.visualization.style import COLOURS, GREY, Array, graph, level, log_ticks, style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from pruning.runs.iterations import StoredIteration
+    from pruning.runs.folder import StoredIteration
 
 
 def perplexity_data(iterations: Sequence[StoredIteration]) -> dict[str, tuple[Array, Array]]:

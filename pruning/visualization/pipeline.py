@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pruning.runs.iterations import StoredIteration
+from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
 from pruning.visualization.heatmaps import binned, layer_matrix, sites_of
 from pruning.visualization.outcomes import perplexity_data

@@ -16,18 +16,18 @@ import numpy as np
 
 from pruning.config import RunConfig
 from pruning.errors import RunError
+from pruning.formatting import number, plain, seconds_text
 from pruning.measure.comparison import TaskRow
 from pruning.models.geometry import Site
 from pruning.outputs import check_output_file, output_file
-from pruning.runs.iterations import StoredIteration
-from pruning.runs.outcome import Results
-from pruning.runs.provenance import provenance
+from pruning.runs.folder import StoredIteration
+from pruning.runs.report import provenance
 from pruning.runs.run import Run
+from pruning.runs.schema import Results
 from pruning.visualization.heatmaps import View, animation_bins, colour_limits, importance_data
 from pruning.visualization.live import CSS, HTML, SCRIPT, live_data, pack, source, unsupported
 from pruning.visualization.outcomes import perplexity_data
 from pruning.visualization.style import Array, site_names, site_style
-from pruning.words import number, plain, seconds_text
 
 
 def command(run: Run) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pruning.runs.store import RunStore
+from pruning.formatting import plain
+from pruning.runs.run import RunStore
 from pruning.visualization import report
-from pruning.words import plain
 from ui import state
 
 ROOT = Path(__file__).resolve().parents[2]

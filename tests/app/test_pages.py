@@ -344,8 +344,8 @@ def test_locking_and_lifting_a_lock_change_no_share(monkeypatch):
 
 def test_the_choices_of_a_run_can_be_taken(monkeypatch, tmp_path):
     from pruning import RunConfig
-    from pruning.runs.store import RunStore
-    from pruning.sealed import write_json
+    from pruning.checksums import write_json
+    from pruning.runs.run import RunStore
     from ui import state
 
     options = {"method": "wanda_sp", "ratio": 0.3, "mixture": {"code": 3, "math": 1}, "round_to": 8}
@@ -386,7 +386,7 @@ def test_reset_begins_again(monkeypatch):
 
 def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(monkeypatch):
     from pruning import RunConfig
-    from pruning.runs.store import RunStore
+    from pruning.runs.run import RunStore
     from ui import state
 
     store = RunStore()
@@ -407,8 +407,8 @@ def test_two_runs_of_the_same_minute_are_told_apart_and_a_broken_one_is_named(mo
 
 def make_run(state, tmp=None, **status):
     from pruning import RunConfig
-    from pruning.runs.store import RunStore
-    from pruning.sealed import write_json
+    from pruning.checksums import write_json
+    from pruning.runs.run import RunStore
 
     run = RunStore().create(RunConfig.create())
     write_json(run.path / "status.json", {"state": state, "created": time.time(), **status})
@@ -449,7 +449,7 @@ def test_a_running_run_shows_where_it_is_and_can_be_cancelled(monkeypatch, alive
 
 
 def test_a_queued_run_says_behind_whom(monkeypatch, alive):
-    from pruning.words import plain
+    from pruning.formatting import plain
     from ui import state
 
     first = make_run("running", **alive, device="cpu", eta=42.0)
@@ -510,7 +510,7 @@ def test_a_silent_run_is_said_to_be_stalled(monkeypatch, alive):
 
 def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_path, tiny_folder, text_file):
     from pruning import RunConfig, prune
-    from pruning.runs.store import RunStore
+    from pruning.runs.run import RunStore
     from ui.state import SHIPPED
 
     options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
@@ -578,7 +578,7 @@ def test_the_canvas_says_what_the_browser_cannot_compute(app, monkeypatch):
 def test_a_custom_domain_gets_its_slider(monkeypatch, tmp_path, tiny_folder, text_file):
     """Statistics of an uploaded text, as the button on the Calibration page starts them."""
     from pruning import RunConfig
-    from pruning.runs.store import RunStore
+    from pruning.runs.run import RunStore
     from pruning.runs.worker import execute
 
     mixture = {"words": 1.0, "wiki": 1.0}
@@ -623,8 +623,8 @@ def test_experiments_are_read_and_their_axes_chosen(app):
 
 def test_a_failed_run_says_why_and_can_be_resumed(monkeypatch, tmp_path):
     from pruning import RunConfig
-    from pruning.runs.store import RunStore
-    from pruning.sealed import write_json
+    from pruning.checksums import write_json
+    from pruning.runs.run import RunStore
 
     monkeypatch.chdir(ROOT)
     run = RunStore().create(RunConfig.create())
@@ -651,8 +651,7 @@ def upload(app, name, content, title, column=""):
 
 
 def test_an_uploaded_text_becomes_a_domain_of_the_next_statistics(app, monkeypatch):
-    from pruning.runs.run import Run
-    from pruning.runs.store import RunStore
+    from pruning.runs.run import Run, RunStore
 
     launched = []
     monkeypatch.setattr(Run, "launch", lambda run: launched.append(run.id))
@@ -788,8 +787,7 @@ def test_a_model_that_is_not_there_is_a_sentence_and_the_pages_stay(monkeypatch)
 
 def test_statistics_of_a_new_model_are_collected_while_the_pages_stay(monkeypatch, tiny_folder):
     """Two clicks from opening: the model, the button; another run is displayed when it has statistics."""
-    from pruning.runs.run import Run
-    from pruning.runs.store import RunStore
+    from pruning.runs.run import Run, RunStore
     from pruning.runs.worker import execute
 
     launched = []
@@ -825,10 +823,10 @@ def test_a_link_to_a_run_that_is_gone_says_so(monkeypatch):
 
 def test_the_pages_follow_a_run_at_work(monkeypatch, alive, tiny_folder, text_file):
     from pruning import RunConfig
+    from pruning.checksums import write_json
     from pruning.engine.events import Iteration
-    from pruning.runs.store import RunStore
+    from pruning.runs.run import RunStore
     from pruning.runs.worker import Cancelled, execute
-    from pruning.sealed import write_json
 
     options = {"model": str(tiny_folder), "domains": {"words": str(text_file)}, "mixture": {"words": 1}}
     options |= {"samples": 3, "seq_len": 24, "eval_blocks": 2, "device": "cpu", "iterations": 4}
@@ -969,8 +967,8 @@ def test_results_lead_with_what_was_kept_and_go_on_from_there(monkeypatch):
 
 def test_statistics_without_a_cut_and_a_run_that_is_gone_are_said(monkeypatch):
     from pruning import RunConfig
-    from pruning.runs.store import RunStore
-    from pruning.sealed import write_json
+    from pruning.checksums import write_json
+    from pruning.runs.run import RunStore
 
     run = RunStore().create(RunConfig.create(ratio=0, iterations=1))
     write_json(run.path / "status.json", {"state": "finished", "created": 1})
@@ -991,10 +989,10 @@ def test_layers_are_drawn_while_the_first_pass_is_at_work(monkeypatch, alive, ti
     from safetensors.numpy import save_file
 
     from pruning import RunConfig
+    from pruning.checksums import write_json
     from pruning.models.folder import describe
-    from pruning.runs.iterations import LAYERS
-    from pruning.runs.store import RunStore
-    from pruning.sealed import write_json
+    from pruning.runs.folder import LAYERS
+    from pruning.runs.run import RunStore
 
     run = RunStore().create(RunConfig.create(model=str(tiny_folder), ratio=0, iterations=1))
     shape = describe(str(tiny_folder)).geometry
@@ -1013,8 +1011,7 @@ def test_layers_are_drawn_while_the_first_pass_is_at_work(monkeypatch, alive, ti
 
 
 def test_the_form_names_a_run_and_takes_a_domain_that_the_run_on_view_has_not(app, monkeypatch):
-    from pruning.runs.run import Run
-    from pruning.runs.store import RunStore
+    from pruning.runs.run import Run, RunStore
     from ui import state
 
     monkeypatch.setattr(Run, "launch", lambda run: None)

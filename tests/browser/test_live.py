@@ -42,6 +42,8 @@ OPTIONS = [
     {"method": "flap", "unit_score": "per_parameter", "allocation": "uniform"},
     {"score": "wanda_sp", "normalise": "zscore"},
     {"score": "random", "unit_score": "mean"},
+    {"keep": ("2.mlp", "0-1.attn.0"), "remove": ("3.mlp.5-400", "1.attn.3")},
+    {"keep": ("2.mlp.7-90",), "remove": ("3.attn.0",), "allocation": "uniform"},
     {"min_mlp_share": 0.3, "min_attention_units": 2},
     {"min_mlp_share": 0.3, "min_attention_units": 2, "allocation": "uniform"},
 ]
@@ -154,8 +156,6 @@ def test_of_equal_scores_the_browser_removes_the_same_ones_as_the_engine(script,
         {"worst_domain": 0.4},
         {"attention_unit": "query_head"},
         {"round_to": 16},
-        {"keep": ("2.mlp",)},
-        {"remove": ("1.attn.3",)},
     ],
     ids=str,
 )

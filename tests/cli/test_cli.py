@@ -4,7 +4,7 @@ import re
 import pytest
 
 from pruning.cli.main import main
-from pruning.runs.store import RunStore
+from pruning.runs.run import RunStore
 from tests.conftest import needs_demo
 
 

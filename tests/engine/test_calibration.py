@@ -6,13 +6,13 @@ from pruning.engine.calibration import calibrate, calibrate_cached, column_norms
 from pruning.errors import CalibrationError
 from pruning.method.moments import Statistics
 from pruning.models import layers
-from pruning.models.architectures import geometry, layer_views
 from pruning.models.geometry import Site
+from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
 from pruning.paths import cache_folder
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks
-from tests.conftest import ARCHITECTURES, tiny_model
+from tests.conftest import TINY, tiny_model
 
 
 def blocks(domain="a", count=5, seq_len=24, seed=0):
@@ -47,7 +47,7 @@ def hooked(model, ids):
     return taken
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TINY)
 def test_layer_by_layer_equals_hooks_on_a_plain_forward(name, monkeypatch):
     """Sliding windows, query-key norms and biases included; ragged batches too."""
     monkeypatch.setitem(layers.BATCH_TOKENS, "cpu", 48)  # batches of 2, 2 and 1 blocks

@@ -13,7 +13,7 @@ from pruning.method.second_moments import SecondMoments
 from pruning.models.geometry import Site
 from pruning.models.loading import load
 from pruning.progress import Progress
-from pruning.runs.records import stored_state
+from pruning.runs.worker import stored_state
 from tests.conftest import needs_demo, tiny_loaded
 
 

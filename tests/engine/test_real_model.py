@@ -14,7 +14,7 @@ from pruning.engine.floors import warnings
 from pruning.engine.loop import prune_loaded
 from pruning.method.moments import Statistics
 from pruning.method.scores import score_sites
-from pruning.models.architectures import geometry
+from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
 from pruning.progress import drain
 from tests.models.test_gguf_input import needs_smollm2

@@ -11,14 +11,13 @@ from pruning.engine.speed_target import time_ratios
 from pruning.engine.targets import SIZES, ratio_for_parameters, smallest_ratio
 from pruning.errors import ConfigError
 from pruning.measure.speed import Measurement, Speed
-from pruning.models.architectures import geometry, parameter_count
 from pruning.models.folder import describe
-from pruning.models.geometry import Geometry, LayerShape
+from pruning.models.layer_view import geometry, parameter_count
 from pruning.progress import Progress, drain
-from pruning.runs.store import RunStore
-from tests.conftest import tiny_loaded
+from pruning.runs.run import RunStore
+from tests.conftest import llama_geometry, tiny_loaded
 
-GEOMETRY = Geometry(64, 16, (LayerShape(8, 4, 256), LayerShape(8, 4, 256)))
+GEOMETRY = llama_geometry(64, 16, ((8, 4, 256), (8, 4, 256)))
 
 
 @pytest.mark.parametrize("name", SIZES)

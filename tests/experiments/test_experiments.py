@@ -13,9 +13,9 @@ from pruning.experiments.grid import Experiment, carry_out, existing, folder, re
 from pruning.experiments.paper import paper
 from pruning.experiments.report import REPORT_FILE, markdown, report
 from pruning.measure.comparison import TaskRow
-from pruning.runs.outcome import Results
-from pruning.runs.results import completed, mixture_label, retained, retention, retention_of, rise, table
-from pruning.runs.store import RunStore
+from pruning.runs.report import completed, mixture_label, retained, retention, retention_of, rise, table
+from pruning.runs.run import RunStore
+from pruning.runs.schema import Results
 from pruning.visualization import experiment_figure, retention_figure
 
 ROOT = Path(__file__).resolve().parents[2] / "experiments"

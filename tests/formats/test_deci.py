@@ -14,20 +14,18 @@ from pruning.formats.traits import Traits
 from pruning.formats.verify import logits
 from pruning.formats.write import export
 from pruning.models.folder import describe
-from pruning.models.geometry import Geometry, LayerShape
 from pruning.models.loading import load
+from tests.conftest import llama_geometry
 
 
 def geometry(*layers, hidden=576, head_dim=64):
-    return Geometry(
-        hidden_size=hidden, head_dim=head_dim, layers=tuple(LayerShape(*shape) for shape in layers)
-    )
+    return llama_geometry(hidden_size=hidden, head_dim=head_dim, layers=tuple(shape for shape in layers))
 
 
 def test_layers_are_filled_up_to_what_the_architecture_has_room_for():
     # nine query heads in all: three, one or nine key-value heads divide them
     own = geometry((3, 3, 1536), (2, 3, 257), (1, 2, 1), (3, 1, 512))
-    shapes = [(s.kv_heads, s.group, s.channels) for s in deci.padded(own).layers]
+    shapes = [(s["attn"].groups, s["attn"].group, s["mlp"].entries) for s in deci.padded(own).layers]
     assert shapes == [(3, 3, 1536), (3, 3, 512), (1, 9, 256), (3, 3, 512)]
     assert (
         deci.padded(geometry((3, 3, 256), hidden=512, head_dim=64)) is None
@@ -39,7 +37,7 @@ def test_layers_are_filled_up_to_what_the_architecture_has_room_for():
 def test_a_folder_says_what_it_filled_up_and_computes_the_same(unit, checkpoint, tmp_path):
     folder, loaded = checkpoint("qwen2", {"head_dim": 4}, attention_unit=unit)
     form = next(form for form in forms(Traits.read(folder)) if form.format == "deci")
-    lost = sum(8 - layer.heads for layer in describe(str(folder)).geometry.layers)
+    lost = sum(8 - layer["attn"].entries for layer in describe(str(folder)).geometry.layers)
     assert (
         f"{lost} removed query heads come back as zeros" in form.drawback
         and "--round-to 256" in form.drawback

@@ -18,7 +18,7 @@ from pruning.models.checkpoint import save
 from pruning.models.folder import describe
 from pruning.models.loading import load
 from pruning.serving.engines import python_of
-from tests.conftest import ARCHITECTURES, tiny_model
+from tests.conftest import TINY, tiny_model
 from tests.formats.conftest import IDS, changed, rewrite
 
 GREEDY = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 256, "eos_token_id": None}
@@ -35,17 +35,17 @@ def no_code(folder):
     ("iterations", "unit", "tied"),
     [(1, "kv_group", True), (1, "query_head", False), (5, "kv_group", False), (5, "query_head", True)],
 )
-@pytest.mark.parametrize("name", [*ARCHITECTURES, "seed_oss"])
+@pytest.mark.parametrize("name", [*TINY, "seed_oss"])
 @torch.no_grad()
 def test_different_widths_load_with_the_modelling_file(name, iterations, unit, tied, checkpoint, tmp_path):
     options = {"iterations": iterations, "attention_unit": unit}
     folder, loaded = checkpoint(name, {"tie_word_embeddings": tied}, **options)
     layers = describe(str(folder)).geometry.layers
-    assert len({layer.heads for layer in layers}) > 1  # heads were cut, and not the same everywhere
+    assert len({layer["attn"].entries for layer in layers}) > 1  # heads were cut, and not the same everywhere
     if unit == "query_head" and name != "llama_mha":
-        assert len({layer.group for layer in layers}) > 1
+        assert len({layer["attn"].group for layer in layers}) > 1
     else:
-        assert len({layer.kv_heads for layer in layers}) > 1
+        assert len({layer["attn"].groups for layer in layers}) > 1
     done = export(folder, "hf", tmp_path / "hf")
     assert done.difference == 0
     assert done.form.architecture.startswith("Pruned")
@@ -81,7 +81,7 @@ def test_loading_warns_of_nothing_and_the_decoder_alone_loads_too(unit, checkpoi
         "print(type(decoder).__name__, decoder.config.per_layer_config[0].num_attention_heads)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    heads = describe(str(folder)).geometry.layers[0].heads
+    heads = describe(str(folder)).geometry.layers[0]["attn"].entries
     assert result.stdout.split() == ["PrunedQwen2Model", str(heads)], result.stderr
     assert "Reading global config value" not in result.stderr
 
@@ -105,7 +105,7 @@ INDUCTOR = [
 def test_the_modelling_file_compiles(backend, checkpoint, tmp_path):
     heads = {"remove": ("0.attn.0",), "keep": ("1.attn",), "attention_unit": "query_head"}
     folder, loaded = checkpoint("llama_gqa_bias", {"num_hidden_layers": 2}, iterations=1, **heads)
-    assert {layer.group for layer in describe(str(folder)).geometry.layers} == {1, 2}
+    assert {layer["attn"].group for layer in describe(str(folder)).geometry.layers} == {1, 2}
     done = export(folder, "hf", tmp_path / "hf")
     back = AutoModelForCausalLM.from_pretrained(done.path, trust_remote_code=True)
     compiled = torch.compile(back, backend=backend, fullgraph=True)
@@ -154,7 +154,7 @@ STOCK = {
 def test_equal_widths_load_in_stock_transformers(name, compensation, tied, checkpoint, tmp_path):
     options = {"compensation": compensation, "allocation": "uniform", "ratio": 0.5}
     folder, loaded = checkpoint(name, {"tie_word_embeddings": tied}, **options)
-    assert describe(str(folder)).geometry.layers[0].heads < 8
+    assert describe(str(folder)).geometry.layers[0]["attn"].entries < 8
     done = export(folder, "hf", tmp_path / "hf")
     assert done.form.architecture == STOCK[name, compensation] and no_code(done.path)
     back, report = AutoModelForCausalLM.from_pretrained(done.path, output_loading_info=True)
@@ -170,7 +170,7 @@ def test_equal_widths_load_in_stock_transformers(name, compensation, tied, check
 def test_equal_and_rounded_widths_load_in_stock_transformers(multiple, checkpoint, tmp_path):
     options = {"allocation": "equal", "round_to": multiple, "iterations": 1}
     folder, loaded = checkpoint("qwen2", {"intermediate_size": 5 * multiple}, **options)
-    width = describe(str(folder)).geometry.layers[0].channels
+    width = describe(str(folder)).geometry.layers[0]["mlp"].entries
     assert width % multiple == 0 and width < 5 * multiple
     done = export(folder, "hf", tmp_path / "hf")
     back = AutoModelForCausalLM.from_pretrained(done.path)
@@ -180,7 +180,7 @@ def test_equal_and_rounded_widths_load_in_stock_transformers(multiple, checkpoin
 
 def test_a_layer_of_which_nothing_else_is_cut_is_rounded_as_well(checkpoint):
     folder, _ = checkpoint("qwen2", {"intermediate_size": 60}, round_to=8, keep=("1.mlp.8-59",))
-    widths = [layer.channels for layer in describe(str(folder)).geometry.layers]
+    widths = [layer["mlp"].entries for layer in describe(str(folder)).geometry.layers]
     assert widths[1] == 56 and all(width % 8 == 0 for width in widths)
 
 
@@ -190,7 +190,7 @@ def test_heads_that_do_not_divide_the_width_keep_their_architecture_without_bias
     name, checkpoint, tmp_path
 ):
     folder, loaded = checkpoint(name, allocation="uniform", ratio=0.3, compensation="none")
-    assert describe(str(folder)).geometry.layers[0].heads == 6
+    assert describe(str(folder)).geometry.layers[0]["attn"].entries == 6
     back = AutoModelForCausalLM.from_pretrained(export(folder, "hf", tmp_path / "hf").path)
     assert back.config.model_type == name.split("_")[0]
     assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
@@ -200,7 +200,7 @@ def test_heads_that_do_not_divide_the_width_keep_their_architecture_without_bias
 def test_heads_that_do_not_divide_the_width_go_to_seed_oss(checkpoint, tmp_path):
     # three of four key-value heads left with two query heads each: 32 / 6 is not whole
     folder, loaded = checkpoint("qwen2", allocation="uniform", ratio=0.3)
-    assert describe(str(folder)).geometry.layers[0].heads == 6
+    assert describe(str(folder)).geometry.layers[0]["attn"].entries == 6
     done = export(folder, "hf", tmp_path / "hf")
     assert done.form.architecture == "SeedOssForCausalLM" and no_code(done.path)
     back = AutoModelForCausalLM.from_pretrained(done.path)

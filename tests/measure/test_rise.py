@@ -13,7 +13,7 @@ from pruning.cli.main import main
 from pruning.measure.comparison import Pair, Rise
 from pruning.measure.perplexity import perplexity
 from pruning.progress import drain
-from pruning.runs.groups import groups
+from pruning.runs.report import groups
 from pruning.text.blocks import TokenBlocks
 from tests.conftest import tiny_model
 

@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub.utils._hf_uris import parse_hf_uri
 from scipy import stats
 
+from pruning.checksums import finite
 from pruning.errors import ConfigError
 from pruning.measure.comparison import ZeroShot
 from pruning.measure.significance import average_delta, paired_delta, standard_error
@@ -19,7 +20,6 @@ from pruning.measure.zeroshot import TaskResult, compare, zero_shot
 from pruning.models.loading import load
 from pruning.paths import ASSETS
 from pruning.progress import drain
-from pruning.sealed import finite
 from tests.conftest import needs_demo
 
 BENCHMARKS = (
@@ -499,7 +499,7 @@ def test_a_limit_is_said_beside_every_number():
     from rich.console import Console
 
     from pruning.cli.terminal import results_table
-    from pruning.runs.outcome import Results
+    from pruning.runs.schema import Results
     from pruning.visualization import accuracy_figure
 
     def result(name, metric, items):

@@ -6,10 +6,11 @@ import pytest
 from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
 from pruning.method.damage import Curve, foretell, hull, predicted
-from pruning.models.geometry import Geometry, LayerShape, Site
+from pruning.models.geometry import Site
 from pruning.models.mask import Mask
+from tests.conftest import llama_geometry
 
-GEOMETRY = Geometry(16, 4, (LayerShape(2, 2, 32), LayerShape(2, 2, 32)))
+GEOMETRY = llama_geometry(16, 4, ((2, 2, 32), (2, 2, 32)))
 
 MLPS = [site for site in GEOMETRY.sites if site.name == "mlp"]
 
@@ -56,7 +57,7 @@ def test_no_other_split_of_the_budget_is_predicted_to_cost_less(ratio):
 
     def cost(counts):
         return sum(
-            float(predicted(c.removed, c.damage["a"], np.array([n * GEOMETRY.channel_cost]))[0])
+            float(predicted(c.removed, c.damage["a"], np.array([n * GEOMETRY.least_cost]))[0])
             for n, c in zip(counts, [curves[site] for site in MLPS], strict=True)
         )
 
@@ -90,7 +91,7 @@ def test_the_lost_output_is_that_of_a_linear_map_of_independent_channels():
     from pruning.method.moments import Moments, Statistics
 
     rng = np.random.default_rng(0)
-    shape = Geometry(16, 4, (LayerShape(2, 2, 12),), True, True, False)
+    shape = llama_geometry(16, 4, ((2, 2, 12),), True, True)
     mask = Mask.full(shape)
     mask.retained[Site(0, "mlp")][:5] = False
     moments, norms, truth = {}, {}, {}

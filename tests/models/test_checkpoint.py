@@ -7,11 +7,11 @@ from safetensors.numpy import load_file
 
 from pruning.errors import ModelError, RunError
 from pruning.models import checkpoint
-from pruning.models.architectures import geometry
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
+from pruning.models.layer_view import geometry
 from pruning.models.loading import load
-from tests.conftest import ARCHITECTURES, tiny_loaded, tiny_pruned
+from tests.conftest import TINY, tiny_loaded, tiny_pruned
 
 IDS = torch.randint(0, 256, (2, 20), generator=torch.manual_seed(5))
 
@@ -22,7 +22,7 @@ def pruned(name, text_file, **options):
 
 @pytest.mark.parametrize("iterations", [1, 5])
 @pytest.mark.parametrize("unit", ["kv_group", "query_head"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_a_pruned_model_comes_back_bit_for_bit(name, unit, iterations, text_file, tmp_path):
     loaded = pruned(name, text_file, attention_unit=unit, iterations=iterations)

@@ -4,9 +4,9 @@ import copy
 
 import torch
 
-from pruning.models.architectures import geometry
 from pruning.models.delta import Delta
 from pruning.models.folder import fingerprint
+from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
 from tests.conftest import tiny_model, tiny_pruned
 

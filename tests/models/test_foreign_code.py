@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pruning import RunConfig, RunStore, prune
+from pruning.checksums import checksum_of
 from pruning.cli.main import main
 from pruning.errors import ModelError
 from pruning.models.loading import load
-from pruning.sealed import checksum_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADERS = {"from_pretrained", "from_config", "load_dataset", "HFLM", "LLM"}

@@ -74,7 +74,7 @@ def test_a_run_of_a_gguf_file(tmp_path, text_file):
             {"keys": {"tokenizer.ggml.pre": "tekken"}},
             "splits text by the rule 'tekken', which is not supported",
         ),
-        ({"architecture": "gemma2"}, "models of type 'gemma2' are not supported"),
+        ({"architecture": "gemma2"}, "architecture 'gemma2', and supported are llama"),
         ({"drop": ("blk.1.ffn_up.weight",)}, r"lacks 'blk\.1\.ffn_up\.weight'"),
     ],
 )
@@ -113,7 +113,8 @@ def test_smollm2_is_described_without_torch_or_weights():
     assert summary.parameters == 134_515_008 and summary.context == 8192
     assert len(summary.geometry.layers) == 30
     shape = summary.geometry.layers[0]
-    assert (shape.heads, shape.kv_heads, shape.channels, summary.geometry.head_dim) == (9, 3, 1536, 64)
+    attn, mlp = shape["attn"], shape["mlp"]
+    assert (attn.entries, attn.groups, attn.width, mlp.entries) == (9, 3, 64, 1536)
     assert header(folder.smollm2()).config["tie_word_embeddings"]
 
 

@@ -6,17 +6,17 @@ import torch
 
 from pruning.engine.calibration import calibrate
 from pruning.measure.perplexity import perplexity
-from pruning.models.architectures import geometry
+from pruning.models.layer_view import geometry
 from pruning.models.layers import Layers, Stash, forward
 from pruning.models.mask import Mask
 from pruning.progress import drain
 from pruning.text.blocks import TokenBlocks
-from tests.conftest import ARCHITECTURES, tiny_model
+from tests.conftest import TINY, tiny_model
 
 IDS = torch.randint(0, 256, (5, 24), generator=torch.manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_going_by_layers_is_the_models_own_forward(name):
     model = tiny_model(name)
@@ -29,7 +29,7 @@ def test_going_by_layers_is_the_models_own_forward(name):
         except StopIteration as stop:
             stash = stop.value
             break
-    assert seen == [(layer, batch) for layer in range(3) for batch in range(3)]
+    assert seen == [(layer, batch) for layer in range(len(layers)) for batch in range(3)]
     logits = torch.cat([layers.logits(layers.last(stash[i])) for i in range(len(stash))])
     assert torch.equal(logits, torch.cat([model(part).logits for part in IDS.split(2)]))
 

@@ -114,7 +114,7 @@ def test_other_architectures(tiny_folder):
     config = json.loads((tiny_folder / "config.json").read_text())
     (tiny_folder / "config.json").write_text(json.dumps({**config, "model_type": "gpt2"}))
     for function in (load, describe):
-        with pytest.raises(ModelError, match="supported are qwen2, qwen3, llama, mistral"):
+        with pytest.raises(ModelError, match="supported are "):
             function(str(tiny_folder))
 
 

@@ -8,10 +8,10 @@ from pruning.engine.events import Iteration
 from pruning.engine.loop import prune_loaded
 from pruning.method.compensation import bias as compensate
 from pruning.method.moments import Fused
-from pruning.models.architectures import geometry
+from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
 from pruning.models.surgery import mask_channels, output_biases, set_output_biases
-from tests.conftest import ARCHITECTURES, tiny_loaded, tiny_model
+from tests.conftest import TINY, tiny_loaded, tiny_model
 
 IDS = torch.randint(0, 256, (3, 20), generator=torch.manual_seed(5))
 
@@ -36,7 +36,7 @@ def pruned(name, text_file, **options):
 
 @pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("unit", ["kv_group", "query_head"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_the_pruned_model_equals_its_masked_twin(name, unit, iterations, text_file):
     model, mask = pruned(name, text_file, attention_unit=unit, iterations=iterations)
@@ -48,7 +48,7 @@ def test_the_pruned_model_equals_its_masked_twin(name, unit, iterations, text_fi
     assert geometry(model) == mask.pruned
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", TINY)
 @torch.no_grad()
 def test_generation_with_the_cache_equals_generation_without(name, text_file):
     model, _ = pruned(name, text_file)
@@ -68,8 +68,8 @@ def test_biases_of_queries_and_keys_are_cut_with_their_rows(text_file):
     model, mask = pruned("qwen2", text_file)
     for layer, shape in enumerate(mask.pruned.layers):
         attention = model.model.layers[layer].self_attn
-        assert attention.q_proj.bias.shape == (shape.heads * 4,)
-        assert attention.v_proj.bias.shape == (shape.kv_heads * 4,)
+        assert attention.q_proj.bias.shape == (shape["attn"].entries * 4,)
+        assert attention.v_proj.bias.shape == (shape["attn"].groups * 4,)
 
 
 @torch.no_grad()

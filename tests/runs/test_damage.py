@@ -7,7 +7,7 @@ import pytest
 from pruning import RunConfig, prune
 from pruning.cli.main import main
 from pruning.engine.events import Iteration
-from pruning.runs.damage import foretold
+from pruning.runs.report import foretold
 
 
 @pytest.fixture

@@ -11,21 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pruning import PruningError, RunConfig, prune, sealed
+from pruning import PruningError, RunConfig, checksums, prune
+from pruning.checksums import read_cached
 from pruning.cli.main import main
-from pruning.errors import DamagedError, RunError
+from pruning.errors import CorruptFileError, RunError
 from pruning.measure.perplexity import Perplexity
 from pruning.method.moments import Moments
 from pruning.method.statistics import read_kept
 from pruning.models.geometry import Site
 from pruning.models.tensors import weights_digest
 from pruning.paths import cache_folder
-from pruning.runs import trust
+from pruning.runs import permissions
 from pruning.runs.repair import repair
-from pruning.runs.run import Run
-from pruning.runs.store import RunStore
+from pruning.runs.run import Run, RunStore
 from pruning.runs.worker import Cancelled, execute
-from pruning.sealed import read_cached
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ROOT.parent / "shared" / "cases" / "store"
@@ -85,14 +84,15 @@ def made(tmp_path_factory):
 @pytest.fixture
 def run(made, tmp_path):
     """A copy of it in a store of its own."""
-    trust.agree(trust.asks(made.config))  # its text is a file, and this test's cache knows of no agreement
+    # its text is a file, and this test's cache knows of no agreement
+    permissions.agree(permissions.permissions_for(made.config))
     return Run(shutil.copytree(made.path, tmp_path / "runs" / made.id))
 
 
 def assert_same(run: Run, other: Run) -> None:
     """Every number that two runs came to is the same."""
     assert run.results().perplexity == other.results().perplexity
-    assert sealed.digests(run.path / "model").keys() == sealed.digests(other.path / "model").keys()
+    assert checksums.digests(run.path / "model").keys() == checksums.digests(other.path / "model").keys()
     assert weights_digest(run.path / "model") == weights_digest(other.path / "model")
     for mine, theirs in zip(run.iterations(), other.iterations(), strict=True):
         files = mine.metrics.files, theirs.metrics.files
@@ -194,12 +194,12 @@ def test_a_damaged_run_is_taken_up_again_at_its_last_whole_state(run, made, name
 
 def test_what_is_damaged_is_not_believed(run):
     flip(run.path / "iteration-01" / "moments-words.safetensors")
-    with pytest.raises(DamagedError, match="computed again"):
+    with pytest.raises(CorruptFileError, match="computed again"):
         _ = run.iterations()[1].statistics
-    with pytest.raises(DamagedError):
+    with pytest.raises(CorruptFileError):
         run.iterations()[1].statistics_of(Site(0, "mlp"))
     flip(run.path / "iteration-02" / "mask.safetensors")
-    with pytest.raises(DamagedError):
+    with pytest.raises(CorruptFileError):
         _ = run.iterations()[2].mask
     flip(run.path / "model" / "model.safetensors")
     from pruning.models.loading import load
@@ -252,7 +252,7 @@ def test_another_models_weights_are_not_gone_on_with(run, made, tmp_path):
     tiny_model("qwen2", seed=1).save_pretrained(tmp_path / "tiny")
     byte_tokenizer().save_pretrained(tmp_path / "tiny")
     config = made.config.replace(model=str(tmp_path / "tiny"))
-    sealed.write_json(run.path / "config.json", {"config": config.model_dump(mode="json")})
+    checksums.write_json(run.path / "config.json", {"config": config.model_dump(mode="json")})
     shutil.rmtree(run.path / "iteration-02")
     with pytest.raises(RunError, match="no longer the one"):
         execute(Run(run.path))

@@ -3,9 +3,9 @@
 import pytest
 
 from pruning import RunConfig, prune
-from pruning.runs.groups import count_reasons, groups
-from pruning.runs.store import RunStore
-from pruning.sealed import read_json, write_json
+from pruning.checksums import read_json, write_json
+from pruning.runs.report import count_reasons, groups
+from pruning.runs.run import RunStore
 from tests.conftest import byte_tokenizer, tiny_model
 
 

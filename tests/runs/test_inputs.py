@@ -8,18 +8,15 @@ import pytest
 import yaml
 
 from pruning import RunConfig, prune
+from pruning.checksums import read_json, write_json
 from pruning.cli.main import main
 from pruning.errors import ModelError, RunError
 from pruning.runs import inputs as run_inputs
-from pruning.runs.damage import measure_damage
-from pruning.runs.dense import move_model
-from pruning.runs.provenance import provenance
+from pruning.runs.checkpoints import checkpoint_after, move_model
 from pruning.runs.repair import repair
-from pruning.runs.run import Run
-from pruning.runs.sizes import checkpoint_after
-from pruning.runs.store import RunStore
-from pruning.runs.worker import execute
-from pruning.sealed import read_json, write_json
+from pruning.runs.report import provenance
+from pruning.runs.run import Run, RunStore
+from pruning.runs.worker import execute, measure_damage
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import time
 import pytest
 
 from pruning import RunConfig
+from pruning.checksums import read_json, write_json
 from pruning.cli.main import main
 from pruning.errors import RunError
 from pruning.runs.jobs import job
-from pruning.runs.needs import damage_seconds, needs
-from pruning.runs.store import RunStore
+from pruning.runs.preflight import damage_seconds, needs
+from pruning.runs.run import RunStore
 from pruning.runs.worker import prune
-from pruning.sealed import read_json, write_json
 
 
 def ended(task, seconds=120):
@@ -99,7 +99,7 @@ def test_needs_are_reckoned_from_the_shape_and_from_runs_before(
     assert measured.seconds == pytest.approx(again.seconds + damage_seconds(config, store))
     assert damage_seconds(config, store) > again.seconds
     # a model of another size has matrices of another speed: the faster of both is taken
-    monkeypatch.setattr("pruning.runs.needs._product_speed", lambda minute: 1e30)
+    monkeypatch.setattr("pruning.runs.preflight._product_speed", lambda minute: 1e30)
     assert needs(config, store).basis == again.basis
     assert "matrix product" in needs(config.replace(model="demo"), store).basis
     # tasks are not reckoned, so the time of a run that had some tells nothing

@@ -16,15 +16,11 @@ from pruning.cli.main import main
 from pruning.errors import RunError
 from pruning.files import atomic_write, sweep
 from pruning.progress import Progress
-from pruning.runs.lines import Lines
-from pruning.runs.log import log, read
-from pruning.runs.meter import Meter
-from pruning.runs.needs import Needs
-from pruning.runs.processes import NICE
-from pruning.runs.run import Run
-from pruning.runs.status import Reporter
-from pruning.runs.store import RunStore
-from pruning.runs.worker import execute
+from pruning.runs.folder import log, read_log
+from pruning.runs.preflight import Needs
+from pruning.runs.process import NICE
+from pruning.runs.run import Run, RunStore
+from pruning.runs.worker import Meter, Reporter, TextProgress, execute
 from tests.conftest import tiny_model
 from tests.runs.test_runs import options, wait  # noqa: F401 - a fixture
 
@@ -61,7 +57,7 @@ def test_a_suspended_worker_can_be_cancelled_and_the_next_says_for_whom_it_waits
 
 
 def test_a_worker_says_a_line_a_stage_and_iteration(run, capfd):
-    execute(run, Lines(run.config.iterations))
+    execute(run, TextProgress(run.config.iterations))
     lines = capfd.readouterr().err.splitlines()
     assert lines[0] == "dense model: evaluate" and lines[1].startswith("dense model done: perplexity ")
     assert "iteration 1 of 3: calibrate" in lines
@@ -117,7 +113,7 @@ def test_a_log_goes_on_behind_half_a_line(run):
     with (run.path / "events.jsonl").open("a") as stream:
         stream.write('{"event": "sta')
     log(run.path, "later", value=float("nan"))
-    assert [event["event"] for event in read(run.path / "events.jsonl")] == ["created", "later"]
+    assert [event["event"] for event in read_log(run.path / "events.jsonl")] == ["created", "later"]
     assert json.loads((run.path.parent / "log.jsonl").read_text().splitlines()[0])["event"] == "created"
 
 

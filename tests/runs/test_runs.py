@@ -8,11 +8,11 @@ import time
 import numpy as np
 import pytest
 
-from pruning import PruningError, RunConfig, prune, sealed
-from pruning.errors import ConfigError, DamagedError, ModelError, RunError
-from pruning.runs.run import Run
-from pruning.runs.store import RunStore
+from pruning import PruningError, RunConfig, checksums, prune
+from pruning.errors import ConfigError, CorruptFileError, ModelError, RunError
+from pruning.runs.run import Run, RunStore
 from pruning.runs.worker import Cancelled, execute
+from tests.conftest import llama_geometry
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ def test_a_finished_run_is_not_started_again(options):
 def test_layers_can_be_drawn_as_soon_as_they_are_through(options):
     """The scores of every layer, one after another, are those that the whole iteration has in the end."""
     from pruning.progress import Progress
-    from pruning.runs.iterations import layers_so_far
+    from pruning.runs.folder import layers_so_far
 
     seen, counts = {}, []
 
@@ -264,9 +264,8 @@ def test_speed_is_in_tokens_through_the_whole_model(options, monkeypatch):
 
 
 def tiny_geometry(layers):
-    from pruning.models.geometry import Geometry, LayerShape
 
-    return Geometry(32, 4, (LayerShape(4, 2, 48),) * layers, True, True, False)
+    return llama_geometry(32, 4, ((4, 2, 48),) * layers, True, True)
 
 
 def test_progress_is_written_whole(options):
@@ -329,7 +328,7 @@ def test_the_seconds_of_a_resumed_run_include_the_first_part(options):
         execute(run, on_event=stop)
     metrics = [run.path / f"iteration-{n:02d}" / "metrics.json" for n in (0, 1, 2)]
     for file in metrics:
-        sealed.write_json(file, {**sealed.read_json(file), "seconds": 100.0})
+        checksums.write_json(file, {**checksums.read_json(file), "seconds": 100.0})
     assert execute(run).summary.seconds > 300
 
 
@@ -383,7 +382,7 @@ def test_a_check_of_tasks_needs_no_torch(options):
     import subprocess
     import sys
 
-    code = "import sys; from pruning import RunConfig; from pruning.runs.create import check\n"
+    code = "import sys; from pruning import RunConfig; from pruning.runs.preflight import check\n"
     code += f"check(RunConfig.create(**{options!r}, tasks=('paper',), task_folder='.'))\n"
     code += "print(sorted({'torch', 'lm_eval', 'datasets'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -499,9 +498,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_whole_files(options, monkeypatch
 
 def test_records_are_replaced_whole_and_believed_whole_only(tmp_path):
     path = tmp_path / "status.json"
-    assert sealed.read_json(path) is None
-    sealed.write_json(path, {"value": float("inf"), "list": [1, float("nan")]})
-    assert sealed.read_json(path) == {"value": None, "list": [1, None]}
+    assert checksums.read_json(path) is None
+    checksums.write_json(path, {"value": float("inf"), "list": [1, float("nan")]})
+    assert checksums.read_json(path) == {"value": None, "list": [1, None]}
     text = path.read_text()
     for wrong in (
         "",
@@ -513,9 +512,9 @@ def test_records_are_replaced_whole_and_believed_whole_only(tmp_path):
         '{"a": "\\ud800"}',
     ):
         path.write_text(wrong)
-        with pytest.raises(DamagedError):
-            sealed.read_json(path)
+        with pytest.raises(CorruptFileError):
+            checksums.read_json(path)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DamagedError, match="it is no file"):
-        sealed.read_json(path)
+    with pytest.raises(CorruptFileError, match="it is no file"):
+        checksums.read_json(path)

@@ -11,8 +11,8 @@ from pruning.cli.main import main
 from pruning.engine.events import Iteration
 from pruning.errors import RunError
 from pruning.models.loading import load
-from pruning.runs.sizes import checkpoint_after, named_checkpoint
-from pruning.runs.store import RunStore
+from pruning.runs.checkpoints import checkpoint_after, named_checkpoint
+from pruning.runs.run import RunStore
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import pytest
 from pruning import RunConfig, prune
 from pruning import visualization as viz
 from pruning.measure.comparison import Accuracy, TaskRow
-from pruning.models.geometry import Geometry, LayerShape, Site
+from pruning.models.geometry import Site
 from pruning.models.mask import Mask
 from pruning.visualization.style import log_ticks
+from tests.conftest import llama_geometry
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +160,8 @@ def test_mask_map_and_shares(run):
     data = viz.mask_map_data(mask, "mlp")
     np.testing.assert_array_equal(data.values[1], mask.retained[Site(1, "mlp")])
     shares = viz.retained_share_data(mask)
-    assert shares["mlp"][1] == pytest.approx(mask.pruned.layers[1].channels / 48)
-    assert shares["attn"][0] == pytest.approx(mask.pruned.layers[0].heads / 8)
+    assert shares["mlp"][1] == pytest.approx(mask.pruned.layers[1]["mlp"].entries / 48)
+    assert shares["attn"][0] == pytest.approx(mask.pruned.layers[0]["attn"].entries / 8)
     parameters = viz.parameters_data(mask.geometry, mask)
     dense, pruned = (sum(pair[i] for pair in parameters.values()) for i in (0, 1))
     assert (dense - pruned) / dense == pytest.approx(mask.ratio)
@@ -200,7 +201,7 @@ def test_every_figure_draws(run):
 
 
 def test_a_heatmap_of_32b_size_stays_small():
-    shape = Geometry(5120, 128, (LayerShape(8, 5, 27648),) * 64)
+    shape = llama_geometry(5120, 128, ((8, 5, 27648),) * 64)
     rng = np.random.default_rng(0)
     scores = {site: rng.random(shape.channels(site)) for site in shape.sites if site.name == "mlp"}
     figure = viz.importance_figure(viz.importance_data(scores, "mlp"))
@@ -265,7 +266,7 @@ def test_accuracies_of_several_runs_are_told_apart_by_colour():
 @pytest.mark.parametrize("ordered", [False, True])
 def test_the_hover_tells_rank_and_what_is_kept_by_position_and_sorted(ordered):
     site = Site(0, "mlp")
-    geometry = Geometry(hidden_size=8, head_dim=4, layers=(LayerShape(1, 1, 5),))
+    geometry = llama_geometry(hidden_size=8, head_dim=4, layers=((1, 1, 5),))
     mask = Mask(
         geometry, {Site(0, "attn"): np.ones(1, bool), site: np.array([True, False, True, False, True])}
     )

@@ -9,11 +9,11 @@ import streamlit as st
 
 from pruning.engine.budget import first_mask
 from pruning.errors import PruningError
+from pruning.formatting import sentence
 from pruning.method.scores import score_sites
 from pruning.models.folder import smollm2
 from pruning.models.geometry import Site
 from pruning.visualization.style import COLOURS, MARK, graph, style
-from pruning.words import sentence
 from ui import stored
 from ui.lessons.ask import ask, fused, shipped
 from ui.lessons.draw import PREDICTION, bars, predicted, show

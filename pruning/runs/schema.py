@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
+from pruning.formatting import items_text, number
 from pruning.measure.comparison import KnownPair, Number, Pair, Record, TaskRow, ZeroShot
-from pruning.models.geometry import DEEPEST, WIDEST, Geometry, LayerShape
-from pruning.words import items_text, number
+from pruning.models.geometry import Geometry
 
-Width = Annotated[int, Field(ge=1, le=WIDEST)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Pid = Annotated[int, Field(ge=1, lt=2**31)]
@@ -85,23 +84,18 @@ class Computation(Record):
         return {"device": self.device, "dtype": self.dtype, **self.versions}
 
 
-class StoredLayer(Record):
-    """Widths of a decoder layer."""
-
-    kv_heads: Width
-    group: Width
-    channels: Width
-
-
 class StoredGeometry(Record):
-    """`geometry.json`: shapes of the dense model; see `Geometry`."""
+    """`geometry.json`: shapes of the dense model as `Geometry` has them, or as version 0.2 had."""
 
-    hidden_size: Width
-    head_dim: Width
-    layers: tuple[StoredLayer, ...] = Field(min_length=1, max_length=DEEPEST)
-    query_bias: bool = False
-    key_value_bias: bool = False
-    gate_up_bias: bool = False
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="after")
+    def _check(self) -> StoredGeometry:
+        try:
+            _ = self.geometry
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no geometry: {error}") from None
+        return self
 
     @property
     def geometry(self) -> Geometry:
@@ -141,7 +135,7 @@ class Metrics(Record):
         target_ratio, ratio: to reach in it, and achieved.
         parameters: of the model after it.
         perplexity: by domain, of the model after it.
-        layers: widths of the model after it.
+        layers: widths of the model, which version 0.2 wrote and nothing reads.
         seconds: that it took.
         repairs: by site, where least squares was tried on tokens held out.
         files: checksums of the other files in its folder, by name; empty in runs of earlier versions.
@@ -156,7 +150,7 @@ class Metrics(Record):
     ratio: Ratio
     parameters: Count
     perplexity: dict[str, TextMeasure]
-    layers: tuple[LayerShape, ...] = ()
+    layers: tuple[dict[str, int], ...] = ()
     seconds: Seconds
     repairs: dict[str, Repaired] = {}
     files: dict[Annotated[str, Field(pattern=r"^[^/\\]{1,255}$")], str] = {}

@@ -10,8 +10,9 @@ from pruning import RunConfig
 from pruning.cli.main import main
 from pruning.engine.loop import prune_loaded
 from pruning.errors import ModelError
-from pruning.models.architectures import ARCHITECTURES, architecture, geometry, layer_views
+from pruning.models.families import FAMILIES
 from pruning.models.folder import LoadedModel, describe
+from pruning.models.layer_view import family_of, geometry, layer_views
 from pruning.models.loading import load
 from tests.conftest import CONFIGS, SIZES, byte_tokenizer, tiny_model
 
@@ -26,12 +27,12 @@ UNSUPPORTED = {
 }
 
 
-@pytest.mark.parametrize("model_type", UNSUPPORTED)
+@pytest.mark.parametrize("model_type", UNSUPPORTED.keys() - FAMILIES.keys())
 def test_an_unsupported_model_is_one_sentence_from_every_entry(model_type, tmp_path, capsys):
     sizes = {} if model_type == "gpt2" else SIZES
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**sizes | UNSUPPORTED[model_type]))
-    says = f"type '{model_type}' are not supported: supported are qwen2, qwen3, llama"
-    for entry in (architecture, layer_views, geometry):
+    says = f"type '{model_type}' are not supported: supported are {', '.join(FAMILIES)}"
+    for entry in (family_of, layer_views, geometry):
         with pytest.raises(ModelError, match=says):
             entry(model)
     loaded = LoadedModel(model, byte_tokenizer(), "it", tmp_path, "it")
@@ -73,7 +74,7 @@ def test_what_is_no_causal_language_model_is_said():
 def test_the_geometry_of_a_config_is_that_of_the_live_model(name):
     model = tiny_model(name)
     config = json.loads(model.config.to_json_string(use_diff=False))
-    assert ARCHITECTURES[model.config.model_type].geometry(config) == geometry(model)
+    assert FAMILIES[model.config.model_type].geometry(config) == geometry(model)
 
 
 @pytest.mark.parametrize(
@@ -92,4 +93,4 @@ def test_the_geometry_of_a_config_is_that_of_the_live_model(name):
     ],
 )
 def test_what_sets_a_model_apart_has_a_name(model_type, config, found):
-    assert ARCHITECTURES[model_type].differences(config).keys() == found
+    assert FAMILIES[model_type].differences(config).keys() == found

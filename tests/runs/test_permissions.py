@@ -9,9 +9,8 @@ import pytest
 from pruning import RunConfig, prune
 from pruning.cli.main import main
 from pruning.errors import RunError
-from pruning.runs import trust
-from pruning.runs.run import Run
-from pruning.runs.store import RunStore
+from pruning.runs import permissions
+from pruning.runs.run import Run, RunStore
 
 TASK = "task: mine\ndataset_path: json\ndoc_to_text: !function utils.text\n"
 
@@ -31,25 +30,25 @@ def foreign(options, tmp_path):
     run = RunStore(tmp_path / "there").create(RunConfig.create(**options))
     path = RunStore().root / run.id
     shutil.copytree(run.path, path)
-    shutil.rmtree(trust.asks(run.config)[0]._mark.parent)  # what was agreed to there
+    shutil.rmtree(permissions.permissions_for(run.config)[0]._mark.parent)  # what was agreed to there
     return Run(path)
 
 
 def test_a_run_made_here_needs_no_agreement(options):
     run = prune(RunConfig.create(**options)).run
-    assert trust.asks(run.config) and not trust.pending(run.config)
-    trust.check(run)
+    assert permissions.permissions_for(run.config) and not permissions.pending(run.config)
+    permissions.check(run.id, run.config)
 
 
 def test_a_foreign_run_is_resumed_once_its_reading_is_agreed_to(foreign, text_file, capsys):
-    assert [str(ask) for ask in trust.pending(foreign.config)] == [f"read {str(text_file)!r}"]
+    assert [str(ask) for ask in permissions.pending(foreign.config)] == [f"read {str(text_file)!r}"]
     with pytest.raises(RunError, match=r"was not made here, and would read .*: look at that first"):
-        trust.check(foreign)
+        permissions.check(foreign.id, foreign.config)
     assert main(["runs", "resume", foreign.id]) == 2
     assert "was not made here" in capsys.readouterr().err and not foreign.iterations()
     assert main(["runs", "show", foreign.id]) == 0  # it is looked at
     assert main(["runs", "resume", foreign.id, "--yes", "--json"]) == 0
-    assert not trust.pending(foreign.config)
+    assert not permissions.pending(foreign.config)
 
 
 def test_the_worker_of_a_foreign_run_refuses_by_itself(foreign, monkeypatch, capsys):
@@ -62,16 +61,16 @@ def test_the_worker_of_a_foreign_run_refuses_by_itself(foreign, monkeypatch, cap
 
 def test_a_worker_knows_what_was_agreed_to_where_the_cache_cannot_be_written(options, monkeypatch):
     monkeypatch.setenv("PRUNESCOPE_CACHE", "/dev/null/cache")
-    monkeypatch.setenv(trust.AGREED, "")  # put back afterwards
+    monkeypatch.setenv(permissions.AGREED, "")  # put back afterwards
     run = RunStore().create(RunConfig.create(**options))
     run.launch()
     deadline = time.time() + 120
     while run.active and time.time() < deadline:
         time.sleep(0.1)
     assert run.status().state == "finished", run.last_words()
-    monkeypatch.delenv(trust.AGREED)  # another process here was told nothing
+    monkeypatch.delenv(permissions.AGREED)  # another process here was told nothing
     with pytest.raises(RunError, match="was not made here"):
-        trust.check(run)
+        permissions.check(run.id, run.config)
 
 
 def test_a_folder_of_tasks_is_code_and_asked_about_again_when_it_changes(tmp_path):
@@ -80,13 +79,13 @@ def test_a_folder_of_tasks_is_code_and_asked_about_again_when_it_changes(tmp_pat
     (folder / "mine.yaml").write_text(TASK)
     (folder / "utils.py").write_text("def text(doc): return 'x'\n")
     config = RunConfig.create(tasks=("mine",), task_folder=str(folder))
-    (ask,) = trust.pending(config)
-    assert str(ask) == f"run {str(folder)!r}" and trust.code_files(ask) == "'mine.yaml', 'utils.py'"
-    trust.agree([ask])
-    assert trust.pending(config) == []
+    (ask,) = permissions.pending(config)
+    assert str(ask) == f"run {str(folder)!r}" and permissions.code_files(ask) == "'mine.yaml', 'utils.py'"
+    permissions.agree([ask])
+    assert permissions.pending(config) == []
     (folder / "utils.py").write_text("import os\n")
-    assert len(trust.pending(config)) == 1
-    assert trust.asks(RunConfig.create(task_folder=str(folder))) == []  # no task is asked
+    assert len(permissions.pending(config)) == 1
+    assert permissions.permissions_for(RunConfig.create(task_folder=str(folder))) == []  # no task is asked
 
 
 def test_a_config_from_elsewhere_does_not_run_its_tasks_unseen(tmp_path, capsys):

@@ -46,7 +46,7 @@ def start(arguments: Sequence[str], output: IO[bytes], log: IO[bytes]) -> subpro
     return process
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """Let the app and the browser have the processor before this process, which takes what they leave.
 
     To be called before threads are started, as those inherit it.
@@ -76,7 +76,7 @@ def process_lives(pid: int | None, created: float | None) -> bool:
         return False
 
 
-def rouse(pid: int | None, created: float | None, silent: bool) -> None:
+def wake_or_kill(pid: int | None, created: float | None, silent: bool) -> None:
     """Let a process hear that it is to stop: wake it if it was suspended; if it hangs and is ours, end it.
 
     Args:

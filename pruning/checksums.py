@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pydantic import ValidationError
 
-from pruning.errors import DamagedError, RunError
+from pruning.errors import CorruptFileError, RunError
 from pruning.files import atomic_write, ignore_write_errors, writing
 from pruning.paths import cache_folder
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", bound=DataclassInstance)
 
-SEAL = "checksum"
+CHECKSUM_KEY = "checksum"
 # The results of a run with the longest task lists take under 1 MB; a foreign file must not fill the memory.
 RECORD_BYTES = 32_000_000
 M = TypeVar("M", bound="BaseModel")
@@ -57,19 +57,19 @@ def finite(content: Any) -> Any:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    plain = {key: value for key, value in content.items() if key != SEAL}
+    plain = {key: value for key, value in content.items() if key != CHECKSUM_KEY}
     return key_of(json.dumps(plain, sort_keys=True))
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with the checksum of its content."""
     plain = json.loads(json.dumps(content))
-    return {**plain, SEAL: _checksum(plain)}
+    return {**plain, CHECKSUM_KEY: _checksum(plain)}
 
 
 def to_json(content: Mapping[str, Any]) -> str:
     """A JSON record as text, with its checksum; infinities and NaN become null."""
-    return json.dumps(sealed(finite(content)), indent=1)
+    return json.dumps(with_checksum(finite(content)), indent=1)
 
 
 def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> None:
@@ -95,7 +95,7 @@ def read_json(path: Path, trusting: bool = True) -> dict[str, Any] | None:
         trusting: whether to take a record without a checksum: an earlier version's, or a person's.
 
     Raises:
-        DamagedError: it is no JSON object, or not the one that was written.
+        CorruptFileError: it is no JSON object, or not the one that was written.
         RunError: it cannot be read.
     """
     if (text := read_bytes(path)) is None:
@@ -105,10 +105,10 @@ def read_json(path: Path, trusting: bool = True) -> dict[str, Any] | None:
         if b"\\u" in text:
             json.dumps(content, ensure_ascii=False).encode()  # half a character cannot be shown
     except (ValueError, RecursionError):
-        raise damaged(path, "it is empty" if not text.strip() else "it is not JSON") from None
+        raise corrupt(path, "it is empty" if not text.strip() else "it is not JSON") from None
     if not isinstance(content, dict):
-        raise damaged(path, "it is no JSON object")
-    return unsealed(content, path, trusting)
+        raise corrupt(path, "it is no JSON object")
+    return without_checksum(content, path, trusting)
 
 
 def read_bytes(path: Path, most: int = RECORD_BYTES, end: bool = False) -> bytes | None:
@@ -120,7 +120,7 @@ def read_bytes(path: Path, most: int = RECORD_BYTES, end: bool = False) -> bytes
         end: whether to take the last ones of a longer file.
 
     Raises:
-        DamagedError: it is longer, or a folder or a pipe.
+        CorruptFileError: it is longer, or a folder or a pipe.
         RunError: it cannot be read.
     """
     try:
@@ -133,18 +133,18 @@ def read_bytes(path: Path, most: int = RECORD_BYTES, end: bool = False) -> bytes
     about = os.fstat(handle)
     if not stat.S_ISREG(about.st_mode):
         os.close(handle)
-        raise damaged(path, "it is no file")
+        raise corrupt(path, "it is no file")
     with os.fdopen(handle, "rb") as stream:
         if about.st_size > most:
             if not end:
-                raise damaged(path, f"it has {about.st_size:,} bytes")
+                raise corrupt(path, f"it has {about.st_size:,} bytes")
             stream.seek(-most, os.SEEK_END)
         return stream.read(most)
 
 
-def unsealed(content: dict[str, Any], path: Path, trusting: bool = True) -> dict[str, Any]:
-    """What `sealed` was given; see `read_json`."""
-    seal = content.pop(SEAL, None)
+def without_checksum(content: dict[str, Any], path: Path, trusting: bool = True) -> dict[str, Any]:
+    """What `with_checksum` was given; see `read_json`."""
+    seal = content.pop(CHECKSUM_KEY, None)
     if seal is None and trusting:
         return content
     try:
@@ -152,7 +152,7 @@ def unsealed(content: dict[str, Any], path: Path, trusting: bool = True) -> dict
     except (ValueError, RecursionError):  # numbers of thousands of digits
         right = False
     if not right:
-        raise damaged(path, "its checksum does not fit")
+        raise corrupt(path, "its checksum does not fit")
     return content
 
 
@@ -160,7 +160,7 @@ def read_record(path: Path, kind: type[M]) -> M | None:
     """A JSON record as a frozen pydantic model; None where there is no such file.
 
     Raises:
-        DamagedError: it is none of that kind, or not the one that was written.
+        CorruptFileError: it is none of that kind, or not the one that was written.
         RunError: it cannot be read.
     """
     try:
@@ -190,12 +190,12 @@ def _read_record(path: Path, kind: type[M], _stamp: tuple[int, ...]) -> M | None
         where = ""
         if isinstance(error, ValidationError):
             where = ".".join(str(part) for part in error.errors()[0]["loc"])[:60]
-        raise damaged(path, f"{where!r} is missing or wrong" if where else "its content is wrong") from None
+        raise corrupt(path, f"{where!r} is missing or wrong" if where else "its content is wrong") from None
 
 
-def damaged(path: Path, why: str) -> DamagedError:
+def corrupt(path: Path, why: str) -> CorruptFileError:
     """The error for a file that is not what was written."""
-    return DamagedError(f"{str(path)!r} is damaged ({why}).")
+    return CorruptFileError(f"{str(path)!r} is damaged ({why}).")
 
 
 # --- other files -------------------------------------------------------------------------------------------
@@ -226,25 +226,25 @@ def verify(file: Path, expected: str | None) -> None:
         expected: its checksum; None for a file that no record names.
 
     Raises:
-        DamagedError: it is gone, or not what was written.
+        CorruptFileError: it is gone, or not what was written.
         RunError: it cannot be read.
     """
     try:
         if not stat.S_ISREG(file.stat().st_mode):
-            raise damaged(file, "it is no file")
+            raise corrupt(file, "it is no file")
         found = _seen(file, stamp(file))
     except (FileNotFoundError, NotADirectoryError):
-        raise DamagedError(f"{str(file)!r} is gone.") from None
+        raise CorruptFileError(f"{str(file)!r} is gone.") from None
     except OSError as error:
         raise RunError(f"{str(file)!r} cannot be read: {error.strerror}.") from None
     if found != expected:
-        raise damaged(file, "its checksum does not fit")
+        raise corrupt(file, "its checksum does not fit")
 
 
 # --- results kept by what they depend on -------------------------------------------------------------------
 
 
-def kept_for(kind: str, files: Iterable[Path]) -> Path:
+def cache_path(kind: str, files: Iterable[Path]) -> Path:
     """Where what was found out about some files is kept; another place as soon as one of them changes.
 
     See `stamp`: their bytes need not be read.
@@ -267,4 +267,4 @@ def write_cached(file: Path, result: DataclassInstance) -> None:
     with ignore_write_errors():
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file, durable=False) as temporary:
-            temporary.write_text(json.dumps(sealed(asdict(result))), encoding="utf-8")
+            temporary.write_text(json.dumps(with_checksum(asdict(result))), encoding="utf-8")

@@ -1,22 +1,31 @@
-"""Reading what runs came to: tidy rows, retention by capability, the paper's figures. Needs no torch."""
+"""What runs came to: results, comparable runs, retention by capability, tidy tables. Needs no torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruning.measure.comparison import Accuracy, Pair, TaskRow
+from pruning.checksums import finite
+from pruning.formatting import quoted
+from pruning.measure.comparison import Accuracy, Pair, Rise, TaskRow
 from pruning.measure.significance import quantile
-from pruning.runs.outcome import Results
-from pruning.runs.run import Run
-from pruning.sealed import finite
+from pruning.method.damage import foretell
+from pruning.models.delta import Delta
+from pruning.models.mask import Mask
+from pruning.runs.run import ACTIVE, Run, dense_iteration
+from pruning.runs.schema import DomainSource, Results
 from pruning.text.sources import EMBEDDED_DOMAINS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pruning.models.folder import LoadedModel
 
 # What a domain's text and a task ask of a model. Texts and tasks that are not named here form groups of
 # their own.
@@ -27,8 +36,6 @@ CAPABILITIES: dict[str, tuple[str, ...]] = {
     "questions": ("prunescope_answers", "arc_challenge", "arc_easy", "openbookqa", "boolq"),
     "common sense": ("hellaswag", "piqa", "winogrande"),
 }
-
-
 # Accuracy of guessing: one over the number of choices of a task's items.
 CHANCE = {
     **dict.fromkeys(
@@ -37,8 +44,6 @@ CHANCE = {
     **dict.fromkeys(("arc_challenge", "arc_easy", "hellaswag", "openbookqa"), 0.25),
     **dict.fromkeys(("prunescope_agreement", "piqa", "winogrande", "boolq"), 0.5),
 }
-
-
 # Columns of the tidy table that say what was measured; the others say what decided it.
 MEASURED = ("name", "dense", "pruned", "delta", "standard_error", "p_value", "significant", "items", "limit")
 OPTIONS = ("model", "method", "ratio", "iterations", "samples", "seq_len", "seed")
@@ -266,3 +271,242 @@ def axis_title(metric: str, of: str = "mean", limits: Sequence[int] = ()) -> str
 def item_limits(frame: pd.DataFrame) -> list[int]:
     """The limits that the rows of a tidy table were measured with."""
     return sorted({int(value) for value in frame["limit"].dropna()}) if "limit" in frame else []
+
+
+def domain_use(source: DomainSource) -> str:
+    """What the text of a domain serves in a run; earlier versions recorded calibration text only."""
+    if not source.parts:
+        return "calibrated on"
+    verbs = {"calibration": "calibrated on", "heldout": "measured on"}
+    uses = [
+        f"{verb} {part.blocks:,} block{'s' * (part.blocks != 1)}"
+        for name, verb in verbs.items()
+        if (part := source.parts.get(name))
+    ]
+    return ", ".join([*uses, *([] if source.calibration else ["not calibrated on"])])
+
+
+def provenance(run: Run) -> list[str]:
+    """What text a run is calibrated and measured on, what computed it, and what to know of its numbers."""
+    lines = [
+        f"domain {domain}: {quoted(run.config.domains.get(domain, 'embedded'))}, {domain_use(source)}"
+        for domain, source in run.sources.items()
+    ]
+    if (results := run.results()) and results.dtype:
+        lines.append(f"computed in {results.dtype} on {results.device}")
+    return [*lines, *(results.notes if results else ())]
+
+
+SAME = 1e-4  # relative difference of dense perplexities that are of the same model and text, about
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """A run with what it was measured by."""
+
+    run: Run
+    results: Results
+
+    @property
+    def perplexity(self) -> dict[str, Pair]:
+        """By domain, without their mean."""
+        return {name: pair for name, pair in self.results.perplexity.items() if name != "mean"}
+
+    @property
+    def weights(self) -> str:
+        """Names the dense model's weights; empty where that was not recorded."""
+        return self.results.weights or next((it.weights for it in self.results.iterations if it.weights), "")
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights while measuring; of an earlier version's run what its config says."""
+        return self.results.dtype or self.run.config.dtype
+
+    @property
+    def mean(self) -> float:
+        """Perplexity after pruning, over the domains."""
+        return self.results.mean.pruned if self.results.mean else math.inf
+
+    def rise(self, other: MeasuredRun) -> Rise | None:
+        """How much more it loses than another run of its group; None where the blocks were not kept."""
+        last = [results.iterations[-1].perplexity for results in (other.results, self.results)]
+        before, after = last
+        return Rise.between([(before[name].losses, after[name].losses) for name in self.perplexity])
+
+    def comparable(self, other: MeasuredRun) -> bool:
+        """Whether both measure the same dense model on the same blocks.
+
+        Of an earlier version's run neither weights nor text are recorded: it is recognised by its model's
+        name, and by the dense perplexities.
+        """
+        mine, theirs = self.results, other.results
+        if self.run.config.seq_len != other.run.config.seq_len or mine.tokens != theirs.tokens:
+            return False
+        if self.weights and other.weights:
+            if self.weights != other.weights:
+                return False
+        elif self.run.config.model != other.run.config.model:
+            return False
+        if mine.heldout and theirs.heldout:
+            return mine.heldout == theirs.heldout and self.dtype == other.dtype
+        pairs = [(pair.dense, other.perplexity[name].dense) for name, pair in self.perplexity.items()]
+        return all(a == b or math.isclose(a, b, rel_tol=SAME) for a, b in pairs)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that can be compared, the best first.
+
+    Attributes:
+        members: sorted by their perplexity after pruning.
+        suffix: what tells it from another group whose heading would be the same.
+    """
+
+    members: tuple[MeasuredRun, ...]
+    suffix: str = ""
+
+    @cached_property
+    def newest(self) -> MeasuredRun:
+        """The run that was made last: its config gives the names."""
+        return max(self.members, key=lambda member: (bool(member.results.heldout), member.run.id))
+
+    @property
+    def model(self) -> str:
+        """Short name of the dense model."""
+        return Path(self.newest.run.config.model).name
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Held-out blocks by domain."""
+        predicted = self.newest.run.config.seq_len - 1  # of each block; its first token has no context
+        return {name: tokens // predicted for name, tokens in self.newest.results.tokens.items()}
+
+    @property
+    def heading(self) -> str:
+        """Model and protocol in words."""
+        config, counts = self.newest.run.config, sorted({*self.blocks.values()})
+        names = [f"{name}{_file(config.domains.get(name, 'embedded'))}" for name in self.blocks]
+        blocks = f"{counts[0]} to {counts[-1]} blocks" if len(counts) > 1 else f"{counts[0]} blocks"
+        blocks = "1 block" if counts == [1] else blocks
+        domains = f"{len(names)} domains: {', '.join(names)}" if len(names) > 1 else f"domain {names[0]}"
+        each = " each" if len(names) > 1 else ""
+        return (
+            f"{self.model}, {domains}; {blocks} of {config.seq_len} tokens{each}, {self.newest.dtype}"
+            f"{self.suffix}"
+        )
+
+
+def _file(source: str) -> str:
+    """What tells a domain's text from the embedded one of that name."""
+    if source == "embedded":
+        return ""
+    return f" ({quoted(source if source.startswith('hub:') else Path(source).name)})"
+
+
+def groups(runs: Iterable[Run]) -> tuple[list[Group], dict[str, str]]:
+    """Runs by what can be compared, and why others cannot be compared with any, by id.
+
+    Args:
+        runs: in the order in which their groups are to come.
+    """
+    grouped: list[list[MeasuredRun]] = []
+    left_out: dict[str, str] = {}
+    members = []
+    for run in runs:
+        if why := _reason(run):
+            left_out[run.id] = why
+        elif results := run.results():
+            members.append(MeasuredRun(run, results))
+    # those that recorded what they measured first: the others are recognised by their numbers
+    for each in sorted(members, key=lambda each: not each.results.heldout):
+        mine = next((group for group in grouped if group[0].comparable(each)), None)
+        if mine is None:
+            grouped.append([each])
+        else:
+            mine.append(each)
+    order = {each.run.id: position for position, each in enumerate(members)}
+    grouped.sort(key=lambda group: min(order[each.run.id] for each in group))
+    return _distinct([Group(tuple(sorted(group, key=lambda each: each.mean))) for group in grouped]), left_out
+
+
+def _reason(run: Run) -> str:
+    """Why a run cannot be compared, in a few words; empty where it can."""
+    status, results = run.status(), run.results()
+    if status.state == "damaged":
+        return "damaged"
+    if results is None:
+        return "unfinished" if status.state not in (*ACTIVE, "stalled") else "still at work"
+    return "" if results.perplexity else "without evaluation (--eval-blocks 0)"
+
+
+def _distinct(grouped: Sequence[Group]) -> list[Group]:
+    """The groups, with headings that differ: by what names their weights and text where words do not."""
+    headings = Counter(group.heading for group in grouped)
+    return [
+        Group(group.members, f"; {_names(group.newest)}") if headings[group.heading] > 1 else group
+        for group in grouped
+    ]
+
+
+def _names(member: MeasuredRun) -> str:
+    text = ", ".join(f"{name} {digest[:6]}" for name, digest in member.results.heldout.items())
+    return f"weights {member.weights[:6] or 'not recorded'}, text {text or 'not recorded'}"
+
+
+def count_reasons(left_out: dict[str, str]) -> str:
+    """How many runs are left out and why, in a few words."""
+    return ", ".join(f"{count} {why}" for why, count in Counter(left_out.values()).items())
+
+
+def foretold(run: Run) -> dict[str, float]:
+    """By domain what a run's own curves foretold of its final mask; empty where none were measured."""
+    curves = dense_iteration(run).curves
+    return foretell(curves, run.iterations()[-1].mask) if curves else {}
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """A finished run, with the pruned model in memory.
+
+    Attributes:
+        run: its folder.
+        loaded: the pruned model and its tokenizer.
+        delta: what separates it from the dense model.
+        summary: what came of it.
+    """
+
+    run: Run
+    loaded: LoadedModel
+    delta: Delta
+    summary: Results
+
+    def __repr__(self) -> str:
+        """What it cost, in about ten lines."""
+        config, results = self.run.config, self.summary
+        lines = [
+            f"{config.method}, {results.achieved_ratio:.1%} of {config.model} removed in "
+            f"{config.iterations} iteration{'s' * (config.iterations > 1)}, {results.seconds:.0f} s"
+        ]
+        rows = [("", "dense", "pruned", "change"), *results.rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for name, *cells in rows:
+            values = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+            lines.append("  ".join((name.ljust(widths[0]), *values)))
+        return "\n".join([*lines, f"run {self.run.path}"])
+
+    def _repr_html_(self) -> str:
+        """The same as a table, for Jupyter."""
+        rows = [("", "dense", "pruned", "change"), *self.summary.rows()]
+        cells = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+        title = escape(repr(self).splitlines()[0])
+        return f"<p>{title}</p><table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+
+    @property
+    def mask(self) -> Mask:
+        """What is retained of the dense model."""
+        return self.delta.mask
+
+    @property
+    def perplexity(self) -> dict[str, Pair]:
+        """By domain and `mean`, each with `dense` and `pruned`."""
+        return self.summary.perplexity

@@ -1,10 +1,11 @@
-"""What a run takes, before it exists: disk, memory and time. Needs no torch."""
+"""Before a run exists: what is wrong with its config, and what disk, memory and time it takes. No torch."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,13 +13,53 @@ import numpy as np
 import psutil
 
 from pruning.config import RunConfig
-from pruning.errors import PruningError
+from pruning.engine.budget import check_reachable
+from pruning.errors import PruningError, RunError, too_long
+from pruning.formatting import quoted, size_text
+from pruning.measure.tasks import check_folders
 from pruning.method.allocation import DAMAGE
 from pruning.method.compensation import COVARIANCE
 from pruning.method.damage import PROBES, STEPS
 from pruning.models.folder import Summary, describe
-from pruning.runs.store import RunStore
-from pruning.words import size_text
+from pruning.runs.run import Run, RunStore
+from pruning.text.sources import check_source
+
+
+def create(config: RunConfig, store: RunStore) -> Run:
+    """A new run, refused where it can be known to fail before there is one.
+
+    Raises:
+        PruningError: see `check`; or there is too little disk space.
+    """
+    check(config)
+    if problem := needs(config, store).problem:
+        raise RunError(problem)
+    return store.create(config)
+
+
+def check(config: RunConfig) -> None:
+    """What can be known to be wrong before a run exists: model, ratio, selectors, context, domains, folders.
+
+    Raises:
+        PruningError: see its subclasses.
+    """
+    check_folders(config.task_data, config.task_folder)
+    summary = describe(config.model)
+    check_reachable(summary.geometry, config)
+    if summary.context and config.seq_len > summary.context:
+        raise too_long(config.seq_len, summary.context)
+    for name in config.measured_domains if config.eval_blocks != 0 else config.mixture:
+        check_source(name, config.domains.get(name, "embedded"))
+
+
+def mixture_notices(names: Iterable[str], measured: bool) -> list[str]:
+    """What is said of domains that have text and are not in the mixture, in sentences."""
+    use = "is measured and not calibrated on" if measured else "is not used"
+    return [
+        f"domain {quoted(name)} {use}: it has no weight in the mixture (list it in --mixture beside the "
+        "others to calibrate on it)"
+        for name in names
+    ]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from pruning.config import RunConfig
 from pruning.errors import RunError
+from pruning.formatting import listed, quoted
 from pruning.paths import cache_folder, exists, expand
-from pruning.runs.run import Run
-from pruning.words import listed, quoted
 
 # Entries of a folder of tasks that are looked through. One that holds more is asked about every time.
 ENTRIES = 2_000
@@ -30,7 +29,7 @@ CODE = (".yaml", ".yml", ".py", ".jinja", ".j2")
 
 
 @dataclass(frozen=True)
-class Ask:
+class Permission:
     """One thing to agree to.
 
     Attributes:
@@ -66,28 +65,28 @@ class Ask:
             os.environ[AGREED] = f"{os.environ.get(AGREED, '')} {self._mark.name}".strip()
 
 
-def asks(config: RunConfig) -> list[Ask]:
+def permissions_for(config: RunConfig) -> list[Permission]:
     """What a config would have read and run, beside its model and what ships with the project."""
     found = []
     for source in config.domains.values():
         if source.startswith("hub:"):
-            found.append(Ask("download", source.removeprefix("hub:")))
+            found.append(Permission("download", source.removeprefix("hub:")))
         elif source != "embedded":
-            found.append(read(source))
+            found.append(read_permission(source))
     if config.tasks and config.task_data:
-        found.append(read(config.task_data))
+        found.append(read_permission(config.task_data))
     if config.tasks and config.task_folder:
         folder = expand(config.task_folder)
-        found.append(Ask("run", str(folder.absolute()), _code(folder)))
+        found.append(Permission("run", str(folder.absolute()), _code(folder)))
     if config.trust_remote_code and exists(expand(config.model)):
         folder = expand(config.model)
-        found.append(Ask("run", str(folder.absolute()), _code(folder)))
+        found.append(Permission("run", str(folder.absolute()), _code(folder)))
     return list(dict.fromkeys(found))
 
 
-def read(path: str) -> Ask:
+def read_permission(path: str) -> Permission:
     """The reading of a file or a folder."""
-    return Ask("read", str(expand(path).absolute()))
+    return Permission("read", str(expand(path).absolute()))
 
 
 def _code(folder: Path) -> str:
@@ -103,38 +102,38 @@ def _code(folder: Path) -> str:
     return digest.hexdigest() if len(entries) <= ENTRIES else "too many entries"
 
 
-def pending(config: RunConfig) -> list[Ask]:
+def pending(config: RunConfig) -> list[Permission]:
     """What the person has not agreed to yet."""
-    return [ask for ask in asks(config) if not ask.agreed]
+    return [ask for ask in permissions_for(config) if not ask.agreed]
 
 
-def agree(found: Iterable[Ask]) -> None:
+def agree(found: Iterable[Permission]) -> None:
     """Keep that the person has agreed."""
     for ask in found:
         ask.agree()
 
 
-def check(run: Run) -> None:
+def check(run_id: str, config: RunConfig) -> None:
     """Refuse to work on a run that was not made here, until the person has agreed to what it names.
 
     Raises:
         RunError: what it would read or run.
     """
-    if found := pending(run.config):
+    if found := pending(config):
         raise RunError(
-            f"run {run.id!r} {origin(found)}, and would {'; '.join(map(str, found[:5]))}"
+            f"run {run_id!r} {origin(found)}, and would {'; '.join(map(str, found[:5]))}"
             f"{f' and {len(found) - 5} more' if len(found) > 5 else ''}: look at that first, then resume it "
             "with --yes, or confirm it in the app."
         )
 
 
-def origin(found: Iterable[Ask]) -> str:
+def origin(found: Iterable[Permission]) -> str:
     """Why a run needs agreement, as far as it can be known: changed code is asked about like foreign code."""
     code = any(ask.does == "run" for ask in found)
     return "was not made here, or its code has changed since" if code else "was not made here"
 
 
-def code_files(ask: Ask) -> str:
+def code_files(ask: Permission) -> str:
     """The files of a folder of tasks, for the person to look at."""
     folder = Path(ask.what)
     files = (path for path, _ in zip(folder.rglob("*"), range(ENTRIES), strict=False))
