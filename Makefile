@@ -1,12 +1,13 @@
 # make run    install into .venv and open the app on the demo model
 # make test   install what tests need as well, and run them
+# make test-fast   those without pages, browsers, engines, real models and processes of their own: minutes
 # make engines   install vLLM, mlx-lm and llama.cpp's server, each in an environment of its own
 # make smollm2   bring a real language model, SmolLM2-135M-Instruct (93 MB)
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run install test check wheel smollm2 engines browser screenshots clean
+.PHONY: run install test test-fast check wheel smollm2 engines browser screenshots clean
 
 run: install
 	$(BIN)/streamlit run app.py
@@ -15,6 +16,9 @@ install: .venv/.installed
 
 test: .venv/.installed-dev browser
 	$(BIN)/python -m pytest $(PYTEST)
+
+test-fast: .venv/.installed-dev
+	$(BIN)/python -m pytest --fast $(PYTEST)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -100,7 +100,7 @@ def server_time(what, root, repeats):
         began = time.perf_counter()
         at.run()
         frame.append(time.perf_counter() - began)
-    found = {}
+    pages = {}
     for page in PAGES:
         at.switch_page(f"pages/{page}.py").run()
         seconds = []
@@ -111,13 +111,13 @@ def server_time(what, root, repeats):
             seconds.append(time.perf_counter() - began)
             assert not at.exception, at.exception
         sizes = [len(element.proto.spec) for element in at.get("plotly_chart")]
-        found[page] = {"seconds": seconds[1:], "payloads": sizes}
+        pages[page] = {"seconds": seconds[1:], "payloads": sizes}
     at.switch_page("pages/importance.py").run()
     for number in range(1, (ITERATIONS if runs else 5) + 1):  # every iteration looked at once
         at.session_state["iteration"] = number
         at.run()
         assert not at.exception, at.exception
-    return {"pages": found, "frame": frame, "memory": psutil.Process().memory_info().rss}
+    return {"pages": pages, "frame": frame, "memory": psutil.Process().memory_info().rss}
 
 
 def browser_times(root):
@@ -128,12 +128,12 @@ def browser_times(root):
     heatmap = "document.querySelector('.heatmaplayer image') !== null"
     picture = "Array.from(document.querySelectorAll('.heatmaplayer image')).map(i => i.getAttribute('href').length).join()"
     with server(Path(root) / "runs") as address, browser() as page:
-        found = {}
+        timings = {}
         for what in ("opening the app on a fresh server", "opening it again"):
             began = time.perf_counter()
             page.goto(address)
             page.wait_for_function(heatmap, timeout=60_000)
-            found[f"{what}, to its first heatmap"] = time.perf_counter() - began
+            timings[f"{what}, to its first heatmap"] = time.perf_counter() - began
             page.wait_for_timeout(2000)
         page.goto(f"{address}/importance")
         page.wait_for_function(heatmap, timeout=60_000)
@@ -146,7 +146,7 @@ def browser_times(root):
             page.wait_for_function(f"{picture} !== {json.dumps(before)}", timeout=60_000)
             keys.append(time.perf_counter() - began)
             page.wait_for_timeout(800)
-        found["a key on a slider to the new heatmap"] = statistics.median(keys)
+        timings["a key on a slider to the new heatmap"] = statistics.median(keys)
         for name in ("Masks", "Importance"):
             began = time.perf_counter()
             page.get_by_role("link", name=name).click()
@@ -154,9 +154,9 @@ def browser_times(root):
                 "heading", name={"Masks": "Masks", "Importance": "Channel importance"}[name], exact=True
             ).wait_for()
             page.wait_for_function(heatmap, timeout=60_000)
-            found[f"to the {name} page and its heatmap"] = time.perf_counter() - began
+            timings[f"to the {name} page and its heatmap"] = time.perf_counter() - began
             page.wait_for_timeout(1500)
-    return found
+    return timings
 
 
 def canvas_times(runs):
@@ -169,7 +169,7 @@ def canvas_times(runs):
     from pruning import RunConfig
     from pruning.visualization import live
 
-    found = {}
+    outcomes = {}
     for what, run in runs.items():
         it, config = run.iterations()[1], RunConfig.create()
         assert it.statistics and it.norms and it.scores  # read from disk beforehand, as by the app's cache
@@ -207,10 +207,10 @@ def canvas_times(runs):
             frames = page.evaluate("drag(200)")
             used = 1000 * (processor() - began) / len(frames)
         low, middle, high = map(float, np.percentile(frames, [5, 50, 95]))
-        found[what] = {"processor": used, "p5": low, "median": middle, "p95": high}
-        found[what] |= {"packing": 1000 * packing, "bytes": len(message)}
-        print(what, found[what], flush=True)
-    return found
+        outcomes[what] = {"processor": used, "p5": low, "median": middle, "p95": high}
+        outcomes[what] |= {"packing": 1000 * packing, "bytes": len(message)}
+        print(what, outcomes[what], flush=True)
+    return outcomes
 
 
 def write(results):
@@ -294,8 +294,8 @@ def main():
                 f"{folder}/{root}",
             ]
             output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            found = results[what] = json.loads(output.strip().splitlines()[-1])
-            found["pages"]["a new session's first page"] = {"seconds": found["frame"][1:], "payloads": [0]}
+            result = results[what] = json.loads(output.strip().splitlines()[-1])
+            result["pages"]["a new session's first page"] = {"seconds": result["frame"][1:], "payloads": [0]}
         results["browser"] = browser_times(Path(folder) / "browser")
         results["canvas"] = measure_canvas(Path(folder) / "canvas")
     write(results)

@@ -2,7 +2,7 @@
 
     make engines && pip install -r requirements-gguf.txt && python benchmarks/engines.py [FOLDER]
 
-Four runs: widths as they fall, multiples of 256, equal widths, and query heads cut. Each export is opened by the
+Four runs: unrounded widths, multiples of 256, equal widths, and query heads cut. Each export is opened by the
 engine in its own environment and asked for the log-probabilities of held-out text and for greedy tokens. What stands
 under "By hand" in the report stays there.
 """
@@ -22,13 +22,13 @@ from pruning.formats.gguf import K_QUANTS
 from pruning.formats.write import export
 from pruning.models.loading import load
 from pruning.runs.worker import prune
-from pruning.serving.engines import ENGINES, python_of
-from pruning.serving.process import served
+from pruning.serving.engines import ENGINES, find_python
+from pruning.serving.process import open_engine
 
 TOKENS, PROMPT, NEW = 96, 32, 24
 FILE = RESULTS / "engines.md"
 RUNS = {
-    "as they fall": {},
+    "unrounded widths": {},
     "multiples of 256": {"round_to": 256},
     "equal": {"allocation": "equal"},
     "query heads cut": {
@@ -39,29 +39,29 @@ RUNS = {
 }
 # run, format, type, engines
 CASES = [
-    ("as they fall", "hf", None, ("transformers", "vllm")),
-    *(("as they fall", "gguf", kind, ("llamacpp",)) for kind in ("f32", "f16", "bf16", "q8_0")),
+    ("unrounded widths", "hf", None, ("transformers", "vllm")),
+    *(("unrounded widths", "gguf", kind, ("llamacpp",)) for kind in ("f32", "f16", "bf16", "q8_0")),
     *(("multiples of 256", "gguf", kind, ("llamacpp",)) for kind in K_QUANTS),
-    ("as they fall", "deci", None, ("mlx", "vllm")),
+    ("unrounded widths", "deci", None, ("mlx", "vllm")),
     ("equal", "hf", None, ("transformers", "mlx", "vllm")),
     ("multiples of 256", "deci", None, ("mlx",)),
     ("query heads cut", "gguf", "f32", ("llamacpp",)),
     ("query heads cut", "deci", None, ("mlx",)),
-    ("as they fall", "padded", None, ("transformers", "mlx")),
+    ("unrounded widths", "padded", None, ("transformers", "mlx")),
     ("query heads cut", "hf", None, ("transformers", "vllm")),
     ("equal", "unbiased", None, ("transformers", "mlx", "vllm")),
-    ("as they fall", "padded", None, ("vllm",)),
+    ("unrounded widths", "padded", None, ("vllm",)),
     ("query heads cut", "deci", None, ("vllm",)),
 ]
 
 
 @torch.no_grad()
 def scores(model, prompts):
-    found = []
+    scores = []
     for ids in map(torch.tensor, prompts):
         logits = model(ids[None]).logits[0, :-1].log_softmax(-1)
-        found.append(logits.gather(1, ids[1:, None])[:, 0].numpy())
-    return found
+        scores.append(logits.gather(1, ids[1:, None])[:, 0].numpy())
+    return scores
 
 
 @torch.no_grad()
@@ -79,8 +79,8 @@ class Truth:
     """A pruned model in this process: what it computes, and what it would without the biases that compensate."""
 
     def __init__(self, config, folder):
-        known = sorted(folder.glob("*/model"))
-        self.checkpoint = known[0] if known else prune(config, folder).run.checkpoint
+        checkpoints = sorted(folder.glob("*/model"))
+        self.checkpoint = checkpoints[0] if checkpoints else prune(config, folder).run.checkpoint
         loaded = load(str(self.checkpoint), "cpu", "float32")
         blocks = evaluation_blocks(config.replace(eval_blocks=1), loaded.tokenizer, loaded.model)
         self.prompts = [block.ids[0][:TOKENS].tolist() for block in blocks]
@@ -103,21 +103,21 @@ def written(truth, format, kind, folder):
 
 def ask(truth, engine, path):
     try:
-        with served(engine, path, 2 * TOKENS, len(truth.prompts)) as opened:
-            found = opened.ask("score", prompts=truth.prompts)
+        with open_engine(engine, path, 2 * TOKENS, len(truth.prompts)) as opened:
+            scores = opened.ask("score", prompts=truth.prompts)
             tokens = opened.ask("generate", prompts=[p[:PROMPT] for p in truth.prompts], new=NEW)
             runs_as = opened.ask("architecture") if engine in ("vllm", "mlx") else ""
             version = opened.ask("version")
     except Exception as error:  # what an engine says is the result
         return (engine, "", "refuses: " + str(error)[-140:].replace("|", "/").replace("\n", " "), "", "", "")
-    mean, lost = (apart(found, known, np.mean) for known in (truth.scores, truth.unbiased))
+    mean, lost = (apart(scores, reference, np.mean) for reference in (truth.scores, truth.unbiased))
     alike = sum(
         a == b
         for ours, theirs in zip(truth.greedy, tokens, strict=True)
         for a, b in zip(ours, theirs, strict=True)
     )
     return (
-        version, runs_as, f"{apart(found, truth.scores):.2g}", f"{mean:.2g}", f"{alike} of {NEW * len(tokens)}",
+        version, runs_as, f"{apart(scores, truth.scores):.2g}", f"{mean:.2g}", f"{alike} of {NEW * len(tokens)}",
         "honoured" if mean < lost else "dropped in silence",
     )  # fmt: skip
 
@@ -125,22 +125,22 @@ def ask(truth, engine, path):
 def main():
     rows, notes = [], []
     hand = "## By hand"
-    known = FILE.read_text() if FILE.exists() else ""
-    hand = known[known.index(hand) :] if hand in known else ""
+    text = FILE.read_text() if FILE.exists() else ""
+    hand = text[text.index(hand) :] if hand in text else ""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("folder", nargs="?", help="keeps runs and rows, and goes on from them")
     arguments.add_argument("--engines", nargs="+", default=list(ENGINES), choices=list(ENGINES))
-    given = arguments.parse_args()
+    args = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        kept = Path(given.folder or temporary)
-        file = kept / "rows.json"
+        folder = Path(args.folder or temporary)
+        file = folder / "rows.json"
         measured = json.loads(file.read_text()) if file.exists() else {}
         truths = {}
         for name, options in RUNS.items():
             config = RunConfig.create(
                 model="smollm2", ratio=0.3, iterations=1, samples=8, eval_blocks=0, **options
             )
-            truths[name] = truth = Truth(config, kept / name.replace(" ", "-"))
+            truths[name] = truth = Truth(config, folder / name.replace(" ", "-"))
             lost = apart(truth.scores, truth.unbiased)
             notes.append(f"- {name}: without its biases a log-probability differs by up to {lost:.2g}")
             print(notes[-1], flush=True)
@@ -149,7 +149,7 @@ def main():
             what = "control: `hf`, config without its biases" if format == "unbiased" else f"`{format}`"
             for engine in engines:
                 key = f"{name}, {format}, {kind}, {engine}"
-                if key not in measured and engine in given.engines and python_of(engine):
+                if key not in measured and engine in args.engines and find_python(engine):
                     done = done or written(truth, format, kind, Path(temporary) / f"export-{number}")
                     shown = (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.form.architecture)
                     measured[key] = [*shown, *ask(truth, engine, done.path)]

@@ -82,20 +82,20 @@ def command(*arguments):
 
 def go_on(run):
     """Resume a run as a person would; 2 where a sentence says why not."""
-    return apart(lambda: command("runs", "resume", run.id, "--yes", "--runs", str(run.path.parent)))
+    return apart(lambda: command("runs", "resume", run.id, "--yes", "--runs-dir", str(run.path.parent)))
 
 
 def numbers(run):
     """Every number that a run came to, by where it stands; read whole, whatever the checksums say."""
     from safetensors.numpy import load_file
 
-    found = {}
+    arrays = {}
     files = (file for file in run.path.rglob("*.safetensors") if ".changed-" not in file.parent.name)
     for file in sorted(files):
         name = str(file.relative_to(run.path))
-        found |= {f"{name} {key}": array.tobytes() for key, array in load_file(file).items()}
+        arrays |= {f"{name} {key}": array.tobytes() for key, array in load_file(file).items()}
     results = run.results()
-    return found | {"perplexity": repr(results and results.perplexity)}
+    return arrays | {"perplexity": repr(results and results.perplexity)}
 
 
 def verdict(run, expected):
@@ -105,7 +105,7 @@ def verdict(run, expected):
     code = go_on(run)
     run = Run(run.path)
     state = run.status().state
-    if code not in (0, 2) or state != "finished" or run.damage():
+    if code not in (0, 2) or state != "finished" or run.corruption():
         return f"lost (exit {code}, {state}, {run.status().message})"
     return "right" if numbers(run) == expected else "wrong"
 
@@ -190,10 +190,10 @@ def kills(cases, count, sample):
     from pruning.runs.worker import execute
 
     run = cases.copy(cases.fresh)
-    told = cases.base / "count"
+    count_file = cases.base / "count"
     began = time.monotonic()
-    assert apart(lambda: told.write_text(str(writes(lambda: execute(run)))) and 0) == 0
-    seconds, total = time.monotonic() - began, int(told.read_text())
+    assert apart(lambda: count_file.write_text(str(writes(lambda: execute(run)))) and 0) == 0
+    seconds, total = time.monotonic() - began, int(count_file.read_text())
     dice = random.Random(0)
     moments = [("write", number) for number in range(1, total + 1)][::sample]
     moments += [("after", dice.uniform(0, seconds)) for _ in range(max(0, count - len(moments)))]
@@ -219,9 +219,9 @@ def matrix(cases, count, sample):
         run = cases.copy(base)
         spoil(run.path / name, how)
         if name == "config.json":  # whether there is something to resume is not known before
-            apart(lambda run=run: command("runs", "repair", run.id, "--runs", str(run.path.parent)))
-        found = verdict(run, cases.expected)
-        yield f"{how} {name} ({'finished' if base is cases.run else 'unfinished'})", run, found
+            apart(lambda run=run: command("runs", "repair", run.id, "--runs-dir", str(run.path.parent)))
+        result = verdict(run, cases.expected)
+        yield f"{how} {name} ({'finished' if base is cases.run else 'unfinished'})", run, result
 
 
 def disks(cases, count, sample):
@@ -236,12 +236,12 @@ def disks(cases, count, sample):
                     os.environ["PRUNESCOPE_CACHE"] = f"/dev/null/{limit}"
                 else:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-                return command("runs", "resume", run.id, "--yes", "--runs", str(run.path.parent))
+                return command("runs", "resume", run.id, "--yes", "--runs-dir", str(run.path.parent))
 
             code = apart(work)
             right = {0} if where == "cache" else {0, 2}
-            found = verdict(run, cases.expected) if code in right else f"lost (exit {code})"
-            yield f"{where} takes {limit} bytes a file", run, found
+            result = verdict(run, cases.expected) if code in right else f"lost (exit {code})"
+            yield f"{where} takes {limit} bytes a file", run, result
 
 
 def starts(cases, count, sample):
@@ -266,10 +266,10 @@ def starts(cases, count, sample):
             time.sleep(0.05)
         started = sum(event["event"] == "started" for event in run.events())
         right = sorted(children) == [0] + [2] * (AT_ONCE - 1) and started == 2  # once before, once now
-        found = (
+        result = (
             "right" if right and numbers(run) == cases.expected else f"wrong ({children}, {started} starts)"
         )
-        yield f"turn {turn + 1}", run, found
+        yield f"turn {turn + 1}", run, result
 
 
 def changes(cases, count, sample):
@@ -290,10 +290,10 @@ def changes(cases, count, sample):
     domains = {"words": cases.begun.config.domains["words"], "seen": str(cases.base / "seen.txt")}
     options = {"tasks": ("odd",), "task_folder": str(tasks), "domains": domains}
     config = cases.begun.config.replace(**options)
-    whole, begun = cases.create(config), cases.create(config)
-    assert go_on(whole) == 0, whole.status()
+    complete, begun = cases.create(config), cases.create(config)
+    assert go_on(complete) == 0, complete.status()
     assert apart(lambda: cases.until(begun, 1)) == 0
-    expected = numbers(whole)
+    expected = numbers(complete)
 
     def other(text):
         return text.replace("1", "7")
@@ -322,16 +322,16 @@ def changes(cases, count, sample):
             file.write_text(edit((before or b"").decode()))
         permissions.agree(permissions.permissions_for(run.config))
         code, message = go_on(run), run.status().message
-        kept = arrays == {f: f.read_bytes() for f in run.path.glob("iteration-*/*")}
+        unchanged = arrays == {f: f.read_bytes() for f in run.path.glob("iteration-*/*")}
         changed = before != (file.read_bytes() if file.exists() else None)
         if before is None:
             file.unlink()
         else:
             file.write_bytes(before)
-        found = verdict(run, expected)
-        if code != 2 or not kept or not changed or not message:
-            found = f"wrong (exit {code}, iterations kept: {kept}, changed: {changed}, {message})"
-        yield f"{name}: {message}", Run(run.path), found
+        result = verdict(run, expected)
+        if code != 2 or not unchanged or not changed or not message:
+            result = f"wrong (exit {code}, iterations unchanged: {unchanged}, changed: {changed}, {message})"
+        yield f"{name}: {message}", Run(run.path), result
 
 
 def exports(cases, count, sample):
@@ -354,22 +354,22 @@ def exports(cases, count, sample):
         export(cases.run.checkpoint, "hf", out, "bf16")
         load(str(out), "cpu")
 
-    out, told = prepare(), cases.base / "count"
-    assert apart(lambda: told.write_text(str(writes(lambda: again(out)))) and 0) == 0
-    for number in range(1, int(told.read_text()) + 1)[::sample]:
+    out, count_file = prepare(), cases.base / "count"
+    assert apart(lambda: count_file.write_text(str(writes(lambda: again(out)))) and 0) == 0
+    for number in range(1, int(count_file.read_text()) + 1)[::sample]:
         out = prepare()
         apart(lambda out=out, number=number: writes(lambda: again(out), number) and 0)
         code = apart(lambda out=out: again(out))  # goes on where the killed one was
         stayed = all(
             (out / name).is_file() and (out / name).read_text() == text for name, text in mine.items()
         )
-        kept = {path.relative_to(out).parts[0] for path in out.rglob("*")} >= {
+        is_complete = {path.relative_to(out).parts[0] for path in out.rglob("*")} >= {
             "model.safetensors",
             "pruning.json",
         }
-        right = code == 0 and kept and stayed
-        found = "right" if right else f"lost (exit {code}, a person's files are there: {stayed})"
-        yield f"killed before write {number}", cases.copy(cases.fresh), found
+        right = code == 0 and is_complete and stayed
+        result = "right" if right else f"lost (exit {code}, a person's files are there: {stayed})"
+        yield f"killed before write {number}", cases.copy(cases.fresh), result
 
 
 def main():
@@ -386,21 +386,21 @@ def main():
     import pruning.runs.worker  # noqa: F401 - once, for all that are forked
 
     torch.set_num_threads(1)
-    found, began = {}, time.monotonic()
+    results, began = {}, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="prunescope-faults-") as base:
         os.environ["PRUNESCOPE_CACHE"] = f"{base}/cache"
         cases = Cases(Path(base))
         for name, run, result in globals()[args.kind](cases, args.count, args.sample):
-            found[name] = result
+            results[name] = result
             if result != "right" and not args.json:
                 print(f"{name}: {result}", flush=True)
             cases.drop(run)
-    counts = Counter(result.split(" ")[0] for result in found.values())
+    counts = Counter(result.split(" ")[0] for result in results.values())
     if args.json:
-        print(json.dumps({"cases": found, "counts": counts}))
+        print(json.dumps({"cases": results, "counts": counts}))
     else:
         seconds = time.monotonic() - began
-        print(f"{args.kind}: {len(found)} cases, {dict(counts)}, {seconds:.0f} s")
+        print(f"{args.kind}: {len(results)} cases, {dict(counts)}, {seconds:.0f} s")
     return 1 if set(counts) - {"right"} else 0
 
 

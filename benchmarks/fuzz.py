@@ -314,14 +314,14 @@ def arguments(draw: Any) -> list[str]:
         "--ratio",
         "--mixture",
         "--domain",
-        "--samples",
+        "--calibration-blocks",
         "--port",
         "--keep",
         "--temperature",
     ]
     words = draw(st.lists(st.sampled_from(flags) | TEXT, max_size=6))
     right = st.sampled_from(
-        ["--ratio=0.3", "--seed=7", "--mixture=wiki=1,code=2", "--samples=8", "--keep=0.attn"]
+        ["--ratio=0.3", "--seed=7", "--mixture=wiki=1,code=2", "--calibration-blocks=8", "--keep=0.attn"]
     )
     return [command, *draw(st.lists(right, max_size=3)), *words]
 
@@ -732,8 +732,8 @@ def fuzz(kind: str, examples: int, number: int = 0) -> Outcome:
             if len(words) > 2_000 or "\n" in words:
                 outcome.tracebacks.setdefault("a message of many lines or characters", words[:300])
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
             outcome.tracebacks.setdefault(where, f"{str(error)[:200]!r} for {value!r:.300}")
         finally:
             seconds = time.monotonic() - began
@@ -759,12 +759,17 @@ def main() -> int:
     )
     bad = 0
     for kind in given_options.kind or KINDS:
-        found = fuzz(kind, max(1, round(given_options.examples * KINDS[kind][2])), given_options.seed)
-        cells = (f"{found.inputs:,}", f"{found.refused:,}", str(len(found.tracebacks)), str(found.hangs))
-        print(f"| {kind} | {' | '.join(cells)} | {found.slowest:.1f} s |", flush=True)
-        for where, example in found.tracebacks.items():
+        outcome = fuzz(kind, max(1, round(given_options.examples * KINDS[kind][2])), given_options.seed)
+        cells = (
+            f"{outcome.inputs:,}",
+            f"{outcome.refused:,}",
+            str(len(outcome.tracebacks)),
+            str(outcome.hangs),
+        )
+        print(f"| {kind} | {' | '.join(cells)} | {outcome.slowest:.1f} s |", flush=True)
+        for where, example in outcome.tracebacks.items():
             print(f"  {where}: {example}", file=sys.stderr, flush=True)
-        bad += len(found.tracebacks) + found.hangs
+        bad += len(outcome.tracebacks) + outcome.hangs
     return 1 if bad else 0
 
 

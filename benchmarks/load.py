@@ -63,7 +63,7 @@ class Outcome:
     runs: int = 0
 
 
-async def rest(page: Page) -> None:
+async def wait_until_idle(page: Page) -> None:
     """Wait until the script has run, and has not begun again a moment later."""
     while True:
         await page.wait_for_function(AT_REST, timeout=120_000)
@@ -73,7 +73,7 @@ async def rest(page: Page) -> None:
 
 
 async def visit(page: Page, name: str) -> None:
-    """Go to a page, and wait until it is there: what is moved before that belongs to the page that is left."""
+    """Go to a page and wait until it has loaded: an earlier move would belong to the previous page."""
     await page.get_by_role("link", name=name, exact=True).click()
     await page.get_by_role("heading", name=PAGES[name], level=1).wait_for()
 
@@ -86,12 +86,12 @@ async def move(page: Page, name: str, parameter: str, by: int, outcome: Outcome)
     began = time.monotonic()
     for _ in range(abs(wanted - value)):
         await slider.press("ArrowRight" if wanted > value else "ArrowLeft")
-    await rest(page)
+    await wait_until_idle(page)
     outcome.seconds.append(time.monotonic() - began - 0.5)
     shown = int((await slider.get_attribute("aria-valuetext") or "").rstrip("%"))
-    there = parse_qs(urlparse(page.url).query).get(parameter, [str(shown)])[0]  # a default is left out
-    if (shown, int(there)) != (wanted, wanted):
-        outcome.mixed.append(f"{name}: set {wanted}, shown {shown}, in the address {there}")
+    in_address = parse_qs(urlparse(page.url).query).get(parameter, [str(shown)])[0]  # a default is left out
+    if (shown, int(in_address)) != (wanted, wanted):
+        outcome.mixed.append(f"{name}: set {wanted}, shown {shown}, in the address {in_address}")
 
 
 async def session(
@@ -110,13 +110,13 @@ async def session(
             if page.url == "about:blank":
                 await page.goto(f"{address}/importance?run=demo-run")
                 await page.wait_for_selector("h1")
-            await rest(page)
+            await wait_until_idle(page)
             if start is not None and time.monotonic() - began > start:
                 start = None
                 await page.get_by_role("link", name="Prune", exact=True).click()
                 await page.get_by_role("button", name="Start").click(timeout=60_000)
                 outcome.runs += 1
-                await rest(page)
+                await wait_until_idle(page)
                 await visit(page, "Importance")
             elif rng.random() < 0.15:
                 await visit(page, rng.choice(list(PAGES)))

@@ -13,7 +13,7 @@ from common import RESULTS, machine, table
 from pruning import RunConfig
 from pruning.engine.blocks import evaluation_blocks
 from pruning.measure.perplexity import perplexity
-from pruning.measure.zeroshot import compare, zero_shot
+from pruning.measure.tasks import compare, zero_shot
 from pruning.models.folder import LoadedModel
 from pruning.models.geometry import Site
 from pruning.models.layer_view import geometry

@@ -3,7 +3,7 @@
     python benchmarks/speed.py                                # 0.5B on the CPU, float32 and bfloat16
     python benchmarks/speed.py --shape 7b --device cuda       # bfloat16 on a GPU
 
-Dense, pruned by 50% with widths as they fall, and with MLP widths rounded to multiples of 16 and 64, turn by turn in
+Dense, pruned by 50% with unrounded widths, and with MLP widths rounded to multiples of 16 and 64, turn by turn in
 one run. Scores are drawn at random (log-normal, by channel and by head), so that layers get different widths and lose
 heads as they do with real ones.
 """
@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
-from pruning.measure.speed import seconds, turns
+from pruning.measure.speed import interleave, seconds
 from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
 from pruning.models.surgery import add_bias, remove
@@ -104,7 +104,7 @@ def main():
             def work(model, ids=ids):
                 return lambda: seconds(device, lambda: model.base_model(ids, use_cache=False))
 
-            times = drain(turns([work(model) for model in models.values()], args.repeats, int), int)
+            times = drain(interleave([work(model) for model in models.values()], args.repeats, int), int)
             base = statistics.median(times[0])
             for name, values in zip(models, times, strict=True):
                 ratios = [d / v for d, v in zip(times[0], values, strict=True)]

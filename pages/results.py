@@ -17,7 +17,7 @@ st.title("Results")
 every = {run.id: run for run in state.all_runs()}
 grids = st.session_state.get("grids", st.query_params.get("grids") == "true")
 shown = [run for run in every.values() if run.config.ratio and (grids or run.config.experiment is None)]
-runs = {run.id: (run, found) for run in shown if (found := run.results())}
+runs = {run.id: (run, measured) for run in shown if (measured := run.results())}
 if not on_view.config.ratio:
     st.info(
         f"{plain(state.label(on_view))} took statistics only: nothing was pruned, so it has no results of its own. The Importance "
@@ -28,10 +28,10 @@ if not runs:
     st.stop()
 
 labels = {state.label(run): name for name, (run, _) in runs.items()}
-said = [labels.get(name, name) for name in st.query_params.get_all("side")]
-if "side" not in st.session_state and (known := [name for name in said if name in runs]):
-    st.session_state.side = known  # a link may name a run by its id
-for name in said:
+linked = [labels.get(name, name) for name in st.query_params.get_all("side")]
+if "side" not in st.session_state and any(name in runs for name in linked):
+    st.session_state.side = [name for name in linked if name in runs]  # a link may name a run by its id
+for name in linked:
     if name not in runs:
         st.warning(
             f"The link names the run {plain(quoted(name))}, which has no results in this store: it was deleted, is unfinished, or is on "
@@ -44,7 +44,7 @@ chosen = st.multiselect(
     format_func=lambda name: state.label(runs[name][0]),
     key="side",
     bind="query-params",
-    help="One run: what it kept and saved. Several: in which options they differ, and what that came to.",
+    help="One run: what it kept and saved. Several: settings that differ, and the outcome.",
 )
 beside = [runs[name] for name in chosen]
 if len(beside) == 1:
@@ -53,11 +53,11 @@ if len(beside) == 1:
 elif beside:
     comparison.compare(beside)
 for name in chosen:
-    run, found = runs[name]
+    run, measured = runs[name]
     with st.expander(f"Details of {plain(state.label(run))}", expanded=len(chosen) == 1):
         st.caption(
-            f"{found.parameters.dense:,} parameters before, {found.parameters.pruned:,} after: pruning ratio "
-            f"{found.achieved_ratio:.2%} of the decoder layers' linear weights. Run time {seconds_text(found.seconds)}."
+            f"{measured.parameters.dense:,} parameters before, {measured.parameters.pruned:,} after: pruning ratio "
+            f"{measured.achieved_ratio:.2%} of the decoder layers' linear weights. Run time {seconds_text(measured.seconds)}."
         )
         checkpoint: Path | PruningError | None
         try:
@@ -67,9 +67,9 @@ for name in chosen:
         titles = ["Accuracy", "Perplexity", "Text generation", "Export", "Speed", "Lineage"]
         tabs = st.tabs(titles, key=f"tab-{name}", on_change="rerun")
         with tabs[0]:
-            details.accuracy(run, found)
+            details.accuracy(run, measured)
         with tabs[1]:
-            details.perplexity(run, found)
+            details.perplexity(run, measured)
         for tab, show in zip(tabs[2:5], (tasks.continuation, tasks.exports, tasks.speed), strict=True):
             with tab:
                 try:
@@ -84,16 +84,16 @@ for name in chosen:
         with tabs[5]:
             details.origin(run, every)
         buttons = st.columns(3)
-        for column, title, make, end, kind in (
-            (buttons[0], "Report (HTML)", report.html, "html", "text/html"),
-            (buttons[1], "Report (Markdown)", report.markdown, "md", "text/markdown"),
+        for column, title, make, suffix in (
+            (buttons[0], "HTML", report.html, "html"),
+            (buttons[1], "Markdown", report.markdown, "md"),
         ):
             column.download_button(
-                title,
+                f"Report ({title})",
                 partial(make, run),
-                f"{run.id}.{end}",
-                kind,
-                key=f"{end}-{name}",
+                f"{run.id}.{suffix}",
+                f"text/{title.lower()}",
+                key=f"{suffix}-{name}",
                 on_click="ignore",
             )
         if run.path not in state.SHIPPED:
@@ -106,7 +106,7 @@ comparison.sizes(list(runs.values()), beside[0][0] if beside else on_view)
 rows = []
 for heading, members in comparison.comparable(list(runs.values())):
     st.markdown(f"**{plain(heading)}**")
-    results.table(part := [results.row(run, found) for run, found in members])
+    results.table(part := [results.row(run, measured) for run, measured in members])
     rows += [{"measured": heading, **row} for row in part]
 if unfinished := count_reasons(groups(run for run in shown if run.id not in runs)[1]):
     st.caption(f"Not in these tables: {unfinished}.")

@@ -8,7 +8,7 @@ from pruning.errors import PruningError
 from pruning.formatting import seconds_text
 from pruning.method.damage import foretell
 from pruning.runs.jobs import job
-from pruning.runs.preflight import damage_seconds
+from pruning.runs.preflight import sensitivity_seconds
 from ui import expected, reach, state, stored, tasks, view_state
 from ui.glossary import popover
 
@@ -16,7 +16,7 @@ from ui.glossary import popover
 def _time(config: RunConfig) -> str:
     """How long measuring takes on this machine, in words; empty where the model is not available."""
     try:
-        return f", in about {seconds_text(damage_seconds(config, state.store()))} on this machine"
+        return f", in about {seconds_text(sensitivity_seconds(config, state.store()))} on this machine"
     except PruningError:
         return ""
 
@@ -38,9 +38,9 @@ if not dense.curves:
         "Sensitivity was not measured in this run. With the allocation measured, a run measures it before it prunes. Here it "
         f"can be measured for the dense model of this run{_time(run.config)}."
     )
-    task = job(state.store(), f"damage-{run.id}")
+    task = job(state.store(), f"sensitivity-{run.id}")
     if task.state in ("none", "failed") and st.button("Measure sensitivity", icon=":material/straighten:"):
-        tasks.start(task, ["damage", run.id, *tasks.store_args(run)])
+        tasks.start(task, ["sensitivity", run.id, *tasks.store_args(run)])
     tasks.working(task, "Measuring sensitivity", lambda _: st.rerun())
     st.stop()
 

@@ -1,8 +1,8 @@
-"""Files with checksums: the one place that writes and verifies them, so that nothing damaged is believed.
+"""Files with checksums: they are written and verified here, so that no corrupt content is used.
 
-A JSON record carries the checksum of its own content under `checksum`. Other files are named, with the
-checksums of their bytes, by the record that belongs to them. Statistics in the cache carry theirs among the
-metadata of the safetensors file (`method/statistics.py`).
+A JSON record carries the checksum of its own content under `checksum`. A record beside other files lists the
+checksums of their bytes. Statistics in the cache carry theirs in the metadata of the safetensors file
+(`method/statistics.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ M = TypeVar("M", bound="BaseModel")
 
 
 def key_of(content: str | bytes) -> str:
-    """A name for some content: 32 hexadecimal digits."""
+    """Digest of some content, 32 hexadecimal digits."""
     data = content.encode() if isinstance(content, str) else content
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
@@ -73,11 +73,11 @@ def to_json(content: Mapping[str, Any]) -> str:
 
 
 def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> None:
-    """Replace a JSON record as a whole.
+    """Replace a JSON record atomically.
 
     Args:
-        path: the file.
-        content: a JSON object; infinities and NaN become null.
+        path: file to write.
+        content: JSON object; infinities and NaN become null.
         durable: see `files.atomic_write`.
 
     Raises:
@@ -91,8 +91,8 @@ def read_json(path: Path, trusting: bool = True) -> dict[str, Any] | None:
     """The content of a JSON record; None where there is no such file.
 
     Args:
-        path: the file.
-        trusting: whether to take a record without a checksum: an earlier version's, or a person's.
+        path: file to read.
+        trusting: whether to accept a record without a checksum, as from an earlier version or a person.
 
     Raises:
         CorruptFileError: it is no JSON object, or not the one that was written.
@@ -115,16 +115,16 @@ def read_bytes(path: Path, most: int = RECORD_BYTES, end: bool = False) -> bytes
     """The bytes of a file; None where there is none.
 
     Args:
-        path: the file.
-        most: it may have.
-        end: whether to take the last ones of a longer file.
+        path: file to read.
+        most: largest size.
+        end: whether to read the last bytes of a longer file.
 
     Raises:
         CorruptFileError: it is longer, or a folder or a pipe.
         RunError: it cannot be read.
     """
     try:
-        # without O_NONBLOCK a pipe would hold the reader up
+        # without O_NONBLOCK a pipe would block the reader
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -143,15 +143,15 @@ def read_bytes(path: Path, most: int = RECORD_BYTES, end: bool = False) -> bytes
 
 
 def without_checksum(content: dict[str, Any], path: Path, trusting: bool = True) -> dict[str, Any]:
-    """What `with_checksum` was given; see `read_json`."""
-    seal = content.pop(CHECKSUM_KEY, None)
-    if seal is None and trusting:
+    """A JSON object without its checksum, which is verified; see `read_json`."""
+    checksum = content.pop(CHECKSUM_KEY, None)
+    if checksum is None and trusting:
         return content
     try:
-        right = seal == _checksum(content)
+        is_intact = checksum == _checksum(content)
     except (ValueError, RecursionError):  # numbers of thousands of digits
-        right = False
-    if not right:
+        is_intact = False
+    if not is_intact:
         raise corrupt(path, "its checksum does not fit")
     return content
 
@@ -160,7 +160,7 @@ def read_record(path: Path, kind: type[M]) -> M | None:
     """A JSON record as a frozen pydantic model; None where there is no such file.
 
     Raises:
-        CorruptFileError: it is none of that kind, or not the one that was written.
+        CorruptFileError: it does not fit the model, or is not what was written.
         RunError: it cannot be read.
     """
     try:
@@ -170,7 +170,7 @@ def read_record(path: Path, kind: type[M]) -> M | None:
 
 
 def stamp(path: Path) -> tuple[int, ...]:
-    """What changes with a file: its bytes cannot be replaced without a new time of change.
+    """Size, times and inode of a file: they change whenever its bytes are replaced.
 
     Raises:
         OSError: there is no such file.
@@ -195,7 +195,7 @@ def _read_record(path: Path, kind: type[M], _stamp: tuple[int, ...]) -> M | None
 
 def corrupt(path: Path, why: str) -> CorruptFileError:
     """The error for a file that is not what was written."""
-    return CorruptFileError(f"{str(path)!r} is damaged ({why}).")
+    return CorruptFileError(f"{str(path)!r} is corrupt ({why}).")
 
 
 # --- other files -------------------------------------------------------------------------------------------
@@ -214,47 +214,44 @@ def checksum_of(file: Path) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _seen(file: Path, _stamp: tuple[int, ...]) -> str:
+def _cached_checksum(file: Path, _stamp: tuple[int, ...]) -> str:
     return checksum_of(file)
 
 
 def verify(file: Path, expected: str | None) -> None:
-    """Compare a file with its checksum; read once in a process, for as long as it does not change.
+    """Compare a file with its checksum; an unchanged file is read once in a process.
 
     Args:
-        file: to be compared.
-        expected: its checksum; None for a file that no record names.
+        file: file to verify.
+        expected: its checksum; None for a file that no record lists.
 
     Raises:
-        CorruptFileError: it is gone, or not what was written.
+        CorruptFileError: it is missing, or not what was written.
         RunError: it cannot be read.
     """
     try:
         if not stat.S_ISREG(file.stat().st_mode):
             raise corrupt(file, "it is no file")
-        found = _seen(file, stamp(file))
+        checksum = _cached_checksum(file, stamp(file))
     except (FileNotFoundError, NotADirectoryError):
-        raise CorruptFileError(f"{str(file)!r} is gone.") from None
+        raise CorruptFileError(f"{str(file)!r} is missing.") from None
     except OSError as error:
         raise RunError(f"{str(file)!r} cannot be read: {error.strerror}.") from None
-    if found != expected:
+    if checksum != expected:
         raise corrupt(file, "its checksum does not fit")
 
 
-# --- results kept by what they depend on -------------------------------------------------------------------
+# --- cached results ----------------------------------------------------------------------------------------
 
 
 def cache_path(kind: str, files: Iterable[Path]) -> Path:
-    """Where what was found out about some files is kept; another place as soon as one of them changes.
-
-    See `stamp`: their bytes need not be read.
-    """
+    """Path of a cached result about some files; a change of one gives another path (see `stamp`)."""
     stamps = repr([(str(file.resolve()), *stamp(file)) for file in files])
     return cache_folder() / kind / f"{key_of(stamps)}.json"
 
 
 def read_cached(file: Path, kind: type[T]) -> T | None:
-    """What was kept in a file; None where there is nothing, or what is there was not written so."""
+    """A cached result; None where there is no intact one of that kind."""
     try:
         content = read_json(file, trusting=False)
         return None if content is None else kind(**content)
@@ -263,7 +260,7 @@ def read_cached(file: Path, kind: type[T]) -> T | None:
 
 
 def write_cached(file: Path, result: DataclassInstance) -> None:
-    """Keep a dataclass of plain values; a cache that cannot be written costs time, not the run."""
+    """Cache a dataclass of plain values; a cache that cannot be written costs time, not the run."""
     with ignore_write_errors():
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file, durable=False) as temporary:

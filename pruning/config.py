@@ -22,7 +22,7 @@ from pydantic import (
 
 from pruning.errors import ConfigError
 from pruning.formatting import clipped, quoted
-from pruning.limits import SAMPLES, TOKENS, check_names, check_words, normalised
+from pruning.limits import SAMPLES, TOKENS, check_names, check_words, normalise_mixture
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.compensation import COMPENSATIONS
 from pruning.method.moments import Fusion, TokenWeights
@@ -197,14 +197,14 @@ class RunConfig(BaseModel):
     @classmethod
     def _normalise_mixture(cls, mixture: dict[str, float]) -> dict[str, float]:
         check_names(mixture)
-        return normalised(mixture)
+        return normalise_mixture(mixture)
 
     @model_validator(mode="after")
     def _check_domains(self) -> RunConfig:
         if self.samples * self.seq_len > TOKENS:
             raise ValueError(
                 f"{self.samples:,} blocks of {self.seq_len:,} tokens are more than {TOKENS:,} tokens: "
-                "give fewer --samples or a shorter --seq-len"
+                "give fewer --calibration-blocks or a shorter --seq-len"
             )
         for name in self.mixture:
             if name not in self.domains and name not in EMBEDDED_DOMAINS:

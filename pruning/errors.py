@@ -1,4 +1,4 @@
-"""Mistakes that a person can put right: one sentence with what is wrong, the value, and the way out."""
+"""Errors that a user can fix: one sentence with what is wrong, the value, and the way out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class PruningError(Exception):
-    """What all of them are."""
+    """Base class of user errors."""
 
 
 class ConfigError(PruningError):
@@ -28,7 +28,7 @@ class CalibrationError(PruningError):
 
 
 class ExportError(PruningError):
-    """A form that a model cannot be exported to."""
+    """A format that a model cannot be exported to."""
 
 
 class RunError(PruningError):
@@ -36,27 +36,27 @@ class RunError(PruningError):
 
 
 class CorruptFileError(RunError):
-    """A file of ours that is not what was written, or is gone."""
+    """A file of this program's that is missing, or not what was written."""
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, by the number of its error
-REASON = 300  # characters of a library's message
+FULL = (errno.ENOSPC, errno.EDQUOT)  # error numbers of a full disk
+REASON = 300  # characters of a library's message that are shown
 
 
 @contextlib.contextmanager
 def library_errors(kind: type[PruningError], what: str, way_out: str = "") -> Iterator[None]:
-    """Turns whatever a library raises while it opens or uses a person's file into one sentence.
+    """Turn any error that a library raises on a user's file into a user error of one sentence.
 
     transformers, tokenizers, datasets and the harness raise dozens of types for files that they do not
-    expect, some of them not even below `Exception`.
+    expect, some of which do not derive from `Exception`.
 
     Args:
-        kind: the error that is raised.
+        kind: class of the error to raise.
         what: what cannot be done, such as `the model in 'x' cannot be loaded`; the library's reason follows.
-        way_out: what the person can do, where that is known.
+        way_out: what the user can do, if that is known.
 
     Raises:
-        PruningError: of that kind.
+        PruningError: the library raised an error; this one is of class `kind`.
     """
     try:
         yield
@@ -65,12 +65,12 @@ def library_errors(kind: type[PruningError], what: str, way_out: str = "") -> It
     except BaseException as error:
         out_of_memory = type(error).__name__ == "OutOfMemoryError"  # torch's
         if out_of_memory or getattr(error, "errno", None) in FULL or "No space left" in str(error):
-            raise  # the file is all right
+            raise  # the cause is the machine, not the file
         raise kind(f"{what}: {reason_of(error)}{f': {way_out}' if way_out else '.'}") from error
 
 
 def reason_of(error: BaseException) -> str:
-    """What a library's error says, on one line without its full stop, with its type where it says little."""
+    """A library's message on one line without its full stop, behind the error's type if it is short."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -1,7 +1,7 @@
-"""Writing files and folders whole or not at all: beside their place first, then renamed.
+"""Atomic writing of files and folders: under a temporary name beside the target, then renamed.
 
-`atomic_write` replaces what stands at a path. Paths that a person names for output go through `outputs`,
-which replaces only what this program wrote.
+`atomic_write` replaces any target. Paths that a person names for output go through `outputs`, which replaces
+only what this program wrote.
 """
 
 from __future__ import annotations
@@ -21,16 +21,14 @@ from safetensors import SafetensorError
 from pruning.errors import FULL, RunError
 from pruning.formatting import quoted
 
-PRUNING_FILE = "pruning.json"  # marks a checkpoint of this project and holds its geometry
-EXPORT_FILE = "prunescope.json"  # marks an export that other programs load, and says where it comes from
+PRUNING_FILE = "pruning.json"  # record of a checkpoint of this project, with its geometry
+EXPORT_FILE = "prunescope.json"  # record of an export that other programs load, with its origin
 
 
-# --- whole or not at all -----------------------------------------------------------------------------------
-
-# What `atomic_write` leaves where its process is killed: half written (new) or about to be replaced (old).
-# The names are long because `sweep` deletes them, in folders of persons as well.
+# Leftovers of `atomic_write` in a killed process: half written (new) or about to be replaced (old). The names
+# are long because `sweep` deletes them, in folders of persons as well.
 _LEFTOVER = re.compile(r"\.(.+)\.(\d+)\.prunescope-(new|old)")
-# Younger than this it may belong to a process on another machine or in another container.
+# A younger leftover may belong to a process on another machine or in another container.
 LEFTOVER_SECONDS = 3600.0
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _swept: set[Path] = set()
@@ -38,37 +36,37 @@ _swept: set[Path] = set()
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Turns the disk's refusals into one sentence.
+    """Turns errors of the disk into one sentence.
 
     Raises:
-        RunError: nothing can be written there, or the disk is full.
+        RunError: the path cannot be written, or the disk is full.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        number, said = getattr(error, "errno", None), str(error)
-        if number in FULL or "No space left" in said or "quota exceeded" in said:
+        number, message = getattr(error, "errno", None), str(error)
+        if number in FULL or "No space left" in message or "quota exceeded" in message:
             raise RunError(
                 f"the disk that holds {quoted(path)} is full: free some space, then try again."
             ) from None
-        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        reason = str(getattr(error, "strerror", None) or message).rstrip(".")
         out = ": make it writable, or name another folder" if number in _CLOSED else ""
         raise RunError(f"{quoted(path)} cannot be written: {reason}{out}.") from None
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Gives a path beside `path` for a file or a folder; it takes that place when the block ends well.
+    """Gives a temporary path for a file or a folder, which replaces the target when the block ends well.
 
-    Whatever is there before is replaced; after an error it is still there, and nothing else.
+    After an error the former target is unchanged.
 
     Args:
-        path: what is to be written.
+        path: the target.
         durable: whether it must outlive a power cut, which takes time: a rename may reach the disk before the
-            bytes that it names do.
+            renamed bytes do.
 
     Raises:
-        OSError: from the disk, as it comes.
+        OSError: an error of the disk.
     """
     if path.parent not in _swept:
         _swept.add(path.parent)
@@ -97,7 +95,7 @@ def remove(path: Path) -> None:
     """Delete a folder or a file so that a reader sees all of it or nothing.
 
     Raises:
-        OSError: from the disk, as it comes.
+        OSError: an error of the disk.
     """
     doomed = path.with_name(f".{path.name}.{os.getpid()}.prunescope-new")
     _discard(doomed)
@@ -107,7 +105,7 @@ def remove(path: Path) -> None:
 
 
 def restore(path: Path) -> None:
-    """Put back a folder that a killed process was about to replace, if nothing stands in its place."""
+    """Put back a folder that a killed process was about to replace, if there is no new one."""
     with contextlib.suppress(OSError):
         for entry in path.parent.iterdir() if not path.exists() else ():
             match = _LEFTOVER.fullmatch(entry.name)
@@ -117,12 +115,12 @@ def restore(path: Path) -> None:
 
 
 def sweep(folder: Path, seconds: float = 0.0) -> None:
-    """Clear away what killed processes left half written, and put back what they were about to replace.
+    """Delete half-written leftovers of killed processes, and put back what they were about to replace.
 
     Args:
-        folder: where `atomic_write` wrote.
-        seconds: leave what is younger, and what belongs to a process that lives; with 0 nothing is spared:
-            the caller knows that nobody else writes there.
+        folder: folder of the targets of `atomic_write`.
+        seconds: leftovers that are younger or belong to a living process stay; with 0 none stays, for a
+            caller that holds the folder.
     """
     with contextlib.suppress(OSError):
         for path in list(folder.iterdir()):
@@ -134,7 +132,7 @@ def sweep(folder: Path, seconds: float = 0.0) -> None:
             if match[3] == "old" and not (folder / match[1]).exists():
                 path.rename(folder / match[1])
             elif match[3] == "new" or not seconds or not path.is_dir():
-                _discard(path)  # but no folder of a person, in whose place another stands by now
+                _discard(path)  # but not a replaced folder, which may be a person's
 
 
 def _discard(path: Path) -> None:
@@ -145,13 +143,13 @@ def _discard(path: Path) -> None:
 
 
 def _sync(path: Path, deep: bool = True) -> None:
-    """Wait until a file, or a folder with all that is in it, is on the disk."""
+    """Wait until a file, or a folder with all of its content, is on the disk."""
     if path.is_symlink() or not (path.is_dir() or path.is_file()):
         return
     if path.is_dir() and deep:
         for inner in path.iterdir():
             _sync(inner)
-    if path.is_dir() and os.name == "nt":  # knows no handle of a folder
+    if path.is_dir() and os.name == "nt":  # folders have no handles there
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -165,6 +163,6 @@ def _sync(path: Path, deep: bool = True) -> None:
 
 @contextlib.contextmanager
 def ignore_write_errors() -> Iterator[None]:
-    """For caches: one that cannot be written, on a full disk say, costs time and not the run."""
+    """Ignores errors of the disk, for caches: one that cannot be written costs time and not the run."""
     with contextlib.suppress(OSError, SafetensorError):
         yield

@@ -1,4 +1,4 @@
-"""Numbers and sentences for people."""
+"""Formatting of numbers, values and sentences for people."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import reprlib
 from collections.abc import Sequence
 from pathlib import PurePath
 
-QUOTED = 160  # characters of a value in a sentence: a path is shown whole, a file's content is not
-MESSAGE = 700  # characters of a message; a library may repeat a person's input of any length
-LISTED = 12  # names in a sentence; of a table with hundreds of columns the first do
+QUOTED = 160  # most characters of a value in a sentence: enough for a path, too few for a file's content
+MESSAGE = 700  # most characters of a message; a library may repeat a person's input of any length
+LISTED = 12  # most names in a sentence
 _REPR = reprlib.Repr()
 _REPR.maxlong, _REPR.maxstring = 60, QUOTED
-# What Markdown and Streamlit take for more than itself: anywhere, before what follows, or as a line begins.
+# Markup of Markdown and Streamlit: anywhere, before certain characters, or at the beginning of a line.
 _MARKUP = re.compile(r"[\\`*\[\]<>~$|&]|(?<!\w)_|_(?!\w)|:(?=\S)|^[#+=-]|(?<=^\d)[.)]")
 
 
 def sentence(text: str) -> str:
-    """A message with its first letter large."""
+    """A message with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def plain(text: object) -> str:
-    """Text that is not ours for Markdown: on one line, and shown as it is written."""
+    """Text of other origin for Markdown: on one line, with its markup escaped."""
     line = "".join(c if c.isprintable() else " " for c in str(text)).strip()
     return _MARKUP.sub(r"\\\g<0>", line)
 
 
 def quoted(value: object, limit: int = QUOTED) -> str:
-    """What a person gave, for a message: in quotes, on one line, with nothing a terminal would obey.
+    """A person's input for a message: in quotes, on one line, without control characters.
 
     Args:
-        value: text, a path, or whatever a file held in its place.
-        limit: characters; of a longer one beginning and end are shown.
+        value: text, a path, or any value from a file.
+        limit: most characters; of a longer text beginning and end are shown.
     """
     if not isinstance(value, str | PurePath):
-        return _REPR.repr(value)  # of a list of lists of lists the beginning
+        return _REPR.repr(value)  # clipped for nested lists
     text = str(value)
     if len(text) <= limit:
         return repr(text)
@@ -43,14 +43,14 @@ def quoted(value: object, limit: int = QUOTED) -> str:
 
 
 def clipped(text: str, limit: int = MESSAGE) -> str:
-    """A message of a library's, which may hold a person's input of any length, with its middle left out."""
+    """A library's message, which may repeat input of any length, without its middle."""
     if len(text) <= limit:
         return text
     return f"{text[: 2 * limit // 3]}…{text[-limit // 3 :]}"
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """A perplexity; `-` where there is none."""
+    """A perplexity; `-` for None and NaN."""
     if value is None or value != value:
         return "-"
     if value == float("inf"):
@@ -68,7 +68,7 @@ def size_text(size: float) -> str:
 
 
 def items_text(items: int | None, limit: int | None) -> str:
-    """How many items were asked, and whether these were only the first of more."""
+    """Number of evaluated items, and their limit."""
     return f"{items} items, first {limit}" if limit else f"{items} items"
 
 
@@ -80,6 +80,6 @@ def seconds_text(seconds: float) -> str:
 
 
 def listed(names: Sequence[str], limit: int = LISTED) -> str:
-    """Names for a sentence, quoted, the first of many."""
+    """Quoted names for a sentence, the first of many."""
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(quoted(name, 60) for name in names[:limit]) + more

@@ -1,4 +1,4 @@
-"""What people may give: limits of numbers, words, names of domains and mixtures.
+"""Limits of what a user may enter: numbers, strings, names of domains, mixtures.
 
 The checks raise ValueError, which `RunConfig` turns into one sentence.
 """
@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from pruning.errors import ConfigError
 from pruning.formatting import quoted
 
-# Numbers with a few digits too many would fill the memory or never end: so many tokens of text are 8 GB.
+# Larger numbers would fill the memory or never end: a billion tokens of text are 8 GB.
 SAMPLES, TOKENS = 1_000_000, 1_000_000_000
 LARGEST_WEIGHT = 1e9
-NAME_BYTES = 64  # of a domain, whose name is a part of names of files
-WORD_CHARACTERS = 4096  # of a path or another word; systems take no longer ones
-RESERVED = ("mean", "average", "embedded")  # what stands beside the domains where measures are listed
+NAME_BYTES = 64  # of a domain's name, which becomes part of file names
+WORD_CHARACTERS = 4096  # of a path or any other string: the longest that systems take
+RESERVED = ("mean", "average", "embedded")  # rows beside those of domains in tables of measures
 _NAME = re.compile(r"\w[\w.+-]*")
 
 
@@ -26,7 +26,7 @@ def check_words(field: str, words: Iterable[object]) -> None:
     """Refuse strings that no file system, terminal or JSON file takes.
 
     Raises:
-        ValueError: one of them is.
+        ValueError: a string is too long, or has a control character or a lone surrogate.
     """
     for word in words:
         if not isinstance(word, str):
@@ -41,10 +41,10 @@ def check_words(field: str, words: Iterable[object]) -> None:
 
 
 def check_names(domains: Iterable[str]) -> None:
-    """Refuse names of domains that cannot be part of a file's name, or stand for something else.
+    """Refuse names of domains that cannot be part of a file's name, or have another meaning.
 
     Raises:
-        ValueError: one of them is.
+        ValueError: a name is invalid or reserved, or differs from another only by case or form.
     """
     folded: dict[str, str] = {}
     for name in domains:
@@ -53,19 +53,19 @@ def check_names(domains: Iterable[str]) -> None:
                 f"{quoted(name)} cannot name a domain: use up to {NAME_BYTES} letters, digits, '_', '-', '.' "
                 f"and '+', beginning with a letter or digit, and none of the words {', '.join(RESERVED)}"
             )
-        alike = folded.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
-        if alike != name:
+        first = folded.setdefault(unicodedata.normalize("NFKC", name).casefold(), name)
+        if first != name:
             raise ValueError(
-                f"some file systems do not tell the domains {quoted(alike)} and {quoted(name)} apart: rename "
+                f"some file systems do not tell the domains {quoted(first)} and {quoted(name)} apart: rename "
                 "one of them"
             )
 
 
-def normalised(mixture: Mapping[str, float]) -> dict[str, float]:
-    """Weights of domains with a sum of 1, without those that are 0.
+def normalise_mixture(mixture: Mapping[str, float]) -> dict[str, float]:
+    """Weights of domains divided by their sum, without those that are 0.
 
     Raises:
-        ValueError: a weight is none, or all are zero.
+        ValueError: a weight is out of range, or all are zero.
     """
     for name, weight in mixture.items():
         if not 0 <= weight <= LARGEST_WEIGHT:
@@ -81,10 +81,10 @@ def normalised(mixture: Mapping[str, float]) -> dict[str, float]:
 
 
 def parse_mixture(text: str) -> dict[str, float]:
-    """`wiki=0.4,code=0.6` as a mixture; a name alone has weight 1.
+    """Parse a mixture such as `wiki=0.4,code=0.6`; a name alone has weight 1.
 
     Raises:
-        ConfigError: a weight that is no number, or a domain named twice.
+        ConfigError: a weight is no number, a domain is named twice, or there is none.
     """
     mixture: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):

@@ -1,8 +1,8 @@
-"""Files and folders that a person names for output: what this program did not write is never replaced.
+"""Files and folders that a person names for output: those of other origin are never replaced.
 
-A file is replaced only if its checksum stands in the ledger, which lies in the cache. A folder is replaced
-only if its record (`pruning.json` of a checkpoint, `prunescope.json` of an export) lists its files with
-checksums; files and folders that a person has put beside them stay where they are.
+A file is replaced only if the ledger in the cache has its checksum. A folder is replaced only if its record
+(`pruning.json` of a checkpoint, `prunescope.json` of an export) lists its files with checksums; other files
+and folders in it are preserved.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ANOTHER = "name another file, or move this one away first"
 
 
 def _absolute(path: str | Path) -> Path:
-    """A path as a person names it, from the working directory.
+    """The absolute path of an output, from the working directory.
 
     Raises:
         RunError: no file can have this name.
@@ -43,10 +43,10 @@ def check_output_file(path: str | Path) -> Path:
     """The absolute path of a file that may be written.
 
     Args:
-        path: as a person names it.
+        path: path as a person gives it.
 
     Raises:
-        RunError: a folder stands there, or a file that this program did not write or that was changed since.
+        RunError: it is a folder, or a file that this program did not write or that was changed since.
     """
     target = _absolute(path)
     with writing(path):
@@ -72,19 +72,19 @@ def check_output_file(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def output_file(path: str | Path) -> Iterator[Path]:
-    """Gives a path to write to; the file takes the place that a person named when the block ends well.
+    """Gives a temporary path; its file replaces the output when the block ends well.
 
     Args:
-        path: as a person names it.
+        path: path as a person gives it.
 
     Raises:
-        RunError: see `check_output_file`; or the disk refuses.
+        RunError: see `check_output_file`; or an error of the disk.
     """
     target = check_output_file(path)
     with writing(path), atomic_write(target) as temporary:
         yield temporary
-        check_output_file(path)  # again: somebody may have written there meanwhile
-        # both checksums: the process may be killed before or after the new file takes its place
+        check_output_file(path)  # again: the target may have changed meanwhile
+        # both checksums: the process may be killed before or after the replacement
         checksums = [checksum_of(temporary), *([checksum_of(target)] if target.exists() else [])]
         _written[target] = checksums[:1]
         with ignore_write_errors(), contextlib.suppress(RunError):
@@ -97,12 +97,12 @@ def _ledger_file(target: Path) -> Path:
     return cache_folder() / "outputs" / f"{key_of(str(target))}.json"
 
 
-# What this process wrote, by path: a cache that cannot be written must not make its own files foreign to it.
+# Checksums of this process's files by path, for a cache that cannot be written.
 _written: dict[Path, list[str]] = {}
 
 
 def _ledger(target: Path) -> list[str]:
-    """Checksums of what this program wrote to a path."""
+    """Checksums of files that this program wrote to a path."""
     entry = {}
     with contextlib.suppress(RunError):
         entry = read_json(_ledger_file(target), trusting=False) or {}
@@ -115,15 +115,15 @@ def _ledger(target: Path) -> list[str]:
 
 @contextlib.contextmanager
 def output_folder(folder: str | Path, record: str) -> Iterator[Path]:
-    """Gives a new folder to write into; it takes its place when the block ends without an error.
+    """Gives a new folder, which replaces the output when the block ends without an error.
 
     Args:
-        folder: as a person names it. Made if it is not there. If it is there, its record lists the files that
-            are replaced; everything else in it stays.
+        folder: path as a person gives it. The record of an existing folder lists the files that are
+            replaced; all others are preserved.
         record: name of the record; the block writes it last, with the checksums of all files under `files`.
 
     Raises:
-        RunError: it holds something else, a file of it was changed, or the disk refuses.
+        RunError: the folder is of other origin, a file of it was changed, or an error of the disk.
     """
     target = _absolute(folder)
     with writing(target):
@@ -134,79 +134,66 @@ def output_folder(folder: str | Path, record: str) -> Iterator[Path]:
         with atomic_write(target) as temporary:
             temporary.mkdir()
             yield temporary
-            for entry in _foreign_entries(target, record):  # as it is now: writing may have taken minutes
+            for entry in _foreign_entries(target, record):  # again: writing may have taken minutes
                 _link(target / entry, temporary / entry)
 
 
-def _unlisted_entries(folder: Path, record: str) -> list[Path]:
-    """Files and folders that are no part of what a folder's record lists, as paths within the folder.
-
-    Of a folder that holds only foreign files, the folder itself is named.
+def _foreign_entries(target: Path, record: str) -> list[Path]:
+    """Paths within a folder that its replacement preserves; a folder with foreign files only is one path.
 
     Raises:
-        RunError: the folder has no such record, or a file that the record lists was changed.
+        RunError: the folder must not be replaced.
     """
-    owned = _owned_files(folder, record)
+    here = Path.cwd()
+    if target == here or target in here.parents:
+        raise _refusal(target, "is the folder you work in, or holds it")
+    if not target.exists():
+        return []
+    if not target.is_dir():
+        raise _refusal(target, "is a file")
+    if not (content := sorted(target.iterdir())):
+        return []
+    if not (target / record).is_file():
+        kind = "export" if record == EXPORT_FILE else "checkpoint"
+        raise _refusal(target, f"holds {quoted(content[0].name)} and is no earlier {kind}")
+    owned = _owned_files(target, record)
+    folders = {parent for file in owned for parent in file.parents}
     entries: list[Path] = []
-    for base, folders, files in os.walk(folder):
-        inner = Path(base).relative_to(folder)
-        for name in [*folders]:
-            entry = inner / name
-            is_link = (folder / entry).is_symlink()
-            if is_link or not any(entry in file.parents for file in owned):
-                entries.append(entry)
-                folders.remove(name)
+    for base, names, files in os.walk(target):
+        inner = Path(base).relative_to(target)
+        foreign = [
+            name for name in names if (target / inner / name).is_symlink() or inner / name not in folders
+        ]
+        names[:] = [name for name in names if name not in foreign]
+        entries += [inner / name for name in foreign]
         entries += [inner / name for name in files if inner / name not in owned]
     return sorted(entries)
 
 
-def _foreign_entries(target: Path, record: str) -> list[Path]:
-    """What stays of a folder that is to be replaced.
-
-    Raises:
-        RunError: it must not be replaced.
-    """
-    here = Path.cwd()
-    if target == here or target in here.parents:
-        raise RunError(_refusal(target, "is the folder you work in, or holds it"))
-    if not target.exists():
-        return []
-    if not target.is_dir():
-        raise RunError(_refusal(target, "is a file"))
-    entries = sorted(target.iterdir())
-    if entries and not (target / record).is_file():
-        kind = "export" if record == EXPORT_FILE else "checkpoint"
-        raise RunError(_refusal(target, f"holds {quoted(entries[0].name)} and is no earlier {kind}"))
-    return _unlisted_entries(target, record) if entries else []
-
-
 def _owned_files(folder: Path, record: str) -> set[Path]:
-    file = folder / record
+    """Paths of the record and of the files that it lists, if none was changed."""
     try:
-        content = read_json(file, trusting=False) or {}
+        content = read_json(folder / record, trusting=False) or {}
     except CorruptFileError:
-        raise RunError(_refusal(folder, f"holds {quoted(record)}, which was changed")) from None
+        raise _refusal(folder, f"holds {quoted(record)}, which was changed") from None
     checksums = content.get("files")
     if not isinstance(checksums, dict):
-        raise RunError(
-            _refusal(folder, f"was written by an earlier version, whose {quoted(record)} lists no files")
-        )
+        raise _refusal(folder, f"was written by an earlier version, whose {quoted(record)} lists no files")
     for name, checksum in checksums.items():
-        path = folder / name
-        if path.is_file() and checksum_of(path) != checksum:
-            raise RunError(_refusal(folder, f"holds {quoted(name)}, which was changed since it was written"))
+        if (folder / name).is_file() and checksum_of(folder / name) != checksum:
+            raise _refusal(folder, f"holds {quoted(name)}, which was changed since it was written")
     return {Path(record), *map(Path, checksums)}
 
 
-def _refusal(folder: Path, why: str) -> str:
-    return f"the folder {quoted(folder)} is not replaced: it {why}: name a new folder."
+def _refusal(folder: Path, why: str) -> RunError:
+    return RunError(f"the folder {quoted(folder)} is not replaced: it {why}: name a new folder.")
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file or a folder a second place on the same disk: nothing is copied, and a crash loses nothing.
+    """Hard-link a file or a folder into a new one: nothing is copied, and a crash loses nothing.
 
     Raises:
-        RunError: something else was written there, or the disk knows no links.
+        RunError: the target exists, or the disk has no links.
     """
     if target.exists() or target.is_symlink():
         raise RunError(

@@ -22,8 +22,8 @@ def default_root() -> Path:
 
 
 def runs_option(root: Path) -> str:
-    """What a command needs to find runs in a folder: empty for the default one, else ` --runs FOLDER`."""
-    return "" if root.absolute() == default_root().absolute() else f" --runs {shlex.quote(str(root))}"
+    """What a command needs to find runs in a folder: empty for the default one, else ` --runs-dir FOLDER`."""
+    return "" if root.absolute() == default_root().absolute() else f" --runs-dir {shlex.quote(str(root))}"
 
 
 def cache_folder() -> Path:

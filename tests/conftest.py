@@ -1,4 +1,4 @@
-"""Tiny random models of every supported architecture, and folders of their own for cache and runs."""
+"""Tiny random models of every architecture, a cache and runs of their own, and the option `--fast`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of the hub's client
 
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from pruning.models.folder import DEMO, LoadedModel
 from pruning.models.geometry import Geometry
 from pruning.models.loading import load
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # matrices this small only wait for a second thread
 
+# What `--fast` leaves out: pages, real models, and tests that say so themselves.
+SLOW_FOLDERS, SLOW_FIXTURES = {"app"}, {"smollm2"}
+SLOW_MARKERS = ("browser", "engines", "processes", "long")
 SIZES = {
     "vocab_size": 257,
     "hidden_size": 32,
@@ -63,6 +67,28 @@ def llama_geometry(
             "query_bias": query_bias,
             "key_value_bias": key_value_bias,
         }
+    )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fast",
+        action="store_true",
+        help="only tests without pages, browsers, engines, real models, processes of their own or long runs",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("fast"):
+        items[:] = [item for item in items if not is_slow(item)]
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether `--fast` leaves a test out for its folder, a fixture that it uses, or a marker."""
+    return (
+        item.path.parent.name in SLOW_FOLDERS
+        or not SLOW_FIXTURES.isdisjoint(item.fixturenames)
+        or any(item.get_closest_marker(name) for name in SLOW_MARKERS)
     )
 
 
@@ -128,6 +154,12 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRUNESCOPE_CACHE", str(tmp_path_factory.getbasetemp().parent / "smollm2"))
         return load("smollm2", "cpu")
+
+
+def needs_llama_cpp(test: Any) -> Any:
+    """Marks a test that asks llama.cpp, which is an engine in this process."""
+    reason = "llama-cpp-python is not installed: see requirements-gguf.txt"
+    return pytest.mark.engines(pytest.mark.skipif(not find_spec("llama_cpp"), reason=reason)(test))
 
 
 needs_demo = pytest.mark.skipif(

@@ -4,6 +4,8 @@ import pytest
 
 from benchmarks import fuzz
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("kind", [kind for kind in fuzz.KINDS if kind != "addresses"])
 def test_inputs_that_nobody_would_write_end_in_a_sentence(kind):

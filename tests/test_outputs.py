@@ -19,20 +19,20 @@ from pruning.runs.run import RunStore
 from tests.conftest import needs_demo
 
 DEMO_RUN = str(ASSETS / "demo-run")
-QUICK = ("--samples", "1", "--seq-len", "32")
+QUICK = ("--calibration-blocks", "1", "--seq-len", "32")
 # Every option of the command line that names a file or a folder: written, or only read. Commands that write a
-# file, up to its option; `--runs` and `export --out` write folders.
+# file, up to its option; `--runs-dir` and `export --out` write folders.
 WRITTEN = {
     "--html": ("report", DEMO_RUN, "--html"),
-    "--so-far": ("generate", "The river", "--tokens", "2", "--so-far"),
+    "--stream-file": ("generate", "The river", "--tokens", "2", "--stream-file"),
     "--out": ("score", *QUICK, "--out"),
 }
-FOLDERS = {"--runs", "--out"}
+FOLDERS = {"--runs-dir", "--out"}
 READ = {
     *("--config", "--model", "--domain", "--task-data", "--task-folder", "file", "source", "run_id"),
     *("models", "--models", "run_ids"),
 }
-PATHS = ("FILE", "FOLDER", "SOURCE", "MODEL", "RUN", "ID", "TASK_DATA", "TASK_FOLDER")
+PATHS = ("FILE", "FOLDER", "SOURCE", "MODEL", "RUN", "ID")
 
 
 def options(top: argparse.ArgumentParser):
@@ -212,7 +212,7 @@ def test_a_store_cannot_be_a_file_and_leaves_a_persons_files(tmp_path, capsys):
     (tmp_path / "runs.txt").write_text("mine")
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "log.jsonl").write_text("mine\n")
-    command = ["prune", *QUICK, "--iterations", "1", "--eval-blocks", "0", "--runs"]
+    command = ["prune", *QUICK, "--iterations", "1", "--eval-blocks", "0", "--runs-dir"]
     assert main([*command, str(tmp_path / "runs.txt")]) == 2
     assert (tmp_path / "runs.txt").read_text() == "mine"
     assert main([*command, str(tmp_path / "store")]) == 0
@@ -222,7 +222,7 @@ def test_a_store_cannot_be_a_file_and_leaves_a_persons_files(tmp_path, capsys):
 def exported_run(folder, capsys):
     """A store, and a finished run in it with an export."""
     store = RunStore(folder / "store")
-    runs = ["--runs", str(store.root)]
+    runs = ["--runs-dir", str(store.root)]
     assert main(["prune", *QUICK, "--iterations", "1", "--eval-blocks", "0", *runs, "--json"]) == 0
     run = store.get(json.loads(capsys.readouterr().out)["run_id"])
     assert main(["export", run.id, *runs]) == 0
@@ -283,5 +283,5 @@ def test_a_model_that_a_person_changed_or_put_into_a_run_is_not_deleted(where, t
         store.delete(run.id)
     assert weights.read_bytes() == changed
     if where == "model":  # repaired, it stands beside the one that is written again
-        assert main(["runs", "repair", run.id, "--runs", str(store.root)]) == 0
+        assert main(["runs", "repair", run.id, "--runs-dir", str(store.root)]) == 0
         assert (run.path / "model.changed-1" / "model.safetensors").read_bytes() == changed

@@ -10,9 +10,10 @@ import pytest
 from pruning import RunConfig
 from pruning.engine.loop import prune_loaded
 from pruning.formats.write import export
+from pruning.measure.writing import continue_prompt
 from pruning.models.checkpoint import save
 from pruning.models.loading import load
-from pruning.serving.engines import python_of
+from pruning.serving.engines import find_python
 from tests.conftest import needs_demo
 
 README = Path(__file__).resolve().parent.parent / "README.md"
@@ -25,6 +26,7 @@ ENGINE = {"VLLM": "vllm", "MLX": "mlx", "GGUF": "llamacpp"}
 
 
 @needs_demo
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("name", "format"),
     [
@@ -36,7 +38,7 @@ ENGINE = {"VLLM": "vllm", "MLX": "mlx", "GGUF": "llamacpp"}
     ],
 )
 def test_a_snippet_loads_a_pruned_model_in_a_fresh_process(name, format, tmp_path):
-    python = python_of(ENGINE.get(name, "transformers"))
+    python = find_python(ENGINE.get(name, "transformers"))
     if python is None:
         pytest.skip(f"{ENGINE[name]} is not installed: make engines, or requirements-gguf.txt")
     allocation = "equal" if name == "EQUAL" else "global"
@@ -60,5 +62,9 @@ def test_a_snippet_loads_a_pruned_model_in_a_fresh_process(name, format, tmp_pat
         env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"},
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip()
+    if name not in ENGINE:
+        prompt = done.loaded.tokenizer("The river", return_tensors="pt")["input_ids"]
+        text = done.loaded.tokenizer.decode([*prompt[0], *continue_prompt(done.loaded, prompt, 4)])
+        assert result.stdout.strip() == text.strip()
+    assert sum(character.isalpha() for character in result.stdout) > 5  # a few words, in every engine
     assert code.count("\n") <= 6

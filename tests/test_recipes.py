@@ -69,7 +69,17 @@ def test_a_score_that_is_registered_is_an_option_of_everything(registered, quick
     with pytest.raises(SystemExit):
         parser().parse_args(["prune", "--help"])
     assert "energy" in capsys.readouterr().out
-    arguments = ["score", "--model", quick["model"], "--mixture", "text", "--seq-len", "24", "--samples", "2"]
+    arguments = [
+        "score",
+        "--model",
+        quick["model"],
+        "--mixture",
+        "text",
+        "--seq-len",
+        "24",
+        "--calibration-blocks",
+        "2",
+    ]
     domain = ["--domain", f"text={quick['domains']['text']}"]
     assert main([*arguments, *domain, "--score", "energy", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["score"] == "energy"

@@ -32,7 +32,7 @@ def main() -> None:
         zipfile.ZipFile(wheel).extractall(place)
         environment = {**os.environ, "PYTHONPATH": str(place), "PRUNESCOPE_CACHE": str(Path(folder, "cache"))}
         module = [sys.executable, "-m", "pruning"]
-        quick = ["--samples", "2", "--iterations", "1", "--eval-blocks", "1"]
+        quick = ["--calibration-blocks", "2", "--iterations", "1", "--eval-blocks", "1"]
         for command in (
             [*module, "--version"],
             [*module, "prune", *quick],

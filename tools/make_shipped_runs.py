@@ -25,7 +25,7 @@ from pruning.method.scores import score_sites
 from pruning.models.mask import jaccard
 from pruning.progress import drain
 from pruning.runs.run import Run
-from pruning.runs.worker import measure_damage
+from pruning.runs.worker import measure_sensitivity
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 KEPT = ("config.json", "geometry.json", "sources.json", "inputs.json")
@@ -58,7 +58,7 @@ def make(name: str, config: RunConfig) -> None:
     out = ASSETS / f"{name}-run"
     with tempfile.TemporaryDirectory() as folder:
         run = prune(config, folder).run
-        drain(measure_damage(run), lambda _: None)
+        drain(measure_sensitivity(run), lambda _: None)
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         for file in KEPT:

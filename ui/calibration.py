@@ -18,7 +18,7 @@ from pruning.models.geometry import Geometry
 from pruning.runs import permissions
 from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
-from pruning.text.files import KNOWN, READ_CHARACTERS
+from pruning.text.files import READ_CHARACTERS, SUPPORTED_FILES
 from pruning.text.sources import EMBEDDED_DOMAINS, describe_source, load_text
 from ui import state, stored
 
@@ -73,7 +73,7 @@ def upload(goes_to: str = "domains") -> None:
     file = st.file_uploader(
         f"Custom domain: a file of at most {UPLOAD_BYTES // 10**6} MB",
         max_upload_size=UPLOAD_BYTES // 10**6,
-        help=f"{sentence(KNOWN)}. Text with chats passes the chat template of the model.",
+        help=f"{sentence(SUPPORTED_FILES)}. Text with chats passes the chat template of the model.",
         key=f"file-{goes_to}",
     )
     left, middle, right = st.columns([3, 3, 2], vertical_alignment="bottom")

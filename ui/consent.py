@@ -15,7 +15,7 @@ def consent(config: RunConfig) -> bool:
     if not pending:
         return True
     lines = [
-        f"- {plain(ask)}" + (f" ({plain(permissions.code_files(ask))})" if ask.does == "run" else "")
+        f"- {plain(ask)}" + (f" ({plain(permissions.code_files(ask))})" if ask.action == "run" else "")
         for ask in pending
     ]
     st.warning("\n".join(["These settings were not made here, or name code. The run would:\n", *lines]))

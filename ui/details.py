@@ -1,72 +1,49 @@
-"""Details of one run on the Results page: accuracy by task, perplexity by domain, and where the run comes from."""
+"""Results page: details of one run, its accuracy by task, perplexity by domain, and origin."""
 
 from __future__ import annotations
-
-import math
-from typing import Any
 
 import streamlit as st
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
-from pruning.experiments.paper import paper
+from pruning.experiments.claims import paper
 from pruning.formatting import plain
-from pruning.runs.report import provenance
+from pruning.runs.report import INTERVALS, Row, provenance, results_sections
 from pruning.runs.run import Run
 from pruning.runs.schema import Results
 from pruning.visualization import report
 from ui import state
 from ui.options import changes
-from ui.results import PERCENT, items
+from ui.results import RATIO
 
-TWO_DIGITS, THREE_DIGITS = (st.column_config.NumberColumn(format=f"%.{digits}f") for digits in (2, 3))
+
+def _table(rows: list[Row]) -> None:
+    """Rows of the results table, with the meaning of their intervals."""
+    st.dataframe([row._asdict() for row in rows], hide_index=True)
+    st.caption(plain(INTERVALS))
 
 
 def accuracy(run: Run, results: Results) -> None:
     """Zero-shot accuracy by task with confidence intervals of the change, and the paper's reported figures."""
-    if asked := results.zero_shot:
-        metrics = [m for m in ("acc", "acc_norm") if any(m in row.measures for row in asked.tasks.values())]
+    if answers := results.zero_shot:
+        metrics = [
+            m for m in ("acc", "acc_norm") if any(m in task.measures for task in answers.tasks.values())
+        ]
         metric = st.segmented_control(
             "Metric", metrics, default=metrics[0], required=True, key=f"metric-{run.id}"
         )
-        st.plotly_chart(
-            viz.accuracy_levels_figure(asked.tasks, metric),
-            alt="Zero-shot accuracy by task, dense, pruned and by chance",
-            config=state.PLOT,
-            key=f"levels-{run.id}",
-        )
-        st.plotly_chart(
-            viz.accuracy_figure({state.label(run): asked.tasks}, metric),
-            alt="Change of zero-shot accuracy by task",
-            config=state.PLOT,
-            key=f"accuracy-{run.id}",
-        )
-        rows = {**asked.tasks, "average of tasks": asked.average}
-        st.dataframe(
-            [
-                {
-                    "task": task,
-                    "items": items(row),
-                    "dense": found.dense,
-                    "pruned": found.pruned,
-                    "change": found.delta,
-                    "±": found.interval if math.isfinite(found.interval) else None,
-                    "significant": found.significant,
-                }
-                for task, row in rows.items()
-                if (found := row.measures.get(metric))
-            ],
-            hide_index=True,
-            placeholder="unknown",
-            column_config=dict.fromkeys(("dense", "pruned", "change", "±"), PERCENT),
-        )
+        levels = viz.accuracy_levels_figure(answers.tasks, metric)
+        state.plot(levels, "Zero-shot accuracy by task, dense, pruned and by chance", f"levels-{run.id}")
+        change = viz.accuracy_figure({state.label(run): answers.tasks}, metric)
+        state.plot(change, "Change of zero-shot accuracy by task", f"accuracy-{run.id}")
+        _table(results_sections(results)["accuracy"])
         st.caption(
-            "± is half the width of the 95% confidence interval of the paired difference over items. Significant: "
-            "McNemar's exact test at the 5% level; for the average, a permutation test."
+            "Significant by McNemar's exact test at the 5% level; for the average, by a permutation test."
         )
-        if asked.average.limit:
+        if answers.average.limit:
             st.warning(
-                f"Only the first {asked.average.limit} items of each task were evaluated: not comparable with full evaluations."
+                f"Only the first {answers.average.limit} items of each task were evaluated: not comparable with full "
+                "evaluations."
             )
     elif run.config.tasks:
         st.info(
@@ -88,56 +65,25 @@ def accuracy(run: Run, results: Results) -> None:
 
 def perplexity(run: Run, results: Results) -> None:
     """Perplexity and bits per byte by domain."""
-    bits = results.bits_per_byte
-    st.dataframe(
-        [
-            {
-                "domain": domain,
-                "dense": pair.dense,
-                "pruned": pair.pruned,
-                "pruned over dense": pair.ratio,
-                "bits per byte, dense": bits[domain].dense if domain in bits else None,
-                "bits per byte, pruned": bits[domain].pruned if domain in bits else None,
-                "tokens": results.tokens.get(domain),
-            }
-            for domain, pair in results.perplexity.items()
-        ],
-        hide_index=True,
-        placeholder="",
-        column_config={
-            **dict.fromkeys(("dense", "pruned", "pruned over dense"), TWO_DIGITS),
-            **dict.fromkeys(("bits per byte, dense", "bits per byte, pruned"), THREE_DIGITS),
-        },
-    )
+    rows = results_sections(results)
+    _table([*rows["perplexity"], *rows["bits per byte"]])
     st.caption(
         f"Held-out text in blocks of {run.config.seq_len} tokens. Bits per byte are comparable across tokenizers."
     )
     st.caption(plain(". ".join(provenance(run))))
 
 
-def lineage(run: Run, runs: dict[str, Run]) -> list[dict[str, Any]]:
-    """The chain of parent runs, oldest first, with the options changed in each."""
-    chain = [run]
-    while (parent := chain[-1].config.parent) in runs and runs[parent] not in chain:
-        chain.append(runs[parent])
-    rows: list[dict[str, Any]] = []
-    for older, newer in zip([None, *chain[::-1]], chain[::-1], strict=False):
-        results = newer.results()
-        rows.append(
-            {
-                "run": state.label(newer),
-                "changed": changes(
-                    older.config if older else RunConfig.create(method=newer.config.method), newer.config
-                ),
-                "mean perplexity": results.mean.pruned if results and results.mean else None,
-            }
-        )
-    return rows
-
-
 def origin(run: Run, runs: dict[str, Run]) -> None:
-    """The chain of parent runs, and the command that reproduces this run."""
-    st.dataframe(
-        lineage(run, runs), hide_index=True, placeholder="", column_config={"mean perplexity": TWO_DIGITS}
-    )
+    """The chain of parent runs with the options that each changed, and the command that reproduces this run."""
+    chain = [run]
+    while (parent := chain[0].config.parent) in runs and runs[parent] not in chain:
+        chain.insert(0, runs[parent])
+    before, rows = RunConfig.create(method=chain[0].config.method), []
+    for each in chain:
+        results = each.results()
+        mean = results.mean.pruned if results and results.mean else None
+        changed = changes(before, each.config)
+        rows.append({"run": state.label(each), "changed": changed, "mean perplexity": mean})
+        before = each.config
+    st.dataframe(rows, hide_index=True, placeholder="", column_config={"mean perplexity": RATIO})
     st.code(report.command(run), language="bash", wrap_lines=True)

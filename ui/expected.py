@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 from pruning.method.damage import lost_output
-from pruning.runs.report import foretold
+from pruning.runs.report import predicted_divergence
 from pruning.runs.run import Run, dense_iteration
 from ui import state, stored
 
@@ -37,7 +37,7 @@ def _pairs(path: str, stamp: int, from_curves: bool) -> dict[str, tuple[float, f
     run = Run(Path(path))
     first, results = dense_iteration(run), run.results()
     if from_curves:
-        expected = foretold(run)
+        expected = predicted_divergence(run)
     else:
         expected = lost_output(first.statistics, first.norms, run.iterations()[-1].mask)
     measured = results.perplexity if results else {}

@@ -1,49 +1,73 @@
-"""Helpers of the Results page: what runs kept and saved, side by side, and the table of all finished ones."""
+"""Results page: summary of one run, and the table of runs."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import streamlit as st
 
+from pruning.errors import CorruptFileError
 from pruning.formatting import number, size_text
 from pruning.measure.comparison import TaskRow
 from pruning.runs.jobs import job
+from pruning.runs.report import MeasuredRun
 from pruning.runs.run import Run
 from pruning.runs.schema import Results
 from ui import mixtures, source, state
 from ui.navigation import go
 
-PERCENT = st.column_config.NumberColumn(format="percent")
+RATIO, PERCENT = (st.column_config.NumberColumn(format=format) for format in ("%.2f", "percent"))
+# Columns of the table of runs; the download has more.
+COLUMNS = {
+    "run": st.column_config.TextColumn(width=300, pinned=True),
+    "tags": None,
+    "ratio": PERCENT,
+    "worst": st.column_config.NumberColumn(
+        "worst ppl x", format="%.2f", help="perplexity over dense of the domain that lost most"
+    ),
+    "worst domain": st.column_config.TextColumn("domain", help="the domain that lost most"),
+    "mean": st.column_config.NumberColumn("mean ppl x", format="%.2f", help="geometric mean over domains"),
+    "against the best": st.column_config.TextColumn(
+        help="change of the mean perplexity against the best of these runs, with its 95% interval"
+    ),
+    "accuracy": st.column_config.NumberColumn(
+        format="percent", help="change of the average zero-shot accuracy against the dense model"
+    ),
+    "tasks": None,
+    "size": st.column_config.NumberColumn(format="percent", help="parameters kept, of the dense model's"),
+    "KV cache": st.column_config.NumberColumn(format="localized", help="bytes per token in 16 bit"),
+    "speed": st.column_config.NumberColumn("speed x", format="%.2f", help="decoding speed over dense"),
+}
 
 
-def worst(results: Results) -> tuple[str, float] | None:
-    """The domain that lost most, and its perplexity over the dense model's; None where none was measured."""
-    found = {name: pair.ratio for name, pair in results.perplexity.items() if name != "mean"}
-    return max(found.items(), key=lambda item: item[1]) if found else None
+def row(run: Run, results: Results, best: Results | None = None) -> dict[str, Any]:
+    """Table row of a run: settings, sizes, and perplexities relative to the dense model.
 
-
-def row(run: Run, results: Results) -> dict[str, Any]:
-    """A table row of a run: settings, sizes, and perplexities relative to the dense model."""
-    asked = results.zero_shot
-    average = asked.average if asked else TaskRow()
-    perplexities = {name: pair.ratio for name, pair in results.perplexity.items()}
-    lost, size = worst(results), results.parameters
+    Args:
+        run: a finished run.
+        results: its results.
+        best: results of the best run among comparable ones; None without comparison.
+    """
+    answers, size = results.zero_shot, results.parameters
+    average = answers.average if answers else TaskRow()
+    worst, worst_ratio = results.worst or (None, None)
+    rise = MeasuredRun(run, results).rise(MeasuredRun(run, best)) if best and best is not results else None
     return {
         "run": state.label(run),
         "tags": ", ".join(run.config.tags),
         "ratio": results.achieved_ratio,
-        "worst": lost[1] if lost else None,
-        "worst domain": lost[0] if lost else None,
-        "mean": perplexities.pop("mean", None),
+        "worst": worst_ratio,
+        "worst domain": worst,
+        "mean": results.mean.ratio if results.mean else None,
+        "against the best": rise.words if rise else None,
         "accuracy": average.acc.delta if average.acc else None,
         "items": items(average),
-        "tasks": ", ".join(asked.tasks) if asked else "",
-        **{
-            f"perplexity {name}": ratio for name, ratio in perplexities.items()
-        },  # a domain may be called "left"
+        "tasks": ", ".join(answers.tasks) if answers else "",
+        # a prefix, as a domain may be called "size"
+        **{f"perplexity {name}": pair.ratio for name, pair in results.domains.items()},
         "parameters": size.pruned,
-        "left": size.pruned / size.dense,
+        "size": size.pruned / size.dense,
         "KV cache": cache_bytes(run),
         "speed": measured_speed(run),
         "method": run.config.method,
@@ -51,14 +75,16 @@ def row(run: Run, results: Results) -> dict[str, Any]:
     }
 
 
-def items(row: TaskRow) -> str | None:
+def items(task: TaskRow) -> str | None:
     """The number of evaluated items; `first N` if a limit was set."""
-    return f"first {row.limit}" if row.limit else f"{row.items}" if row.items else None
+    return f"first {task.limit}" if task.limit else f"{task.items}" if task.items else None
 
 
-def cache_bytes(run: Run) -> int:
-    """KV cache bytes per token of the pruned model in 16 bit."""
-    return 2 * run.iterations()[-1].mask.pruned.cache_values
+def cache_bytes(run: Run) -> int | None:
+    """KV cache bytes per token of the pruned model in 16 bit; None where its mask is corrupt or missing."""
+    with contextlib.suppress(CorruptFileError, IndexError):
+        return 2 * run.iterations()[-1].mask.pruned.cache_values
+    return None
 
 
 def measured_speed(run: Run) -> float | None:
@@ -69,50 +95,13 @@ def measured_speed(run: Run) -> float | None:
 
 
 def table(rows: list[dict[str, Any]]) -> None:
-    """The table of all runs, the columns that decide; the download has the others."""
-    columns = [
-        "run",
-        "tags",
-        "ratio",
-        "worst",
-        "worst domain",
-        "mean",
-        "accuracy",
-        "tasks",
-        "left",
-        "KV cache",
-        "speed",
-    ]
-    rows = [{name: row[name] for name in columns} for row in rows]
-    shown = [name for name in columns if any(row[name] not in (None, "") for row in rows)]
-    helps = {
-        "worst": "perplexity over dense of the domain that lost most",
-        "mean": "geometric mean over domains",
-    }
+    """The table of runs with the columns that have values."""
     st.dataframe(
-        rows,
+        [{name: row[name] for name in COLUMNS} for row in rows],
         hide_index=True,
-        column_order=shown,
+        column_order=[name for name in COLUMNS if any(row[name] not in (None, "") for row in rows)],
         placeholder="",
-        column_config={
-            "run": st.column_config.TextColumn(width=300, pinned=True),
-            "ratio": PERCENT,
-            "worst domain": st.column_config.TextColumn("domain", help="the domain that lost most"),
-            "left": st.column_config.NumberColumn(
-                format="percent", help="parameters left, of the dense model's"
-            ),
-            "KV cache": st.column_config.NumberColumn(format="localized", help="bytes per token in 16 bit"),
-            "accuracy": st.column_config.NumberColumn(
-                format="percent", help="change of the average zero-shot accuracy against the dense model"
-            ),
-            "speed": st.column_config.NumberColumn(
-                "speed x", format="%.2f", help="decoding speed over dense"
-            ),
-            **{
-                name: st.column_config.NumberColumn(f"{name} ppl x", format="%.2f", help=words)
-                for name, words in helps.items()
-            },
-        },
+        column_config={name: column for name, column in COLUMNS.items() if column},
     )
     st.caption(
         "ppl x: perplexity on held-out text over the dense model's (1.00: no change). A click on a header sorts."
@@ -121,42 +110,40 @@ def table(rows: list[dict[str, Any]]) -> None:
 
 def lead(run: Run, results: Results) -> None:
     """What a run kept, what it saved, and what to do next."""
-    kept, saved, following = st.columns(3)
-    with kept.container(border=True, height="stretch"):
+    kept, saved, following = (column.container(border=True, height="stretch") for column in st.columns(3))
+    with kept:
         st.markdown("**Kept**")
         left, right = st.columns(2)
-        if (lost := worst(results)) and results.mean:
+        if results.worst and results.mean:
+            domain, ratio = results.worst
             left.metric(
-                f"Worst: {lost[0]}",
-                f"x {number(lost[1])}",
+                f"Worst: {domain}",
+                f"{number(ratio)}x",
                 help="Perplexity over the dense model's of the domain that lost most.",
             )
             right.metric(
                 "Mean",
-                f"x {number(results.mean.ratio)}",
+                f"{number(results.mean.ratio)}x",
                 help="Geometric mean over domains of perplexity over dense.",
             )
-            st.caption("Perplexity over the dense model's: x 1.00 is no loss.")
+            st.caption("Perplexity over the dense model's: 1.00x is no loss.")
         else:
             st.caption("Perplexity was not measured.")
-        asked = results.zero_shot
-        if asked and asked.average.acc:
-            found = asked.average.acc
+        if results.zero_shot and (accuracy := results.zero_shot.average.acc):
             st.caption(
-                f"Zero-shot accuracy {found.dense:.1%} → {found.pruned:.1%}, {len(asked.tasks)} tasks; chance is in the "
-                "figure below."
+                f"Zero-shot accuracy {accuracy.dense:.1%} → {accuracy.pruned:.1%}, {len(results.zero_shot.tasks)} tasks; "
+                "chance is in the figure below."
             )
         else:
             st.caption("Zero-shot tasks were not evaluated.")
-    with saved.container(border=True, height="stretch"):
+    with saved:
         st.markdown("**Saved**")
         before, after = results.parameters.dense, results.parameters.pruned
         left, right = st.columns(2)
         left.metric(
             "Weights", size_text(2 * after), f"{after / before - 1:.0%}", delta_color="off", help="In 16 bit."
         )
-        cache = cache_bytes(run)
-        if cache and run.geometry:
+        if run.geometry and (cache := cache_bytes(run)):
             dense = 2 * run.geometry.cache_values
             change = f"{cache / dense - 1:.0%}" if cache != dense else None
             right.metric(
@@ -168,17 +155,17 @@ def lead(run: Run, results: Results) -> None:
             if speed
             else "Speed is not measured yet: see the Speed tab below."
         )
-    with following.container(border=True, height="stretch"):
+    with following:
         st.markdown("**Next**")
         more = min(90, round(100 * run.config.ratio) + 10)
         st.button(
             "Export it", icon=":material/download:", width="stretch", on_click=_show_tab, args=(run, "Export")
         )
         if st.button(
-            f"Cut more: {more}%",
+            f"Prune further ({more}%)",
             icon=":material/content_cut:",
             width="stretch",
-            on_click=_from_here,
+            on_click=_settings_of,
             args=(run, more),
             help="Opens the Prune page with the settings of this run and this ratio; a new run begins at the dense model.",
         ):
@@ -187,7 +174,7 @@ def lead(run: Run, results: Results) -> None:
             "Another mixture",
             icon=":material/tune:",
             width="stretch",
-            on_click=_from_here,
+            on_click=_settings_of,
             args=(run, None),
             help="Opens the Masks page with the settings of this run: move the mixture and compare with the run's mask.",
         ):
@@ -199,8 +186,8 @@ def _show_tab(run: Run, name: str) -> None:
     st.session_state[f"tab-{run.id}"] = name
 
 
-def _from_here(run: Run, ratio: int | None) -> None:
-    """Callback: the settings of a run in the sidebar, and the run on view."""
+def _settings_of(run: Run, ratio: int | None) -> None:
+    """Callback: display a run, and put its settings into the sidebar, with another ratio in percent if given."""
     source.copy(run, state.domain_names(run))
     st.session_state.run = run.id
     if ratio:

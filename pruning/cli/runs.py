@@ -6,19 +6,30 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pruning.cli.terminal import ProgressBar, console, import_torch, print_json, results_table, table
+from pruning.cli.arguments import command, option, switch
+from pruning.cli.terminal import (
+    ProgressBar,
+    import_torch,
+    print_json,
+    print_results,
+    print_table,
+    show_progress,
+)
+from pruning.cli.work import RESUMABLE
 from pruning.errors import ConfigError, RunError
 from pruning.formatting import number, quoted, sentence, size_text
+from pruning.measure.comparison import Rise
 from pruning.method.damage import predicted
 from pruning.models.geometry import Site
 from pruning.runs import permissions
-from pruning.runs.repair import repair
-from pruning.runs.report import Group, MeasuredRun, count_reasons, groups, provenance
+from pruning.runs.repair import repair as repair_run
+from pruning.runs.report import Group, count_reasons, groups, provenance
 from pruning.runs.run import Run, RunStore
+
+RUN_ID = option("run_id", "a run's id, or the beginning of one", metavar="ID")
 
 
 def _run_row(run: Run) -> dict[str, Any]:
@@ -28,12 +39,8 @@ def _run_row(run: Run) -> dict[str, Any]:
     return {
         "run_id": run.id,
         "state": status.state,
-        "model": run.config.model,
-        "method": run.config.method,
+        **run.config.model_dump(include={"model", "method", "iterations", "mixture", "seed"}),
         "ratio": results.achieved_ratio if results else run.config.ratio,
-        "iterations": run.config.iterations,
-        "mixture": run.config.mixture,
-        "seed": run.config.seed,
         "parameters": results.parameters.model_dump() if results else {},
         "perplexity": {name: pair.pruned for name, pair in pairs.items()},
         "dense_mean": mean.dense if mean else None,
@@ -42,89 +49,58 @@ def _run_row(run: Run) -> dict[str, Any]:
     }
 
 
-def runs_list(args: argparse.Namespace) -> int:
+@command("runs list")
+def list_runs(args: argparse.Namespace) -> None:
     """List the runs, the newest first."""
-    store = RunStore(args.runs)
-    rows, broken = [_run_row(run) for run in store.all()], store.broken()
+    rows, broken = [_run_row(run) for run in args.store.all()], args.store.broken()
     if args.json:
         print_json({"runs": rows, "broken": broken})
-        return 0
+        return
     if rows:
         cells = [
-            (
-                row["run_id"],
-                row["state"],
-                Path(row["model"]).name,
-                f"{row['ratio']:.0%}",
-                str(row["iterations"]),
-                number(row["perplexity"].get("mean")),
-            )
+            {
+                "run": row["run_id"],
+                "state": row["state"],
+                "model": Path(row["model"]).name,
+                "ratio": f"{row['ratio']:.0%}",
+                "K": row["iterations"],
+                "perplexity": number(row["perplexity"].get("mean")),
+            }
             for row in rows
         ]
-        console().print(table(("run", "state", "model", "ratio", "K", "perplexity"), cells))
-    for why in broken.values():
-        print(sentence(why))
+        print_table(cells)
+    for problem in broken.values():
+        print(sentence(problem))
     if not rows and not broken:
-        print(f"There are no runs in {store.root}: 'prune' makes one.")
-    return 0
+        print(f"There are no runs in {args.store.root}: 'prune' makes one.")
 
 
-def runs_show(args: argparse.Namespace) -> int:
-    """Show a run."""
-    run = RunStore(args.runs).get(args.run_id)
+@command("runs show", RUN_ID, switch("--config", "print the config of the run as well"))
+def show(args: argparse.Namespace) -> None:
+    """Show the outcome of a run."""
+    run = args.store.get(args.run_id)
     if run.problem:
         raise RunError(run.problem)
+    status, results = run.status(), run.results()
+    config = run.config.model_dump(mode="json")
     if args.json:
-        content = {
-            "config": run.config.model_dump(mode="json"),
-            "domains": {name: source.model_dump() for name, source in run.sources.items()},
-            "status": run.status().model_dump(),
-            "results": results.model_dump() if (results := run.results()) else {},
-        }
-        print_json({"run_id": run.id, **content})
-        return 0
-    out = console()
-    out.print_json(json.dumps(run.config.model_dump(mode="json")))
-    if results := run.results():
-        out.print(results_table(results))
+        domains = {name: source.model_dump() for name, source in run.sources.items()}
+        content = {"config": config, "domains": domains, "status": status.model_dump()}
+        print_json({"run_id": run.id, **content, "results": results.model_dump() if results else {}})
+        return
+    print(f"{status.state}  {status.message}".rstrip())
+    if results:
+        print_results(results)
     for line in provenance(run):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
-    status = run.status()
-    out.print(f"{status.state}  {status.message}", markup=False)
-    return 0
+        print(line)
+    if args.config:
+        print(json.dumps(config, indent=2))
 
 
-def damage(args: argparse.Namespace) -> int:
-    """Measure which layers a cut hurts, and keep it with a run."""
-    import_torch()
-    from pruning.progress import drain
-    from pruning.runs.worker import measure_damage
-
-    run, bar = RunStore(args.runs).get(args.run_id), ProgressBar(1, quiet=args.json)
-    with bar.bar:
-        curves = drain(measure_damage(run), bar)
-    halves = {
-        site: float(predicted(curve.removed, curve.fused(run.config.mixture), curve.removed[-1:] / 2)[0])
-        for site, curve in curves.items()
-    }
-    if args.json:
-        print_json(
-            {"run_id": run.id, "sites": {str(site): curve.to_dict() for site, curve in curves.items()}}
-        )
-        return 0
-    cells = [
-        (str(site.layer), f"{halves[site]:.4f}", f"{halves[Site(site.layer, 'mlp')]:.4f}")
-        for site in halves
-        if site.name == "attn"
-    ]
-    columns = ("layer", "attention", "MLP")
-    console().print(table(columns, cells, "nats a token lost where half of a module is cut"))
-    return 0
-
-
-def runs_cancel(args: argparse.Namespace) -> int:
+@command("runs cancel", RUN_ID)
+def cancel(args: argparse.Namespace) -> None:
     """Stop a run; it can be resumed."""
-    run = RunStore(args.runs).get(args.run_id)
+    run = args.store.get(args.run_id)
     if not run.active:
         raise ConfigError(
             f"run {run.id!r} is not running and cannot be cancelled: it is {run.status().state}."
@@ -133,146 +109,186 @@ def runs_cancel(args: argparse.Namespace) -> int:
     deadline = time.monotonic() + 15
     while run.active and time.monotonic() < deadline:
         time.sleep(0.2)
-    return _say(args, run, run.status().state)
+    _print_state(args, run, run.status().state)
 
 
-def runs_resume(args: argparse.Namespace) -> int:
+@command(
+    "runs resume",
+    RUN_ID,
+    switch("--yes", "agree to all that the run reads and executes"),
+    option("--model", "new path of its dense model, if it was moved", metavar="PATH"),
+    stopped=RESUMABLE,
+)
+def resume(args: argparse.Namespace) -> None:
     """Continue a run after its last complete iteration."""
     from pruning.runs.checkpoints import move_model
     from pruning.runs.worker import execute
 
-    run = RunStore(args.runs).get(args.run_id)
+    run = args.store.get(args.run_id)
     if args.model:
         run = move_model(run, args.model)
         print(f"{run.id}: its dense model is now {quoted(run.config.model)}.", file=sys.stderr)
     run.check_startable()
-    _agree(args, run)
+    _confirm_permissions(args, run)
     bar = ProgressBar(run.config.iterations, args.json, len(run.iterations()) - 1)
     with bar.bar:
         result = execute(run, bar)
     if args.json:
         print_json(result.summary.model_dump())
     else:
-        console().print(results_table(result.summary))
-    return 0
+        print_results(result.summary)
 
 
-def runs_repair(args: argparse.Namespace) -> int:
-    """Restore the damaged files of a run, or go back to its last intact iteration."""
-    run = RunStore(args.runs).get(args.run_id)
-    with run.held():
-        done = repair(run)
-    resumable = run.resumable
-    if args.json:
-        print_json({"run_id": run.id, "repaired": done, "resumable": resumable})
-        return 0
-    for words in done or ["Nothing is damaged."]:
-        print(words)
-    if resumable:
-        print(f"'runs resume {run.named}' continues the run.")
-    return 0
-
-
-def report(args: argparse.Namespace) -> int:
-    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
-    from pruning.visualization.report import write_html
-
-    folder, file = Path(args.run_id), args.html
-    run = Run(folder) if (folder / "config.json").is_file() else RunStore(args.runs).get(args.run_id)
-    size = write_html(run, file)
-    if args.json:
-        print_json({"run_id": run.id, "html": file, "bytes": size})
-    else:
-        print(f"{file}: {size_text(size)}; open it in a browser.")
-    return 0
-
-
-def _agree(args: argparse.Namespace, run: Run) -> None:
+def _confirm_permissions(args: argparse.Namespace, run: Run) -> None:
     """Ask about what a run from elsewhere would read and run.
 
     Raises:
         RunError: the person has not agreed to it.
     """
-    found = permissions.pending(run.config)
-    if found and not args.yes and sys.stdin.isatty():
-        print(f"Run {run.id} {permissions.origin(found)}. It would:", file=sys.stderr)
-        for ask in found:
-            code = f", which holds {permissions.code_files(ask)}" if ask.does == "run" else ""
+    pending = permissions.pending(run.config)
+    if pending and not args.yes and sys.stdin.isatty():
+        print(f"Run {run.id} {permissions.origin(pending)}. It would:", file=sys.stderr)
+        for ask in pending:
+            code = f", which holds {permissions.code_files(ask)}" if ask.action == "run" else ""
             print(f"  {ask}{code}", file=sys.stderr)
-        args.yes = input("Go on? [y/N] ").strip().lower() in ("y", "yes")
+        args.yes = _confirmed("Continue?")
     if args.yes:
-        permissions.agree(found)
+        permissions.agree(pending)
     permissions.check(run.id, run.config)
 
 
-def runs_delete(args: argparse.Namespace) -> int:
+def _confirmed(question: str) -> bool:
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+@command("runs repair", RUN_ID)
+def repair(args: argparse.Namespace) -> None:
+    """Restore the corrupt files of a run, or go back to its last intact iteration."""
+    run = args.store.get(args.run_id)
+    with run.held():
+        repairs = repair_run(run)
+    resumable = run.resumable
+    if args.json:
+        print_json({"run_id": run.id, "repaired": repairs, "resumable": resumable})
+        return
+    for line in repairs or ["All files are intact."]:
+        print(line)
+    if resumable:
+        print(f"'runs resume {run.argument}' continues the run.")
+
+
+@command("runs delete", RUN_ID, switch("--yes", "delete without a question"))
+def delete(args: argparse.Namespace) -> None:
     """Delete a run."""
-    store = RunStore(args.runs)
-    run = store.get(args.run_id)
+    run = args.store.get(args.run_id)
     if not args.yes:
         if not sys.stdin.isatty():
             raise ConfigError(f"deleting {run.id!r} cannot be undone: add --yes to confirm it.")
-        if input(f"Delete run {run.id}? [y/N] ").strip().lower() not in ("y", "yes"):
-            return 0
-    store.delete(run.id)
-    return _say(args, run, "deleted")
+        if not _confirmed(f"Delete run {run.id}?"):
+            return
+    args.store.delete(run.id)
+    _print_state(args, run, "deleted")
 
 
-def _say(args: argparse.Namespace, run: Run, state: str) -> int:
+def _print_state(args: argparse.Namespace, run: Run, state: str) -> None:
     if args.json:
         print_json({"run_id": run.id, "state": state})
     else:
         print(f"{run.id}: {state}")
-    return 0
 
 
-def compare(args: argparse.Namespace) -> int:
-    """Compare finished runs of the same model on the same text, the best first."""
-    store = RunStore(args.runs)
-    named = {run.id: run for run in map(store.get, args.run_ids)}
-    grouped, left_out = groups(named.values() or store.all())
-    left_out |= {} if args.run_ids else dict.fromkeys(store.broken(), "broken")
-    if not grouped:
-        where = f" in {str(store.root)!r}"
-        if not left_out:
-            raise ConfigError(f"there are no finished runs to compare{where}: 'prune' makes one.")
-        raise ConfigError(f"no run{where} can be compared ({count_reasons(left_out)}): {_cure(left_out)}.")
+@command(
+    "report",
+    option("run_id", "a run's id, the beginning of one, or its folder", metavar="RUN"),
+    option("--html", "HTML file to write", metavar="FILE", required=True),
+)
+def report(args: argparse.Namespace) -> None:
+    """Write a run as one HTML file that opens without a server: heatmaps, a live mixture, results."""
+    from pruning.visualization.report import write_html
+
+    folder, file = Path(args.run_id), args.html
+    run = Run(folder) if (folder / "config.json").is_file() else args.store.get(args.run_id)
+    size = write_html(run, file)
     if args.json:
-        rows = [_group_row(group) for group in grouped]
-        reasons = [{"run_id": run_id, "reason": why} for run_id, why in left_out.items()]
+        print_json({"run_id": run.id, "html": file, "bytes": size})
+    else:
+        print(f"{file}: {size_text(size)}; open it in a browser.")
+
+
+@command("sensitivity", RUN_ID)
+def sensitivity(args: argparse.Namespace) -> None:
+    """Measure how much cutting each module costs, and keep it with a run."""
+    import_torch()
+    from pruning.runs.worker import measure_sensitivity
+
+    run = args.store.get(args.run_id)
+    curves = show_progress(measure_sensitivity(run), args.json)
+    if args.json:
+        sites = {str(site): curve.to_dict() for site, curve in curves.items()}
+        print_json({"run_id": run.id, "sites": sites})
+        return
+    mixture = run.config.mixture
+    costs = {
+        site: float(predicted(curve.removed, curve.fused(mixture), curve.removed[-1:] / 2)[0])
+        for site, curve in curves.items()
+    }
+    rows = [
+        {"layer": site.layer, "attention": cost, "MLP": costs[Site(site.layer, "mlp")]}
+        for site, cost in costs.items()
+        if site.name == "attn"
+    ]
+    title = "divergence in nats per token, half of a module cut"
+    print_table(rows, title, attention=".4f", MLP=".4f")
+
+
+@command("compare", option("run_ids", "runs to compare (default: all)", nargs="*", metavar="ID"))
+def compare(args: argparse.Namespace) -> None:
+    """Compare finished runs of the same model on the same text, the best first."""
+    store: RunStore = args.store
+    named = {run.id: run for run in map(store.get, args.run_ids)}
+    comparable, excluded = groups(named.values() or store.all())
+    excluded |= {} if args.run_ids else dict.fromkeys(store.broken(), "broken")
+    if not comparable:
+        where = f" in {str(store.root)!r}"
+        if not excluded:
+            raise ConfigError(f"there are no finished runs to compare{where}: 'prune' makes one.")
+        unmeasured = any(reason.startswith("without") for reason in excluded.values())
+        way_out = "prune with --eval-blocks above 0 to measure what it costs"
+        way_out = way_out if unmeasured else "'runs list' shows the state of each"
+        raise ConfigError(f"no run{where} can be compared ({count_reasons(excluded)}): {way_out}.")
+    if args.json:
+        rows = [_group_row(group) for group in comparable]
+        reasons = [{"run_id": run_id, "reason": reason} for run_id, reason in excluded.items()]
         runs = [row for group in rows for row in group["runs"]]  # as version 0.2 had them
         print_json({"groups": rows, "left_out": reasons, "runs": runs})
-        return 0
-    out = console()
-    for group in grouped:
-        domains = list(group.newest.results.perplexity)
-        dense = [number(pair.dense, 1) for pair in group.newest.results.perplexity.values()]
-        cells = [
-            (
-                each.run.id,
-                f"{each.results.achieved_ratio:.0%}",
-                str(each.run.config.iterations),
-                *(number(each.results.perplexity[name].pruned, 1) for name in domains),
-                _against(each, group),
-            )
+        return
+    for group in comparable:
+        rises = _rises(group)
+        dense = {name: number(pair.dense, 1) for name, pair in group.newest.results.perplexity.items()}
+        table = [{"run": "dense", "ratio": "", "K": "", **dense, "against the best": ""}]
+        table += [
+            {
+                "run": each.run.id,
+                "ratio": f"{each.results.achieved_ratio:.0%}",
+                "K": str(each.run.config.iterations),
+                **{name: number(each.results.perplexity[name].pruned, 1) for name in dense},
+                "against the best": rise.words if (rise := rises.get(each.run.id)) else "",
+            }
             for each in group.members
         ]
-        out.print(group.heading, markup=False, highlight=False, soft_wrap=True)
-        columns = ("run", "ratio", "K", *domains, "against the best")
-        out.print(table(columns, [("dense", "", "", *dense, ""), *cells]))
+        print_table(table, group.heading)
     print("Perplexity on held-out text, the best first; 'runs show ID' shows all results of a run.")
-    print("Against the best: change of the mean, with its 95% interval over blocks of the text, paired.")
-    if len(grouped) > 1:
+    print("Against the best: change of the mean, with its 95% interval, paired by block of the text.")
+    if len(comparable) > 1:
         print("The tables differ in model, text or block length: do not compare numbers of different tables.")
-    if left_out:
-        print(f"Left out: {count_reasons(left_out)}.")
-    return 0
+    if excluded:
+        print(f"Left out: {count_reasons(excluded)}.")
 
 
-def _against(member: MeasuredRun, group: Group) -> str:
-    """How much more a run loses than the best of its group."""
-    rise = member.rise(group.members[0]) if member is not group.members[0] else None
-    return rise.words if rise else ""
+def _rises(group: Group) -> dict[str, Rise]:
+    """How much more each run of a group loses than the best one, by run id."""
+    best, *others = group.members
+    return {each.run.id: rise for each in others if (rise := each.rise(best))}
 
 
 def _group_row(group: Group) -> dict[str, Any]:
@@ -288,15 +304,7 @@ def _group_row(group: Group) -> dict[str, Any]:
         "dense": {name: pair.dense for name, pair in results.perplexity.items()},
         "runs": [_run_row(each.run) for each in group.members],
         "against_best": {
-            each.run.id: {**rise.model_dump(), "interval": rise.interval, "within_noise": rise.is_noise}
-            for each in group.members[1:]
-            if (rise := each.rise(group.members[0]))
+            run_id: {**rise.model_dump(), "interval": rise.interval, "within_noise": rise.is_noise}
+            for run_id, rise in _rises(group).items()
         },
     }
-
-
-def _cure(left_out: Mapping[str, str]) -> str:
-    """What makes runs comparable that are not."""
-    if any(why.startswith("without") for why in left_out.values()):
-        return "prune with --eval-blocks above 0 to measure what it costs"
-    return "'runs list' shows where each stands"

@@ -1,4 +1,4 @@
-"""What the command line shows: progress, tables, JSON."""
+"""Output of the command line: progress, tables, JSON."""
 
 from __future__ import annotations
 
@@ -6,32 +6,28 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TextIO, TypeVar
 
 from pruning.checksums import finite
 from pruning.errors import RunError
-from pruning.progress import announced
+from pruning.progress import Progress, announced, drain
+from pruning.runs.report import HEADER, INTERVALS, results_sections
 from pruning.runs.worker import TextProgress
 from pruning.text.sources import describe_source
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import TaskID
+    from rich.table import Table
 
     from pruning.engine.events import Event
     from pruning.runs.schema import Results
 
-
-def console() -> Console:
-    """Where tables go."""
-    from rich.console import Console
-
-    return Console()
+T = TypeVar("T")
 
 
 class _JsonOutput:
-    """Where the one JSON object of a command goes, and whether it has been printed."""
+    """The stream for the one JSON object of a command, and whether the object has been printed."""
 
     stream: TextIO | None = None
     is_printed = False
@@ -39,17 +35,16 @@ class _JsonOutput:
 
 @contextlib.contextmanager
 def json_output() -> Iterator[None]:
-    """Keeps standard output for `print_json`: all else, of libraries too, goes to standard error."""
+    """Reserves standard output for `print_json`: other output, of libraries too, goes to standard error."""
     _JsonOutput.is_printed = False
     with contextlib.ExitStack() as stack:
         _JsonOutput.stream = sys.stdout
         stack.callback(setattr, _JsonOutput, "stream", None)
-        if (
-            sys.stdout is not None and sys.stdout is sys.__stdout__
-        ):  # and what libraries in other languages print, or programs we become
+        # the descriptor as well, for libraries in other languages and for programs that take our place
+        if sys.stdout is not None and sys.stdout is sys.__stdout__:
             print(end="", flush=True)
             _JsonOutput.stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
-            stack.enter_context(contextlib.suppress(OSError))  # of a reader who has gone, when it is closed
+            stack.enter_context(contextlib.suppress(OSError))  # closing it fails if the reader has closed it
             stack.callback(_JsonOutput.stream.close)
             stack.callback(os.dup2, os.dup(1), 1)
             os.dup2(2, 1)
@@ -58,14 +53,14 @@ def json_output() -> Iterator[None]:
 
 
 def import_torch() -> None:
-    """Imports what takes the first seconds of a command that computes, and says so."""
+    """Imports torch and transformers, which takes seconds, and says so."""
     with announced("loading torch and transformers"):
         import torch  # noqa: F401
         import transformers  # noqa: F401
 
 
 def print_json(content: Any) -> None:
-    """The one JSON object of a command on standard output; infinities become null."""
+    """Prints the one JSON object of a command on standard output; infinities become null."""
     _JsonOutput.is_printed = True
     try:
         print(json.dumps(finite(content), indent=1), file=_JsonOutput.stream or sys.stdout, flush=True)
@@ -74,32 +69,32 @@ def print_json(content: Any) -> None:
 
 
 def print_error(message: str, as_json: bool) -> None:
-    """A sentence on standard error; with --json, where no object was printed, one with `error` as well."""
+    """Prints a sentence on standard error, and with --json an object with `error` if none was printed yet."""
     print(message, file=sys.stderr)
     if as_json and not _JsonOutput.is_printed:
         print_json({"error": message})
 
 
-def tell_sources(sources: Mapping[str, Mapping[str, Any]]) -> None:
-    """Say on standard error what was read of every domain's text, with the beginning of a document."""
+def print_sources(sources: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints on standard error what was read of every domain's text, and how a document begins."""
     for domain, source in sources.items():
         if line := describe_source(source):
             print(f"domain {domain}: {line}\n  such as {source['sample'][:80]!r}", file=sys.stderr)
 
 
 class ProgressBar:
-    """Shows the engine's events; call it with each. A bar on a terminal, lines elsewhere."""
+    """Shows the events of the engine that it is called with: as a bar on a terminal, as lines elsewhere."""
 
     def __init__(self, iterations: int, quiet: bool, complete: int = -1) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         target = Console(stderr=True)
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
+        self.bar = progress.Progress(
+            progress.SpinnerColumn(),
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TimeElapsedColumn(),
             console=target,
             disable=quiet or not target.is_terminal,
             transient=True,
@@ -110,43 +105,66 @@ class ProgressBar:
     def __call__(self, event: Event) -> None:
         """Show an event."""
         from pruning.engine.events import Iteration, Started
-        from pruning.progress import Progress
 
         if isinstance(event, Started) and not self.quiet:
-            tell_sources(event.sources)
+            print_sources(event.sources)
         if self.bar.disable:
             self.lines(event)
         elif isinstance(event, Iteration):
             self.lines.complete = event.number
         elif isinstance(event, Progress):
-            self.bar.update(
-                self.task,
-                total=event.total,
-                completed=event.done,
-                description=f"{self.lines.where}: {event.stage} {event.detail}",
-            )
+            stage = f"{self.lines.stage}: {event.stage} {event.detail}"
+            self.bar.update(self.task, total=event.total, completed=event.done, description=stage)
 
 
-def results_table(results: Results) -> Any:
-    """Dense against pruned, as a rich table."""
+def show_progress(stage: Generator[Progress, None, T], quiet: bool) -> T:
+    """Carries out one stage of the engine, and shows its progress."""
+    bar = ProgressBar(1, quiet)
+    with bar.bar:
+        return drain(stage, bar)
+
+
+def results_table(results: Results) -> Table:
+    """Dense against pruned."""
     from rich.table import Table
 
-    table = Table(title=f"run {results.run_id}", title_justify="left")
-    for column in ("", "dense", "pruned", "change"):
-        table.add_column(column, justify="left" if not column else "right")
-    for row in results.rows():
-        table.add_row(*row, end_section=row[0] in ("parameters", "perplexity mean"))
+    table = Table(
+        title=f"run {results.run_id}", title_justify="left", caption=INTERVALS, caption_justify="left"
+    )
+    for column in HEADER:
+        table.add_column(column, justify="right" if column else "left")
+    for section in results_sections(results).values():
+        for row in section:
+            table.add_row(*row)
+        table.add_section()
     return table
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Any:
-    """A rich table: words to the left, numbers to the right, and the first column never broken."""
+def print_results(results: Results) -> None:
+    """Prints dense against pruned."""
+    from rich.console import Console
+
+    Console().print(results_table(results))
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], title: str = "", **formats: str) -> None:
+    """Prints a table: words to the left, numbers to the right, the first column on one line.
+
+    Args:
+        rows: by column name the cells of each line.
+        title: a line above the table.
+        formats: format specifications by column, such as `.2f`.
+    """
+    from rich.console import Console
     from rich.table import Table
 
-    found = Table(title=title, title_justify="left", padding=(0, 0))
-    for number_of_column, column in enumerate(columns):
-        words = not number_of_column or column in ("state", "model")
-        found.add_column(column, justify="left" if words else "right", no_wrap=not number_of_column)
+    if title:
+        print(title)  # rich would break it to the width of the table
+    table = Table(padding=(0, 0))
+    for index, column in enumerate(rows[0]):
+        is_text = not index or column in ("state", "model")
+        justify: Literal["left", "right"] = "left" if is_text else "right"
+        table.add_column(column.replace("_", " "), justify=justify, no_wrap=not index)
     for row in rows:
-        found.add_row(*row)
-    return found
+        table.add_row(*(format(cell, formats.get(column, "")) for column, cell in row.items()))
+    Console().print(table)

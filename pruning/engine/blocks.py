@@ -11,8 +11,7 @@ from pruning.config import RunConfig
 from pruning.errors import ModelError, too_long
 from pruning.models.family import CausalLM
 from pruning.text.blocks import TokenBlocks, heldout_blocks, sample_blocks
-from pruning.text.hub import Split
-from pruning.text.sources import DomainText, load_text
+from pruning.text.sources import DomainText, Split, load_text
 
 ASIDE = 8  # blocks a domain
 

@@ -1,14 +1,15 @@
-"""What the paper says, held against a grid of runs: each claim agrees, differs, or is within noise."""
+"""The paper (arXiv 2601.02674): its figures, and its claims compared with the runs of an experiment."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pruning.experiments.grid import Experiment
-from pruning.experiments.paper import paper
 from pruning.measure.significance import interval
+from pruning.paths import ASSETS
 from pruning.runs.report import rise
 
 if TYPE_CHECKING:
@@ -19,36 +20,45 @@ AGREES, DIFFERS, NOISE = "agrees", "**differs**", "within noise"
 
 
 class Claim(NamedTuple):
-    """A sentence of the paper, what these runs say to it, and the verdict."""
+    """A claim of the paper, these runs' numbers, and the verdict on it."""
 
-    said: str
+    statement: str
     ours: str
     verdict: str
 
 
-def claims(experiment: Experiment, frame: pd.DataFrame) -> Iterator[Claim]:
-    """The paper's claims that these runs can speak to, at the largest ratio.
+@cache
+def paper() -> dict[str, Any]:
+    """The figures that the paper reports, by experiment."""
+    import yaml
 
-    Where there are several models, only the one that the paper's figures are of is looked at.
+    content: dict[str, Any] = yaml.safe_load((ASSETS / "paper.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def claims(experiment: Experiment, frame: pd.DataFrame) -> Iterator[Claim]:
+    """The paper's claims that these runs can test, at their largest ratio.
+
+    Of several models, only the runs of the paper's own model count.
 
     Args:
-        experiment: says which of the paper's figures.
-        frame: the tidy table of its runs.
+        experiment: names the paper's figure.
+        frame: tidy table of its runs.
     """
-    judges = {"main": _main, "domains": _domains, "iterations": _iterations, "samples": _samples}
+    tests = {"main": _main, "domains": _domains, "iterations": _iterations, "samples": _samples}
     if experiment.paper is None or frame.empty:
         return
     frame = frame[frame["ratio"] == frame["ratio"].max()]
     if "model" in frame and frame["model"].nunique() > 1:
         frame = frame[frame["model"] == paper()[experiment.paper].get("model")]
-    yield from judges[experiment.paper](frame)
+    yield from tests[experiment.paper](frame)
 
 
 def higher(low: pd.DataFrame, high: pd.DataFrame, sign: int = 1) -> str:
-    """The verdict on a claim that the runs of `high` have the larger `value`; the smaller with a sign of -1.
+    """The verdict on the claim that `high` has the larger mean `value`, or with a sign of -1 the smaller.
 
-    Noise is the spread of the seeds, and for accuracies that of the items too. The sides count as
-    independent, though they were asked the same items: the verdict is the cautious one.
+    Noise is the spread over seeds, and for accuracies over items too. Both sides answer the same items, but
+    count as independent, which makes the verdict cautious.
     """
     margin = sign * (high["value"].mean() - low["value"].mean())
     seeds = math.hypot(*(_seed_error(rows) for rows in (low, high)))
@@ -63,7 +73,7 @@ def _seed_error(rows: pd.DataFrame) -> float:
 
 
 def _item_error(rows: pd.DataFrame) -> float:
-    """Of an accuracy in percent; every seed asks the same items, so seeds do not narrow it."""
+    """Standard error over items of an accuracy in percent; seeds share the items and do not narrow it."""
     error = rows["standard_error"].mean() if "standard_error" in rows else math.nan
     return 0.0 if math.isnan(error) else 100 * error
 
@@ -84,12 +94,13 @@ def _averages(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by(rows: pd.DataFrame, option: str) -> dict[str, pd.DataFrame]:
-    """Groups from the lowest mean to the highest."""
+    """Rows by the value of an option, from the lowest mean to the highest."""
     groups = {str(name): group for name, group in rows.groupby(option)}
     return dict(sorted(groups.items(), key=lambda group: group[1]["value"].mean()))
 
 
-def _words(groups: dict[str, pd.DataFrame], form: str) -> str:
+def _means(groups: dict[str, pd.DataFrame], form: str) -> str:
+    """The mean of each group in words."""
     return ", ".join(f"{name} {form.format(group['value'].mean())}" for name, group in groups.items())
 
 
@@ -97,7 +108,7 @@ def _main(frame: pd.DataFrame) -> Iterator[Claim]:
     groups = _by(_averages(frame), "method")
     if not {"wanda_sp", "flap", "iterative"} <= set(groups):
         return
-    ours, iterative = _words(groups, "{:.1f}%"), groups["iterative"]
+    ours, iterative = _means(groups, "{:.1f}%"), groups["iterative"]
     above = [higher(groups[name], iterative) for name in ("wanda_sp", "flap")]
     yield Claim("The iterative method keeps the highest average accuracy.", ours, _worst(above))
     yield Claim("FLAP keeps more than Wanda-sp.", ours, higher(groups["wanda_sp"], groups["flap"]))
@@ -113,62 +124,56 @@ def _domains(frame: pd.DataFrame) -> Iterator[Claim]:
         best = (max if better > 0 else min)(single, key=lambda name: groups[name]["value"].mean())
         verdict = higher(groups[best], groups["mixed"], better)
         if better < 0:
-            said, ours = "All domains together beat every single one.", f"rise {_words(groups, form)}"
+            statement, ours = "All domains together beat every single one.", f"rise {_means(groups, form)}"
         else:
             gap = groups["mixed"]["value"].mean() - groups[best]["value"].mean()
-            said = "So it is in average accuracy, by about 1.5 points."
-            ours = f"{_words(groups, form)}: {gap:+.1f} points over {best}"
-        yield Claim(said, ours, verdict)
+            statement = "So it is in average accuracy, by about 1.5 points."
+            ours = f"{_means(groups, form)}: {gap:+.1f} points over {best}"
+        yield Claim(statement, ours, verdict)
 
 
 def _iterations(frame: pd.DataFrame) -> Iterator[Claim]:
     rows = _rises(frame)
     rows = rows[rows["method"] == "iterative"]
     first = rows[rows["iterations"] == rows["iterations"].min()]
-    settled, early = rows[rows["iterations"] >= 4], rows[rows["iterations"].isin([2, 3])]
-    if first.empty or settled.empty or early.empty:
+    late, early = rows[rows["iterations"] >= 4], rows[rows["iterations"].isin([2, 3])]
+    if first.empty or late.empty or early.empty:
         return
     means = rows.groupby("iterations")["value"].mean()
     yield Claim(
         "Perplexity falls with the iterations.",
         "rise " + ", ".join(f"K = {k}: {value:.3f}" for k, value in means.items()),
-        higher(settled, first),
+        higher(late, first),
     )
-    late, soon = means[means.index >= 4], means[means.index.isin([2, 3])]
-    best = early[early["iterations"] == soon.idxmin()]
+    late_means, early_means = means[means.index >= 4], means[means.index.isin([2, 3])]
+    best = early[early["iterations"] == early_means.idxmin()]
     yield Claim(
         "It goes on falling up to 4 to 6 iterations, then settles.",
-        f"from K = 4 on the rise stays within {late.max() - late.min():.3f}; before, at "
-        + " and ".join(f"K = {k}, it is {value:.3f}" for k, value in soon.items()),
-        higher(settled, best),
+        f"from K = 4 on the rise stays within {late_means.max() - late_means.min():.3f}; before, at "
+        + " and ".join(f"K = {k}, it is {value:.3f}" for k, value in early_means.items()),
+        higher(late, best),
     )
 
 
 def _samples(frame: pd.DataFrame) -> Iterator[Claim]:
-    rows = frame[frame["metric"] == "perplexity"]
-    counts, wanted = set(rows["samples"]), paper()["samples"]["samples"]
-    if not counts:
+    rows = frame[(frame["metric"] == "perplexity") & frame["method"].isin(["flap", "iterative"])]
+    wanted = paper()["samples"]["samples"]
+    count = wanted if wanted in set(rows["samples"]) else rows["samples"].min()
+    rows = rows[rows["samples"] == count]
+    if rows["method"].nunique() < 2:
         return
-    count = wanted if wanted in counts else min(counts)
-    few = dict(list(rows[rows["samples"] == count].groupby("method")))
-    if not {"iterative", "flap"} <= set(few):
-        return
+    means = rows.groupby(["name", "method"])["pruned"].mean()
 
-    def sides(name: str) -> tuple[float, float]:
-        values = [
-            few[method].loc[few[method]["name"] == name, "pruned"].mean() for method in ("flap", "iterative")
-        ]
-        return values[0], values[1]
+    def both(name: str) -> str:
+        flap, iterative = means[name, "flap"], means[name, "iterative"]
+        return f"{flap:.1f} against {iterative:.1f}, {flap / iterative:.1f} times"
 
-    flap, iterative = sides("mean")
-    ours = f"at {count}: {flap:.1f} against {iterative:.1f}, {flap / iterative:.1f} times, over all domains"
-    own = next(iter(few["flap"]["mixture"]))
-    if own in set(rows["name"]):  # FLAP's own text, on which one domain is all that counts
-        flap_own, iterative_own = sides(own)
-        ours += f"; on {own}, which FLAP was calibrated on, {flap_own:.1f} against {iterative_own:.1f}, "
-        ours += f"{flap_own / iterative_own:.1f} times"
+    ours = f"at {count}: {both('mean')}, over all domains"
+    domain = rows.loc[rows["method"] == "flap", "mixture"].iloc[0]
+    if domain in set(rows["name"]):  # FLAP is calibrated on one domain
+        ours += f"; on {domain}, which FLAP was calibrated on, {both(domain)}"
     yield Claim(
         f"With {wanted} samples FLAP's perplexity is more than three times the iterative method's.",
         ours,
-        AGREES if flap > 3 * iterative else DIFFERS,
+        AGREES if means["mean", "flap"] > 3 * means["mean", "iterative"] else DIFFERS,
     )

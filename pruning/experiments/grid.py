@@ -2,8 +2,7 @@
 
     python -m pruning experiment experiments/demo_iterations.yaml
 
-Runs that are done are found again by their config, interrupted ones go on, and whoever stops an experiment
-loses no more than the iteration it was in.
+A second start reuses complete runs by their config and resumes interrupted ones.
 """
 
 from __future__ import annotations
@@ -35,30 +34,30 @@ if TYPE_CHECKING:
     from pruning.engine.events import Event
 
 
-# Runs of an experiment: a few lists of a few values each would multiply to more than anybody waits for.
+# Limit of runs: a few lists of a few values each multiply to more than anybody waits for.
 MOST_RUNS = 1_000
 RESULTS_FILE, PARQUET_FILE, SPEC_FILE = "results.csv", "results.parquet", "experiment.json"
 
 
 class Experiment(BaseModel):
-    """What an experiment runs, and how its report is drawn."""
+    """The runs of an experiment, and how its report is drawn."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$", description="names its folder")
-    title: str = Field(description="what the report is headed with")
-    about: str = Field("", description="a paragraph under the title")
+    title: str = Field(description="title of the report")
+    about: str = Field("", description="paragraph under the title")
     options: dict[str, Any] = Field({}, description="options of every run, as in a run's config")
     grid: list[dict[str, Any]] = Field(
-        min_length=1, description="each entry is a grid: options with one value or a list of values"
+        min_length=1, description="grids: options with one value or a list of values"
     )
-    x: str | None = Field(None, description="the option along the axis of the figure; none draws bars")
+    x: str | None = Field(None, description="option along the axis of the figure; none draws bars")
     series: list[str] = Field(
         ["method"], min_length=1, description="options that tell the lines or bars apart"
     )
     of: str = Field("mean", description="figures show the mean over domains or tasks, each, or the one named")
     paper: Literal["main", "domains", "iterations", "samples"] | None = Field(
-        None, description="which of the paper's figures stands beside"
+        None, description="figure of the paper to compare with"
     )
 
     @classmethod
@@ -70,27 +69,24 @@ class Experiment(BaseModel):
         """
         content = read_options(path, "experiment")
         try:
-            experiment = cls(**{"name": Path(path).stem, **content})
-        except (ValidationError, TypeError) as error:
-            where, message = "", str(error)
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                where, message = ".".join(map(str, first["loc"])), first["msg"]
+            experiment = cls.model_validate({"name": Path(path).stem, **content})
+        except ValidationError as error:
+            first = error.errors()[0]
             raise ConfigError(
-                f"the experiment {quoted(path)} is malformed at {quoted(where)}: {clipped(message)}."
+                f"the experiment {quoted(path)} is malformed at {quoted('.'.join(map(str, first['loc'])))}: "
+                f"{clipped(first['msg'])}."
             ) from None
         experiment._check_axes(path)
         return experiment
 
     def _check_axes(self, path: str | Path) -> None:
         shares = [f"share_{name}" for config in self.configs() for name in config.measured_domains]
-        known = tuple(dict.fromkeys((*OPTIONS, "mixture", *self.varied, *shares)))
+        axes = dict.fromkeys((*OPTIONS, "mixture", *self.varied, *shares))
         for name in filter(None, (self.x, *self.series)):
-            if name not in known:
-                choices = ", ".join(known)
+            if name not in axes:
                 raise ConfigError(
                     f"the experiment {quoted(path)} names {quoted(name)} for its figure, which is none of "
-                    f"its options: choose from {choices}."
+                    f"its options: choose from {', '.join(axes)}."
                 )
 
     @property
@@ -105,7 +101,7 @@ class Experiment(BaseModel):
             ConfigError: an option of a run cannot be carried out, or there are more than `MOST_RUNS` runs.
         """
         fixed = {"save_model": False, "experiment": self.name, **self.options}
-        found: dict[str, RunConfig] = {}
+        configs: dict[str, RunConfig] = {}
         grids = [
             {key: value if isinstance(value, list) else [value] for key, value in entry.items()}
             for entry in self.grid
@@ -118,16 +114,16 @@ class Experiment(BaseModel):
         for lists in grids:
             for values in itertools.product(*lists.values()):
                 config = RunConfig.create(**{**fixed, **dict(zip(lists, values, strict=True))})
-                found.setdefault(config.model_dump_json(), config)
-        return list(found.values())
+                configs.setdefault(config.model_dump_json(), config)
+        return list(configs.values())
 
 
 def command(experiment: Experiment, target: Path = Path()) -> str:
     """The command line that carries out an experiment.
 
     Args:
-        experiment: shipped, or a person's own.
-        target: the folder of its results, whose `experiment.json` is as good as the file that it came from.
+        experiment: shipped with the project, or a person's own.
+        target: folder of its results, whose `experiment.json` stands in for a file that is not shipped.
     """
     try:
         shipped = Experiment.read(PROJECT / "experiments" / f"{experiment.name}.yaml") == experiment
@@ -138,32 +134,24 @@ def command(experiment: Experiment, target: Path = Path()) -> str:
 
 
 def folder(store: RunStore, name: str) -> Path:
-    """Where an experiment's results lie in a store."""
+    """The folder of an experiment's results in a store."""
     return store.root / "experiments" / name
 
 
 def existing(
     store: RunStore, configs: list[RunConfig], usable: Callable[[Run], bool] = lambda _: True
 ) -> dict[str, Run]:
-    """Runs of a store that have one of these configs, by config; finished ones before others.
+    """Runs of a store with one of these configs, by config as JSON; complete ones before others.
 
-    Args:
-        store: that holds the runs.
-        configs: wanted.
-        usable: whether a run's numbers would be what its config means now.
+    `usable` says whether a run's numbers are those that its config gives today.
     """
     wanted = {config.model_dump_json() for config in configs}
-    found: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
     for run in store.all():
         key = run.config.model_dump_json()
-        if key in wanted and (key not in found or (is_done(run) and not is_done(found[key]))) and usable(run):
-            found[key] = run
-    return found
-
-
-def is_done(run: Run) -> bool:
-    """Whether a run has measured all that it was told to."""
-    return run.complete
+        if key in wanted and (key not in runs or (run.complete and not runs[key].complete)) and usable(run):
+            runs[key] = run
+    return runs
 
 
 def carry_out(
@@ -172,20 +160,20 @@ def carry_out(
     on_run: Callable[[int, int, RunConfig], None] = lambda *_: None,
     on_event: Callable[[Event], None] | None = None,
 ) -> tuple[list[Run], list[str]]:
-    """Run what is not done yet, in this process, and write the results of all that is done.
+    """Carry out the runs that are not complete, in this process, and write the results of all complete ones.
 
     Args:
-        experiment: what to run.
-        store: that holds the runs.
-        on_run: called before each run with its number, how many there are, and its config.
+        experiment: the grid.
+        store: runs to reuse and to add to.
+        on_run: called before each run with its number, the number of runs, and its config.
         on_event: called with every event of the engine.
 
     Returns:
-        The finished runs, and a sentence for each that cannot be carried out.
+        The complete runs, and a sentence for each that cannot be carried out.
 
     Raises:
-        Cancelled: a run was asked to stop; the experiment goes on from there when it is carried out again.
-        RunError: a file stands where its results are to be written, which is not one of them.
+        Cancelled: a run was asked to stop; the next start continues with it.
+        RunError: a file that is not of this experiment is in the place of its results.
     """
     from pruning.runs.inputs import Reuse
     from pruning.runs.preflight import create
@@ -196,22 +184,21 @@ def carry_out(
         target.mkdir(parents=True, exist_ok=True)
     for name in (RESULTS_FILE, PARQUET_FILE, SPEC_FILE):
         check_output_file(target / name)
-    named = experiment.configs()
-    configs = [config.replace(model=named_model(config.model, store)) for config in named]
+    configs = [config.replace(model=named_model(config.model, store)) for config in experiment.configs()]
     problems: list[str] = []
     reuse = Reuse()
-    found = existing(store, configs, reuse.usable)
-    for words in reuse.notes:
-        print(words, file=sys.stderr)  # noqa: T201 - said, since it takes the time of a run
+    runs = existing(store, configs, reuse.usable)
+    for note in reuse.notes:
+        print(note, file=sys.stderr)  # noqa: T201 - a run that is not reused takes its time again
 
-    def finished() -> list[Run]:
-        runs = [found.get(config.model_dump_json()) for config in configs]
-        return [run for run in runs if run and is_done(run)]
+    def complete() -> list[Run]:
+        named = (runs.get(config.model_dump_json()) for config in configs)
+        return [run for run in named if run and run.complete]
 
     for number, config in enumerate(configs, 1):
         on_run(number, len(configs), config)
-        run = found.get(config.model_dump_json())
-        if run and is_done(run):
+        run = runs.get(config.model_dump_json())
+        if run and run.complete:
             continue
         try:
             if run is None:
@@ -220,23 +207,23 @@ def carry_out(
             execute(run, on_event)
         except PruningError as error:
             problems.append(f"{describe(experiment, config)}: {error}")
-            gc.collect()  # what ran out of memory must not keep it from the next
+            gc.collect()  # memory of a run that ran out of it, for the next
             continue
-        found[config.model_dump_json()] = run
-        write(experiment, finished(), store)
-    if runs := finished():
-        write(experiment, runs, store)
-    return runs, problems
+        runs[config.model_dump_json()] = run
+        write(experiment, complete(), store)
+    if complete():
+        write(experiment, complete(), store)
+    return complete(), problems
 
 
 def describe(experiment: Experiment, config: RunConfig) -> str:
-    """What tells a run from the others of its experiment."""
+    """The options that distinguish a run from the others of its experiment."""
     return ", ".join(f"{key} {getattr(config, key)}" for key in experiment.varied)
 
 
 # --- results ---------------------------------------------------------------------------------------------
 def write(experiment: Experiment, runs: list[Run], store: RunStore) -> Path:
-    """The tidy table as CSV and Parquet, and what was run."""
+    """Write the tidy table of runs as CSV and Parquet, and the experiment."""
     target = folder(store, experiment.name)
     frame = table(runs, [name for name in experiment.varied if name != "mixture"])
     with output_file(target / RESULTS_FILE) as temporary:
@@ -249,10 +236,10 @@ def write(experiment: Experiment, runs: list[Run], store: RunStore) -> Path:
 
 
 def read(target: Path) -> tuple[Experiment, pd.DataFrame]:
-    """What `write` wrote.
+    """The experiment and the tidy table that `write` has written.
 
     Raises:
-        ConfigError: it is not there, or broken.
+        ConfigError: the folder does not hold them, or they are corrupt.
     """
     import pandas as pd
 

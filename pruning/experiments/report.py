@@ -1,4 +1,4 @@
-"""The report of an experiment: tables and figures, with the paper's beside them, marked as the paper's."""
+"""The report of an experiment: tables and figures, and for comparison the paper's figures, marked as such."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.experiments.claims import claims
+from pruning.experiments.claims import claims, paper
 from pruning.experiments.grid import Experiment, command, read
-from pruning.experiments.paper import paper
 from pruning.formatting import plain
 from pruning.measure.significance import interval
 from pruning.outputs import output_file
-from pruning.runs.report import item_limits, retained
+from pruning.runs.report import item_limits, retained, rise
 from pruning.visualization import experiment_figure
 
 if TYPE_CHECKING:
@@ -22,7 +21,11 @@ if TYPE_CHECKING:
 
 
 REPORT_FILE = "report.md"
-NOISE_MEANS = (
+RISE = (
+    "`rise` is that of the mean log-perplexity over the dense model, `gap` the largest rise of a domain less "
+    "the smallest."
+)
+NOISE = (
     "Within noise: less than the 95% interval of the difference, from the spread of the seeds and, for "
     "accuracies, from the number of items."
 )
@@ -35,68 +38,64 @@ TITLES = {
 
 
 def report(target: Path, figures: bool = True) -> Path:
-    """Write the report of an experiment from its table, as Markdown with figures.
+    """Write the report of an experiment as Markdown into the folder of its results.
 
     Args:
-        target: the experiment's folder.
-        figures: also as SVG for the Markdown, which needs kaleido and a Chromium.
+        target: folder of the results.
+        figures: write SVG figures as well, which needs kaleido and a Chromium.
 
     Raises:
         ConfigError: the folder holds no results.
     """
     experiment, frame = read(target)
-    drawn = [
-        experiment_figure(frame, experiment.title, experiment.x, experiment.series, metric, experiment.of)
-        for metric in metrics(frame)
-    ]
     text = markdown(experiment, frame)
-    if figures:
-        for number, figure in enumerate(drawn, 1):
-            with output_file(target / f"figure-{number}.svg") as temporary:
-                figure.write_image(temporary, "svg", width=900, height=420)
-            text = text.replace(
-                f"<!-- figure {number} -->", f"![{plain(figure.layout.title.text)}](figure-{number}.svg)"
-            )
+    for number, metric in enumerate(metrics(frame) if figures else (), 1):
+        figure = experiment_figure(
+            frame, experiment.title, experiment.x, experiment.series, metric, experiment.of
+        )
+        with output_file(target / f"figure-{number}.svg") as temporary:
+            figure.write_image(temporary, "svg", width=900, height=420)
+        image = f"![{plain(figure.layout.title.text)}](figure-{number}.svg)"
+        text = text.replace(f"<!-- figure {number} -->", image)
     with output_file(target / REPORT_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target / REPORT_FILE
 
 
 def metrics(frame: pd.DataFrame) -> list[str]:
-    """The measures an experiment has a figure of."""
+    """The measures of an experiment that have a figure."""
     return [name for name in ("perplexity", "acc") if (frame["metric"] == name).any()]
 
 
 def markdown(experiment: Experiment, frame: pd.DataFrame) -> str:
-    """The report's text, with a mark where each figure goes."""
-    lines = [
+    """The text of the report, with a comment in the place of each figure."""
+    parts = [
         f"# {plain(experiment.title)}",
         plain(experiment.about),
-        _made(experiment, frame),
+        _origin(experiment, frame),
         _budgets(frame),
     ]
-    beside = paper()[experiment.paper] if experiment.paper else {}
-    shown = metrics(frame)
-    for number, metric in enumerate(shown, 1):
-        lines += [f"<!-- figure {number} -->", summary(experiment, frame, metric)]
-        if metric == beside.get("metric"):
-            lines += _paper(beside)
+    reference = paper()[experiment.paper] if experiment.paper else {}
+    measures = metrics(frame)
+    for number, metric in enumerate(measures, 1):
+        parts += [f"<!-- figure {number} -->", summary(experiment, frame, metric)]
+        if metric == reference.get("metric"):
+            parts += _paper(reference)
         if metric == "acc":
-            lines.append(changes(experiment, frame))
-        for more in {"perplexity": ("bits_per_byte",), "acc": ("acc_norm",)}[metric]:
-            if (frame["metric"] == more).any():
-                lines.append(summary(experiment, frame, more))
-    lines.append(_retention(experiment, frame))
-    if beside and beside["metric"] not in shown:
-        lines += _paper(beside)
-    if experiment.paper and (found := list(claims(experiment, frame))):
-        rows = ["| the paper says | these runs say | |", "|---|---|---|"]
-        rows += [f"| {' | '.join(claim)} |" for claim in found]
-        lines += ["## What the paper says, and what these runs say", "\n".join(rows), NOISE_MEANS]
-    return "\n\n".join(filter(None, lines)) + "\n"
+            parts.append(changes(experiment, frame))
+        related = {"perplexity": "bits_per_byte", "acc": "acc_norm"}[metric]
+        if (frame["metric"] == related).any():
+            parts.append(summary(experiment, frame, related))
+    parts.append(_retention(experiment, frame))
+    if reference and reference["metric"] not in measures:
+        parts += _paper(reference)
+    if rows := [f"| {' | '.join(claim)} |" for claim in claims(experiment, frame)]:
+        header = ["| the paper says | these runs say | |", "|---|---|---|"]
+        parts += ["## What the paper says, and what these runs say", "\n".join([*header, *rows]), NOISE]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _made(experiment: Experiment, frame: pd.DataFrame) -> str:
+def _origin(experiment: Experiment, frame: pd.DataFrame) -> str:
     seconds = frame.drop_duplicates("run_id")["seconds"].sum()
     models, seeds = sorted(set(frame["model"])), sorted(set(frame["seed"]))
     return (
@@ -109,24 +108,24 @@ def _made(experiment: Experiment, frame: pd.DataFrame) -> str:
 
 
 def _budgets(frame: pd.DataFrame) -> str:
-    """Whether all runs were calibrated on as much text."""
+    """The calibration tokens of the runs, with a warning where they differ."""
     tokens = sorted(set(frame["calibration_tokens"]))
     if len(tokens) == 1:
         return f"Every run was calibrated on {tokens[0]:,} tokens in each iteration."
     return (
-        "**The runs were not calibrated on the same amount of text:** samples are counted by domain, so one "
-        f"domain alone has fewer tokens than several. They had {tokens[0]:,} to {tokens[-1]:,} in each "
-        "iteration, as the column of calibration tokens says."
+        f"**The runs were not calibrated on the same amount of text**, but on {tokens[0]:,} to "
+        f"{tokens[-1]:,} tokens in each iteration, as the column of calibration tokens says; "
+        "samples are counted by domain."
     )
 
 
 # --- tables ----------------------------------------------------------------------------------------------
 def _fields(experiment: Experiment, frame: pd.DataFrame) -> list[str]:
-    """The options that tell the lines of a table apart: all that vary but the seed."""
-    named = dict.fromkeys([*experiment.series, experiment.x or "", "ratio", *experiment.varied, "model"])
-    shown = [name for name in named if name in frame and name not in ("seed", "seq_len")]
-    must = (*experiment.series, experiment.x, "ratio")
-    return [name for name in shown if name in must or frame[name].nunique() > 1] + ["calibration_tokens"]
+    """The options that distinguish the lines of a table: all that vary but the seed."""
+    always = [*experiment.series, experiment.x or "", "ratio"]
+    names = [name for name in dict.fromkeys([*always, *experiment.varied, "model"]) if name in frame]
+    names = [name for name in names if name in always or (name != "seed" and frame[name].nunique() > 1)]
+    return [*(name for name in names if name not in ("seed", "seq_len")), "calibration_tokens"]
 
 
 def _grid(
@@ -136,25 +135,21 @@ def _grid(
     cell: Callable[[pd.DataFrame, str], str],
     first: Sequence[list[str]] = (),
 ) -> str:
-    """A Markdown table with a line for each cell of the grid.
+    """A Markdown table of tidy rows, with a line for each combination of the options that vary.
 
-    Args:
-        experiment: names the options.
-        rows: of one measure.
-        columns: titles, by the key that `cell` is called with.
-        cell: of the rows of a line, and a column.
-        first: lines on top, with the cells of `columns` after their name.
+    `cell` gives the text of a cell from the rows of its line and the key of its column in `columns`, whose
+    values are titles; `first` has lines for the top, each a name and its cells.
     """
     fields = _fields(experiment, rows)
     heads = [name.replace("_", " ") if name == "calibration_tokens" else name for name in fields]
-    out = ["| " + " | ".join([*heads, *columns.values()]) + " |"]
-    out.append("|" + "---|" * len(fields) + "---:|" * len(columns))
+    lines = ["| " + " | ".join([*heads, *columns.values()]) + " |"]
+    lines.append("|" + "---|" * len(fields) + "---:|" * len(columns))
     for name, *cells in first:
-        out.append(f"| {name} |" + " |" * (len(fields) - 1) + "".join(f" {value} |" for value in cells))
+        lines.append(f"| {name} |" + " |" * (len(fields) - 1) + "".join(f" {value} |" for value in cells))
     for key, group in rows.groupby(fields, sort=True):
         cells = [_option(name, value) for name, value in zip(fields, key, strict=True)]
-        out.append("| " + " | ".join([*cells, *(cell(group, column) for column in columns)]) + " |")
-    return "\n".join(out)
+        lines.append("| " + " | ".join([*cells, *(cell(group, column) for column in columns)]) + " |")
+    return "\n".join(lines)
 
 
 def _option(name: str, value: Any) -> str:
@@ -164,15 +159,18 @@ def _option(name: str, value: Any) -> str:
 
 
 def _spread(values: pd.Series, digits: int) -> str:
-    """Mean and standard deviation over seeds; infinite where a seed is."""
-    if np.isinf(values).any():
+    """Mean and standard deviation over seeds; infinite if one of them is."""
+    if not np.isfinite(values).all():
         return "infinite"
     spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
     return f"{values.mean():.{digits}f}{spread}"
 
 
 def summary(experiment: Experiment, frame: pd.DataFrame, metric: str) -> str:
-    """A Markdown table of one measure: a line for each cell of the grid, a column for each domain or task."""
+    """A Markdown table of one measure: a line for each cell of the grid, a column for each domain or task.
+
+    Perplexities have columns of the rise and of its gap between domains as well.
+    """
     rows = frame[frame["metric"] == metric]
     title, scale, digits = TITLES[metric]
     several = rows["model"].nunique() > 1
@@ -182,11 +180,17 @@ def summary(experiment: Experiment, frame: pd.DataFrame, metric: str) -> str:
         values = group.groupby("name")["dense"].first()
         cells = [_spread(scale * values[[name]], digits) if name in values else "" for name in columns]
         dense.append([f"dense {model}" if several else "dense", *cells])
+    rises = {"rise": "rise", "gap": "gap"} if metric == "perplexity" and len(columns) > 2 else {}
 
     def cell(group: pd.DataFrame, name: str) -> str:
+        if name == "rise":
+            return _spread(rise(group)["value"], 3)
+        if name == "gap":
+            return _spread(rise(group, "each").groupby("run_id")["value"].agg(np.ptp), 3)
         return _spread(scale * group.loc[group["name"] == name, "pruned"], digits)
 
-    return f"**{title}{_first(rows)}**\n\n" + _grid(experiment, rows, columns, cell, dense)
+    table = _grid(experiment, rows, columns | rises, cell, [[*line, *("" for _ in rises)] for line in dense])
+    return "\n\n".join([f"**{title}{_first(rows)}**", table, *([RISE] if rises else [])])
 
 
 def _first(rows: pd.DataFrame) -> str:
@@ -203,27 +207,27 @@ def _column(rows: pd.DataFrame, name: str) -> str:
 def changes(experiment: Experiment, frame: pd.DataFrame) -> str:
     """A Markdown table of the change of accuracy in points, with the 95% interval of the paired difference.
 
-    Every seed asks the same items, so seeds do not narrow the interval; each is tested on its own, and a cell
-    says so unless all of them are more than noise.
+    Seeds share the items and do not narrow the interval; each is tested by itself, and a cell says so unless
+    all of them are more than noise.
     """
     rows = frame[frame["metric"] == "acc"]
 
     def cell(group: pd.DataFrame, name: str) -> str:
-        found = group[group["name"] == name]
-        error = 100 * interval(found["standard_error"].mean())
+        seeds = group[group["name"] == name]
+        error = 100 * interval(seeds["standard_error"].mean())
         spread = f" ± {error:.1f}" if np.isfinite(error) else " ± unknown"
-        shown, seeds = int(found["significant"].fillna(False).sum()), len(found)
-        noise = f", more than noise in {shown} of {seeds} seeds" if shown else ", within noise"
-        return f"{100 * found['delta'].mean():+.1f}{spread}{noise if shown < seeds else ''}"
+        significant = int(seeds["significant"].fillna(False).sum())
+        noise = (
+            f", more than noise in {significant} of {len(seeds)} seeds" if significant else ", within noise"
+        )
+        return f"{100 * seeds['delta'].mean():+.1f}{spread}{noise if significant < len(seeds) else ''}"
 
     title = f"**Change of accuracy in points, ± 95% of the paired difference over items{_first(rows)}**"
-    return (
-        title + "\n\n" + _grid(experiment, rows, {name: name for name in dict.fromkeys(rows["name"])}, cell)
-    )
+    return f"{title}\n\n{_grid(experiment, rows, {name: name for name in rows['name']}, cell)}"
 
 
 def _retention(experiment: Experiment, frame: pd.DataFrame) -> str:
-    """A Markdown table of what is left of each capability."""
+    """A Markdown table of the share of each capability that the pruned models retain."""
     rows = retained(frame)
     if rows.empty:
         return ""
@@ -234,19 +238,16 @@ def _retention(experiment: Experiment, frame: pd.DataFrame) -> str:
         return _spread(values, 0) + "%" if len(values) else ""
 
     title = (
-        f"**What is left of each capability{_first(frame)}**: of text the dense perplexity over the pruned "
-        "model's, of tasks the pruned model's accuracy over the dense one"
+        f"**Retained capability{_first(frame)}**: of text the dense perplexity over the pruned model's, of "
+        "tasks the pruned model's accuracy over the dense one's"
     )
-    columns = {name: name for name in dict.fromkeys(rows["column"])}
-    return title + "\n\n" + _grid(experiment, rows, columns, cell)
+    return f"{title}\n\n{_grid(experiment, rows, {name: name for name in rows['column']}, cell)}"
 
 
 def _paper(content: dict[str, Any]) -> list[str]:
-    """The paper's table, to stand beside ours."""
-    table = [
-        f"| *the paper's* | {' | '.join(content['columns'])} |",
-        "|---|" + "---:|" * len(content["columns"]),
-    ]
+    """A figure of the paper as a Markdown table, with its source."""
+    table = [f"| *the paper's* | {' | '.join(content['columns'])} |"]
+    table += ["|---|" + "---:|" * len(content["columns"])]
     table += [f"| {name} | {' | '.join(map(str, row))} |" for name, row in content["rows"].items()]
     about = f"{content['about']} From {paper()['source']}. **These are the paper's figures, not ours.**"
     return [about, "\n".join(table)]

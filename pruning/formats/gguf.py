@@ -69,7 +69,7 @@ def _judge(traits: Traits, kind: str | None) -> Form:
         return replace(
             form,
             refusal=f"weights are made {kind} by llama.cpp's own quantiser, which is not installed: "
-            "pip install -r requirements-gguf.txt, or use --type q8_0.",
+            "pip install -r requirements-gguf.txt, or use --weights q8_0.",
         )
     rows = {shape.hidden_size, *(shape.channels(site) for site in shape.sites)}
     if any(row % SUPER_BLOCK for row in rows):
@@ -218,7 +218,7 @@ def check_gguf(model: CausalLM, file: Path) -> None:
         if back.shape != array.shape or not (abs(back - array) <= _rounding(array, kind)).all():
             raise ExportError(
                 f"{name!r} does not come back from the GGUF file as it was: {kind} cannot hold its values: "
-                "give another --type, such as f32."
+                "give another --weights, such as f32."
             )
     if found:
         raise ExportError(f"the GGUF file that was written holds {min(found)!r} as well: use --format hf.")

@@ -84,4 +84,4 @@ def quantise(source: Path, out: Path, kind: str) -> None:
     parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
     done = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(parameters))
     if done != 0:
-        raise ExportError(f"llama.cpp cannot write these weights as {kind}: use --type q8_0.")
+        raise ExportError(f"llama.cpp cannot write these weights as {kind}: use --weights q8_0.")

@@ -66,7 +66,7 @@ def compare(reference: Tensor, model: Any) -> float:
         other = "bf16 or f32" if dtype == torch.float16 else "f32"
         raise ExportError(
             f"computed in {name}, as its config loads it, the model's logits are not finite, since its "
-            f"activations leave the range of that type: use --type {other}."
+            f"activations leave the range of that type: use --weights {other}."
         )
     return judged(reference, as_loaded, ROUNDED)
 

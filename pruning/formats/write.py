@@ -114,7 +114,7 @@ def _check_range(model: Any, kind: str) -> None:
     for name, parameter in model.named_parameters():
         if parameter.isinf().any():
             raise ExportError(
-                f"the weight {name!r} has a number beyond the range of {kind}: use --type bf16 or f32."
+                f"the weight {name!r} has a number beyond the range of {kind}: use --weights bf16 or f32."
             )
 
 

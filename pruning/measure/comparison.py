@@ -1,4 +1,4 @@
-"""Measures of a dense and a pruned model side by side, as they are kept: typed, and read without torch."""
+"""Measures of a dense and a pruned model side by side: records that are stored, and read without torch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pruning.measure.significance import interval, standard_error
 
 
 class Record(BaseModel):
-    """A record on disk; what a later version adds is ignored."""
+    """Base class of records on disk; fields that a later version adds are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 def _infinite(value: Any) -> Any:
-    """JSON knows no infinity: null stands for a number that overflowed, or an error that is not known."""
+    """Read null as infinity, which JSON cannot hold: a number that overflowed, or an unknown error."""
     return math.inf if value is None else value
 
 
 def mean_perplexity(values: Mapping[str, float]) -> float:
-    """The geometric mean over domains: every domain counts alike, however long its text."""
+    """Geometric mean over domains: every domain counts alike, however long its text."""
     return math.exp(math.fsum(math.log(value) for value in values.values()) / len(values))
 
 
@@ -31,13 +31,13 @@ Number = Annotated[float, BeforeValidator(_infinite)]
 
 
 class Rise(Record):
-    """How much more one model loses on some text than another, block by block of it.
+    """Difference in loss of two models on the same text, paired by block.
 
     Attributes:
-        value: nats a token, the mean over blocks, and over domains where there are several.
-        standard_error: of the paired difference; infinite where a domain has one block.
-        blocks: how many blocks of a domain were compared, the fewest of any.
-        degrees: of freedom of the standard error, by Welch and Satterthwaite where there are several domains.
+        value: mean difference in nats per token over blocks, and over domains if there are several.
+        standard_error: standard error of the paired difference; infinite if a domain has one block.
+        blocks: number of blocks that were compared in a domain, the smallest of all domains.
+        degrees: degrees of freedom of the error, by Welch and Satterthwaite if there are several domains.
     """
 
     value: Number
@@ -47,10 +47,10 @@ class Rise(Record):
 
     @classmethod
     def between(cls, domains: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Rise | None:
-        """The rise from one model to another; None where the blocks were not kept or differ in number.
+        """The rise from one model to another; None if blocks were not recorded or differ in number.
 
         Args:
-            domains: by domain the nats a token of each block, of both models.
+            domains: for each domain, nats per token of every block under both models.
         """
         if not domains or not all(0 < len(before) == len(after) for before, after in domains):
             return None
@@ -69,24 +69,24 @@ class Rise(Record):
 
     @property
     def interval(self) -> float:
-        """Half the width of its confidence interval over held-out text; infinite where it is not known."""
+        """Half the width of the confidence interval over held-out text; infinite if unknown."""
         return interval(self.standard_error, self.degrees)
 
     @property
     def is_noise(self) -> bool:
-        """Whether other text might as well show the opposite."""
+        """Whether the confidence interval contains 0."""
         return not abs(self.value) > self.interval
 
     @property
     def blocks_to_tell(self) -> int | None:
-        """How many blocks of a domain would show a difference of this size, about; None if not known."""
+        """Number of blocks of a domain that would about show a difference of this size; None if unknown."""
         if not (math.isfinite(self.interval) and self.value):
             return None
         return math.ceil(self.blocks * (self.interval / self.value) ** 2)
 
     @property
     def words(self) -> str:
-        """The change of the perplexity with its interval, or that it is within noise."""
+        """The change of the perplexity with its confidence interval, or `within noise`."""
         if math.isinf(self.interval):
             return "unknown from one block"
         if self.is_noise:
@@ -97,7 +97,7 @@ class Rise(Record):
 
     @property
     def range(self) -> tuple[float, float]:
-        """The interval of the ratio of the perplexities."""
+        """Confidence interval of the ratio of the perplexities."""
         return _exp(self.value - self.interval), _exp(self.value + self.interval)
 
 
@@ -106,12 +106,11 @@ def _exp(value: float) -> float:
 
 
 class Pair(Record):
-    """One measure of both models, positive, infinite where it overflowed.
+    """One positive measure of both models, infinite if it overflowed.
 
     Attributes:
-        dense, pruned: the measure.
-        rise: of a perplexity's logarithm, with its spread over blocks of held-out text; None where the blocks
-            were not kept.
+        dense, pruned: the measure of each model.
+        rise: rise of the logarithm of a perplexity, with its error; None if blocks were not recorded.
     """
 
     dense: Number = Field(gt=0)
@@ -121,19 +120,21 @@ class Pair(Record):
     @property
     def change(self) -> str:
         """Pruned over dense with its interval over held-out text; a tilde where it may be noise."""
+        if math.isinf(self.ratio):
+            return "-"
         if self.rise is None or math.isinf(self.rise.interval):
-            return f"x {self.ratio:.2f}"
+            return f"{self.ratio:.2f}x"
         low, high = self.rise.range
-        return f"x {self.ratio:.2f} ({low:.2f} to {high:.2f}){' ~' if self.rise.is_noise else ''}"
+        return f"{self.ratio:.2f}x ({low:.2f} to {high:.2f}){' ~' if self.rise.is_noise else ''}"
 
     @property
     def ratio(self) -> float:
-        """Pruned over dense; infinite where either overflowed."""
+        """Pruned over dense; infinite if either overflowed."""
         return self.pruned / self.dense if math.isfinite(self.dense) and self.dense else math.inf
 
 
 class KnownPair(Record):
-    """One measure of both models, None where it is not known."""
+    """One measure of both models, None if unknown."""
 
     dense: float | None = None
     pruned: float | None = None
@@ -143,10 +144,10 @@ class Accuracy(Record):
     """One accuracy of both models, between 0 and 1, on the same items.
 
     Attributes:
-        dense_stderr, pruned_stderr: standard errors; None where they were not kept.
+        dense_stderr, pruned_stderr: standard errors of each accuracy; None if they were not recorded.
         delta: pruned minus dense.
-        standard_error: of the paired difference; infinite where one item was asked.
-        p_value: how likely so large a difference is by chance; None where it was not computed.
+        standard_error: standard error of the paired difference; infinite for a single item.
+        p_value: probability of so large a difference by chance; None if it was not computed.
         significant: whether the difference is more than noise, at `significance.LEVEL`.
     """
 
@@ -169,10 +170,10 @@ class TaskRow(Record):
     """Both models on one task, or on the average of tasks.
 
     Attributes:
-        items: how many were asked.
-        limit: only the first so many of more were asked; None for all.
-        version: of the task and of the harness.
-        digest: names what was asked and how it was scored; empty in runs of earlier versions.
+        items: number of items that were asked.
+        limit: `items` if these were only the first of more; None if they were all.
+        version: versions of the task and of the harness.
+        digest: hash of what was asked and how it was scored; empty in runs of earlier versions.
         acc, acc_norm: the measures that the task has.
     """
 
@@ -185,12 +186,12 @@ class TaskRow(Record):
 
     @property
     def measures(self) -> dict[str, Accuracy]:
-        """By name of the measure."""
-        found = {"acc": self.acc, "acc_norm": self.acc_norm}
-        return {name: value for name, value in found.items() if value is not None}
+        """The accuracies that the task has, by name."""
+        accuracies = {"acc": self.acc, "acc_norm": self.acc_norm}
+        return {name: value for name, value in accuracies.items() if value is not None}
 
     def measure(self, metric: str = "acc") -> tuple[str, Accuracy]:
-        """A measure, or the one that the task has instead, and which it is."""
+        """Name and value of a measure, or of the one that the task has instead."""
         name = metric if metric in self.measures else next(iter(self.measures))
         return name, self.measures[name]
 
@@ -199,7 +200,7 @@ class ZeroShot(Record):
     """Both models on all tasks of a run.
 
     Attributes:
-        tasks: by name.
+        tasks: results by name of the task.
         average: the plain mean over tasks, as in the paper, with the items of all and the limit of any. A
             task enters the average of a measure that it lacks with the one that it has.
     """

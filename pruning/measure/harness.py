@@ -1,7 +1,7 @@
-"""A model as lm-evaluation-harness asks it, with its answers kept; and a name for what a task asks.
+"""A model for lm-evaluation-harness that caches its answers, and a hash of what a task asks.
 
-Kept are log-likelihoods, by the token ids that they are of. What the harness makes of them, with the task's
-code and data as they are now, is computed every time.
+The cache holds log-likelihoods by token ids. What the harness makes of them, with the task's current code and
+data, is computed every time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pruning.models.cache import cache_file
 from pruning.models.folder import LoadedModel
 
 BATCH = 32  # sequences at once
-# Keys of a task's configuration that say how its answers are scored. What else it has shows in its requests.
+# Keys of a task's configuration that decide how its answers are scored. All others show in its requests.
 SCORING = ("output_type", "process_results", "filter_list", "metric_list", "should_decontaminate")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Log-likelihood of each continuation, and whether it is what the model would write."""
+    """Log-likelihood of each continuation, and whether greedy decoding would write it."""
 
     values: list[tuple[float, bool]]
 
@@ -38,7 +38,7 @@ class CachedModel(HFLM):
 
     Args:
         loaded: model and tokenizer.
-        state: names the model's weights.
+        state: identifier of the model's weights.
     """
 
     def __init__(self, loaded: LoadedModel, state: str) -> None:
@@ -48,7 +48,7 @@ class CachedModel(HFLM):
         self._weights, self._state = loaded.model, state
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """As the harness computes it, without its progress bars, which would break ours."""
+        """The harness's log-likelihoods without its progress bars, which would break ours."""
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def _loglikelihood_tokens(
@@ -58,18 +58,18 @@ class CachedModel(HFLM):
         for _, context, continuation in requests:
             digest.update(np.array([len(context), len(continuation), *context, *continuation]).tobytes())
         file = cache_file("zeroshot", self._weights, self._state, digest.hexdigest())
-        if stored := read_cached(file, Answers):
-            return [(value, greedy) for value, greedy in stored.values]
+        if answers := read_cached(file, Answers):
+            return [(value, is_greedy) for value, is_greedy in answers.values]
         values = super()._loglikelihood_tokens(requests, **options)
-        write_cached(file, Answers([(float(value), bool(greedy)) for value, greedy in values]))
+        write_cached(file, Answers([(float(value), bool(is_greedy)) for value, is_greedy in values]))
         return values
 
 
 def task_digest(task: Task) -> str:
-    """A name for what a task asks and how it scores: its requests, its rows, and the code of its scoring.
+    """Hash of what a task asks and how it scores: its requests, its rows, and the code of its scoring.
 
     Args:
-        task: with its requests built.
+        task: a task whose requests are built.
     """
     digest = hashlib.blake2b(digest_size=16)
     for request in task.instances:

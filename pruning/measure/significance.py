@@ -1,4 +1,4 @@
-"""What a difference of two accuracies is worth: two models are compared item by item."""
+"""Significance of a difference between two models, which are compared item by item."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FLIPS = 9999  # of the permutation test: p values down to 1 in 10,000
 
 @dataclass(frozen=True)
 class Difference:
-    """Pruned minus dense on the same items.
+    """Accuracy of the pruned minus that of the dense model on the same items.
 
     Attributes:
         value: difference of the means.
-        standard_error: of the paired difference; smaller than that of two separate samples, and infinite
-            where one item or none was asked.
-        p_value: how likely so large a difference is by chance.
+        standard_error: standard error of the paired difference, which is smaller than that of two separate
+            samples; infinite for fewer than two items.
+        p_value: probability of so large a difference by chance.
     """
 
     value: float
@@ -30,7 +30,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether it is more than noise, at `LEVEL`."""
+        """Whether the difference is more than noise, at `LEVEL`."""
         return self.p_value < LEVEL
 
 
@@ -38,14 +38,14 @@ def interval(standard_error: float, degrees: float = math.inf) -> float:
     """Half the width of a confidence interval: a quantile times the standard error.
 
     Args:
-        standard_error: of a difference.
-        degrees: of freedom, where the error was estimated from few samples (Student's t).
+        standard_error: standard error of a difference.
+        degrees: degrees of freedom, if the error was estimated from few samples (Student's t).
     """
     return quantile(degrees) * standard_error
 
 
 def quantile(degrees: float = math.inf) -> float:
-    """How many standard errors a two-sided confidence interval reaches: 1.96 for many samples at 95%."""
+    """Standard errors that a two-sided confidence interval reaches: 1.96 for many samples at 95%."""
     if math.isinf(degrees):
         return NormalDist().inv_cdf(1 - LEVEL / 2)
     from scipy.special import stdtrit
@@ -54,7 +54,7 @@ def quantile(degrees: float = math.inf) -> float:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the mean of some items: sample deviation over the root of their number; infinite below two."""
+    """Standard error of a mean: sample deviation over the root of the number; infinite for fewer than two."""
     n = len(values)
     return float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else math.inf
 
@@ -68,11 +68,15 @@ def paired_delta(dense: Sequence[float], pruned: Sequence[float]) -> Difference:
         dense, pruned: a value for every item, in the same order.
 
     Raises:
-        ValueError: the items are not the same number.
+        ValueError: the numbers of items differ.
     """
     differences = _differences(dense, pruned)
-    if {*dense, *pruned} <= {0, 1}:
-        p_value = _mcnemar(int((differences < 0).sum()), int((differences > 0).sum()))
+    if not differences.any():
+        p_value = 1.0
+    elif {*dense, *pruned} <= {0, 1}:
+        from scipy.stats import binomtest
+
+        p_value = float(binomtest(int((differences < 0).sum()), np.count_nonzero(differences)).pvalue)
     else:
         p_value = _permutation([differences])
     return Difference(float(differences.mean()), standard_error(differences.tolist()), p_value)
@@ -82,10 +86,10 @@ def average_delta(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> D
     """Compare two models on the plain mean over tasks: every task counts alike, however many items it has.
 
     Args:
-        pairs: by task the values of the dense and of the pruned model.
+        pairs: values of the dense and of the pruned model for every task.
 
     Raises:
-        ValueError: the items of a task are not the same number.
+        ValueError: the numbers of items of a task differ.
     """
     differences = [_differences(dense, pruned) for dense, pruned in pairs]
     errors = [standard_error(d.tolist()) for d in differences]
@@ -102,26 +106,17 @@ def _differences(dense: Sequence[float], pruned: Sequence[float]) -> np.ndarray:
     return np.asarray(pruned, dtype=np.float64) - np.asarray(dense, dtype=np.float64)
 
 
-def _mcnemar(lost: int, won: int) -> float:
-    """Two-sided exact binomial test that items are as likely lost as won."""
-    changed = lost + won
-    tail = sum(math.comb(changed, k) for k in range(min(lost, won) + 1))
-    return min(1.0, 2 * tail / 2**changed)
-
-
 def _permutation(tasks: Sequence[np.ndarray]) -> float:
-    """Two-sided test that every item's difference could as well have the other sign.
+    """Two-sided permutation test that every item's difference could as well have the other sign.
 
-    The mean over tasks of the means over items is held against those of randomly flipped signs. It holds
-    for any number of items: with few of them no difference is significant.
+    The mean over tasks of the means over items is compared with those of randomly flipped signs. The test
+    holds for any number of items: with few of them no difference is significant.
     """
     weighted = np.concatenate([d / (len(d) * len(tasks)) for d in tasks])
     sizes, counts = np.unique(np.abs(weighted[weighted != 0]), return_counts=True)
     rng = np.random.default_rng(0)
     flipped = np.zeros(FLIPS)
-    for size, count in zip(
-        sizes, counts, strict=True
-    ):  # items of one size together: their signs are binomial
+    for size, count in zip(sizes, counts, strict=True):  # the signs of items of one size are binomial
         flipped += size * (2 * rng.binomial(count, 0.5, FLIPS) - count)
     observed = abs(weighted.sum()) * (1 - 1e-9)
     return float((1 + (np.abs(flipped) >= observed).sum()) / (1 + FLIPS))

@@ -1,4 +1,4 @@
-"""What pruning brings: size, memory and speed of models, measured side by side in one run."""
+"""Size, memory and speed of models, measured side by side in one run."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from pruning.progress import Progress
 T = TypeVar("T")
 E = TypeVar("E")
 WARM_UP = 2  # rounds
-LENGTHS = (128, 512)
+LENGTHS = (128, 512)  # tokens of a prompt
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a model takes.
+    """Size of a model.
 
     Attributes:
-        parameters: of the whole model.
-        linear_parameters: of the decoder layers' projections, which is what is pruned.
-        file_bytes: of its weight files; 0 for a model that is only in memory.
-        memory_bytes: of its weights in memory.
-        cache_bytes: of the keys and values of one token, all layers.
+        parameters: number of parameters of the whole model.
+        linear_parameters: number of those in the decoder layers' projections, which are pruned.
+        file_bytes: bytes of its weight files; 0 for a model that is only in memory.
+        memory_bytes: bytes of its weights in memory.
+        cache_bytes: bytes of the keys and values of one token in all layers.
     """
 
     parameters: int
@@ -44,11 +44,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens per second over the repeats of one measurement.
-
-    Attributes:
-        median, lowest, highest: of the repeats.
-    """
+    """Tokens per second over the repeats of one measurement: median, lowest and highest."""
 
     median: float
     lowest: float
@@ -56,20 +52,25 @@ class Speed:
 
     @classmethod
     def of(cls, tokens: int, seconds: Sequence[float]) -> Speed:
-        """From the seconds that each repeat took for so many tokens."""
+        """The speed at which each repeat processed a number of tokens.
+
+        Args:
+            tokens: number of tokens of a repeat.
+            seconds: duration of each repeat.
+        """
         return cls(tokens / statistics.median(seconds), tokens / max(seconds), tokens / min(seconds))
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One model at one batch size and length.
+    """Speed of one model at one batch size and length.
 
     Attributes:
-        model: as it was named.
-        batch: sequences at once.
+        model: name of the model.
+        batch: number of sequences at once.
         length: tokens of a prompt.
-        prefill: reading the prompts.
-        decode: writing, one token of each sequence after another, behind prompts of this length.
+        prefill: speed of reading the prompts.
+        decode: speed of writing behind prompts of this length, one token of each sequence after another.
     """
 
     model: str
@@ -79,70 +80,69 @@ class Measurement:
     decode: Speed
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object."""
+        """The measurement as a JSON object."""
         return asdict(self)
 
 
 def size(loaded: LoadedModel) -> Size:
-    """What a model takes, read off its weights."""
-    shapes = geometry(loaded.model)
+    """The size of a model, from its weights."""
+    shape = geometry(loaded.model)
     weights = list(loaded.model.parameters())
-    itemsize = weights[0].element_size()
     files = loaded.path.glob("model*.safetensors") if loaded.path.name else []
     return Size(
         parameters=sum(w.numel() for w in weights),
-        linear_parameters=shapes.linear_parameters,
+        linear_parameters=shape.linear_parameters,
         file_bytes=sum(file.stat().st_size for file in files),
         memory_bytes=sum(w.numel() * w.element_size() for w in weights),
-        cache_bytes=shapes.cache_values * itemsize,
+        cache_bytes=shape.cache_values * weights[0].element_size(),
     )
 
 
 def seconds(device: torch.device, work: Callable[[], Any]) -> float:
-    """How long some work takes; on a GPU until it has really been done."""
-    _wait(device)
-    began = time.perf_counter()
+    """Duration of a function call in seconds, on a GPU until its kernels are complete."""
+    _synchronize(device)
+    start = time.perf_counter()
     work()
-    _wait(device)
-    return time.perf_counter() - began
+    _synchronize(device)
+    return time.perf_counter() - start
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
 
 
-def turns(
-    works: Sequence[Callable[[], T]], repeats: int, event: Callable[[int], E]
+def interleave(
+    workloads: Sequence[Callable[[], T]], repeats: int, event: Callable[[int], E]
 ) -> Generator[E, None, list[list[T]]]:
-    """Carry works out turn by turn, so that what else the machine does meets all alike.
+    """Run workloads in turn, round after round, so that what else the machine does affects all alike.
 
     Args:
-        works: each returns what it measured.
-        repeats: rounds that count, after `WARM_UP` rounds that do not.
-        event: makes of a round's number what is yielded before it.
+        workloads: functions that return what they measured.
+        repeats: number of rounds that count, after `WARM_UP` rounds that do not.
+        event: makes what is yielded before a round from its number.
 
     Returns:
-        By work, what each counted round returned.
+        For each workload, the results of the rounds that count.
     """
-    found: list[list[T]] = [[] for _ in works]
-    for turn in range(WARM_UP + repeats):
-        yield event(turn)
-        for work, results in zip(works, found, strict=True):
-            results.append(work())
-    return [results[WARM_UP:] for results in found]
+    rounds = []
+    for number in range(WARM_UP + repeats):
+        yield event(number)
+        rounds.append([workload() for workload in workloads])
+    return [list(results) for results in zip(*rounds[WARM_UP:], strict=True)]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is timed.
+class Target:
+    """A model whose speed is measured.
 
     Attributes:
-        name: of the model.
-        context: its length.
-        time: seconds of prefill and of decode, of a batch, a length and a number of new tokens.
+        name: name of the model.
+        context: its longest sequence, in tokens.
+        time: returns the seconds of prefill and of decode for a batch size, a length and a number of new
+            tokens.
     """
 
     name: str
@@ -151,22 +151,22 @@ class Subject:
 
 
 def lengths_within(contexts: Iterable[int], new_tokens: int) -> tuple[int, ...]:
-    """The default lengths of a prompt, as far as every model's context goes."""
+    """Those of `LENGTHS` that fit into every context with the new tokens, or the longest length that does."""
     context = min(contexts)
     fitting = tuple(length for length in LENGTHS if length + new_tokens <= context)
     return fitting or (max(1, context - new_tokens),)
 
 
 def check_lengths(contexts: Iterable[tuple[str, int]], lengths: Sequence[int], new_tokens: int) -> None:
-    """Whether prompts and what is written after them fit into the context of every model.
+    """Refuse prompts that, with the new tokens, exceed the context of a model.
 
     Args:
         contexts: name and longest sequence of every model.
         lengths: tokens of a prompt.
-        new_tokens: written after it.
+        new_tokens: number of tokens written behind it.
 
     Raises:
-        ConfigError: they do not.
+        ConfigError: a context is exceeded.
     """
     for name, context in contexts:
         if max(lengths) + new_tokens > context:
@@ -183,72 +183,69 @@ def bench(
     new_tokens: int = 16,
     repeats: int = 5,
 ) -> Generator[Progress, None, list[Measurement]]:
-    """Time prefill and decode of models on the same device, turn by turn; as `bench_subjects`."""
-    subjects = [
-        Subject(loaded.name, loaded.model.config.max_position_embeddings, _timer(loaded.model))
+    """Time prefill and decode of models on the same device in turn; see `bench_targets`."""
+    targets = [
+        Target(loaded.name, loaded.model.config.max_position_embeddings, _timer(loaded.model))
         for loaded in models
     ]
-    return (yield from bench_subjects(subjects, batches, lengths, new_tokens, repeats))
+    return (yield from bench_targets(targets, batches, lengths, new_tokens, repeats))
 
 
-def bench_subjects(
-    subjects: Sequence[Subject],
+def bench_targets(
+    targets: Sequence[Target],
     batches: Sequence[int] = (1, 8),
     lengths: Sequence[int] | None = None,
     new_tokens: int = 16,
     repeats: int = 5,
 ) -> Generator[Progress, None, list[Measurement]]:
-    """Time prefill and decode, turn by turn.
+    """Time prefill and decode of targets in turn.
 
     Args:
-        subjects: that take turns.
-        batches: sequences at once.
-        lengths: tokens of a prompt; 128 and 512 as far as the context goes when left out.
-        new_tokens: written in a repeat of decode.
-        repeats: rounds that count.
+        targets: the models to compare.
+        batches: numbers of sequences at once.
+        lengths: tokens of a prompt; None for those of `LENGTHS` that fit into every context.
+        new_tokens: number of tokens written in a repeat of decode.
+        repeats: number of rounds that count.
 
     Yields:
         Progress before every round.
 
     Raises:
-        ConfigError: a length beyond a model's context, or nothing to time.
+        ConfigError: a length exceeds a model's context, or there is nothing to time.
     """
-    contexts = [(subject.name, subject.context) for subject in subjects]
+    contexts = [(target.name, target.context) for target in targets]
     lengths = lengths or lengths_within((context for _, context in contexts), new_tokens)
-    for what, count in (
-        ("repeats", repeats),
-        ("new tokens", new_tokens),
-        ("batches", min(batches, default=0)),
-    ):
+    counts = {"repeats": repeats, "new tokens": new_tokens, "batches": min(batches, default=0)}
+    for name, count in counts.items():
         if count < 1:
-            raise ConfigError(f"the number of {what} is {count}: give 1 or more.")
+            raise ConfigError(f"the number of {name} is {count}: give 1 or more.")
     check_lengths(contexts, lengths, new_tokens)
-    found: list[Measurement] = []
-    cells = [(batch, length) for length in lengths for batch in batches]
+    measurements = []
+    shapes = [(batch, length) for length in lengths for batch in batches]
     rounds = WARM_UP + repeats
-    for number, (batch, length) in enumerate(cells):
-
-        def event(
-            turn: int, before: int = number * rounds, what: str = f"batch {batch}, length {length}"
-        ) -> Progress:
-            return Progress("bench", before + turn, len(cells) * rounds, what)
-
-        works = [partial(subject.time, batch, length, new_tokens) for subject in subjects]
-        times = yield from turns(works, repeats, event)
-        for subject, took in zip(subjects, times, strict=True):
-            prefill, decode = zip(*took, strict=True)
+    total = len(shapes) * rounds
+    for shape, (batch, length) in enumerate(shapes):
+        progress = Progress("bench", shape * rounds, total, f"batch {batch}, length {length}")
+        workloads = [partial(target.time, batch, length, new_tokens) for target in targets]
+        times = yield from interleave(workloads, repeats, partial(_advance, progress))
+        for target, seconds_by_round in zip(targets, times, strict=True):
+            prefill, decode = zip(*seconds_by_round, strict=True)
             speeds = Speed.of(batch * length, prefill), Speed.of(batch * new_tokens, decode)
-            found.append(Measurement(subject.name, batch, length, *speeds))
-    yield Progress("bench", len(cells) * rounds, len(cells) * rounds)
-    return found
+            measurements.append(Measurement(target.name, batch, length, *speeds))
+    yield Progress("bench", total, total)
+    return measurements
+
+
+def _advance(progress: Progress, rounds: int) -> Progress:
+    return replace(progress, done=progress.done + rounds)
 
 
 def _timer(model: CausalLM) -> Callable[[int, int, int], tuple[float, float]]:
-    """Reads prompts and writes behind them; returns the seconds of each."""
+    """A function that returns the seconds in which a model reads prompts and writes behind them."""
     device = next(model.parameters()).device
 
     @torch.no_grad()
-    def work(batch: int, length: int, new_tokens: int) -> tuple[float, float]:
+    def time_shape(batch: int, length: int, new_tokens: int) -> tuple[float, float]:
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(0, model.config.vocab_size, (batch, length), generator=generator).to(device)
         cache: Any = None
@@ -265,22 +262,22 @@ def _timer(model: CausalLM) -> Callable[[int, int, int], tuple[float, float]]:
 
         return seconds(device, read), seconds(device, write)
 
-    return work
+    return time_shape
 
 
-def shortened(loaded: LoadedModel, parameters: int) -> LoadedModel:
-    """A model without its last decoder layers, of about so many parameters: depth pruning, for speed.
+def drop_layers(loaded: LoadedModel, parameters: int) -> LoadedModel:
+    """Drop a model's last decoder layers in place, down to about a number of parameters: depth pruning.
 
-    Which layers go decides quality, and not speed; quality is not asked here. The model itself is changed.
+    Which layers are dropped decides the quality, which is not measured here, and not the speed.
 
     Raises:
-        ConfigError: it has fewer parameters than that, or no layer would be left.
+        ConfigError: the model has fewer parameters, or no layer would remain.
     """
     model = loaded.model
     total = sum(p.numel() for p in model.parameters())
     layers = len(layer_views(model))
-    one = sum(p.numel() for p in layer_views(model)[-1].layer.parameters())
-    kept = layers - round((total - parameters) / one)
+    layer_parameters = sum(p.numel() for p in layer_views(model)[-1].layer.parameters())
+    kept = layers - round((total - parameters) / layer_parameters)
     if not 1 <= kept < layers:
         raise ConfigError(
             f"dropping whole layers does not bring {loaded.name!r} from {total:,} to {parameters:,} "
@@ -288,6 +285,6 @@ def shortened(loaded: LoadedModel, parameters: int) -> LoadedModel:
         )
     model.model.layers = model.model.layers[:kept]
     model.config.num_hidden_layers = kept
-    if kinds := getattr(model.config, "layer_types", None):
-        model.config.layer_types = kinds[:kept]
+    if layer_types := getattr(model.config, "layer_types", None):
+        model.config.layer_types = layer_types[:kept]
     return replace(loaded, name=f"{loaded.name}, {kept} of {layers} layers")

@@ -1,4 +1,4 @@
-"""What a model writes behind a prompt."""
+"""Text generation: the continuation of a prompt."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ def continue_prompt(
     temperature: float = 0.0,
     streamer: Any = None,
 ) -> list[int]:
-    """The tokens that a model writes behind a prompt, up to the end of its text.
+    """Continue a prompt up to the end of the text.
 
-    A model's own generation settings may ask for several beams or answers; only its end of a text is used.
+    A model's own generation settings may ask for beams or several answers; only its end of text is used.
 
     Args:
         loaded: model and tokenizer.
         prompt: token ids, shape (1, T).
-        tokens: at most so many are written, fewer where the context ends.
-        temperature: 0 takes the likeliest token; others are drawn from the likeliest 95%.
-        streamer: of transformers, is given the tokens as they are written.
+        tokens: maximal number of new tokens; fewer are written where the context ends.
+        temperature: 0 takes the likeliest token; otherwise tokens are drawn from the likeliest 95%.
+        streamer: transformers' streamer, which receives each token as it is written.
+
+    Returns:
+        The ids of the new tokens.
 
     Raises:
         ConfigError: the prompt fills the context.
@@ -40,11 +43,10 @@ def continue_prompt(
 
     model, tokenizer, name = loaded.model, loaded.tokenizer, quoted(loaded.name)
     length = prompt.shape[1]
-    room = model.config.max_position_embeddings - length
-    if room < 1:
+    context = model.config.max_position_embeddings
+    if length >= context:
         raise ConfigError(
-            f"the prompt has {length:,} tokens and fills the context of {name}, "
-            f"{model.config.max_position_embeddings:,}: shorten it."
+            f"the prompt has {length:,} tokens and fills the context of {name}, {context:,}: shorten it."
         )
     end = model.generation_config.eos_token_id or tokenizer.eos_token_id
     settings = GenerationConfig(
@@ -54,10 +56,10 @@ def continue_prompt(
     with torch.no_grad(), library_errors(ModelError, f"{name} cannot continue the prompt"):
         own, model.generation_config = model.generation_config, settings
         try:
-            written = model.generate(
+            ids = model.generate(
                 prompt.to(model.device),
                 attention_mask=torch.ones_like(prompt, device=model.device),
-                max_new_tokens=min(tokens, room),
+                max_new_tokens=min(tokens, context - length),
                 do_sample=temperature > 0,
                 streamer=streamer,
                 trust_remote_code=False,
@@ -65,4 +67,4 @@ def continue_prompt(
             )
         finally:
             model.generation_config = own
-    return written[0, length:].tolist()
+    return ids[0, length:].tolist()

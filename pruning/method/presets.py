@@ -12,7 +12,7 @@ from pruning.registry import Registry
 METHODS: Registry[dict[str, Any]] = Registry("method")
 # The paper (arXiv 2601.02674): prune a little, recalibrate on all domains, prune on.
 METHODS.add({}, "iterative")
-# Ahead of the paper: least squares makes up for what goes, and each layer is scored and repaired on what the
+# Beyond the paper: least squares makes up for what goes, and each layer is scored and repaired on what the
 # pruned layers before it give.
 METHODS.add({"iterations": 3, "compensation": "least_squares", "sequential": True}, "prunescope")
 # FLAP (arXiv 2312.11983), WIFV with AL-AM: one shot, one domain, z-scores, squared attention scores.

@@ -18,7 +18,7 @@ from pruning.models.hub import is_hub_id
 from pruning.models.loading import Dtype
 from pruning.paths import exists
 from pruning.runs.folder import log
-from pruning.runs.inputs import check_weights, way_out
+from pruning.runs.inputs import check_inputs, way_out
 from pruning.runs.run import Run, RunStore
 from pruning.runs.schema import StoredConfig
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def load_dense(run: Run) -> LoadedModel:
-    """The dense model of a run, in the dtype that the run began with.
+    """Load the dense model of a run, in the dtype that the run began with.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -35,27 +35,27 @@ def load_dense(run: Run) -> LoadedModel:
     """
     from pruning.models.loading import load
 
-    config, stored = run.config, run.inputs if run.iterations() else None
+    config, stored = run.config, run.inputs if run.last_iteration >= 0 else None
     if stored and not is_hub_id(config.model) and not exists(place(config.model)):
         raise ModelError(
-            f"the model {quoted(config.model)} is gone: put it back, or name its new path ('runs resume "
-            f"{run.named} --model PATH')."
+            f"the model {quoted(config.model)} is missing: put it back, or name its new path ('runs resume "
+            f"{run.argument} --model PATH')."
         )
     dtype = cast("Dtype", stored.dtype) if stored else config.dtype
     loaded = load(config.model, config.device, dtype, config.trust_remote_code)
-    check_weights(run, loaded.fingerprint)
+    check_inputs(run, loaded.fingerprint)
     return loaded
 
 
 def move_model(run: Run, name: str) -> Run:
-    """Have a run take its dense model from another place from now on.
+    """Change the path or name of a run's dense model.
 
     Args:
-        run: that nobody works on.
-        name: of the model, as in a config.
+        run: a run without a process.
+        name: new name of the model, as in a config.
 
     Returns:
-        The run, with the name in its config.
+        The run with the name in its config.
 
     Raises:
         ModelError: there is no such model.
@@ -83,13 +83,13 @@ def move_model(run: Run, name: str) -> Run:
 
 
 def write_model(run: Run, loaded: LoadedModel, delta: Delta, folder: Path) -> Path:
-    """Write a model of a run as a checkpoint that says where it comes from.
+    """Write a model of a run as a checkpoint that records its origin.
 
     Args:
-        run: that it belongs to.
+        run: the run.
         loaded: the pruned model.
-        delta: what separates it from the dense one.
-        folder: to write.
+        delta: its difference from the dense model.
+        folder: folder to write.
 
     Raises:
         RunError: it cannot be written.
@@ -113,19 +113,20 @@ def checkpoint_after(run: Run, number: int) -> Path:
     """The checkpoint of a run's model after one of its iterations, written on first use.
 
     Raises:
-        PruningError: the run has no such iteration, its model is another now, or the checkpoint cannot be
+        PruningError: there is no such iteration, the dense model was changed, or the folder cannot be
             written.
     """
-    found = {iteration.number: iteration for iteration in run.iterations() if iteration.number}
-    if number not in found:
-        known = f"choose 1 to {max(found)}" if found else "its first iteration is not complete yet"
-        raise RunError(f"run {run.id!r} has no model after iteration {number}: {known}.")
+    iterations = run.iterations()
+    if not 0 < number < len(iterations):
+        last = len(iterations) - 1
+        choice = f"choose 1 to {last}" if last > 0 else "its first iteration is not complete yet"
+        raise RunError(f"run {run.id!r} has no model after iteration {number}: {choice}.")
     if number == run.config.iterations and (run.path / "model").is_dir():
         return run.checkpoint
     folder = run.path / f"model-{number:02d}"
     if not folder.is_dir():
         loaded = load_dense(run)
-        delta = found[number].delta()
+        delta = iterations[number].delta()
         delta.apply(loaded.model)
         write_model(run, loaded, delta, folder)
     return folder

@@ -1,4 +1,7 @@
-"""Files of a run's folder: logs, iterations, and which files belong to a run. Reading needs no torch."""
+"""Files of a run's folder: logs, iterations, and the check that all files belong to a run.
+
+Reading needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from pruning.engine.events import Iteration
 
 RUN_LOG, STORE_LOG = "events.jsonl", "log.jsonl"
-STORE_LOG_BYTES = 5_000_000  # then it begins anew; the one before is kept
+STORE_LOG_BYTES = 5_000_000  # a longer log is set aside, and a new one begins
 
 
 def log(folder: Path, event: str, **fields: Any) -> None:
@@ -65,48 +68,39 @@ def log_store(root: Path, event: str, **fields: Any) -> None:
 
 
 def _is_ours(file: Path) -> bool:
-    """Whether a store's log is none or begins as ours does."""
+    """Whether a store's log does not exist or begins like one of this program."""
     events = read_log(file)
     return not file.exists() or bool(events and {"event", "time", "pid"} <= events[0].keys())
 
 
 def _append(file: Path, line: dict[str, Any]) -> None:
-    with file.open("a", encoding="utf-8") as stream:
-        if stream.tell() and not _ends_whole(file):  # a killed process left half a line
-            stream.write("\n")
-        stream.write(json.dumps(finite(line)) + "\n")
-
-
-def _ends_whole(file: Path) -> bool:
-    with file.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read(1) == b"\n"
+    with file.open("a+b") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":  # a killed process left half a line
+                stream.write(b"\n")
+        stream.write(f"{json.dumps(finite(line))}\n".encode())
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """The events of a log; lines that are none are left out."""
-    try:
-        text = read_bytes(file, end=True) or b""
-    except RunError:
-        return []
-    found = []
-    for line in text.splitlines():
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
-            found.append(event)
-    return found
+    """The events of a log; other lines are left out."""
+    events = []
+    with contextlib.suppress(RunError):
+        for line in (read_bytes(file, end=True) or b"").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                event = json.loads(line)
+                if isinstance(event, dict) and isinstance(event.get("event"), str):
+                    events.append(event)
+    return events
 
 
 CHECKPOINT = re.compile(r"model(-\d{2,3})?")
-# Paths within a run's folder. What a tokenizer adds to a checkpoint or an export stands in their records.
+# Paths within a run's folder. Records of checkpoints and exports list the files that tokenizers add.
 _RUN_FILES = re.compile(
     r"(config|status|geometry|sources|inputs|results)\.json|events\.jsonl|log\.txt|cancel|\.lock"
     r"|layers/\d+\.safetensors"
     r"|iteration-\d{2,3}/((mask|biases|weights|scores|norms|moments-.+)\.safetensors|(metrics|damage)\.json)"
-    r"|model(-\d{2,3})?/("  # a checkpoint whose record is damaged; else the record says what is a part of it
+    r"|model(-\d{2,3})?/("  # for a checkpoint with a corrupt record; else its record lists its files
     r"(mask|biases|weights|model(-\d+-of-\d+)?)\.safetensors|model\.safetensors\.index\.json"
     r"|(config|generation_config|pruning|prunescope|vocab|added_tokens|special_tokens_map)\.json"
     r"|tokenizer[^/]*\.(json|model)|merges\.txt|chat_template\.jinja)"
@@ -116,38 +110,37 @@ _RUN_FILES = re.compile(
 
 
 def checkpoint_folders(run: Path) -> list[Path]:
-    """The checkpoints in a run's folder: of its end, and of its iterations."""
+    """The checkpoints in a run's folder: the final one, and those of iterations."""
     return sorted(path for path in run.glob("model*") if CHECKPOINT.fullmatch(path.name) and path.is_dir())
 
 
 def check_only_run_files(run: Path, folder: Path) -> None:
-    """Whether a folder may be deleted.
+    """Refuse to delete a folder with files of other origin.
 
     Args:
-        run: the run's folder.
-        folder: the same, or one within it.
+        run: folder of the run.
+        folder: the same folder, or one within it.
 
     Raises:
-        RunError: it holds a file that is no part of a run.
+        RunError: it holds a file that is not part of a run, or that was changed.
     """
     listed, recorded = _listed_files(run)
     for base, folders, files in os.walk(folder):
         links = [name for name in folders if (Path(base) / name).is_symlink()]
-        for name in sorted([*files, *links]):
-            path = (Path(base) / name).relative_to(run).as_posix()
-            file = Path(base) / name
+        for file in sorted(Path(base) / name for name in (*files, *links)):
+            path, why = file.relative_to(run).as_posix(), ""
             if path in listed:
-                if checksum_of(file) != listed[path]:
-                    why = "was changed since it was written"
-                    raise RunError(f"nothing is deleted: {quoted(file)} {why}: move it away first.")
-            elif not _RUN_FILES.fullmatch(path) or any(path.startswith(f"{folder}/") for folder in recorded):
-                raise RunError(f"nothing is deleted: {quoted(file)} is no part of a run: move it away first.")
+                why = "was changed since it was written" if checksum_of(file) != listed[path] else ""
+            elif not _RUN_FILES.fullmatch(path) or any(path.startswith(f"{inner}/") for inner in recorded):
+                why = "is no part of a run"
+            if why:
+                raise RunError(f"nothing is deleted: {quoted(file)} {why}: move it away first.")
 
 
 def _listed_files(run: Path) -> tuple[dict[str, str], set[str]]:
-    """The files of a run's checkpoints and exports with their checksums, and folders with a record.
+    """Checksums of the files of checkpoints and exports, and the folders with a record.
 
-    Both as paths within the run. A record itself is listed with the checksum that it has.
+    Both are paths within the run. A record itself is listed with its present checksum.
     """
     files: dict[str, str] = {}
     folders: set[str] = set()
@@ -164,18 +157,18 @@ def _listed_files(run: Path) -> tuple[dict[str, str], set[str]]:
 
 
 SCORES_FILE, NORMS_FILE, CURVES_FILE = "scores.safetensors", "norms.safetensors", "damage.json"
-LAYERS = "layers"  # folder of the layers that are through before the first iteration is whole
+LAYERS = "layers"  # folder of the scores of finished layers until the first iteration is complete
 
 
 @dataclass(frozen=True)
 class StoredIteration:
-    """One finished iteration as it lies on disk; arrays are read when asked for, and verified then.
+    """One finished iteration on disk; its arrays are read and verified on first use.
 
     Attributes:
-        number: 0 for the dense model.
-        path: its folder.
-        metrics: its numbers.
-        geometry: of the dense model.
+        number: number of the iteration, 0 for the dense model.
+        path: folder of the iteration.
+        metrics: numbers of the iteration.
+        geometry: shapes of the dense model.
     """
 
     number: int
@@ -185,19 +178,19 @@ class StoredIteration:
 
     @contextlib.contextmanager
     def _reading(self, name: str) -> Iterator[Path]:
-        """One of its files, verified; what cannot be read of it in the block is one sentence.
+        """One of its files, verified; errors while the block reads it become one sentence.
 
         Raises:
-            CorruptFileError: it is gone, or not what was written.
+            CorruptFileError: it is missing, or not what was written.
         """
         file = self.path / name
         try:
-            # of an earlier version's runs no checksums are known; damage curves have their own
+            # runs of earlier versions have no checksums, and the record of curves has its own
             if self.metrics.files and name != CURVES_FILE:
                 verify(file, self.metrics.files.get(name))
             yield file
         except FileNotFoundError:
-            raise CorruptFileError(f"{str(file)!r} is gone: {self._way_out}") from None
+            raise CorruptFileError(f"{str(file)!r} is missing: {self._way_out}") from None
         except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
             raise CorruptFileError(
                 f"{str(corrupt(file, type(error).__name__))[:-1]}: {self._way_out}"
@@ -210,14 +203,14 @@ class StoredIteration:
         return f"resume run {self.path.parent.name!r}, and iteration {self.number} is computed again."
 
     def _expect(self, arrays: Mapping[Site, np.ndarray], sizes: Callable[[Geometry, Site], int]) -> None:
-        """Whether there is an array (size,) for every site."""
+        """Check that there is an array (size,) for every site."""
         for site in self.geometry.sites:
             if arrays[site].shape != (sizes(self.geometry, site),):
                 raise ValueError(f"{site} has another width")
 
     @cached_property
     def mask(self) -> Mask:
-        """What is retained after this iteration."""
+        """Channels kept after this iteration."""
         if not self.number:
             return Mask.full(self.geometry)
         with self._reading(MASK_FILE) as file:
@@ -228,7 +221,7 @@ class StoredIteration:
             return mask
 
     def delta(self) -> Delta:
-        """What separates the model after this iteration from the dense one; reading it takes torch."""
+        """Difference between the model after this iteration and the dense model; reading it takes torch."""
         for name in (BIASES_FILE, *({WEIGHTS_FILE} & self.metrics.files.keys())):
             with self._reading(name):
                 pass
@@ -237,38 +230,40 @@ class StoredIteration:
 
     @cached_property
     def curves(self) -> dict[Site, Curve]:
-        """What cuts of the dense model cost, by site; of the first iteration, where they were measured."""
-        # measured with the run, or added later: the record has its own checksum
+        """Sensitivity curves of the dense model by site; empty where they were not measured.
+
+        They belong to the first iteration, measured with the run or added later.
+        """
         with self._reading(CURVES_FILE) as file:
-            if (found := read_json(file)) is None:
+            if (curves := read_json(file)) is None:
                 if CURVES_FILE in self.metrics.files:
                     raise FileNotFoundError
                 return {}
-            return {Site.parse(name): Curve.from_dict(data) for name, data in found.items()}
+            return {Site.parse(name): Curve.from_dict(data) for name, data in curves.items()}
 
     @cached_property
     def scores(self) -> dict[Site, np.ndarray]:
-        """(C,) by site, of the channels that were there before this iteration's cut, NaN elsewhere."""
+        """Scores (C,) by site before this iteration's cut, NaN for removed channels."""
         with self._reading(SCORES_FILE) as file:
-            found = {Site.parse(name): double(array) for name, array in load_file(file).items()}
-            self._expect(found, Geometry.channels)
-            return found
+            scores = _site_arrays(file)
+            self._expect(scores, Geometry.channels)
+            return scores
 
     @cached_property
     def norms(self) -> dict[Site, tuple[np.ndarray, np.ndarray]]:
         """Norm and mean absolute value of the weight columns, (C,) each, by site."""
         with self._reading(NORMS_FILE) as file:
             arrays = load_file(file)
-            found = {
+            norms = {
                 site: (double(arrays[f"{site}.norm"]), double(arrays[f"{site}.mean_abs"]))
                 for site in self.geometry.sites
             }
             for column in (0, 1):
-                self._expect({site: pair[column] for site, pair in found.items()}, Geometry.channels)
-            return found
+                self._expect({site: pair[column] for site, pair in norms.items()}, Geometry.channels)
+            return norms
 
     def norms_of(self, site: Site) -> tuple[np.ndarray, np.ndarray]:
-        """`norms` of one site, read without the others and not kept."""
+        """`norms` of one site, read without the others and not cached."""
         with self._reading(NORMS_FILE) as file, safe_open(file, framework="numpy") as content:
             names = f"{site}.norm", f"{site}.mean_abs"
             return double(content.get_tensor(names[0])), double(content.get_tensor(names[1]))
@@ -279,29 +274,29 @@ class StoredIteration:
         return self.statistics_of(None)
 
     def statistics_of(self, site: Site | None) -> Statistics:
-        """`statistics` of one site, read without the others and not kept; None for all."""
+        """`statistics` of one site, read without the others and not cached; None for all."""
         moments: dict[str, dict[Site, Moments]] = {}
         for name in self._names("moments-*.safetensors"):
             with self._reading(name) as file:
-                if (found := read_statistic(file, Moments, site)) is None:
+                if (by_site := read_statistic(file, Moments, site)) is None:
                     raise ValueError("no statistics")
                 for each in self.geometry.sites if site is None else [site]:
-                    if found[each].mean.shape != (self.geometry.channels(each),):
+                    if by_site[each].mean.shape != (self.geometry.channels(each),):
                         raise ValueError(f"{each} has another width")
-                moments[file.stem.removeprefix("moments-")] = found
+                moments[file.stem.removeprefix("moments-")] = by_site
         return Statistics(moments)
 
     def _names(self, pattern: str) -> list[str]:
-        """Its files of a kind, as its record names them, or of an earlier version's run as they are there."""
+        """Names of files by pattern, from the record; in a run of an earlier version from the folder."""
         if self.metrics.files:
             return sorted(name for name in self.metrics.files if fnmatchcase(name, pattern))
         return sorted(file.name for file in self.path.glob(pattern))
 
     def check(self) -> None:
-        """Read all of it.
+        """Read all of its files.
 
         Raises:
-            CorruptFileError: one of its files is gone, or not what was written.
+            CorruptFileError: a file is missing, or not what was written.
         """
         for name in self.metrics.files:
             with self._reading(name):
@@ -313,15 +308,17 @@ class StoredIteration:
                 _ = self.scores, self.norms, self.statistics
 
 
+def _site_arrays(file: Path) -> dict[Site, np.ndarray]:
+    return {Site.parse(name): double(array) for name, array in load_file(file).items()}
+
+
 def layers_so_far(folder: Path) -> dict[Site, np.ndarray]:
-    """Scores (C,) of the dense model's layers that are through, by site, of a run in its first iteration."""
-    found: dict[Site, np.ndarray] = {}
+    """Scores (C,) by site of the dense model's finished layers, for a run in its first iteration."""
+    scores: dict[Site, np.ndarray] = {}
     for file in sorted((folder / LAYERS).glob("*.safetensors")):
-        try:
-            found |= {Site.parse(name): double(array) for name, array in load_file(file).items()}
-        except (OSError, SafetensorError, ValueError):
-            continue  # deleted meanwhile: the iteration is whole
-    return found
+        with contextlib.suppress(OSError, SafetensorError, ValueError):  # deleted meanwhile: all are finished
+            scores |= _site_arrays(file)
+    return scores
 
 
 METRICS_FILE = "metrics.json"
@@ -329,14 +326,14 @@ METRICS_FILE = "metrics.json"
 
 def write_iteration(
     run: Path, iteration: Iteration, weights: str = "", computed: Computation | None = None
-) -> None:
-    """An iteration as a folder, moved into place when it is complete.
+) -> Metrics:
+    """Write an iteration as a folder, moved into place when it is complete; returns its numbers.
 
     Args:
-        run: folder of the run that it belongs to.
-        iteration: what it found and did.
-        weights: names the dense model's weights.
-        computed: by what.
+        run: folder of the run.
+        iteration: event of the engine.
+        weights: fingerprint of the dense model.
+        computed: device, dtype and versions.
 
     Raises:
         RunError: it cannot be written.
@@ -354,39 +351,40 @@ def write_iteration(
                 write_statistic(temporary / f"moments-{domain}.safetensors", moments)
             if iteration.curves:
                 write_curves(temporary, iteration.curves)
-        content = metrics(iteration).model_dump() | {"files": digests(temporary), "weights": weights}
-        content["computed"] = computed.model_dump() if computed else None
-        write_json(temporary / METRICS_FILE, content)
+        metrics = _metrics(iteration, digests(temporary), weights, computed)
+        write_json(temporary / METRICS_FILE, metrics.model_dump())
     if iteration.number:
         with contextlib.suppress(OSError):
             for file in (run / LAYERS).glob("*.safetensors"):
                 file.unlink()
             (run / LAYERS).rmdir()
+    return metrics
 
 
-def write_layer(folder: Path, config: RunConfig, found: LayerFound) -> None:
-    """Scores of a layer of the dense model, there to be drawn until the first iteration is whole.
+def write_layer(folder: Path, config: RunConfig, layer: LayerFound) -> None:
+    """Write the scores of a layer of the dense model, which are drawn until the first iteration is complete.
 
-    Where the cache has some of the domains, no layer is written: the others' statistics alone decide nothing.
+    Where the cache has some of the domains, no layer is written: scores need the statistics of all domains.
     """
-    moments = next(iter(found.statistics.values()))
+    moments = next(iter(layer.statistics.values()))
     if set(moments) != set(config.mixture):
         return
-    known = {
+    by_site = {
         domain: {site: m for site, m in sites.items() if isinstance(m, Moments)}
         for domain, sites in moments.items()
     }
-    fused = Statistics(known).fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
-    scores = score_sites(config.score, fused, found.norms, config.seed)
-    layer = next(iter(scores)).layer
+    fused = Statistics(by_site).fuse(config.mixture, config.fusion, worst_domain=config.worst_domain)
+    scores = score_sites(config.score, fused, layer.norms, config.seed)
+    index = next(iter(scores)).layer
     with writing(folder):
         (folder / LAYERS).mkdir(exist_ok=True)
-    with writing(folder), atomic_write(folder / LAYERS / f"{layer:04d}.safetensors") as temporary:
+    with writing(folder), atomic_write(folder / LAYERS / f"{index:04d}.safetensors") as temporary:
         save_file({str(site): array for site, array in scores.items()}, temporary)
 
 
-def metrics(iteration: Iteration) -> Metrics:
-    """The numbers of an iteration."""
+def _metrics(
+    iteration: Iteration, files: dict[str, str], weights: str, computed: Computation | None
+) -> Metrics:
     return Metrics(
         number=iteration.number,
         target_ratio=iteration.target,
@@ -394,6 +392,9 @@ def metrics(iteration: Iteration) -> Metrics:
         parameters=iteration.parameters,
         perplexity={name: TextMeasure(**p.to_dict()) for name, p in iteration.perplexity.items()},
         seconds=iteration.seconds,
+        files=files,
+        weights=weights,
+        computed=computed,
         repairs={
             str(site): Repaired(ridge=repair.ridge, error=dict(repair.error))
             for site, repair in iteration.repairs.items()

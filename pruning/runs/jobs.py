@@ -1,10 +1,10 @@
-"""Small tasks beside the runs: one command of the command line in a process of its own, its answer in a file.
+"""Jobs beside the runs: a command of the command line in its own process, with its answer in a file.
 
 The app continues a prompt, exports a checkpoint or times a model in this way, and never holds a model itself.
 
-    <runs>/jobs/<name>/command.json   what was started, and the process
-                       output.json    what it printed
-                       log.txt        what went wrong
+    <runs>/jobs/<name>/command.json   arguments and process
+                       output.json    standard output
+                       log.txt        standard error
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ JOB_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,120}")
 
 @dataclass(frozen=True)
 class Job:
-    """A task's folder."""
+    """The folder of a job."""
 
     path: Path
 
     @property
     def _command(self) -> Command | None:
-        """What was started; None before, and where the file is damaged."""
+        """Arguments and process; None before the start, and where the file is corrupt."""
         with contextlib.suppress(PruningError):
             return read_record(self.path / "command.json", Command)
         return None
 
     @property
     def state(self) -> Literal["none", "running", "finished", "failed"]:
-        """Where it stands; `none` before it was ever started."""
+        """State of the job; `none` before its first start."""
         if (command := self._command) is None:
             return "none"
         if process_lives(command.pid, command.pid_created):
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def output(self) -> dict[str, Any]:
-        """The JSON object that it printed; empty until it is finished, and where it failed."""
+        """The JSON object that the command printed; empty until it is finished, and where it failed."""
         with contextlib.suppress(PruningError):
             content = read_json(self.path / "output.json") or {}
             return {} if "error" in content else content
@@ -62,17 +62,17 @@ class Job:
 
     @property
     def arguments(self) -> list[str]:
-        """What was asked for."""
+        """Arguments of the command."""
         return [*self._command.arguments] if self._command else []
 
     @property
     def seconds(self) -> float:
-        """Since it was started."""
+        """Seconds since the start."""
         return time.time() - self._command.started if self._command else 0.0
 
     @property
     def problem(self) -> str:
-        """The last line of its log: the sentence that the command line says about a mistake."""
+        """The last line of the log: the command line's message about a mistake."""
         try:
             lines = (self.path / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         except OSError:
@@ -92,19 +92,24 @@ class Job:
             (self.path / "command.json").unlink(missing_ok=True)
             with (self.path / "output.json").open("wb") as output, (self.path / "log.txt").open("wb") as log:
                 process = start(["pruning", arguments[0], "--json", *arguments[1:]], output, log)
-        known = {"pid": process.pid, "pid_created": started_at(process.pid), "started": time.time()}
-        write_json(self.path / "command.json", {"arguments": list(arguments), **known})
+        command = Command(
+            arguments=tuple(arguments),
+            pid=process.pid,
+            pid_created=started_at(process.pid),
+            started=time.time(),
+        )
+        write_json(self.path / "command.json", command.model_dump())
         log_store(self.path.parent.parent, "job", job=self.path.name, arguments=list(arguments))
 
     def cancel(self) -> None:
-        """Stop it; what it was writing is left unfinished and never taken for a result."""
+        """Kill the process; its unfinished output is never taken for a result."""
         command = self._command
         if command and process_lives(command.pid, command.pid_created):
             psutil.Process(command.pid).kill()
 
 
 def job(store: RunStore, name: str) -> Job:
-    """A task by its name, started or not.
+    """A job by its name, started or not.
 
     Raises:
         RunError: the name cannot be one.

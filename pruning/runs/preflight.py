@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,7 +25,7 @@ from pruning.text.sources import check_source
 
 
 def create(config: RunConfig, store: RunStore) -> Run:
-    """A new run, refused where it can be known to fail before there is one.
+    """A new run, refused if it is known to fail.
 
     Raises:
         PruningError: see `check`; or there is too little disk space.
@@ -38,10 +37,10 @@ def create(config: RunConfig, store: RunStore) -> Run:
 
 
 def check(config: RunConfig) -> None:
-    """What can be known to be wrong before a run exists: model, ratio, selectors, context, domains, folders.
+    """Check model, ratio, selectors, context length, domains and folders of a config.
 
     Raises:
-        PruningError: see its subclasses.
+        PruningError: one of them is wrong.
     """
     check_folders(config.task_data, config.task_folder)
     summary = describe(config.model)
@@ -52,25 +51,30 @@ def check(config: RunConfig) -> None:
         check_source(name, config.domains.get(name, "embedded"))
 
 
-def mixture_notices(names: Iterable[str], measured: bool) -> list[str]:
-    """What is said of domains that have text and are not in the mixture, in sentences."""
-    use = "is measured and not calibrated on" if measured else "is not used"
+def mixture_notices(config: RunConfig, measured: bool = True) -> list[str]:
+    """Notices on domains that have text and no weight in the mixture, in sentences.
+
+    Args:
+        config: config of a run.
+        measured: whether perplexities are measured at all.
+    """
+    use = "is measured and not calibrated on" if measured and config.eval_blocks != 0 else "is not used"
     return [
         f"domain {quoted(name)} {use}: it has no weight in the mixture (list it in --mixture beside the "
         "others to calibrate on it)"
-        for name in names
+        for name in config.domains.keys() - config.mixture.keys()
     ]
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run takes, about.
+    """Estimated needs of a run.
 
     Attributes:
-        disk, memory: bytes.
-        disk_free, memory_free: bytes that there are.
-        seconds: how long it runs on this machine, zero-shot tasks left out.
-        basis: what the seconds were reckoned from.
+        disk, memory: needed bytes.
+        disk_free, memory_free: available bytes.
+        seconds: duration on this machine without zero-shot tasks.
+        basis: origin of the speed behind the duration.
     """
 
     disk: int
@@ -82,12 +86,12 @@ class Needs:
 
     @property
     def problem(self) -> str:
-        """What the run cannot do without, in one sentence; empty where there is enough."""
+        """What prevents the run, in one sentence; empty where there is enough disk space."""
         return self._short("disk space", self.disk, self.disk_free)
 
     @property
     def warning(self) -> str:
-        """What may make it slow or end it, in one sentence; empty where there is enough."""
+        """What may slow the run down or end it, in one sentence; empty where there is enough memory."""
         return self._short("memory", self.memory, self.memory_free)
 
     @staticmethod
@@ -101,11 +105,11 @@ class Needs:
 
 
 def needs(config: RunConfig, store: RunStore) -> Needs:
-    """What a run takes, from the model's shape and from what this machine did before.
+    """Estimated needs of a run, from the model's shape and from earlier runs on this machine.
 
     Args:
-        config: of the run.
-        store: where it will lie; its finished runs tell how fast this machine is.
+        config: config of the run.
+        store: store of the run; finished runs in it tell the speed of this machine.
 
     Raises:
         ModelError: there is no such model.
@@ -113,7 +117,7 @@ def needs(config: RunConfig, store: RunStore) -> Needs:
     summary = describe(config.model)
     channels = sum(summary.geometry.channels(site) for site in summary.geometry.sites)
     itemsize = 4 if config.dtype in ("auto", "float32") else 2
-    # a mean and a sum of squares in float64 by domain, scores and norms in float64, by iteration
+    # per iteration: mean and sum of squares by domain, scores and norms, all in float64
     statistics = config.iterations * channels * (16 * len(config.mixture) + 24)
     weights = summary.parameters * itemsize
     root = next(folder for folder in (store.root.resolve(), *store.root.resolve().parents) if folder.is_dir())
@@ -129,86 +133,89 @@ def needs(config: RunConfig, store: RunStore) -> Needs:
     )
 
 
-# --- how long ----------------------------------------------------------------------------------------------
-EVALUATED = 4096  # tokens of a domain's held-out text, about, where all of it is measured
-REACHED = 0.5  # of a matrix product's speed by a forward pass, about
-ALIKE = 4  # times larger or smaller: models beyond have matrices of another speed
+# --- duration ----------------------------------------------------------------------------------------------
+EVALUATED = 4096  # approximate tokens of a domain's whole held-out text
+FORWARD_SPEED = 0.5  # approximate speed of a forward pass relative to a matrix product
+SIMILAR = 4  # factor in size up to which models have matrices of similar speed
 
 
-def damage_seconds(config: RunConfig, store: RunStore) -> float:
-    """How long measuring the damage of a config's dense model takes on this machine, about.
+def sensitivity_seconds(config: RunConfig, store: RunStore) -> float:
+    """Estimated seconds to measure the sensitivity of a config's dense model on this machine.
 
     Raises:
         ModelError: there is no such model.
     """
     summary = describe(config.model)
-    return _damage_work(config, summary) / _speed(config, store, summary)[0]
+    return _sensitivity_work(config, summary) / _speed(config, store, summary)[0]
+
+
+def _calibration_tokens(config: RunConfig) -> int:
+    return config.samples * config.seq_len * len(config.mixture)
 
 
 def _work(config: RunConfig, summary: Summary) -> float:
-    """Multiplications and additions of a run: two for each token and weight that it meets."""
+    """Multiplications and additions of a run: two for each pair of token and weight."""
     linear = summary.geometry.linear_parameters
-    left = [1 - config.ratio_at(number) for number in range(config.iterations + 1)]
-    left[0] = 1.0
-    calibrated = config.samples * config.seq_len * len(config.mixture)
+    sizes = [1.0, *(1 - config.ratio_at(number) for number in range(1, config.iterations + 1))]
     blocks = config.eval_blocks
     each = EVALUATED if blocks is None else min(blocks * config.seq_len, EVALUATED)
-    measured = each * len(config.measured_domains)
-    outside = summary.parameters - linear  # embeddings: the head multiplies with them in evaluation
-    covariances = config.compensation in COVARIANCE
-    of_a_cut = 2 if config.sequential else int(covariances)  # passes over the calibration text
-    passes = [(1 + of_a_cut) * calibrated * linear * share for share in left[:-1]]
-    passes += [measured * (linear * share + outside) for share in left]
-    work = 2 * sum(passes) + config.iterations * _product_work(config, summary)
-    return work + (_damage_work(config, summary) if config.allocation in DAMAGE else 0)
+    evaluated = each * len(config.measured_domains)
+    head = summary.parameters - linear  # the output projection multiplies with the embeddings
+    passes = 1 + (2 if config.sequential else int(config.compensation in COVARIANCE))  # to calibrate and cut
+    work = 2 * linear * passes * _calibration_tokens(config) * sum(sizes[:-1])
+    work += 2 * evaluated * sum(linear * size + head for size in sizes)
+    work += config.iterations * _covariance_work(config, summary)
+    return work + (_sensitivity_work(config, summary) if config.allocation in DAMAGE else 0)
 
 
-def _damage_work(config: RunConfig, summary: Summary) -> float:
-    """Of measuring damage: a calibration pass, and trials that run from their layer to the logits."""
+def _sensitivity_work(config: RunConfig, summary: Summary) -> float:
+    """Work of measuring sensitivity: a calibration pass, and trials from their layer to the logits."""
     linear, depth = summary.geometry.linear_parameters, len(summary.geometry.layers)
     probed = min(PROBES, config.samples) * config.seq_len * len(config.mixture)
-    of_a_layer = 2 * len(STEPS)  # attention and MLP
-    trials = of_a_layer * (linear * (depth + 1) / 2 + depth * (summary.parameters - linear))
-    calibrated = config.samples * config.seq_len * len(config.mixture)
-    return 2 * (calibrated * linear + probed * trials) + _product_work(config, summary)
+    trials_per_layer = 2 * len(STEPS)  # attention and MLP
+    trials = trials_per_layer * (linear * (depth + 1) / 2 + depth * (summary.parameters - linear))
+    calibration = _calibration_tokens(config) * linear
+    return 2 * (calibration + probed * trials) + _covariance_work(config, summary)
 
 
-def _product_work(config: RunConfig, summary: Summary) -> float:
-    """Of the products of channels with channels that least squares take in one calibration pass."""
+def _covariance_work(config: RunConfig, summary: Summary) -> float:
+    """Work of the covariances of channels for least squares in one calibration pass."""
     if config.compensation not in COVARIANCE:
         return 0
     widths = [summary.geometry.channels(site) for site in summary.geometry.sites]
-    return 2 * config.samples * config.seq_len * len(config.mixture) * sum(width**2 for width in widths)
+    return 2 * _calibration_tokens(config) * sum(width**2 for width in widths)
 
 
 def _speed(config: RunConfig, store: RunStore, summary: Summary) -> tuple[float, str]:
-    """Multiplications and additions a second of this machine, and how that is known."""
-    done = [run for run in store.all() if run.config.device == config.device and run.results()]
-    done = [run for run in done if not run.config.tasks]  # whose time is not reckoned
-    done.sort(key=lambda run: run.config.model != config.model)  # stable: the newest of this model first
-    known = {}
-    for run in done[:3]:
-        results = run.results()
+    """Multiplications and additions a second of this machine, and the origin of the number."""
+    # runs with tasks do not count, since the work of tasks is not estimated
+    runs = [run for run in store.all() if run.config.device == config.device and not run.config.tasks]
+    finished = [(run, results) for run in runs if (results := run.results())]
+    finished.sort(
+        key=lambda item: item[0].config.model != config.model
+    )  # stable: the newest of this model first
+    speeds = {}
+    for run, results in finished[:3]:
         try:
             other = describe(run.config.model)
         except PruningError:
-            continue  # its model has gone
-        if results and results.seconds > 2:
+            continue  # its model is missing
+        if results.seconds > 2:
             speed, basis = _work(run.config, other) / results.seconds, f"run {run.id}"
-            if 1 / ALIKE <= other.parameters / summary.parameters <= ALIKE:
+            if 1 / SIMILAR <= other.parameters / summary.parameters <= SIMILAR:
                 return speed, basis
-            known[basis] = speed
-    known["a matrix product timed on this machine"] = REACHED * _product_speed(int(time.time() // 60))
-    best = max(known, key=known.__getitem__)
-    return known[best], best
+            speeds[basis] = speed
+    speeds["a matrix product timed on this machine"] = FORWARD_SPEED * _product_speed(int(time.time() // 60))
+    best = max(speeds, key=speeds.__getitem__)
+    return speeds[best], best
 
 
 @lru_cache(maxsize=1)
 def _product_speed(minute: int) -> float:
-    """Multiplications and additions a second of a matrix product in float32, the best of a few.
+    """Multiplications and additions a second of a float32 matrix product, the best of a few.
 
     Args:
-        minute: since the epoch; timed anew in the next one, when the machine may be less busy.
+        minute: minutes since the epoch: it is timed again in the next one, as the machine may be less busy.
     """
     size, best = 768, 0.0
     matrix = np.ones((size, size), np.float32)

@@ -1,4 +1,4 @@
-"""Processes that outlive the server: started in one way, and known again by number and start time."""
+"""Processes that outlive the server: how they start, and how number and start time identify them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 from pruning.paths import PROJECT
 
 WORKER = "pruning.runs.worker"
-NICE = 10  # of 19: where both want a core, a run gets a tenth of the app's share, and all of an idle machine
+NICE = 10  # of 19: beside the app a run gets a tenth of a core, and all of an idle machine
 _children: list[subprocess.Popen] = []
 
 
@@ -24,7 +24,7 @@ def start(arguments: Sequence[str], output: IO[bytes], log: IO[bytes]) -> subpro
 
     Args:
         arguments: the module and its arguments.
-        output, log: where its standard output and standard error go.
+        output, log: files for its standard output and standard error.
     """
     paths = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
@@ -40,17 +40,14 @@ def start(arguments: Sequence[str], output: IO[bytes], log: IO[bytes]) -> subpro
             "TRANSFORMERS_VERBOSITY": "error",
         },
     )
-    # kept hold of, so that it is buried when it ends, with those that have ended: no zombies
+    # a reference until the process is reaped, so that none stays as a zombie
     _children.append(process)
     _children[:] = [child for child in _children if child.poll() is None]
     return process
 
 
 def lower_priority() -> None:
-    """Let the app and the browser have the processor before this process, which takes what they leave.
-
-    To be called before threads are started, as those inherit it.
-    """
+    """Give the app and the browser precedence over this process; threads started later inherit that."""
     if hasattr(os, "nice"):  # not on Windows
         os.nice(NICE)
     with contextlib.suppress(OSError):  # Linux may weigh whole sessions; this process has one of its own
@@ -58,7 +55,7 @@ def lower_priority() -> None:
 
 
 def started_at(pid: int) -> float | None:
-    """When a process was started; None where it has ended."""
+    """Start time of a process; None where it has ended."""
     try:
         return psutil.Process(pid).create_time()
     except psutil.Error:
@@ -66,7 +63,7 @@ def started_at(pid: int) -> float | None:
 
 
 def process_lives(pid: int | None, created: float | None) -> bool:
-    """Whether a process is the one that was started then, and not a zombie or another with its number."""
+    """Whether a process with this number and start time lives, and is no zombie."""
     if not pid:
         return False
     try:
@@ -77,11 +74,11 @@ def process_lives(pid: int | None, created: float | None) -> bool:
 
 
 def wake_or_kill(pid: int | None, created: float | None, silent: bool) -> None:
-    """Let a process hear that it is to stop: wake it if it was suspended; if it hangs and is ours, end it.
+    """Wake a suspended process, so that it reads the request to stop; kill a worker that hangs.
 
     Args:
-        pid, created: of the process.
-        silent: whether it has given no sign of life.
+        pid, created: number and start time of the process.
+        silent: whether its heartbeat has stopped.
     """
     if not process_lives(pid, created):
         return

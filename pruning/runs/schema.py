@@ -1,14 +1,13 @@
-"""What a run writes down of itself, as schemas: whatever else a file holds is damage, never a traceback."""
+"""Records of a run as pydantic schemas: a file that does not fit its schema is corrupt, never a traceback."""
 
 from __future__ import annotations
 
-import math
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
-from pruning.formatting import items_text, number
-from pruning.measure.comparison import KnownPair, Number, Pair, Record, TaskRow, ZeroShot
+from pruning.measure.comparison import KnownPair, Number, Pair, Record, ZeroShot
 from pruning.models.geometry import Geometry
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -25,7 +24,7 @@ class StoredConfig(Record):
 
 
 class TextPart(Record):
-    """One part of a domain's text: what names its documents and the blocks of token ids cut from them."""
+    """One part of a domain's text: digests of its documents and of the blocks of token ids cut from them."""
 
     documents: str
     digest: str
@@ -36,7 +35,7 @@ class TextPart(Record):
 
 
 class DomainSource(BaseModel):
-    """A domain's text: what `describe_source` reads, and what the domain serves."""
+    """Source of a domain's text as `describe_source` reads it, and the parts of the text that a run uses."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -45,24 +44,24 @@ class DomainSource(BaseModel):
 
     @property
     def parts(self) -> dict[str, TextPart]:
-        """What it serves, by name."""
-        found = {"calibration": self.calibration, "heldout": self.heldout}
-        return {name: part for name, part in found.items() if part is not None}
+        """Parts that the run uses, by name."""
+        parts = {"calibration": self.calibration, "heldout": self.heldout}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 class Sources(RootModel[dict[str, DomainSource]]):
-    """`sources.json`: by domain where its text came from and what it serves; see `blocks.describe_blocks`."""
+    """`sources.json`: source and use of each domain's text; see `blocks.describe_blocks`."""
 
 
 class Inputs(Record):
-    """`inputs.json`: what a run computes on, by names of the content; see `runs/inputs.py`.
+    """`inputs.json`: digests of all that a run computes on; see `runs/inputs.py`.
 
     Attributes:
-        weights: of the dense model.
-        tokenizer: its files, chat templates with them.
-        dtype: of the weights in memory, as torch names it.
-        text: by domain, and within it `calibration` and `heldout`.
-        tasks: by name what was asked and how it was scored.
+        weights: fingerprint of the dense model.
+        tokenizer: digest of the tokenizer's files, chat templates included.
+        dtype: type of the weights in memory, as torch names it.
+        text: parts of each domain's text, `calibration` and `heldout`.
+        tasks: digest of the questions and the scoring of each task.
     """
 
     weights: str
@@ -73,14 +72,14 @@ class Inputs(Record):
 
 
 class Computation(Record):
-    """What computed an iteration: the type of device, the dtype of the weights, and `versions`."""
+    """Type of device, dtype of the weights and library versions that computed an iteration."""
 
     device: str
     dtype: str
     versions: dict[str, str] = {}
 
     def plain(self) -> dict[str, str]:
-        """All of it by name."""
+        """Device, dtype and versions as one flat mapping."""
         return {"device": self.device, "dtype": self.dtype, **self.versions}
 
 
@@ -97,14 +96,14 @@ class StoredGeometry(Record):
             raise ValueError(f"no geometry: {error}") from None
         return self
 
-    @property
+    @cached_property
     def geometry(self) -> Geometry:
-        """The same as the engine has it."""
+        """The shapes as the engine's type."""
         return Geometry.from_dict(self.model_dump())
 
 
 class TextMeasure(Record):
-    """One model on the held-out text of one domain; see `perplexity.Perplexity`."""
+    """Perplexity of one model on the held-out text of one domain; see `perplexity.Perplexity`."""
 
     nll: Number
     tokens: Count
@@ -116,33 +115,33 @@ class TextMeasure(Record):
 
     @property
     def losses(self) -> list[float]:
-        """Nats a token of each block; empty in runs of earlier versions."""
+        """Loss of each block in nats a token; empty in runs of earlier versions."""
         return [loss / (self.seq_len - 1) for loss in self.blocks]
 
 
 class Repaired(Record):
-    """How least squares was judged at a site; see `compensation.Repair`."""
+    """Ridge and held-out error of least squares at a site; see `compensation.Repair`."""
 
     ridge: float | None = None
     error: dict[str, Number]
 
 
 class Metrics(Record):
-    """The numbers of an iteration.
+    """`metrics.json`: the numbers of an iteration.
 
     Attributes:
-        number: 0 for the dense model.
-        target_ratio, ratio: to reach in it, and achieved.
-        parameters: of the model after it.
-        perplexity: by domain, of the model after it.
-        layers: widths of the model, which version 0.2 wrote and nothing reads.
-        seconds: that it took.
-        repairs: by site, where least squares was tried on tokens held out.
-        files: checksums of the other files in its folder, by name; empty in runs of earlier versions.
-        weights: names the dense model's weights; empty in runs of earlier versions.
-        computed: by what; None in runs of earlier versions.
-        mixture: by which the statistics were fused, where it is not the config's.
-        rises: by domain the rise of the log-perplexity on text set aside, which moved the mixture.
+        number: number of the iteration, 0 for the dense model.
+        target_ratio, ratio: pruning ratio to reach, and reached.
+        parameters: number of parameters after the iteration.
+        perplexity: held-out perplexity by domain after the iteration.
+        layers: widths of the decoder layers, which version 0.2 wrote and nothing reads.
+        seconds: duration.
+        repairs: by site, where least squares was tried on held-out tokens.
+        files: checksums of the other files in the folder, by name; empty in runs of earlier versions.
+        weights: fingerprint of the dense model; empty in runs of earlier versions.
+        computed: device, dtype and versions; None in runs of earlier versions.
+        mixture: weights of the domains in the statistics, where they are not the config's.
+        rises: by domain the rise of the log-perplexity on validation text, which moved the mixture.
     """
 
     number: int = Field(ge=0, le=999)
@@ -161,29 +160,29 @@ class Metrics(Record):
 
 
 class Sizes(Record):
-    """Parameters of both models."""
+    """Number of parameters of the dense and the pruned model."""
 
     dense: int = Field(ge=1, lt=2**63)
     pruned: Count
 
 
 class Results(Record):
-    """What came of a run.
+    """`results.json`: the dense model against the pruned one.
 
     Attributes:
-        config: the run's, as JSON.
-        achieved_ratio: share of the layers' linear parameters that were removed.
+        config: config of the run, as JSON.
+        achieved_ratio: removed share of the layers' linear parameters.
         perplexity: by domain, and their geometric mean as `mean`.
         bits_per_byte: by domain.
-        tokens: predicted, by domain.
-        iterations: without the dense model.
-        seconds: of the whole run.
-        zero_shot: where tasks were asked.
-        weights: names the dense model's weights.
-        heldout: names the blocks of tokens that the perplexities are of, by domain.
-        device, dtype: that computed, several where the run was resumed elsewhere. Earlier versions recorded
-            none of these four.
-        notes: what to know of the numbers, in sentences.
+        tokens: number of predicted tokens by domain.
+        iterations: metrics of all iterations but the dense model's.
+        seconds: duration of the whole run.
+        zero_shot: accuracies, where the run has tasks.
+        weights: fingerprint of the dense model.
+        heldout: digest of the held-out token blocks by domain.
+        device, dtype: where it was computed; several where the run was resumed elsewhere. Earlier versions
+            recorded none of these four.
+        notes: remarks on the numbers, in sentences.
     """
 
     run_id: str
@@ -202,35 +201,21 @@ class Results(Record):
     dtype: str = ""
     notes: tuple[str, ...] = ()
 
-    def rows(self) -> list[tuple[str, str, str, str]]:
-        """Every measure in words: its name, dense, pruned, and the change."""
-        size = self.parameters
-        found = [
-            ("parameters", f"{size.dense:,}", f"{size.pruned:,}", f"{size.pruned / size.dense - 1:+.1%}")
-        ]
-        for name, pair in self.perplexity.items():
-            change = pair.change if math.isfinite(pair.ratio) else "-"
-            found.append((f"perplexity {name}", number(pair.dense), number(pair.pruned), change))
-        if asked := self.zero_shot:
-            for name, row in {**asked.tasks, "average of tasks": asked.average}.items():
-                found.append(_accuracy_row(name, row))
-        return found
-
     @property
     def mean(self) -> Pair | None:
         """The geometric mean of the perplexities; None where none was measured."""
         return self.perplexity.get("mean")
 
+    @property
+    def domains(self) -> dict[str, Pair]:
+        """The perplexities of the domains, without their mean."""
+        return {name: pair for name, pair in self.perplexity.items() if name != "mean"}
 
-def _accuracy_row(name: str, row: TaskRow) -> tuple[str, str, str, str]:
-    """Accuracies and the paired difference in points; a tilde where it may be noise."""
-    metric, found = row.measure()
-    named = name if metric == "acc" else f"{name}, {metric}"
-    if row.limit or not name.startswith("average"):
-        named += f" ({items_text(row.items, row.limit)})"
-    spread = "unknown" if math.isinf(found.interval) else f"{100 * found.interval:.1f}"
-    change = f"{100 * found.delta:+.1f} ± {spread}{'' if found.significant else ' ~'}"
-    return named, f"{100 * found.dense:.1f}%", f"{100 * found.pruned:.1f}%", change
+    @property
+    def worst(self) -> tuple[str, float] | None:
+        """The domain that lost most, and its perplexity over the dense model's; None without perplexities."""
+        ratios = ((name, pair.ratio) for name, pair in self.domains.items())
+        return max(ratios, key=lambda item: item[1], default=None)
 
 
 State = Literal[
@@ -243,12 +228,12 @@ State = Literal[
     "finished",
     "dead",
     "stalled",
-    "damaged",
+    "corrupt",
 ]
 
 
 class Command(Record):
-    """`command.json` of a job: what was started, and its process."""
+    """`command.json` of a job: its arguments and its process."""
 
     arguments: tuple[str, ...]
     pid: Pid
@@ -257,22 +242,20 @@ class Command(Record):
 
 
 class Status(Record):
-    """Where a run stands.
+    """`status.json`: the state and the progress of a run.
 
     Attributes:
-        state: as written, or as the reader finds: `dead` where the process ended without a word, `stalled`
-            where it has been silent, `damaged` where a finished run lacks what it came to.
-        message: why it failed.
-        pid, pid_created: of its process.
-        heartbeat, created, started, finished: seconds since the epoch.
-        device: where it computes.
-        ahead, waiting_for: how many runs come first on the device, and their ids.
-        iteration, iterations: complete, and in all.
-        stage, detail, done, total, current: what it is doing, and in which iteration.
-        per_second, unit, eta: how fast, in what, and seconds left.
+        state: as written, or as the reader finds it: `dead` where the process ended without a message,
+            `stalled` where it has been silent, `corrupt` where a finished run lacks results.
+        message: reason of a failure.
+        pid, pid_created: number and start time of the process.
+        heartbeat, created, started, finished: times in seconds since the epoch.
+        device: device of the computation.
+        ahead, waiting_for: number and ids of the runs that come first on the device.
+        iteration, iterations: complete iterations, and all.
+        stage, detail, done, total, current: progress of the stage at work, and its iteration.
+        per_second, unit, eta: speed, its unit, and seconds to the end.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     state: State
     message: str = ""

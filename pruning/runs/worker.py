@@ -1,4 +1,4 @@
-"""Carrying out a run: drive the engine, write down what it yields, stop when asked.
+"""Carrying out a run: the engine is driven, its events are recorded, and it stops on request.
 
 `python -m pruning.runs.worker RUN_FOLDER` is the process of a run, the only way from the app to the engine.
 `prune` does the same in the calling process, for notebooks and the command line.
@@ -7,26 +7,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 from filelock import FileLock, Timeout
 
-from pruning.checksums import read_cached, write_cached, write_json
+from pruning.checksums import key_of, read_cached, write_cached, write_json
 from pruning.config import RunConfig
 from pruning.engine.budget import dense_scales
 from pruning.errors import PruningError, RunError
 from pruning.formatting import number, seconds_text
-from pruning.measure.comparison import KnownPair, Pair, Rise, mean_perplexity
+from pruning.measure.comparison import KnownPair, Pair, Rise, ZeroShot, mean_perplexity
 from pruning.measure.tasks import check_tasks
 from pruning.method.damage import Curve
 from pruning.method.mixture import adapted
@@ -38,9 +37,8 @@ from pruning.paths import cache_folder
 from pruning.progress import Progress, announced, drain, log_on_stderr
 from pruning.runs import permissions
 from pruning.runs.checkpoints import load_dense, write_model
-from pruning.runs.folder import StoredIteration, log, metrics, write_curves, write_iteration, write_layer
-from pruning.runs.inputs import begin, begin_tasks, changes, check_text, computation, text_digests
-from pruning.runs.inputs import check_tasks as same_tasks
+from pruning.runs.folder import log, write_curves, write_iteration, write_layer
+from pruning.runs.inputs import begin, begin_tasks, changes, check_inputs, computation, text_digests
 from pruning.runs.preflight import create, mixture_notices
 from pruning.runs.process import lower_priority
 from pruning.runs.repair import repair
@@ -49,15 +47,23 @@ from pruning.runs.run import HANDOVER_SECONDS, Run, RunStore, dense_iteration
 from pruning.runs.schema import Results, Sizes
 
 if TYPE_CHECKING:
-    from pruning.engine.events import Event, Iteration, State
-    from pruning.measure.zeroshot import TaskResult
+    from pruning.engine.events import Event, State
+    from pruning.measure.tasks import TaskResult
     from pruning.models.folder import LoadedModel
 
 CANCEL_GRACE_SECONDS = 8.0
+BEAT_SECONDS = 0.5
+
+
+class Cancelled(Exception):
+    """The run was asked to stop."""
+
+
+# --- what follows the events of the engine -----------------------------------------------------------------
 
 
 class Reporter:
-    """`status.json`, kept current by a thread, so that its heartbeat goes on while torch is busy."""
+    """Writer of `status.json`; a thread keeps the heartbeat going while torch is busy."""
 
     def __init__(self, run: Run, exits: bool) -> None:
         self.run, self.exits = run, exits
@@ -68,7 +74,6 @@ class Reporter:
             "pid": process.pid,
             "pid_created": process.create_time(),
         }
-        self.cancelled = threading.Event()
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -96,15 +101,19 @@ class Reporter:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether the run was asked to stop, by now and not only at the last beat."""
-        return self.cancelled.is_set() or (self.run.path / "cancel").exists()
+        """Whether the run was asked to stop."""
+        return (self.run.path / "cancel").exists()
+
+    def check_cancelled(self) -> None:
+        """Raise `Cancelled` if the run was asked to stop."""
+        if self.is_cancelled:
+            raise Cancelled
 
     def _beat(self) -> None:
-        asked_at = None
-        while not self._stop.wait(0.5):
-            if (self.run.path / "cancel").exists():
-                asked_at = asked_at or time.monotonic()
-                self.cancelled.set()
+        cancelled_at = None
+        while not self._stop.wait(BEAT_SECONDS):
+            if self.is_cancelled:
+                cancelled_at = cancelled_at or time.monotonic()
                 with self._lock:
                     if self.fields["state"] in ("queued", "starting", "running"):
                         self.fields["state"] = "cancelling"
@@ -112,9 +121,76 @@ class Reporter:
                 self.write(durable=False)
             except PruningError:
                 continue  # a full disk stops the run where it matters
-            if self.exits and asked_at and time.monotonic() - asked_at > CANCEL_GRACE_SECONDS:
+            if self.exits and cancelled_at and time.monotonic() - cancelled_at > CANCEL_GRACE_SECONDS:
                 self.write(state="cancelled", finished=time.time())
-                os._exit(0)  # complete iterations are on disk; whatever is computing cannot be asked to stop
+                os._exit(0)  # complete iterations are on disk, and the computation cannot be interrupted
+
+
+class Recorder:
+    """Writes inputs, layers and iterations of a run into its folder, as the engine yields them."""
+
+    def __init__(self, run: Run, status: Reporter, loaded: LoadedModel) -> None:
+        self.run, self.status, self.loaded = run, status, loaded
+        self.computed, self.complete = computation(loaded), run.last_iteration
+
+    def __call__(self, event: Event) -> None:
+        """Write what an event brings."""
+        from pruning.engine.calibration import LayerFound
+        from pruning.engine.events import Iteration, Started
+
+        folder = self.run.path
+        if isinstance(event, Started):
+            for remark in begin(self.run, self.loaded, event.sources, self.computed):
+                _note(self.run, remark)
+            write_json(folder / "geometry.json", event.geometry.to_dict())
+            write_json(folder / "sources.json", event.sources)
+        elif isinstance(event, Iteration):
+            metrics = write_iteration(folder, event, self.loaded.fingerprint, self.computed)
+            log(folder, "iteration", **metrics.model_dump(exclude={"layers", "files", "weights", "computed"}))
+            self.complete = event.number
+            self.status.write(iteration=event.number)
+        elif isinstance(event, Progress) and isinstance(event.found, LayerFound) and self.complete < 1:
+            write_layer(folder, self.run.config, event.found)
+
+
+class TextProgress:
+    """A line on standard error for each stage and iteration: where there is no bar, and in a worker's log.
+
+    Args:
+        iterations: number of iterations of the run.
+        complete: number of the last complete one, 0 for the dense model, -1 for none.
+    """
+
+    def __init__(self, iterations: int, complete: int = -1) -> None:
+        self.iterations, self.complete, self._last_line = iterations, complete, ""
+
+    @property
+    def stage(self) -> str:
+        """The model or iteration at work."""
+        if self.complete < 0:
+            return "dense model"
+        if self.complete < self.iterations:
+            return f"iteration {self.complete + 1} of {self.iterations}"
+        return "pruned model"
+
+    def __call__(self, event: Event) -> None:
+        """Print where a stage begins, and the numbers of an iteration."""
+        from pruning.engine.events import Iteration
+
+        if isinstance(event, Iteration):
+            done = f"iteration {event.number} of {self.iterations}" if event.number else "dense model"
+            parts = [f"{event.mask.ratio:.1%} removed"] if event.number else []
+            if values := {name: text.value for name, text in event.perplexity.items()}:
+                parts.append(f"perplexity {number(mean_perplexity(values))}")
+            self.complete = event.number
+            self._print(f"{done} done: {', '.join([*parts, seconds_text(event.seconds)])}")
+        elif isinstance(event, Progress):
+            self._print(f"{self.stage}: {event.stage}")
+
+    def _print(self, line: str) -> None:
+        if line != self._last_line:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the purpose of this class
+        self._last_line = line
 
 
 UNITS = {"calibrate": "tokens", "evaluate": "tokens", "zero-shot": "tasks"}  # what stages count
@@ -131,9 +207,8 @@ class Speed:
 
 
 def speed_file(run: Run, device: str) -> Path:
-    """Where the speed of a run's model on a device is kept."""
-    named = hashlib.blake2b(f"{run.config.model} {run.config.dtype} {device}".encode(), digest_size=16)
-    return cache_folder() / "speed" / f"{named.hexdigest()}.json"
+    """Cache file for the speed of a run's model on a device."""
+    return cache_folder() / "speed" / f"{key_of(f'{run.config.model} {run.config.dtype} {device}')}.json"
 
 
 class Meter:
@@ -143,20 +218,18 @@ class Meter:
         self.run, self.status, self.iteration = run, status, iteration
         self.layers, self.stage, self.began = 1, "", time.monotonic()
         self.file = speed_file(run, str(status.fields.get("device")))
-        learned = read_cached(self.file, Speed) or Speed()
-        self.rates = {"calibrate": learned.calibrate, "evaluate": learned.evaluate}
+        self.rates = asdict(read_cached(self.file, Speed) or Speed())
         config, done = run.config, run.iterations()
-        # of one iteration; what the caches know is measured as soon as it is skipped
+        # tokens of one iteration; those of cached results are corrected when they are skipped
         self.tokens = {
             "calibrate": config.samples * config.seq_len * len(config.mixture),
             "evaluate": sum(text.tokens for text in done[0].metrics.perplexity.values()) if done else 0,
         }
-        self.asking = 0.0  # seconds of all tasks
+        self.task_seconds = 0.0  # of all tasks of one model
 
     def __call__(self, event: Event) -> None:
-        """Take note of an event."""
+        """Update the status from an event."""
         from pruning.engine.events import Iteration, Started
-        from pruning.progress import Progress
 
         if isinstance(event, Started):
             self.layers = len(event.geometry.layers)
@@ -186,101 +259,57 @@ class Meter:
     def _learn(self, event: Progress, done: float, total: float, elapsed: float) -> None:
         if event.stage == "evaluate":
             self.tokens["evaluate"] = max(self.tokens["evaluate"], round(total))
-        whole = event.done >= event.total
-        if done and (whole or elapsed > SETTLED_SECONDS or not self.rates[event.stage]):
+        is_complete = event.done >= event.total
+        if done and (is_complete or elapsed > SETTLED_SECONDS or not self.rates[event.stage]):
             self.rates[event.stage] = done / elapsed
-        if whole:
+        if is_complete:
             write_cached(self.file, Speed(**self.rates))
 
-    def _eta(self, stage: str, done: float, left: float, elapsed: float) -> float | None:
-        """Seconds left in the run; None where no speed is known yet."""
-        config, here = self.run.config, elapsed * left / done if done else None
-        if stage == "zero-shot" and here is not None:
-            self.asking = elapsed + here
+    def _eta(self, stage: str, done: float, remaining: float, elapsed: float) -> float | None:
+        """Seconds to the end of the run; None where no speed is known yet."""
+        config, of_stage = self.run.config, elapsed * remaining / done if done else None
+        if stage == "zero-shot" and of_stage is not None:
+            self.task_seconds = elapsed + of_stage
             if self.iteration >= config.iterations:
-                return here
-        known = {name: rate for name, rate in self.rates.items() if rate}
-        if not known or (here is None and stage not in self.rates):
+                return of_stage
+        measured = [rate for rate in self.rates.values() if rate]
+        if not measured or (of_stage is None and stage not in self.rates):
             return None
-        # both are passes through the same layers: the one stands for the other until it has run
-        rates = {name: known.get(name) or next(iter(known.values())) for name in self.rates}
+        # both are passes through the same layers: the rate of one stands for the other until it has run
+        rates = {name: rate or measured[0] for name, rate in self.rates.items()}
         seconds = {name: self.tokens[name] / rates[name] for name in rates}
-        found = left / rates[stage] if stage in rates else here or 0.0
-        found += seconds["evaluate"] * (stage != "evaluate") + self.asking
+        eta = remaining / rates[stage] if stage in rates else of_stage or 0.0
+        eta += seconds["evaluate"] * (stage != "evaluate") + self.task_seconds
         rounds = config.iterations - max(self.iteration, 0) - (self.iteration >= 0)
-        return found + max(rounds, 0) * sum(seconds.values())
+        return eta + max(rounds, 0) * sum(seconds.values())
 
 
-class TextProgress:
-    """Call it with every event of the engine; it writes to standard error.
-
-    Args:
-        iterations: of the run.
-        complete: the last one that is complete, 0 for the dense model; -1 for none.
-    """
-
-    def __init__(self, iterations: int, complete: int = -1) -> None:
-        self.iterations, self.complete, self._said = iterations, complete, ""
-
-    @property
-    def where(self) -> str:
-        """Which part of the run is at work."""
-        if self.complete < 0:
-            return "dense model"
-        if self.complete < self.iterations:
-            return f"iteration {self.complete + 1} of {self.iterations}"
-        return "pruned model"
-
-    def __call__(self, event: Event) -> None:
-        """Say where a stage begins, and what an iteration came to."""
-        from pruning.engine.events import Iteration
-        from pruning.progress import Progress
-
-        if isinstance(event, Iteration):
-            self.complete = event.number
-            self._say(_outcome(event, self.iterations))
-        elif isinstance(event, Progress):
-            self._say(f"{self.where}: {event.stage}")
-
-    def _say(self, line: str) -> None:
-        if line != self._said:
-            print(line, file=sys.stderr, flush=True)  # noqa: T201 - what it is for
-        self._said = line
-
-
-def _outcome(iteration: Iteration, iterations: int) -> str:
-    from pruning.measure.comparison import mean_perplexity
-
-    done = f"iteration {iteration.number} of {iterations}" if iteration.number else "dense model"
-    parts = [f"{iteration.mask.ratio:.1%} removed"] if iteration.number else []
-    if values := {name: found.value for name, found in iteration.perplexity.items()}:
-        parts.append(f"perplexity {number(mean_perplexity(values))}")
-    return f"{done} done: {', '.join([*parts, seconds_text(iteration.seconds)])}"
+# --- carrying out ------------------------------------------------------------------------------------------
 
 
 def stored_state(run: Run) -> State | None:
-    """Where an interrupted run goes on: after its last complete iteration.
+    """State from which an interrupted run continues: after its last complete iteration.
 
     Raises:
-        CorruptFileError: what it goes on from is not what was written; see `repair`.
+        CorruptFileError: a file of the state is not what was written; see `repair`.
     """
     from pruning.engine.events import State
 
-    iterations = run.iterations()
-    if not iterations:
+    if not (iterations := run.iterations()):
         return None
     last = iterations[-1]
     scales, curves, mixture = None, {}, None
     if last.number:
-        first = next(iteration for iteration in iterations if iteration.number == 1)
+        first = iterations[1]
         scales, curves = dense_scales(first.scores, run.config.square_attention), first.curves
     if run.config.adapt_mixture and last.metrics.rises:
         mixture = adapted(last.metrics.mixture, last.metrics.rises)
     return State(last.number, last.delta(), scales, curves, mixture)
 
 
-def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Results:
-    """Dense against pruned."""
+def summarise(run: Run, seconds: float) -> Results:
+    """Results of a run with all of its iterations, which took so many seconds; without tasks."""
+    iterations = run.iterations()
     dense, last = iterations[0].metrics, iterations[-1].metrics
     computed = [each.metrics.computed for each in iterations if each.metrics.computed]
     text = run.inputs.text if run.inputs else {}
@@ -318,64 +347,60 @@ def summarise(run: Run, iterations: list[StoredIteration], seconds: float) -> Re
     )
 
 
-class Cancelled(Exception):
-    """The run was asked to stop."""
-
-
 def execute(run: Run, on_event: Callable[[Event], None] | None = None, exits: bool = False) -> Result:
-    """Carry out a run, or what is left of it, in this process.
+    """Carry out a run, or the remaining part of it, in this process.
 
     Args:
-        run: created, or interrupted.
-        on_event: sees every event of the engine.
+        run: a new or an interrupted run.
+        on_event: called with every event of the engine.
         exits: whether the process may end itself when a cancelled computation does not return.
 
     Raises:
-        Cancelled: it was asked to stop; it can be resumed.
-        PruningError: what a person can put right; the run is marked as failed with the same sentence.
+        Cancelled: the run was asked to stop; it can be resumed.
+        PruningError: a mistake of the user; the run is marked as failed with the same sentence.
     """
     with run.held(HANDOVER_SECONDS), Reporter(run, exits) as status:
 
-        def ended(state: str, message: str) -> None:
-            with contextlib.suppress(PruningError):  # a full disk must not hide why
+        def end(state: str, message: str) -> None:
+            with contextlib.suppress(PruningError):  # a full disk must not hide the error
                 status.write(state=state, finished=time.time(), message=message)
                 log(run.path, state, message=message)
 
         try:
-            for words in repair(run):
-                print(f"{run.id}: {words}", file=sys.stderr)  # noqa: T201 - said, not only logged
+            for action in repair(run):
+                _print(run, action)
             with _device(run, status):
                 return _drive(run, status, on_event)
         except (Cancelled, KeyboardInterrupt):
-            ended("cancelled", "")
+            end("cancelled", "")
             raise
         except PruningError as error:
-            ended("failed", str(error))
+            end("failed", str(error))
             raise
         except BaseException as error:
             problem = out_of_memory(error)
-            ended("failed", problem or f"{type(error).__name__}: {error}")
+            end("failed", problem or f"{type(error).__name__}: {error}")
             if problem:
                 raise RunError(problem) from error
             raise
 
 
 def out_of_memory(error: BaseException, way_out: str = "") -> str:
-    """One sentence where an error means too little memory; empty where it means something else.
+    """Message for an error that means too little memory; empty for any other error.
 
     Args:
-        error: whatever was raised.
-        way_out: what helps; empty for what helps a run.
+        error: any exception.
+        way_out: advice; by default the advice for a run.
     """
     ran_out = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's
     if not ran_out and not (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         return ""
-    way_out = way_out or "lower --samples or --seq-len, use --dtype bfloat16, or a smaller model"
+    way_out = way_out or "lower --calibration-blocks or --seq-len, use --dtype bfloat16, or a smaller model"
     return f"the device has too little memory for this: {way_out}."
 
 
 def _device_name(config: RunConfig) -> str:
-    """The device that a config means; `auto` and `cuda` spelled out, so that two names share a lock."""
+    """Device of a config, with `auto` and `cuda` resolved so that two names share a lock."""
     from pruning.models.loading import pick_device
 
     with announced("loading torch"):
@@ -385,22 +410,19 @@ def _device_name(config: RunConfig) -> str:
 
 @contextlib.contextmanager
 def _device(run: Run, status: Reporter) -> Iterator[None]:
-    """One run at a time on a device: wait for those ahead, then hold the device's lock."""
-    said: list[str] | None = None
-    device = ""
+    """Lock of the run's device: one run at a time computes on it, the others wait in order."""
+    announced_queue: list[str] | None = None
     lock = None
     while lock is None or not lock.is_locked:
-        if status.is_cancelled:
-            raise Cancelled
+        status.check_cancelled()
         ahead = [other.id for other in run.ahead()]
-        if ahead != said:
+        if ahead != announced_queue:
             status.write(ahead=len(ahead), waiting_for=ahead)
             if ahead:
-                words = f"{run.id} waits for {', '.join(ahead)} on the same device"
-                print(words, file=sys.stderr)  # noqa: T201 - the terminal, or the log of the worker
+                _print(run, f"waits for {', '.join(ahead)} on the same device")
                 log(run.path, "waiting", waiting_for=ahead)
-            said = ahead
-        if lock is None:  # after the first word, since finding the device takes torch and seconds
+            announced_queue = ahead
+        if lock is None:  # after the first announcement, since the name of the device takes torch and seconds
             device = _device_name(run.config)
             status.write(device=device)
             lock = FileLock(run.path.parent / f".{device.replace(':', '-')}.lock")
@@ -418,120 +440,90 @@ def _device(run: Run, status: Reporter) -> Iterator[None]:
 
 
 def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None) -> Result:
+    """Drive the engine; every event goes to the recorder, the meter and the caller."""
     with announced("loading transformers"):
-        from pruning.engine.calibration import LayerFound
-        from pruning.engine.events import Finished, Iteration, Started
+        from pruning.engine.events import Finished, Started
         from pruning.engine.loop import prune_loaded
-        from pruning.measure.zeroshot import compare, task_digests
+        from pruning.measure.tasks import compare, task_digests, zero_shot
 
-    began = time.monotonic()
-    config = run.config
+    began, config = time.monotonic(), run.config
     state = stored_state(run)
     earlier = sum(iteration.metrics.seconds for iteration in run.iterations())
     log(run.path, "started", resumed_after=state.number if state else None)
-    meter = Meter(run, status, state.number if state else -1)
-
-    def show(event: Event) -> None:
-        if status.is_cancelled:
-            raise Cancelled
-        meter(event)
-        if isinstance(event, Progress) and isinstance(event.found, LayerFound) and len(run.iterations()) < 2:
-            write_layer(run.path, config, event.found)
-        if on_event:
-            on_event(event)
-
-    for words in mixture_notices(set(config.domains) - set(config.mixture), config.eval_blocks != 0):
-        _note(run, words)
+    for notice in mixture_notices(config):
+        _note(run, notice)
     check_tasks(config.tasks, config.task_data, config.task_folder)
     loaded = load_dense(run)
     if loaded.code:
         log(run.path, "code", files=dict(loaded.code))
     status.write(state="running", iterations=config.iterations)
-    finished: Finished | None = None
-    dense: dict[str, TaskResult] = {}
-    computed = computation(loaded)
-    events = prune_loaded(loaded, config, state)
-    try:
+    sinks: list[Callable[[Event], None]] = [
+        Recorder(run, status, loaded),
+        Meter(run, status, run.last_iteration),
+    ]
+    sinks += [on_event] if on_event else []
+
+    def emit(event: Event) -> None:
+        status.check_cancelled()
+        for sink in sinks:
+            sink(event)
+
+    def answers(model: LoadedModel, delta: Delta) -> dict[str, TaskResult]:
+        folders: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
+        digest = delta.digest(model.fingerprint)  # names the model in the cache
+        return drain(zero_shot(model, config.tasks, digest, limit=config.task_limit, **folders), emit)
+
+    def write_results(accuracies: ZeroShot | None = None) -> Results:
+        results = summarise(run, earlier + time.monotonic() - began)
+        results = results.model_copy(update={"zero_shot": accuracies})
+        write_json(run.path / "results.json", results.model_dump())
+        return results
+
+    with contextlib.closing(prune_loaded(loaded, config, state)) as events:
         for event in events:
-            if status.is_cancelled:
-                raise Cancelled
-            if isinstance(event, Started):
-                for words in begin(run, loaded, event.sources, computed):
-                    _note(run, words)
-                write_json(run.path / "geometry.json", event.geometry.to_dict())
-                write_json(run.path / "sources.json", event.sources)
-                show(event)
-                if config.tasks:
-                    if (stored := run.inputs) and stored.tasks:  # before all of them are asked again
-                        folders = config.task_data, config.task_folder
-                        same_tasks(run, stored, task_digests(config.tasks, *folders, config.task_limit))
-                    # the dense model answers before it is cut: it is not read again, and a mistake in the
-                    # tasks shows at once
-                    dense = _answers(loaded, Delta.of(loaded.model), config, show)
-                    begin_tasks(run, {name: answer.digest for name, answer in dense.items()})
-                continue
-            if isinstance(event, Iteration):
-                write_iteration(run.path, event, loaded.fingerprint, computed)
-                numbers = metrics(event).model_dump(exclude={"layers", "files", "weights", "computed"})
-                log(run.path, "iteration", **numbers)
-                status.write(iteration=event.number)
-            elif isinstance(event, Finished):
-                finished = event
-            show(event)
-    finally:
-        events.close()
-    assert finished is not None
+            emit(event)
+            if isinstance(event, Started) and config.tasks:
+                if (stored := run.inputs) and stored.tasks:  # before the dense model answers again
+                    options = config.task_data, config.task_folder, config.task_limit
+                    check_inputs(run, tasks=task_digests(config.tasks, *options))
+                # the dense model answers before it is cut: it is not read again, and a mistake in the tasks
+                # shows at once
+                dense = answers(loaded, Delta.of(loaded.model))
+                begin_tasks(run, {name: result.digest for name, result in dense.items()})
+    assert isinstance(event, Finished)
     if config.save_model:
         status.write(stage="save")
-        if words := _other_type(finished.loaded):
-            _note(run, words)
-        write_model(run, finished.loaded, finished.delta, run.path / "model")
-
-    def summary() -> Results:
-        return summarise(run, run.iterations(), earlier + time.monotonic() - began)
-
-    found = summary()
-    write_json(
-        run.path / "results.json", found.model_dump()
-    )  # should the tasks fail, the perplexities are there
+        if remark := _other_type(event.loaded):
+            _note(run, remark)
+        write_model(run, event.loaded, event.delta, run.path / "model")
+    results = write_results()  # should the tasks fail, the perplexities are there
     if config.tasks:
-        answers = compare(dense, _answers(finished.loaded, finished.delta, config, show))
-        found = summary().model_copy(update={"zero_shot": answers})
-        write_json(run.path / "results.json", found.model_dump())
-    status.write(state="finished", finished=time.time(), seconds=found.seconds, eta=0)
-    log(run.path, "finished", seconds=found.seconds)
-    return Result(run, finished.loaded, finished.delta, found)
-
-
-def _answers(
-    loaded: LoadedModel, delta: Delta, config: RunConfig, show: Callable[[Progress], None]
-) -> dict[str, TaskResult]:
-    """Answers of a model to the tasks of a config, kept by what separates it from the dense one."""
-    from pruning.measure.zeroshot import zero_shot
-
-    where: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
-    asking = zero_shot(
-        loaded, config.tasks, delta.digest(loaded.fingerprint), limit=config.task_limit, **where
-    )
-    return drain(asking, show)
+        results = write_results(compare(dense, answers(event.loaded, event.delta)))
+    status.write(state="finished", finished=time.time(), seconds=results.seconds, eta=0)
+    log(run.path, "finished", seconds=results.seconds)
+    return Result(run, event.loaded, event.delta, results)
 
 
 def _other_type(loaded: LoadedModel) -> str:
-    """That a checkpoint has another type than the dense model, in a sentence; empty where it has the same."""
-    stored, computed = stored_type(loaded.path), loaded.model.dtype
+    """Remark on a checkpoint of another type than the dense model's; empty for the same type."""
+    stored, computed = stored_type(loaded.path), str(loaded.model.dtype).removeprefix("torch.")
     names = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-    if stored is None or names[stored] == str(computed).removeprefix("torch."):
+    if stored is None or names[stored] == computed:
         return ""
     return (
-        f"The checkpoint is stored in {str(computed).removeprefix('torch.')}, as it was computed; the dense "
-        f"model is stored in {names[stored]}, and so are exports unless --type names another."
+        f"The checkpoint is stored in {computed}, as it was computed; the dense model is stored in "
+        f"{names[stored]}, and so are exports unless --weights names another."
     )
 
 
-def _note(run: Run, words: str) -> None:
-    """Say what to know of a run on standard error, and keep it in its log."""
-    print(f"{run.id}: {words}", file=sys.stderr)  # noqa: T201 - the terminal, or the log of the worker
-    log(run.path, "note", what=words)
+def _print(run: Run, message: str) -> None:
+    print(f"{run.id}: {message}", file=sys.stderr)  # noqa: T201 - the terminal, or the log of the worker
+
+
+def _note(run: Run, remark: str) -> None:
+    """Print a remark on a run, and log it."""
+    _print(run, remark)
+    log(run.path, "note", what=remark)
 
 
 def prune(
@@ -542,23 +534,50 @@ def prune(
     """Prune a model in this process and keep the run.
 
     Args:
-        config: what to do; the demo model by the paper's method when left out.
-        store: folder that holds the runs, `runs` when left out.
+        config: options; by default the demo model is pruned by the paper's method.
+        store: runs directory, by default `runs`.
         on_event: called with every event of the engine.
 
     Returns:
         The pruned model in memory, its mask, and perplexities before and after.
 
     Raises:
-        PruningError: what a person can put right, in one sentence.
+        PruningError: a mistake of the user, in one sentence.
     """
     run = create(config or RunConfig.create(), RunStore(store))
     try:
         return execute(run, on_event)
     except PruningError:
-        if not run.iterations():  # it never began: leave nothing behind
+        if run.last_iteration < 0:  # it never began: no trace remains
             shutil.rmtree(run.path, ignore_errors=True)
         raise
+
+
+def measure_sensitivity(run: Run, **changes: object) -> Generator[Progress, None, dict[Site, Curve]]:
+    """Measure the sensitivity curves of a run's dense model, and keep them with the run.
+
+    Args:
+        run: a run with statistics of the dense model.
+        changes: options that replace the run's, such as another compensation.
+
+    Raises:
+        PruningError: the run has no statistics yet, or its model or text is not available or was changed.
+    """
+    from pruning.engine.blocks import calibration_blocks, describe_blocks
+    from pruning.engine.budget import dense_scales
+    from pruning.engine.curves import damage_curves
+    from pruning.engine.loop import state_of
+
+    first, config = dense_iteration(run), run.config.replace(**changes)
+    loaded = load_dense(run)
+    blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
+    check_inputs(run, text=text_digests(describe_blocks(blocks, [])))
+    scales = dense_scales(first.scores, config.square_attention)
+    curves = yield from damage_curves(
+        loaded.model, Mask.full(first.geometry), first.scores, scales, config, blocks, state_of(loaded)
+    )
+    write_curves(first.path, curves)
+    return curves
 
 
 def main() -> int:
@@ -568,7 +587,7 @@ def main() -> int:
     try:
         permissions.check(run.id, run.config)
         with log_on_stderr():
-            execute(run, TextProgress(run.config.iterations, len(run.iterations()) - 1), exits=True)
+            execute(run, TextProgress(run.config.iterations, run.last_iteration), exits=True)
     except Cancelled:
         return 0
     except PruningError as error:
@@ -579,37 +598,3 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-def measure_damage(run: Run, **changes: object) -> Generator[Progress, None, dict[Site, Curve]]:
-    """Measure the damage curves of a run's dense model, and keep them with the run.
-
-    Args:
-        run: with statistics of the dense model.
-        changes: options to measure with instead of the run's, such as another compensation.
-
-    Raises:
-        PruningError: the run has no statistics yet, or its model or text cannot be had or are others now.
-    """
-    from pruning.engine.blocks import calibration_blocks, describe_blocks
-    from pruning.engine.budget import dense_scales
-    from pruning.engine.curves import damage_curves
-    from pruning.engine.loop import state_of
-
-    first, config = dense_iteration(run), run.config.replace(**changes)
-    loaded = load_dense(run)
-    blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
-    if stored := run.inputs:
-        check_text(run, stored, text_digests(describe_blocks(blocks, [])), blocks=False)
-    scales = dense_scales(first.scores, config.square_attention)
-    curves = yield from damage_curves(
-        loaded.model,
-        Mask.full(first.geometry),
-        first.scores,
-        scales,
-        config,
-        blocks,
-        state_of(loaded),
-    )
-    write_curves(first.path, curves)
-    return curves

@@ -1,1 +1,1 @@
-"""Exports in the stock engines that serve them: started, asked, timed. Nothing here computes a model."""
+"""Stock engines that serve exports: starting, asking and timing them. Nothing here computes a model."""

@@ -1,4 +1,4 @@
-"""The engines: where each is installed, and what of this project's exports it loads.
+"""Engines that serve exports: where each is installed, and which format it loads.
 
 An engine may live in an environment of its own, as `make engines` makes them (`.engines/NAME`, or in the
 folder that `PRUNESCOPE_ENGINES` names), since their requirements contradict this project's.
@@ -20,13 +20,13 @@ from pruning.registry import Registry
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine.
+    """An engine that serves models.
 
     Attributes:
-        title: as people call it.
-        module: Python imports it by.
-        install: how to get it, in words.
-        format: of the export that it loads, whatever the widths.
+        title: name for people.
+        module: name of its Python module.
+        install: instructions to install it.
+        format: export format that it loads, whatever the widths.
     """
 
     title: str
@@ -43,11 +43,11 @@ ENGINES.add(
     Engine("llama.cpp", "llama_cpp", "`make engines`, or pip install -r requirements-gguf.txt", "gguf"),
     "llamacpp",
 )
-TIMED = ("transformers", "vllm", "llamacpp")  # by `bench`
+TIMED = ("transformers", "vllm", "llamacpp")  # engines that `bench` can time
 
 
-def python_of(name: str) -> Path | None:
-    """The Python that has an engine: its own environment's, or this one; None where it is not installed."""
+def find_python(name: str) -> Path | None:
+    """The Python that can import an engine, of its own environment or this one; None without the engine."""
     home = Path(os.environ.get("PRUNESCOPE_ENGINES") or PROJECT / ".engines")
     own = home / name / "bin" / "python"
     if own.exists():
@@ -55,21 +55,21 @@ def python_of(name: str) -> Path | None:
     return Path(sys.executable) if importlib.util.find_spec(ENGINES[name].module) else None
 
 
-def program_of(name: str, program: str) -> Path | None:
-    """A program of an engine: beside its Python, or on the path; None where there is none."""
-    python = python_of(name)
-    if python is not None and (beside := python.with_name(program)).exists():
-        return beside
-    found = shutil.which(program)
-    return Path(found) if found else None
+def find_program(name: str, program: str) -> Path | None:
+    """A program of an engine, beside its Python or on the search path; None if there is none."""
+    python = find_python(name)
+    if python is not None and (path := python.with_name(program)).exists():
+        return path
+    executable = shutil.which(program)
+    return Path(executable) if executable else None
 
 
-def needed(name: str) -> Path:
-    """The Python that has an engine.
+def require_python(name: str) -> Path:
+    """The Python that can import an engine.
 
     Raises:
-        RunError: it is not installed; the sentence says how to get it.
+        RunError: the engine is not installed; the sentence says how to install it.
     """
-    if (python := python_of(name)) is None:
+    if (python := find_python(name)) is None:
         raise RunError(f"{ENGINES[name].title} is not installed: {ENGINES[name].install}.")
     return python

@@ -1,10 +1,10 @@
-"""A model in one engine, asked line by line: JSON on standard input, JSON on standard output.
+"""A model in one engine that answers line by line: JSON on standard input, JSON on standard output.
 
     python worker.py ENGINE MODEL CONTEXT BATCH DTYPE
 
 runs in the engine's own environment and so imports nothing of this project. A line names a method of the
-engine and its arguments; the answer holds what it returned. All is greedy, and no token ends a text. A GGUF
-file and mlx-lm take the type of the weights as it is stored.
+engine and its arguments; the answer holds its result. Decoding is greedy, and no token ends a text. A GGUF
+file and mlx-lm compute in the type of the stored weights.
 """
 
 import json
@@ -34,11 +34,11 @@ class Transformers:
 
     def score(self, prompts):
         """The log-probability of each token of each prompt but the first."""
-        found = []
+        scores = []
         for ids in map(self.torch.tensor, prompts):
             logits = self.model(ids[None]).logits[0, :-1].float().log_softmax(-1)
-            found.append(logits.gather(1, ids[1:, None])[:, 0].tolist())
-        return found
+            scores.append(logits.gather(1, ids[1:, None])[:, 0].tolist())
+        return scores
 
     def generate(self, prompts, new):
         """The tokens that follow each prompt."""
@@ -51,12 +51,12 @@ class Transformers:
     def time(self, batch, length, new):
         """Seconds for a batch of prompts, and for the tokens behind them."""
         ids = self.torch.tensor(texts(batch, length, self.model.config.vocab_size))
-        began = time.perf_counter()
+        start = time.perf_counter()
         cache = self.model(ids, use_cache=True, logits_to_keep=1).past_key_values
-        read, token = time.perf_counter(), ids[:, -1:]
+        middle, token = time.perf_counter(), ids[:, -1:]
         for _ in range(new):
             token = self.model(token, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
-        return read - began, time.perf_counter() - read
+        return middle - start, time.perf_counter() - middle
 
 
 class VLLM:
@@ -80,7 +80,7 @@ class VLLM:
             enable_prefix_caching=False,
             skip_tokenizer_init=True,
         )
-        self.asked = 0
+        self.requests = 0
 
     def version(self):
         from importlib.metadata import version
@@ -102,7 +102,7 @@ class VLLM:
     def score(self, prompts):
         outputs = self._run(prompts, self._sampling(1, prompt_logprobs=0))
         return [
-            [found[i].logprob for i, found in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
+            [scores[i].logprob for i, scores in zip(ids[1:], output.prompt_logprobs[1:], strict=True)]
             for ids, output in zip(prompts, outputs, strict=True)
         ]
 
@@ -112,21 +112,21 @@ class VLLM:
     def time(self, batch, length, new):
         engine, size = self.llm.llm_engine, self.llm.model_config.get_vocab_size()
         waiting = set()
-        began = time.perf_counter()
+        start = time.perf_counter()
         for ids in texts(batch, length, size):
-            self.asked += 1
-            waiting.add(str(self.asked))
-            engine.add_request(str(self.asked), {"prompt_token_ids": ids}, self._sampling(new + 1))
+            self.requests += 1
+            waiting.add(str(self.requests))
+            engine.add_request(str(self.requests), {"prompt_token_ids": ids}, self._sampling(new + 1))
         while waiting:  # for the first token of each
             waiting -= {output.request_id for output in engine.step()}
-        read = time.perf_counter()
+        middle = time.perf_counter()
         while engine.has_unfinished_requests():
             engine.step()
-        return read - began, time.perf_counter() - read
+        return middle - start, time.perf_counter() - middle
 
 
 class LlamaCpp:
-    """A GGUF file in llama.cpp, through the C interface of llama-cpp-python: it takes a batch as one."""
+    """A GGUF file in llama.cpp, through the C interface of llama-cpp-python, which takes whole batches."""
 
     def __init__(self, model, context, batch, dtype):
         import llama_cpp
@@ -153,65 +153,61 @@ class LlamaCpp:
     def version(self):
         return f"llama-cpp-python {self.c.__version__}"
 
-    def _forget(self):
+    def _clear(self):
         self.c.llama_memory_clear(self.c.llama_get_memory(self.context), True)
 
     def _read(self, rows, start, every=False):
-        """Logits of the last token of each row, or of all; rows stand at the same place."""
+        """Logits of the last token of each row, or of all tokens; rows begin at the same position."""
         import numpy as np
 
-        tokens, place = self.tokens, 0
+        tokens, index = self.tokens, 0
         for sequence, row in enumerate(rows):
             for offset, token in enumerate(row):
-                tokens.token[place], tokens.pos[place] = token, start + offset
-                tokens.n_seq_id[place], tokens.seq_id[place][0] = 1, sequence
-                tokens.logits[place] = every or offset == len(row) - 1
-                place += 1
-        tokens.n_tokens = place
+                tokens.token[index], tokens.pos[index] = token, start + offset
+                tokens.n_seq_id[index], tokens.seq_id[index][0] = 1, sequence
+                tokens.logits[index] = every or offset == len(row) - 1
+                index += 1
+        tokens.n_tokens = index
         if status := self.c.llama_decode(self.context, tokens):
             raise RuntimeError(f"llama_decode: {status}")
-        count = place if every else len(rows)
-        if count == place:
+        count = index if every else len(rows)
+        if count == index:
             return np.ctypeslib.as_array(self.c.llama_get_logits(self.context), (count, self.size)).copy()
         ends = np.cumsum([len(row) for row in rows]) - 1
-        return np.stack(
-            [
-                np.ctypeslib.as_array(self.c.llama_get_logits_ith(self.context, int(i)), (self.size,))
-                for i in ends
-            ]
-        )
+        rows = [self.c.llama_get_logits_ith(self.context, int(end)) for end in ends]
+        return np.stack([np.ctypeslib.as_array(row, (self.size,)) for row in rows])
 
     def score(self, prompts):
         import numpy as np
 
-        found = []
+        scores = []
         for ids in prompts:
-            self._forget()
+            self._clear()
             logits = self._read([ids], 0, every=True)[:-1].astype(np.float64)
             top = logits.max(1, keepdims=True)
             logits -= top + np.log(np.exp(logits - top).sum(1, keepdims=True))
-            found.append(logits[np.arange(len(ids) - 1), ids[1:]].tolist())
-        return found
+            scores.append(logits[np.arange(len(ids) - 1), ids[1:]].tolist())
+        return scores
 
     def generate(self, prompts, new):
-        found = []
+        outputs = []
         for ids in prompts:
-            self._forget()
+            self._clear()
             tokens = [int(self._read([ids], 0).argmax())]
             while len(tokens) < new:
                 tokens.append(int(self._read([tokens[-1:]], len(ids) + len(tokens) - 1).argmax()))
-            found.append(tokens)
-        return found
+            outputs.append(tokens)
+        return outputs
 
     def time(self, batch, length, new):
-        self._forget()
+        self._clear()
         rows = texts(batch, length, self.size)
-        began = time.perf_counter()
+        start = time.perf_counter()
         logits = self._read(rows, 0)
-        read = time.perf_counter()
+        middle = time.perf_counter()
         for step in range(new):
             logits = self._read(logits.argmax(1)[:, None].tolist(), length + step)
-        return read - began, time.perf_counter() - read
+        return middle - start, time.perf_counter() - middle
 
 
 class MLX:
@@ -235,29 +231,24 @@ class MLX:
         return type(self.model).__module__.rpartition(".")[2]
 
     def score(self, prompts):
-        mx, found = self.mx, []
+        mx, scores = self.mx, []
         for ids in prompts:
             logits = self.model(mx.array([ids]))[0, :-1].astype(mx.float32)
             logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-            found.append(mx.take_along_axis(logits, mx.array(ids[1:])[:, None], 1)[:, 0].tolist())
-        return found
+            scores.append(mx.take_along_axis(logits, mx.array(ids[1:])[:, None], 1)[:, 0].tolist())
+        return scores
 
     def generate(self, prompts, new):
         from itertools import islice
 
         from mlx_lm.generate import generate_step
 
-        return [
-            [
-                int(token)
-                for token, _ in islice(generate_step(self.mx.array(ids), self.model, max_tokens=new), new)
-            ]
-            for ids in prompts
-        ]
+        steps = (generate_step(self.mx.array(ids), self.model, max_tokens=new) for ids in prompts)
+        return [[int(token) for token, _ in islice(each, new)] for each in steps]
 
 
 def texts(batch, length, vocabulary):
-    """Rows of token ids without meaning, the same in every engine."""
+    """Rows of arbitrary token ids, the same for every engine."""
     return [[(7919 * (row * length + i) + 13) % vocabulary for i in range(length)] for row in range(batch)]
 
 
@@ -265,10 +256,10 @@ ENGINES = {"transformers": Transformers, "vllm": VLLM, "llamacpp": LlamaCpp, "ml
 
 
 def main():
-    """Answer lines until there are no more."""
+    """Answer the lines of standard input."""
     name, model, context, batch, dtype = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever an engine prints is no answer
+    os.dup2(2, 1)  # what an engine prints goes to standard error
     engine = ENGINES[name](model, int(context), int(batch), dtype)
     print("{}", file=answers, flush=True)
     for line in sys.stdin:

@@ -5,37 +5,36 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+from pyarrow import types
 
 from pruning.formatting import size_text
-from pruning.text.files import Unreadable, ending, read_head
+from pruning.text.files import UnreadableError, ending, read_head
 from pruning.text.tables import Table
 
-if TYPE_CHECKING:
-    import pyarrow
-
-BATCH = 64  # rows that are decoded at a time
-# A part of a table of more bytes that is packed to less than a hundredth is made to fill a memory. Text packs
-# to a half or a tenth.
-UNPACKED_BYTES, MOST_PACKED = 64_000_000, 100
+BATCH = 64  # rows decoded at a time
+# A row group above this size and this compression is made to fill a memory: text compresses to a half or a
+# tenth.
+UNPACKED_BYTES, MAX_PACKING = 64_000_000, 100
 
 
-def arrow_table(file: Path, limit: int) -> Table:
+def read_arrow_table(file: Path, limit: int) -> Table:
     """The table of a Parquet or Arrow file.
 
     Raises:
-        Unreadable: it is broken, or no such table.
+        UnreadableError: the file is corrupt, compressed once more, or no such table.
     """
-    read_head(file)  # says plainly what does not exist
+    read_head(file)  # its message for a file that does not exist is plainer than the library's
     if file.suffix.lower() != ending(file):
-        raise Unreadable(f"is {ending(file)[1:]} that was compressed once more: decompress it")
+        raise UnreadableError(f"is {ending(file)[1:]} that was compressed once more: decompress it")
     return _parquet(file, limit) if ending(file) == ".parquet" else _arrow(file, limit)
 
 
 def _parquet(file: Path, limit: int) -> Table:
-    import pyarrow
-    import pyarrow.parquet
-
     try:
         content = pyarrow.parquet.ParquetFile(file)
         leaves = map(content.schema.column, range(len(content.schema)))
@@ -45,7 +44,7 @@ def _parquet(file: Path, limit: int) -> Table:
         names = _names(content.schema_arrow)
         _check_packing(file, content.metadata)
     except (OSError, ValueError, pyarrow.ArrowException):
-        raise Unreadable("cannot be read as parquet: copy or download it again") from None
+        raise UnreadableError("cannot be read as parquet: copy or download it again") from None
 
     def batches(columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
         rows = 0
@@ -66,16 +65,14 @@ def _check_packing(file: Path, metadata: Any) -> None:
     packed = file.stat().st_size
     for number in range(metadata.num_row_groups):
         unpacked = metadata.row_group(number).total_byte_size
-        if unpacked > UNPACKED_BYTES and unpacked > MOST_PACKED * packed:
-            raise Unreadable(
-                f"holds {size_text(unpacked)} packed into {size_text(packed)}, more than {MOST_PACKED} to 1: "
+        if unpacked > UNPACKED_BYTES and unpacked > MAX_PACKING * packed:
+            raise UnreadableError(
+                f"holds {size_text(unpacked)} packed into {size_text(packed)}, more than {MAX_PACKING} to 1: "
                 "export its text as JSON Lines"
             )
 
 
 def _arrow(file: Path, limit: int) -> Table:
-    import pyarrow
-
     try:
         source = pyarrow.memory_map(str(file))
         try:
@@ -86,22 +83,22 @@ def _arrow(file: Path, limit: int) -> Table:
             parts = content = pyarrow.ipc.open_stream(source)
         names = _names(content.schema)
     except (OSError, ValueError, pyarrow.ArrowException):
-        raise Unreadable("cannot be read as arrow: copy or download it again") from None
+        raise UnreadableError("cannot be read as arrow: copy or download it again") from None
     return _table(names, lambda columns: _selected(parts, columns), limit)
 
 
 def _selected(parts: Iterable[Any], columns: Sequence[str]) -> Iterator[pyarrow.RecordBatch]:
-    wanted = [f"{column}." for column in columns]  # or what is within them
+    paths = [f"{column}." for column in columns]  # `doc.text.` begins with its top column `doc.`
     for part in parts:
-        names = part.schema.names
-        chosen = part.select([name for name in names if any(w.startswith(f"{name}.") for w in wanted)])
-        chosen.validate(full=True)  # offsets that point outside of the file end the process
-        for start in range(0, len(chosen), BATCH):
-            yield chosen.slice(start, BATCH)
+        names = [name for name in part.schema.names if any(path.startswith(f"{name}.") for path in paths)]
+        selected = part.select(names)
+        selected.validate(full=True)  # offsets that point outside of the file end the process
+        for start in range(0, len(selected), BATCH):
+            yield selected.slice(start, BATCH)
 
 
 def _names(schema: pyarrow.Schema) -> list[str]:
-    """The columns of a schema; what is within a struct is named `doc.text`."""
+    """The columns of a schema; a field of a struct is named `doc.text`."""
     names: list[str] = []
     for field in schema:
         names.append(field.name)
@@ -111,8 +108,6 @@ def _names(schema: pyarrow.Schema) -> list[str]:
 
 
 def _table(names: list[str], batches: Any, limit: int) -> Table:
-    import pyarrow
-
     def rows(columns: Sequence[str]) -> Iterator[Any]:
         try:
             for batch in batches(columns):
@@ -126,18 +121,14 @@ def _table(names: list[str], batches: Any, limit: int) -> Table:
                         return
                     yield from single.to_pylist()
         except (OSError, ValueError, pyarrow.ArrowException):
-            raise Unreadable("is broken in its rows: copy or download it again") from None
+            raise UnreadableError("is broken in its rows: copy or download it again") from None
 
     table = Table(names, rows)
     return table
 
 
 def _text_bytes(array: Any) -> int:
-    """Bytes of all strings in an array as they are once each is one of its own."""
-    import pyarrow
-    import pyarrow.compute
-    from pyarrow import types
-
+    """Bytes of all strings in an array, repeated ones counted each time."""
     kind = array.type
     if types.is_struct(kind):
         return sum(map(_text_bytes, array.flatten()))

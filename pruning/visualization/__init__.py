@@ -7,7 +7,6 @@ from pruning import RunStore, visualization
 visualization.importance(RunStore().all()[0]).show()
 """
 
-from pruning.visualization.accuracy import accuracy_figure, accuracy_levels_figure
 from pruning.visualization.channels import channel_domains_figure, channel_rank_figure, layer_figure
 from pruning.visualization.cut import Cut, cut_data, cut_figure, cut_map, cut_title, massive
 from pruning.visualization.domains import (
@@ -44,6 +43,8 @@ from pruning.visualization.masks import (
 )
 from pruning.visualization.notebook import importance, mask_map, perplexity
 from pruning.visualization.outcomes import (
+    accuracy_figure,
+    accuracy_levels_figure,
     domain_cost_figure,
     experiment_figure,
     perplexity_data,

@@ -1,4 +1,4 @@
-"""What runs came to: perplexity, accuracy, retention, trade-offs, experiments."""
+"""Figures of results: perplexity, accuracy, retention, trade-offs, experiments."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.measure.comparison import Pair
+from pruning.measure.comparison import Pair, TaskRow
 from pruning.measure.significance import interval
-from pruning.runs.report import Retained, axis_title, item_limits, rise
+from pruning.runs.report import CHANCE, Retained, axis_title, item_limits, rise
 from pruning.visualization.style import COLOURS, GREY, Array, graph, level, log_ticks, style
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def perplexity_data(iterations: Sequence[StoredIteration]) -> dict[str, tuple[Ar
     numbers = np.array([iteration.number for iteration in iterations])
     values = [{name: p.value for name, p in it.metrics.perplexity.items()} for it in iterations]
     names = list(values[0]) if values else []
-    found = {name: (numbers, np.array([v[name] for v in values])) for name in names}
+    data = {name: (numbers, np.array([v[name] for v in values])) for name in names}
     if len(names) > 1:  # geometric, as everywhere
-        found["mean"] = (numbers, np.exp(np.mean([np.log(series) for _, series in found.values()], axis=0)))
-    return found
+        data["mean"] = (numbers, np.exp(np.mean([np.log(series) for _, series in data.values()], axis=0)))
+    return data
 
 
 def perplexity_figure(data: Mapping[str, tuple[Array, Array]], title: str = "", height: int = 360) -> Figure:
@@ -52,23 +52,20 @@ def perplexity_figure(data: Mapping[str, tuple[Array, Array]], title: str = "", 
 
 
 def tradeoff_figure(
-    runs: Mapping[str, tuple[float, float, str]],
-    of: str = "worst domain",
-    title: str = "",
-    height: int = 340,
+    runs: Mapping[str, tuple[float, float, str]], of: str = "worst domain", title: str = "", height: int = 340
 ) -> Figure:
-    """Every run by what it removes and what that costs; a line joins those that no other run beats.
+    """Runs by parameters kept and perplexity; a line joins the Pareto-optimal runs.
 
     Args:
-        runs: by label the share of the dense model's parameters left, a perplexity over the dense model's,
-            and what to colour by.
-        of: whose perplexity.
-        title: says what to see.
-        height: in pixels.
+        runs: by label the share of the dense model's parameters kept, a perplexity over the dense model's,
+            and the method, which gives the colour.
+        of: name of the perplexity.
+        title: title of the figure.
+        height: height in pixels.
     """
     figure = graph().Figure()
     methods = list(dict.fromkeys(method for _, _, method in runs.values()))
-    points = sorted({(left, cost) for left, cost, _ in runs.values()})
+    points = sorted({(size, cost) for size, cost, _ in runs.values()})
     front = [p for p in points if not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in points)]
     figure.add_scatter(
         x=[x for x, _ in front],
@@ -86,10 +83,10 @@ def tradeoff_figure(
             name=method,
             marker={"size": 11, "color": COLOURS[number % len(COLOURS)]},
             customdata=[[label] for label, _, _ in rows],
-            hovertemplate=f"%{{customdata[0]}}<br>%{{x:.1%}} left, {of} x %{{y:.2f}}<extra></extra>",
+            hovertemplate=f"%{{customdata[0]}}<br>%{{x:.1%}} kept, {of} %{{y:.2f}}x<extra></extra>",
         )
-    figure.update_xaxes(title="parameters left, of the dense model's", tickformat=".0%")
-    figure.update_yaxes(title=f"perplexity x, {of}")
+    figure.update_xaxes(title="parameters kept, of the dense model's", tickformat=".0%")
+    figure.update_yaxes(title=f"perplexity over dense, {of}")
     log_ticks(figure.update_yaxes, np.array([cost for _, cost, _ in runs.values()]))
     return style(figure, title or f"Size against {of}", height)
 
@@ -99,7 +96,7 @@ def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340
 
     Args:
         runs: by label the `perplexity` of a run's results.
-        height: in pixels.
+        height: height in pixels.
     """
     figure = graph().Figure()
     for label, values in runs.items():
@@ -107,7 +104,7 @@ def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340
             name=label,
             x=list(values),
             y=[pair.ratio if np.isfinite(pair.ratio) else None for pair in values.values()],
-            hovertemplate="%{x}: x %{y:.2f}<extra>" + label + "</extra>",
+            hovertemplate="%{x}: %{y:.2f}x<extra>" + label + "</extra>",
         )
     level(figure, 1, "dense")
     figure.update_yaxes(title="perplexity over dense")
@@ -115,20 +112,15 @@ def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340
 
 
 def experiment_figure(
-    frame: Any,
-    title: str,
-    x: str | None,
-    series: Sequence[str],
-    metric: str = "perplexity",
-    of: str = "mean",
+    frame: Any, title: str, x: str | None, series: Sequence[str], metric: str = "perplexity", of: str = "mean"
 ) -> Figure:
     """A grid's means as lines over an option, or as bars, with every seed as a point.
 
     Args:
-        frame: the tidy table of its runs.
-        title: says what to see.
-        x: the option along the axis; None draws a bar for each value of the first of `series`.
-        series: options that tell lines or bars apart; those with one value only are left out.
+        frame: the tidy frame of its runs.
+        title: title of the figure.
+        x: option along the axis; None draws a bar for each value of the first of `series`.
+        series: options that distinguish lines or bars; those with one value are left out.
         metric: perplexity, bits_per_byte, acc or acc_norm.
         of: the `mean` over domains or tasks, a line for `each` of them, or the name of one.
     """
@@ -188,19 +180,19 @@ def _cell(name: str, value: Any) -> str:
 
 
 def retention_figure(runs: Mapping[str, Sequence[Retained]], height: int = 340) -> Figure:
-    """What is left of each capability, pruned over dense, for one run or several.
+    """Retention of each capability, pruned over dense, for one run or several.
 
     Args:
-        runs: by label what `results.retention` gives.
-        height: of the figure.
+        runs: by label the rows of `report.retention`.
+        height: height in pixels.
     """
     figure = graph().Figure()
-    for number, (label, found) in enumerate(runs.items()):
+    for number, (label, retention) in enumerate(runs.items()):
         for source, pattern in (("text", ""), ("tasks", "/")):
-            rows = [row for row in found if row.source == source]
+            rows = [row for row in retention if row.source == source]
             if not rows:
                 continue
-            kept = "perplexity, dense over pruned" if source == "text" else "accuracy, pruned over dense"
+            ratio = "perplexity, dense over pruned" if source == "text" else "accuracy, pruned over dense"
             figure.add_bar(
                 x=[row.capability for row in rows],
                 y=[row.value for row in rows],
@@ -208,13 +200,95 @@ def retention_figure(runs: Mapping[str, Sequence[Retained]], height: int = 340) 
                     "array": [interval(row.standard_error or 0) for row in rows],
                     "visible": source == "tasks",
                 },
-                name=f"{label}: {source}" if len(runs) > 1 else f"{source} ({kept})",
+                name=f"{label}: {source}" if len(runs) > 1 else f"{source} ({ratio})",
                 marker={"color": COLOURS[number % len(COLOURS)], "pattern": {"shape": pattern}},
                 customdata=[
                     [", ".join(row.of) + (f" (first {row.limit})" if row.limit else "")] for row in rows
                 ],
-                hovertemplate=f"%{{x}}: %{{y:.1%}} {kept}<br>%{{customdata[0]}}<extra>{label}</extra>",
+                hovertemplate=f"%{{x}}: %{{y:.1%}} {ratio}<br>%{{customdata[0]}}<extra>{label}</extra>",
             )
     level(figure, 1, "dense")
     figure.update_yaxes(title="pruned over dense", tickformat=".0%")
     return style(figure, "Retained performance by capability", height)
+
+
+def accuracy_levels_figure(tasks: Mapping[str, TaskRow], metric: str = "acc", height: int = 340) -> Figure:
+    """Accuracy of the dense and the pruned model by task, beside the accuracy of guessing.
+
+    Args:
+        tasks: rows by name of the task.
+        metric: `acc` or `acc_norm`; a task without it shows the one it has.
+        height: height in pixels.
+    """
+    figure = graph().Figure()
+    names = [name.removeprefix("prunescope_") for name in tasks]
+    rows = [task.measure(metric)[1] for task in tasks.values()]
+    for label, values, colour in (
+        ("dense", [row.dense for row in rows], GREY),
+        ("pruned", [row.pruned for row in rows], COLOURS[0]),
+    ):
+        figure.add_bar(
+            x=names,
+            y=values,
+            name=label,
+            marker_color=colour,
+            hovertemplate=f"%{{x}}, {label}: %{{y:.1%}}<extra></extra>",
+        )
+    figure.add_scatter(
+        x=names,
+        y=[CHANCE.get(name) for name in tasks],
+        name="chance",
+        mode="markers",
+        marker={"symbol": "line-ew", "size": 44, "line": {"width": 2.5, "color": COLOURS[6]}},
+        hovertemplate="%{x}, chance: %{y:.0%}<extra></extra>",
+    )
+    figure.update_yaxes(title=f"zero-shot {metric}", range=[0, 1.02], tickformat=".0%")
+    return style(figure, "Zero-shot accuracy by task", height)
+
+
+def accuracy_figure(
+    runs: Mapping[str, Mapping[str, TaskRow]], metric: str = "acc", height: int = 340
+) -> Figure:
+    """Change of zero-shot accuracy by task with the paired 95% interval; hollow where it may be noise.
+
+    Args:
+        runs: by label the `tasks` of `zeroshot.compare`; tasks are in the order of the first run's changes.
+        metric: `acc` or `acc_norm`; a task without it shows the one it has, by name.
+        height: height in pixels.
+    """
+    figure = graph().Figure()
+    for number, (label, tasks) in enumerate(runs.items()):
+        rows = []
+        for name, task in tasks.items():
+            measure, row = task.measure(metric)
+            notes = [measure] * (measure != metric) + ([f"first {task.limit}"] if task.limit else [])
+            rows.append((row.delta, f"{name} ({', '.join(notes)})" if notes else name, row))
+        rows.sort(key=lambda row: row[:2])
+        figure.add_scatter(
+            x=[100 * delta for delta, _, _ in rows],
+            y=[name for _, name, _ in rows],
+            name=label,
+            error_x={
+                # a single item gives no error
+                "array": [100 * row.interval if np.isfinite(row.interval) else 0.0 for _, _, row in rows],
+                "thickness": 1.5,
+            },
+            mode="markers",
+            marker={
+                "size": 11,
+                "color": COLOURS[number % len(COLOURS)],
+                "symbol": ["circle" if row.significant else "circle-open" for _, _, row in rows],
+            },
+            offsetgroup=str(number),
+            customdata=[[100 * row.dense, 100 * row.pruned] for _, _, row in rows],
+            hovertemplate=(
+                "%{y}: %{customdata[0]:.1f}% dense, %{customdata[1]:.1f}% pruned, "
+                "change %{x:+.1f} percentage points<extra></extra>"
+            ),
+        )
+    figure.add_vline(x=0, line_color="grey", line_dash="dot")
+    figure.update_layout(scattermode="group")
+    figure.update_xaxes(
+        title=f"change of {metric} in percentage points, 95% interval; hollow: not significant"
+    )
+    return style(figure, "Change of zero-shot accuracy", height)

@@ -8,6 +8,7 @@ import struct
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from itertools import product
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -15,14 +16,12 @@ from typing import Any
 import numpy as np
 
 from pruning.config import RunConfig
-from pruning.errors import RunError
 from pruning.formatting import number, plain, seconds_text
-from pruning.measure.comparison import TaskRow
 from pruning.models.geometry import Site
 from pruning.outputs import check_output_file, output_file
 from pruning.runs.folder import StoredIteration
-from pruning.runs.report import provenance
-from pruning.runs.run import Run
+from pruning.runs.report import HEADER, INTERVALS, html_table, markdown_table, provenance, results_rows
+from pruning.runs.run import Run, dense_iteration
 from pruning.runs.schema import Results
 from pruning.visualization.heatmaps import View, animation_bins, colour_limits, importance_data
 from pruning.visualization.live import CSS, HTML, SCRIPT, live_data, pack, source, unsupported
@@ -35,32 +34,6 @@ def command(run: Run) -> str:
     return f"python -m pruning prune --config {run.path / 'config.json'}"
 
 
-def _rows(results: Results) -> list[tuple[str, str, str, str]]:
-    """Rows of all metrics: name, dense, pruned, change."""
-    rows = []
-    for name, pair in results.perplexity.items():
-        times = pair.change if math.isfinite(pair.ratio) else ""
-        rows.append((f"perplexity, {name}", number(pair.dense), number(pair.pruned), times))
-    for name, bits in results.bits_per_byte.items():
-        if bits.dense and bits.pruned:
-            change = f"{bits.pruned - bits.dense:+.3f}"
-            rows.append((f"bits per byte, {name}", f"{bits.dense:.3f}", f"{bits.pruned:.3f}", change))
-    asked = results.zero_shot
-    for name, task in {**asked.tasks, "average of tasks": asked.average}.items() if asked else ():
-        rows += [_accuracy_row(name, task, metric) for metric in task.measures]
-    return rows
-
-
-def _accuracy_row(name: str, task: TaskRow, metric: str) -> tuple[str, str, str, str]:
-    found = task.measures[metric]
-    asked = f"first {task.limit}" if task.limit else task.items or ""
-    spread = f" ± {100 * found.interval:.1f}" if math.isfinite(found.interval) else ""
-    change = f"{100 * found.delta:+.1f}{spread} percentage points"
-    change += "" if found.significant else ", not significant"
-    title = f"{name}, {metric}" + (f", {asked} items" if asked else "")
-    return title, f"{100 * found.dense:.1f}%", f"{100 * found.pruned:.1f}%", change
-
-
 def markdown(run: Run) -> str:
     """The report as Markdown."""
     results = run.results()
@@ -71,8 +44,8 @@ def markdown(run: Run) -> str:
         f"method {run.config.method}",
         f"{parameters.dense:,} parameters dense, {parameters.pruned:,} pruned; "
         f"run time {results.seconds:.1f} s.",
-        "| | dense | pruned | change |\n|---|---:|---:|---:|\n"
-        + "\n".join("| " + " | ".join(map(plain, row)) + " |" for row in _rows(results)),
+        markdown_table(HEADER, results_rows(results)),
+        plain(INTERVALS),
         "\n".join(f"- {plain(line)}" for line in provenance(run)),
         f"Reproduce the run with `{command(run)}`, or with this config:",
         f"```json\n{json.dumps(results.config, indent=1)}\n```",
@@ -82,20 +55,13 @@ def markdown(run: Run) -> str:
 
 # --- one HTML file -----------------------------------------------------------------------------------------
 def html(run: Run) -> str:
-    """The report as one HTML file that draws its figures itself and asks nothing of a network.
+    """The report as one HTML file that draws its figures itself and needs no network.
 
     Raises:
         RunError: the run has no statistics yet.
     """
-    iterations = [it for it in run.iterations() if it.number]
-    if not iterations:
-        raise RunError(f"run {run.id!r} has no statistics yet: wait for its first iteration, or resume it.")
-    results, config, dense = run.results(), run.config, iterations[0]
-    title = (
-        f"{Path(config.model).name}, {config.ratio:.0%} pruned"
-        if config.ratio
-        else f"{config.model}, statistics"
-    )
+    dense, iterations, results, config = dense_iteration(run), run.iterations(), run.results(), run.config
+    title = f"{Path(config.model).name}, {config.ratio:.0%} pruned"
     live_part, statistics = f"<p>{escape(_NOT_LIVE)}</p>", b""
     if unsupported(config) is None:
         names = [name for name in config.measured_domains if name in dense.statistics.moments]
@@ -103,22 +69,24 @@ def html(run: Run) -> str:
         statistics = pack(data, config, dense.geometry)
         live_part = f'<p class="note">{escape(_LIVE)}</p>{HTML}'
     return Template(source("report.html")).substitute(
-        title=escape(title),
+        title=escape(title if config.ratio else f"{config.model}, statistics"),
         summary=escape(_summary(run, results)),
-        results=_measures(results) if results and config.ratio else "",
+        results=_table("Outcome", HEADER, results_rows(results), INTERVALS)
+        if results and config.ratio
+        else "",
         live=live_part,
-        path=_path(run.iterations()),
+        path=_path(iterations),
         command=escape(command(run)),
         config=escape(json.dumps(config.model_dump(mode="json"), indent=1)),
         css=CSS,
         script=SCRIPT + source("heatmaps.js"),
         statistics=_base64(statistics),
-        maps=_base64(_maps(iterations, config)),
+        maps=_base64(_maps(iterations[1:], config)),
     )
 
 
 def write_html(run: Run, file: str | Path) -> int:
-    """Write `html` into a file, whole or not at all; returns its size in bytes.
+    """Write `html` into a file atomically; returns its size in bytes.
 
     Raises:
         RunError: the run has no statistics yet, or the file cannot be written; see `outputs`.
@@ -132,8 +100,8 @@ def write_html(run: Run, file: str | Path) -> int:
 
 _LIVE = (
     "Drag a bar: your browser fuses, scores and cuts the dense model's statistics again, in one cut. A run "
-    "of several iterations collects new statistics after each cut, so its mask can differ. Blue goes, red "
-    "stays; pale is near the cut."
+    "of several iterations collects new statistics after each cut, so its mask can differ. Blue channels are "
+    "removed, red ones kept; pale is near the cut."
 )
 _NOT_LIVE = "The browser does not compute the score, normaliser or allocation of this run."
 
@@ -142,14 +110,8 @@ def _base64(content: bytes) -> str:
     return b64encode(content).decode()
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{cells}</tr>{lines}</table></div>'
-
-
-def _measures(results: Results) -> str:
-    return "<h2>What it cost</h2>" + _table(("", "dense", "pruned", "change"), _rows(results))
+def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> str:
+    return f'<h2>{title}</h2><div class="scroll">{html_table(header, rows)}</div><p class="note">{note}</p>'
 
 
 def _summary(run: Run, results: Results | None) -> str:
@@ -162,12 +124,11 @@ def _summary(run: Run, results: Results | None) -> str:
         return words + "The run is not finished."
     size = results.parameters
     words += f"{size.dense:,} parameters became {size.pruned:,} ({size.pruned / size.dense - 1:+.1%})"
-    if results.mean and math.isfinite(results.mean.ratio):
-        by_domain = {name: pair.ratio for name, pair in results.perplexity.items() if name != "mean"}
-        worst = max(by_domain, key=by_domain.__getitem__)
+    if results.mean and results.worst and math.isfinite(results.mean.ratio):
+        domain, ratio = results.worst
         words += (
             f"; perplexity on held-out text rose to {results.mean.ratio:.2f} times the dense model's, "
-            f"the most on {worst} ({by_domain[worst]:.2f} times)"
+            f"the most on {domain} ({ratio:.2f} times)"
         )
     notes = "".join(f" {note}" for note in results.notes)
     computed = f", in {results.dtype} on {results.device}" if results.dtype else ""
@@ -180,20 +141,16 @@ def _path(iterations: Sequence[StoredIteration]) -> str:
     if not data or len(iterations) < 2:
         return ""
     rows = [
-        (
-            str(it.number),
-            f"{it.metrics.ratio:.1%}",
-            *(number(float(values[at])) for _, values in data.values()),
-        )
+        (str(it.number), f"{it.metrics.ratio:.1%}", *(number(values[at]) for _, values in data.values()))
         for at, it in enumerate(iterations)
     ]
-    return "<h2>Perplexity by iteration</h2>" + _table(("iteration", "pruned", *data), rows)
+    return _table("Perplexity by iteration", ("iteration", "pruned", *data), rows)
 
 
 def _maps(iterations: Sequence[StoredIteration], config: RunConfig) -> bytes:
     """Heatmaps of all iterations as heatmaps.js reads them: a JSON object after its length, and bytes.
 
-    A byte is a cell: 0 for channels that are gone, 1 to 255 from the 1st to the 99th percentile.
+    Each cell is a byte: 0 for removed channels, 1 to 255 from the 1st to the 99th percentile.
     """
     quantities: dict[str, Callable[[StoredIteration], Mapping[Site, Array]]] = {
         f"{config.score.replace('_', ' ')} score": lambda it: it.scores,
@@ -209,21 +166,16 @@ def _maps(iterations: Sequence[StoredIteration], config: RunConfig) -> bytes:
     bins = animation_bins(layers, len(quantities) * len(modules) * len(iterations), 256)
     frames: list[dict[str, Any]] = []
     body = b""
-    for at, values in enumerate(quantities.values()):
-        found = [values(it) for it in iterations]
-        for name in modules:
-            maps = [importance_data(each, name, View(bins=bins)) for each in found]
-            low, high = colour_limits(maps)
-            for number_, each in enumerate(maps):
-                cells = np.clip((each.values - low) / (high - low), 0, 1) * 254 + 1
-                size = {
-                    "layers": cells.shape[0],
-                    "columns": cells.shape[1],
-                    "channels": int(each.last[-1]) + 1,
-                }
-                scale = {"low": low, "high": high, "start": len(body)}
-                frames.append({"quantity": at, "iteration": number_, **size, **scale})
-                body += np.nan_to_num(cells).round().astype(np.uint8).tobytes()
+    for quantity, (values, name) in enumerate(product(quantities.values(), modules)):
+        maps = [importance_data(values(it), name, View(bins=bins)) for it in iterations]
+        low, high = colour_limits(maps)
+        for iteration, heatmap in enumerate(maps):
+            cells = np.clip((heatmap.values - low) / (high - low), 0, 1) * 254 + 1
+            rows, columns = cells.shape
+            size = {"layers": rows, "columns": columns, "channels": int(heatmap.last[-1]) + 1}
+            scale = {"low": low, "high": high, "start": len(body)}
+            frames.append({"quantity": quantity // len(modules), "iteration": iteration, **size, **scale})
+            body += np.nan_to_num(cells).round().astype(np.uint8).tobytes()
     header = {
         "quantities": list(quantities),
         "iterations": [it.number for it in iterations],

@@ -9,11 +9,26 @@ from tests.conftest import needs_demo
 
 
 @pytest.fixture
-def options(tiny_folder, text_file):
-    return [
-        *("--model", str(tiny_folder), "--domain", f"words={text_file}", "--mixture", "words=1"),
-        *("--samples", "4", "--seq-len", "24", "--eval-blocks", "3"),
-    ]
+def text(tiny_folder, text_file):
+    model = ("--model", str(tiny_folder), "--domain", f"words={text_file}", "--mixture", "words=1")
+    return [*model, "--seq-len", "24"]
+
+
+@pytest.fixture
+def options(text):
+    return [*text, "--calibration-blocks", "4", "--eval-blocks", "3"]
+
+
+@pytest.fixture
+def options_of(text, options):
+    """The options of the fixture `options` that a command takes."""
+    calibration = [*text, "--calibration-blocks", "4"]
+    return {
+        "prune": options,
+        "calibrate": calibration,
+        "score": calibration,
+        "evaluate": [*text, "--eval-blocks", "3"],
+    }
 
 
 def run(capsys, *arguments: str) -> dict:
@@ -35,7 +50,7 @@ def test_report_writes_one_page_of_a_run(capsys, options, tmp_path):
     found = run(capsys, "report", made["run_id"][:18], "--html", str(tmp_path / "run.html"))
     text = (tmp_path / "run.html").read_text(encoding="utf-8")
     assert found["run_id"] == made["run_id"] and found["bytes"] == len(text.encode())
-    assert text.startswith("<!doctype html>") and "perplexity, words" in text
+    assert text.startswith("<!doctype html>") and "perplexity words" in text
     assert "://" not in text  # nothing is fetched from anywhere
 
 
@@ -54,7 +69,7 @@ def test_every_documented_option_reaches_the_config(capsys, options, tmp_path):
             "query_head",
         ),
         *("--compensation", "none", "--keep", "0.attn", "--remove", "1.mlp.0-1", "--device", "cpu"),
-        *("--dtype", "float32", "--runs", str(tmp_path / "elsewhere")),
+        *("--dtype", "float32", "--runs-dir", str(tmp_path / "elsewhere")),
     )
     config = found["config"]
     expected = {"method": "flap", "fusion": "total", "normalise": "share", "allocation": "uniform", "seed": 3}
@@ -85,15 +100,15 @@ def test_another_method_drops_the_old_presets_choices(capsys, options, tmp_path)
     assert (config["score"], config["allocation"], config["iterations"]) == ("fluctuation", "global", 5)
 
 
-def test_calibrate_score_and_evaluate(capsys, options, tmp_path):
-    assert run(capsys, "calibrate", *options)["domains"]["words"]["tokens"] == 96
+def test_calibrate_score_and_evaluate(capsys, options, options_of, tmp_path):
+    assert run(capsys, "calibrate", *options_of["calibrate"])["domains"]["words"]["tokens"] == 96
     file = tmp_path / "scores.safetensors"
-    assert len(run(capsys, "score", *options, "--out", str(file))["sites"]) == 6
+    assert len(run(capsys, "score", *options_of["score"], "--out", str(file))["sites"]) == 6
     assert file.exists()
-    evaluated = run(capsys, "evaluate", *options)
+    evaluated = run(capsys, "evaluate", *options_of["evaluate"])
     pruned = run(capsys, "prune", *options)
     assert evaluated["mean"] == pytest.approx(pruned["perplexity"]["mean"]["dense"])
-    again = run(capsys, "evaluate", "--model", pruned["run_id"], *options[2:])
+    again = run(capsys, "evaluate", "--model", pruned["run_id"], *options_of["evaluate"][2:])
     assert again["mean"] == pytest.approx(pruned["perplexity"]["mean"]["pruned"], rel=1e-6)
 
 
@@ -126,9 +141,11 @@ def test_compare_groups_and_names_what_it_leaves_out(capsys, options):
 
 
 @pytest.mark.parametrize("command", ["calibrate", "score", "prune"])
-def test_a_domain_that_is_not_in_the_mixture_is_said_at_the_start(capsys, options, text_file, command):
+def test_a_domain_that_is_not_in_the_mixture_is_said_at_the_start(
+    capsys, options, options_of, text_file, command
+):
     extra = ["--domain", f"notes={text_file}"] + (["--iterations", "1"] if command == "prune" else [])
-    assert main([command, *options, *extra]) == 0
+    assert main([command, *options_of[command], *extra]) == 0
     use = "is measured and not calibrated on" if command == "prune" else "is not used"
     words = f"omain 'notes' {use}: it has no weight in the mixture (list it in --mixture beside the others "
     words += "to calibrate on it)"
@@ -155,19 +172,56 @@ def test_resume(capsys, options):
 
 
 @pytest.mark.parametrize("command", ["prune", "compare", "runs list", "calibrate", "score", "evaluate"])
-def test_people_get_tables(capsys, options, command):
-    name, *rest = command.split()
-    needs_options = name in ("prune", "calibrate", "score", "evaluate")
-    if not needs_options:
-        main(["prune", *options, "--json"])
+def test_people_get_tables(capsys, options_of, command):
+    if command not in options_of:
+        main(["prune", *options_of["prune"], "--json"])
         capsys.readouterr()
-    assert main([name, *rest, *(options if needs_options else [])]) == 0
+    assert main([*command.split(), *options_of.get(command, ())]) == 0
     assert len(capsys.readouterr().out.splitlines()) > 3
+
+
+def test_an_old_spelling_works_and_is_noted(capsys, text, tmp_path):
+    runs = ["--runs", str(tmp_path / "elsewhere")]
+    old = ["--samples", "4", "--eval-blocks", "3", "--adapt-mixture", "--iterations", "2"]
+    assert main(["prune", *text, *old, *runs, "--json"]) == 0
+    out, error = capsys.readouterr()
+    made = json.loads(out)
+    assert made["config"]["samples"] == 4 and made["config"]["adapt_mixture"]
+    assert RunStore(tmp_path / "elsewhere").get(made["run_id"])
+    assert error.splitlines()[:3] == [
+        "--samples is now --calibration-blocks: the old name goes in the next version.",
+        "--runs is now --runs-dir: the old name goes in the next version.",
+        "--adapt-mixture is now --mixture auto: the old name goes in the next version.",
+    ]
+    assert main(["damage", "nope"]) == 2
+    assert capsys.readouterr().err.startswith("damage is now sensitivity: ")
+
+
+@pytest.mark.parametrize("name", ["prune", "export", "serve", "generate", "compare", "calibrate"])
+def test_help_lists_no_old_spelling(capsys, name):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    words = re.findall(r"--[a-z-]+", capsys.readouterr().out)
+    assert "--runs-dir" in words
+    assert not {"--runs", "--samples", "--type", "--so-far", "--limit", "--adapt-mixture"} & {*words}
+
+
+def test_a_run_is_shown_by_its_outcome(capsys, options):
+    made = run(capsys, "prune", *options, "--iterations", "1")
+    assert main(["runs", "show", made["run_id"]]) == 0
+    outcome = capsys.readouterr().out
+    assert outcome.startswith("finished") and "perplexity words" in outcome and "seq_len" not in outcome
+    assert main(["runs", "show", made["run_id"], "--config"]) == 0
+    both = capsys.readouterr().out
+    assert both.startswith(outcome) and json.loads(both.removeprefix(outcome)) == made["config"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["evaluate", "--ratio", "0.3"], "'evaluate' takes no '--ratio': '"),
+        (["calibrate", "--schedule", "cubic"], "'calibrate' takes no '--schedule': '"),
+        (["score", "--eval-blocks", "3"], "'score' takes no '--eval-blocks': '"),
         (["prune", "--ratio", "1.5"], "Ratio is 1.5"),
         (["prune", "--ratio", "much"], "invalid float value: 'much'"),
         (["prune", "--mixture", "wiki=0,code=0"], "All domain weights are zero"),
@@ -194,6 +248,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, arguments, says):
 
 
 @needs_demo
+@pytest.mark.long
 def test_the_demo_prunes_in_three_lines():
     from pruning import RunConfig, prune
 
@@ -206,11 +261,13 @@ def test_export_writes_into_the_run_or_where_it_is_told(capsys, options, tmp_pat
     found = run(capsys, "export", run_id)
     assert found["difference"] == 0 and found["path"].endswith(f"{run_id}/exports/hf")
     assert "trust_remote_code" in found["snippet"]
-    found = run(capsys, "export", run_id, "--format", "gguf", "--type", "f32", "--out", str(tmp_path / "g"))
+    found = run(
+        capsys, "export", run_id, "--format", "gguf", "--weights", "f32", "--out", str(tmp_path / "g")
+    )
     assert found["path"].endswith("tiny-pruned-f32.gguf")
     checkpoint = str(RunStore().get(run_id).checkpoint)
     for arguments, words in (
-        (["export", checkpoint, "--format", "gguf", "--type", "q4_k"], "choose one of"),
+        (["export", checkpoint, "--format", "gguf", "--weights", "q4_k"], "choose one of"),
         (["export", str(tmp_path)], "no config.json"),
         (["export", "20991231-2"], "There is no run"),
         (["export", options[1]], "--out"),
@@ -231,9 +288,15 @@ NINES, PATH = "9" * 4400, "x" * 5000
             "The weight of domain 'wiki' is 1e.308: weights are",
         ),
         (["prune", "--mixture", "wiki=-1"], "The weight of domain 'wiki' is -1.0"),
-        (["prune", "--samples", str(2**64)], "Samples is 18446744073709551616: input should be less than"),
-        (["prune", "--samples", "1000000", "--seq-len", "1000000"], "tokens: give fewer --samples"),
-        (["prune", "--samples", NINES], "Argument --samples: invalid int value"),
+        (
+            ["prune", "--calibration-blocks", str(2**64)],
+            "Samples is 18446744073709551616: input should be less than",
+        ),
+        (
+            ["prune", "--calibration-blocks", "1000000", "--seq-len", "1000000"],
+            "tokens: give fewer --calibration-blocks",
+        ),
+        (["prune", "--calibration-blocks", NINES], "Argument --calibration-blocks: invalid int value"),
         (["prune", "--seed", "-1"], "Seed is -1"),
         (["prune", "--seed", str(2**64)], "Seed is 18446744073709551616"),
         (["prune", "--ratio", "nan"], "Ratio is nan"),
@@ -282,13 +345,15 @@ def test_numbers_and_words_that_cannot_be_are_one_short_sentence(capsys, argumen
     assert RunStore().all() == []
 
 
-def test_a_prompt_may_begin_with_a_dash(capsys, tiny_folder):
-    assert main(["generate", "--models", str(tiny_folder), "--tokens", "3", "--", "-5 degrees"]) == 0
+@pytest.mark.parametrize("prompt", ["-5 degrees", "--samples", "damage"])
+def test_a_prompt_may_begin_with_a_dash(capsys, tiny_folder, prompt):
+    assert main(["generate", "--models", str(tiny_folder), "--tokens", "3", "--", prompt]) == 0
+    assert prompt in capsys.readouterr().out
 
 
 @needs_demo
 def test_tasks_are_evaluated_alone(capsys):
-    options = ["--tasks", "prunescope_wiki", "--limit", "3", "--eval-blocks", "0"]
+    options = ["--tasks", "prunescope_wiki", "--task-limit", "3", "--eval-blocks", "0"]
     found = run(capsys, "evaluate", "--model", "demo", *options)
     assert found["domains"] == {} and found["mean"] is None
     assert found["tasks"]["prunescope_wiki"]["items"] == 3

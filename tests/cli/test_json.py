@@ -10,7 +10,9 @@ import pytest
 
 from tests.conftest import needs_demo
 
-PRUNE = ("prune", "--samples", "1", "--seq-len", "32", "--iterations", "1", "--eval-blocks", "1")
+pytestmark = pytest.mark.processes
+
+PRUNE = ("prune", "--calibration-blocks", "1", "--seq-len", "32", "--iterations", "1", "--eval-blocks", "1")
 
 
 def start(folder, *arguments, **options):
@@ -42,7 +44,7 @@ def test_an_error_is_one_object_as_well(arguments, tmp_path):
 @needs_demo
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_says_so(number, tmp_path):
-    process = start(tmp_path, *PRUNE, "--samples", "300", "--json")
+    process = start(tmp_path, *PRUNE, "--calibration-blocks", "300", "--json")
     lines = iter(process.stderr.readline, "")
     assert any("calibrate" in line for line in lines)  # at work, and not silent
     os.kill(process.pid, number)

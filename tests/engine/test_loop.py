@@ -107,11 +107,19 @@ def test_pins_reach_the_engine(options):
 def test_weights_decide(options, tmp_path):
     (tmp_path / "other.txt").write_text("zyxw" * 900)
     options["domains"] = {**options["domains"], "same": str(tmp_path / "other.txt")}
-    masks = [
-        iterations(RunConfig.create(**{**options, "mixture": {"words": w, "same": 1 - w}}))[-1].mask
-        for w in (0.02, 0.98)
-    ]
-    assert any(not np.array_equal(masks[0].retained[s], masks[1].retained[s]) for s in masks[0].retained)
+    alone = {name: first_mask_for(options, {name: 1.0}) for name in ("words", "same")}
+    for name, other in (("words", "same"), ("same", "words")):
+        mask = first_mask_for(options, {name: 0.98, other: 0.02})
+        assert overlap(mask, alone[name]) > overlap(mask, alone[other])
+
+
+def first_mask_for(options, mixture):
+    return iterations(RunConfig.create(**{**options, "iterations": 1, "mixture": mixture}))[-1].mask
+
+
+def overlap(a, b):
+    """Share of channels that both masks keep or both remove."""
+    return np.mean(np.concatenate([a.retained[site] == b.retained[site] for site in a.retained]))
 
 
 def test_closing_the_generator_stops_it(options):

@@ -45,7 +45,16 @@ def test_what_is_out_of_reach_is_said_with_what_can_be_had():
 
 def test_the_command_line_prunes_to_a_number_of_parameters(tiny_folder, text_file, capsys):
     parameters = describe(str(tiny_folder)).parameters
-    text = ["--domain", f"words={text_file}", "--mixture", "words", "--samples", "4", "--seq-len", "24"]
+    text = [
+        "--domain",
+        f"words={text_file}",
+        "--mixture",
+        "words",
+        "--calibration-blocks",
+        "4",
+        "--seq-len",
+        "24",
+    ]
     command = ["prune", "--model", str(tiny_folder), *text, "--iterations", "1", "--eval-blocks", "0"]
     assert main([*command, "--max-parameters", str(int(parameters * 0.8))]) == 0
     (run,) = RunStore().all()
@@ -85,7 +94,16 @@ def test_a_ratio_for_a_speed_lies_on_the_line_through_what_was_timed(monkeypatch
 
 
 def test_the_command_line_prunes_to_a_speed(tiny_folder, text_file, capsys):
-    text = ["--domain", f"words={text_file}", "--mixture", "words", "--samples", "4", "--seq-len", "24"]
+    text = [
+        "--domain",
+        f"words={text_file}",
+        "--mixture",
+        "words",
+        "--calibration-blocks",
+        "4",
+        "--seq-len",
+        "24",
+    ]
     command = ["prune", "--model", str(tiny_folder), *text, "--iterations", "1", "--eval-blocks", "0"]
     assert main([*command, "--min-speed", "1"]) == 0
     assert "1 tokens per second need a pruning ratio of 0.00%" in capsys.readouterr().err

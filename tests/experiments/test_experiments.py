@@ -8,9 +8,8 @@ import yaml
 from pruning import RunConfig
 from pruning.cli.main import main
 from pruning.errors import ConfigError
-from pruning.experiments.claims import AGREES, DIFFERS, NOISE, claims
+from pruning.experiments.claims import AGREES, DIFFERS, NOISE, claims, paper
 from pruning.experiments.grid import Experiment, carry_out, existing, folder, read
-from pruning.experiments.paper import paper
 from pruning.experiments.report import REPORT_FILE, markdown, report
 from pruning.measure.comparison import TaskRow
 from pruning.runs.report import completed, mixture_label, retained, retention, retention_of, rise, table
@@ -130,13 +129,14 @@ def test_one_impossible_run_does_not_stop_the_others(spec, tmp_path):
     assert "ratio 0.99" in problems[0] and "cannot be reached" in problems[0]
 
 
+@pytest.mark.browser
 def test_the_command_writes_a_report_that_marks_the_papers_figures(spec, tmp_path, capsys):
-    assert main(["experiment", str(spec), "--runs", str(tmp_path / "runs")]) == 0
+    assert main(["experiment", str(spec), "--runs-dir", str(tmp_path / "runs")]) == 0
     assert "4 runs" in capsys.readouterr().out
     text = (tmp_path / "runs/experiments/cuts" / REPORT_FILE).read_text()
     assert "the paper's figures, not ours" in text and "| K = 4 to 6 | 44 |" in text
     assert "| dense |" in text and "±" in text
-    assert "Every run was calibrated on 72 tokens" in text and "What is left of each capability" in text
+    assert "Every run was calibrated on 72 tokens" in text and "Retained capability" in text
     assert (tmp_path / "runs/experiments/cuts/report.md").exists()
 
 
@@ -441,7 +441,7 @@ def test_a_run_that_finds_too_little_memory_does_not_stop_the_others(spec, tmp_p
     monkeypatch.setattr(engine, "calibrate_cached", scarce)
     runs, problems = carry_out(Experiment.read(spec), RunStore(tmp_path / "runs"))
     assert len(runs) == 3 and len(problems) == 1
-    assert "too little memory" in problems[0] and "lower --samples" in problems[0]
+    assert "too little memory" in problems[0] and "lower --calibration-blocks" in problems[0]
 
 
 def test_a_cancelled_run_stops_the_experiment_in_one_sentence(spec, tmp_path, capsys, monkeypatch):
@@ -451,7 +451,7 @@ def test_a_cancelled_run_stops_the_experiment_in_one_sentence(spec, tmp_path, ca
     content["options"]["samples"], content["grid"] = 64, [{"iterations": [60, 61]}]  # time to be cancelled
     spec.write_text(yaml.safe_dump(content))
     monkeypatch.setattr(experiments.Run, "check_startable", lambda run: (run.path / "cancel").touch())
-    assert main(["experiment", str(spec), "--runs", str(tmp_path / "runs")]) == 130
+    assert main(["experiment", str(spec), "--runs-dir", str(tmp_path / "runs")]) == 130
     error = capsys.readouterr().err
     assert "Traceback" not in error and "the same command continues the experiment" in error.splitlines()[-1]
     assert len(RunStore(tmp_path / "runs").all()) == 1

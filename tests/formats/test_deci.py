@@ -55,6 +55,7 @@ def test_a_folder_says_what_it_filled_up_and_computes_the_same(unit, checkpoint,
     assert f"model.layers.{index}.mlp.up_proj.bias" in state  # zeros, where the dense model has none
 
 
+@pytest.mark.processes
 def test_blocks_answer_to_attributes_as_vllm_asks_them(checkpoint, tmp_path):
     done = export(checkpoint("qwen2", {"head_dim": 4})[0], "deci", tmp_path / "deci")
     code = (

@@ -1,6 +1,5 @@
 """GGUF files, read back and in llama.cpp."""
 
-import importlib.util
 import itertools
 import json
 
@@ -21,13 +20,8 @@ from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
 from pruning.models.loading import load
-from tests.conftest import CONFIGS, SIZES, needs_demo, tiny_model
+from tests.conftest import CONFIGS, SIZES, needs_demo, needs_llama_cpp, tiny_model
 from tests.formats.conftest import IDS, changed
-
-needs_llama_cpp = pytest.mark.skipif(
-    not importlib.util.find_spec("llama_cpp"),
-    reason="llama-cpp-python is not installed: see requirements-gguf.txt",
-)
 
 
 def test_rows_go_from_halves_to_pairs():
@@ -68,7 +62,7 @@ def test_norms_and_biases_keep_their_precision(checkpoint, tmp_path):
 def test_a_weight_beyond_a_type_is_refused(checkpoint, tmp_path):
     folder, _ = checkpoint("qwen2")
     changed(folder, "model.layers.0.mlp.up_proj.weight", 1e6)
-    with pytest.raises(ExportError, match=r"'blk\.0\.ffn_up\.weight' .* f16 cannot hold .* --type"):
+    with pytest.raises(ExportError, match=r"'blk\.0\.ffn_up\.weight' .* f16 cannot hold .* --weights"):
         export(folder, "gguf", tmp_path / "gguf", "f16")
     assert export(folder, "gguf", tmp_path / "gguf", "bf16").path.exists()
 
@@ -127,6 +121,7 @@ def test_llama_cpp_computes_the_same_logits(name, unit, checkpoint, tmp_path):
 
 @needs_llama_cpp
 @needs_demo
+@pytest.mark.long
 @torch.no_grad()
 def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
     from pruning import RunConfig

@@ -73,7 +73,16 @@ def test_widths_that_cannot_be_are_one_sentence(change, words, tmp_path):
 def test_a_run_is_a_model_in_every_command(tiny_folder, text_file, tmp_path, capsys):
     text = {"domains": {"words": str(text_file)}, "mixture": {"words": 1.0}}
     run = prune(RunConfig(model=str(tiny_folder), **text, **QUICK)).run
-    quick = ["--domain", f"words={text_file}", "--mixture", "words=1", "--samples", "2", "--seq-len", "24"]
+    quick = [
+        "--domain",
+        f"words={text_file}",
+        "--mixture",
+        "words=1",
+        "--calibration-blocks",
+        "2",
+        "--seq-len",
+        "24",
+    ]
     for command in (
         ["prune", *quick, "--iterations", "1", "--eval-blocks", "1", "--ratio", "0.2", "--model", run.id],
         ["evaluate", *quick, "--eval-blocks", "1", "--model", run.id],
@@ -108,7 +117,7 @@ def pruned(folder, text_file, **options):
 def test_activations_beyond_float16_are_refused_with_another_type(text_file, tmp_path):
     dense = stored_as(tmp_path / "model", torch.float32, scale=400.0)
     folder = pruned(dense, text_file, compensation="none")
-    with pytest.raises(ExportError, match="activations leave the range .* --type bf16 or f32"):
+    with pytest.raises(ExportError, match="activations leave the range .* --weights bf16 or f32"):
         export(folder, "hf", tmp_path / "half", "f16")
     assert not (tmp_path / "half").exists()
     done = export(folder, "hf", tmp_path / "brain", "bf16")
@@ -150,7 +159,7 @@ def test_generation_settings_travel_as_they_came(settings, text_file, tmp_path, 
         done = export(checkpoint, format, tmp_path / format)
         assert settings.items() <= json.loads((done.path / "generation_config.json").read_text()).items()
         command = ["generate", "a b", "--tokens", "3", "--models", str(done.path), "--json"]
-        assert main([*command, "--so-far", str(tmp_path / f"{format}.json")]) == 0
+        assert main([*command, "--stream-file", str(tmp_path / f"{format}.json")]) == 0
         assert main([*command, "--temperature", "0"]) == 0
 
 

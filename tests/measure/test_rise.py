@@ -51,7 +51,7 @@ def test_one_block_or_none_tells_nothing():
     assert Rise.between([((1.0,), (1.0, 2.0))]) is None
     rise = Rise.between([((1.0,), (2.0,))])
     assert math.isinf(rise.interval) and rise.is_noise and rise.words == "unknown from one block"
-    assert Pair(dense=2.0, pruned=3.0, rise=rise).change == "x 1.50"
+    assert Pair(dense=2.0, pruned=3.0, rise=rise).change == "1.50x"
     assert Rise.model_validate(json.loads(json.dumps(rise.model_dump()).replace("Infinity", "null"))) == rise
 
 

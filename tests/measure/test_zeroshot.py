@@ -1,10 +1,10 @@
 """Zero-shot accuracy is the harness's own; differences carry paired error bars."""
 
+import gzip
 import io
 import json
 import math
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,20 +15,66 @@ from pruning.checksums import finite
 from pruning.errors import ConfigError
 from pruning.measure.comparison import ZeroShot
 from pruning.measure.significance import average_delta, paired_delta, standard_error
-from pruning.measure.tasks import LOCAL_TASKS, _harness, expand, leaves, load_task, local_file, task_manager
-from pruning.measure.zeroshot import TaskResult, compare, zero_shot
+from pruning.measure.tasks import (
+    LOCAL_TASKS,
+    TaskResult,
+    _harness,
+    compare,
+    expand,
+    load_task,
+    local_file,
+    single_tasks,
+    task_manager,
+    zero_shot,
+)
 from pruning.models.loading import load
 from pruning.paths import ASSETS
 from pruning.progress import drain
 from tests.conftest import needs_demo
 
-BENCHMARKS = (
-    Path(os.environ.get("PRUNESCOPE_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
-    / "benchmarks"
-)
-needs_benchmarks = pytest.mark.skipif(
-    not BENCHMARKS.is_dir(), reason="no local benchmark data (PRUNESCOPE_DATA)"
-)
+# Two rows of each of the paper's tasks, with the columns that their data sets have on the hub.
+SCIENCE = [
+    {
+        "id": "1",
+        "question": "What floats?",
+        "choices": {"text": ["a stone", "a cork", "a nail", "a coin"], "label": ["A", "B", "C", "D"]},
+        "answerKey": "B",
+    },
+    {
+        "id": "2",
+        "question": "What melts in the sun?",
+        "choices": {"text": ["ice", "sand", "iron"], "label": ["1", "2", "3"]},
+        "answerKey": "1",
+    },
+]
+STORY = {"activity_label": "Baking", "ctx_a": "A man [title] kneads the dough.", "ctx_b": "he", "ind": 4}
+STORY |= {"endings": ["bakes it.", "paints it.", "reads it.", "sells the oven."], "source_id": "wikihow~1"}
+BENCHMARKS = {
+    "arc_challenge": SCIENCE,
+    "arc_easy": SCIENCE[::-1],
+    "hellaswag": [STORY | {"label": label, "ctx": "A man kneads the dough. he"} for label in ("0", "3")],
+    "openbookqa": [{**row, "question_stem": row["question"]} for row in SCIENCE],
+    "piqa": [{"goal": "cool tea", "sol1": "wait", "sol2": "boil it", "label": label} for label in (0, 1)],
+    "winogrande": [
+        {"sentence": "Jug hit cup and _ broke.", "option1": "jug", "option2": "cup", "answer": answer}
+        for answer in ("1", "2")
+    ],
+    "boolq": [
+        {"question": "is the river deep", "passage": "The river is nine metres deep.", "idx": n, "label": n}
+        for n in (0, 1)
+    ],
+}
+
+
+@pytest.fixture
+def benchmarks(tmp_path):
+    """A folder with local copies of the tasks' data."""
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    for name, rows in BENCHMARKS.items():
+        with gzip.open(folder / f"{name}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    return folder
 
 
 def ask(tasks, **options):
@@ -36,6 +82,7 @@ def ask(tasks, **options):
 
 
 @needs_demo
+@pytest.mark.processes  # the harness describes the machine with them
 def test_accuracies_are_the_harnesss_own_item_by_item():
     import lm_eval
     from lm_eval.models.huggingface import HFLM
@@ -49,11 +96,11 @@ def test_accuracies_are_the_harnesss_own_item_by_item():
             task_manager=manager,
             limit=40,
         )
-    found = theirs["results"]["prunescope_arithmetic"]
+    scores = theirs["results"]["prunescope_arithmetic"]
     assert mine.items == 40
-    assert mine.accuracy["acc"] == pytest.approx(found["acc,none"])
-    assert mine.accuracy["acc_norm"] == pytest.approx(found["acc_norm,none"])
-    assert mine.standard_error() == pytest.approx(found["acc_stderr,none"])
+    assert mine.accuracy["acc"] == pytest.approx(scores["acc,none"])
+    assert mine.accuracy["acc_norm"] == pytest.approx(scores["acc_norm,none"])
+    assert mine.standard_error() == pytest.approx(scores["acc_stderr,none"])
     samples = sorted(theirs["samples"]["prunescope_arithmetic"], key=lambda s: s["doc_id"])
     assert mine.correct["acc"] == [int(s["acc"]) for s in samples]
 
@@ -97,35 +144,30 @@ def test_the_same_questions_with_other_labels_are_scored_anew(monkeypatch, tmp_p
     assert again.digest != first.digest
 
 
-SIZES = {"arc_challenge": 1172, "arc_easy": 2376, "hellaswag": 10042, "openbookqa": 500, "piqa": 1838}
-SIZES |= {"winogrande": 1267, "boolq": 3270}
-
-
-@needs_benchmarks
 @pytest.mark.parametrize("name", LOCAL_TASKS)
-def test_local_copies_make_the_harnesss_own_requests(name, monkeypatch):
+def test_local_copies_make_the_harnesss_own_requests(name, benchmarks, tmp_path, monkeypatch):
     """The unmodified task of the harness, given the same rows by whatever loads its data from the hub."""
     import datasets
     from lm_eval.api import task as harness
 
     load_dataset = datasets.load_dataset
-    asked_for = []
+    repositories = []
 
-    def local_rows(path, name=None, **_):
-        asked_for.append((path, name))
-        rows = load_dataset("json", data_files=str(local_file(BENCHMARKS, task)), split="train")
+    def local_rows(path, *_, **__):
+        repositories.append(path)
+        file, cache = str(local_file(benchmarks, name)), str(tmp_path / "datasets")
+        rows = load_dataset("json", data_files=file, split="train", cache_dir=cache)
         return datasets.DatasetDict(dict.fromkeys(("train", "validation", "test"), rows))
 
-    task = name
-    with task_manager(BENCHMARKS, names=[name]) as manager:
+    with task_manager(benchmarks, names=[name]) as manager:
         mine = load_task(manager, name)
         monkeypatch.setattr(harness.datasets, "load_dataset", local_rows)
         theirs = _harness().load([name])["tasks"][name]
-    assert asked_for and asked_for[0][0] != "json"
-    assert len(mine.eval_docs) == len(theirs.eval_docs) == SIZES[name]
-    for built in (mine, theirs):
-        built.build_all_requests(limit=200)
-    assert len(mine.instances) == len(theirs.instances) >= 400
+    assert repositories and repositories[0] != "json"
+    assert len(mine.eval_docs) == len(theirs.eval_docs) == len(BENCHMARKS[name])
+    for task in (mine, theirs):
+        task.build_all_requests()
+    assert len(mine.instances) == len(theirs.instances) >= 4
     for ours, wanted in zip(mine.instances, theirs.instances, strict=True):
         assert ours.args == wanted.args and ours.request_type == wanted.request_type
         assert ours.doc == wanted.doc and ours.idx == wanted.idx
@@ -135,11 +177,10 @@ def test_local_copies_make_the_harnesss_own_requests(name, monkeypatch):
 
 
 @needs_demo
-@needs_benchmarks
-def test_the_papers_tasks_run_offline():
-    results = ask(["paper"], data=BENCHMARKS, limit=4)
+def test_the_papers_tasks_run_offline(benchmarks):
+    results = ask(["paper"], data=benchmarks, limit=1)
     assert set(results) == set(expand(["paper"]))
-    assert all(result.items == 4 and result.limit == 4 for result in results.values())
+    assert all(result.items == 1 and result.limit == 1 for result in results.values())
 
 
 @needs_demo
@@ -213,18 +254,18 @@ def test_a_broken_yaml_is_named(task_folder):
         task_manager(include=folder, names=["mine"]) as manager,
         pytest.raises(ConfigError, match="the task definition '.*mine.yaml' cannot be read .*: correct it"),
     ):
-        leaves(manager, ["mine"], folder)
+        single_tasks(manager, ["mine"], folder)
 
 
 @needs_demo
 def test_a_task_with_another_accuracy_alone_is_compared(task_folder):
     folder = task_folder("mine", ROWS, metric_list=[{"metric": "acc_norm"}])
-    found = ask(["mine", "prunescope_code"], include=folder, limit=8)
-    assert set(found["mine"].accuracy) == {"acc_norm"}
-    assert found["mine"].limit is None and found["prunescope_code"].limit == 8  # eight is all that it has
-    both = compare(found, found)
+    results = ask(["mine", "prunescope_code"], include=folder, limit=8)
+    assert set(results["mine"].accuracy) == {"acc_norm"}
+    assert results["mine"].limit is None and results["prunescope_code"].limit == 8  # eight is all that it has
+    both = compare(results, results)
     assert both.tasks["mine"].measures.keys() == {"acc_norm"}
-    wanted = (found["mine"].accuracy["acc_norm"] + found["prunescope_code"].accuracy["acc"]) / 2
+    wanted = (results["mine"].accuracy["acc_norm"] + results["prunescope_code"].accuracy["acc"]) / 2
     assert both.average.acc.dense == pytest.approx(wanted)
     assert (both.average.items, both.average.limit) == (16, 8)
 
@@ -240,10 +281,10 @@ def test_probabilities_are_kept_as_they_are(task_folder):
         .replace("process_results: '!'", "process_results: !function parts.score")
     )
     (folder / "mine.yaml").write_text(text)
-    found = ask(["mine"], include=folder)["mine"]
-    assert found.correct["acc"] == [0.5, 0.625] * 4
-    assert found.accuracy["acc"] == pytest.approx(0.5625)
-    assert found.standard_error() == pytest.approx(np.std([0.5, 0.625] * 4, ddof=1) / 8**0.5)
+    result = ask(["mine"], include=folder)["mine"]
+    assert result.correct["acc"] == [0.5, 0.625] * 4
+    assert result.accuracy["acc"] == pytest.approx(0.5625)
+    assert result.standard_error() == pytest.approx(np.std([0.5, 0.625] * 4, ddof=1) / 8**0.5)
 
 
 def test_groups_and_tags_are_spelled_out(task_folder):
@@ -255,12 +296,12 @@ def test_groups_and_tags_are_spelled_out(task_folder):
     (folder / "all.yaml").write_text(yaml.safe_dump({"group": "all", "task": [inner, {"task": "two"}]}))
     (folder / "odd.yaml").write_text(yaml.safe_dump({"group": "odd", "task": [{"task": "own", "a": 1}]}))
     with task_manager(include=folder, names=["pair", "all", "odd"]) as manager:
-        assert leaves(manager, ["pair"]) == leaves(manager, ["all"]) == ["one", "two"]
+        assert single_tasks(manager, ["pair"]) == single_tasks(manager, ["all"]) == ["one", "two"]
         with pytest.raises(ConfigError, match="group 'odd' lists 'own', which has no task file of its own"):
-            leaves(manager, ["odd"])
+            single_tasks(manager, ["odd"])
     with task_manager(names=["mmlu", "ai2_arc"]) as manager:
-        assert leaves(manager, ["ai2_arc"]) == ["arc_challenge", "arc_easy"]
-        assert len(leaves(manager, ["mmlu"])) == 57
+        assert single_tasks(manager, ["ai2_arc"]) == ["arc_challenge", "arc_easy"]
+        assert len(single_tasks(manager, ["mmlu"])) == 57
 
 
 @needs_demo
@@ -292,13 +333,13 @@ def test_an_answer_is_kept_for_what_computed_it(monkeypatch, task_folder):
 @needs_demo
 def test_rows_that_changed_within_one_clock_tick_are_read(task_folder):
     """The library that reads them knows a file by its path and the time of its last change."""
-    found = []
+    digests = []
     for word in ("and", "nor"):
         rows = [{**row, "context": row["context"].replace("and", word)} for row in ROWS]
         folder = task_folder("mine", rows)
         os.utime(folder / "mine.jsonl", ns=(10**18, 10**18))
-        found.append(ask(["mine"], include=folder)["mine"].digest)
-    assert found[0] != found[1]
+        digests.append(ask(["mine"], include=folder)["mine"].digest)
+    assert digests[0] != digests[1]
 
 
 @needs_demo
@@ -310,13 +351,13 @@ def test_what_scores_the_answers_is_never_kept(task_folder):
     (folder / "mine.yaml").unlink()
     elsewhere.write_text(f"{text}process_results: !function {folder.name}.parts.score\n")
     (folder / "own.yaml").write_text(f"include: {elsewhere}\ntask: mine\n")
-    calls, found, computed = passes(loaded), [], []
+    calls, results, computed = passes(loaded), [], []
     for value in (0.25, 0.75):
         (folder / "parts.py").write_text(f"def score(doc, results):\n    return {{'acc': {value}}}\n")
-        found.append(drain(zero_shot(loaded, ["mine"], "a", include=folder), lambda _: None)["mine"])
+        results.append(drain(zero_shot(loaded, ["mine"], "a", include=folder), lambda _: None)["mine"])
         computed.append(len(calls))
-    assert [each.accuracy["acc"] for each in found] == [0.25, 0.75] and computed[0] == computed[1]
-    assert found[0].digest != found[1].digest
+    assert [each.accuracy["acc"] for each in results] == [0.25, 0.75] and computed[0] == computed[1]
+    assert results[0].digest != results[1].digest
 
 
 @needs_demo
@@ -352,7 +393,9 @@ def test_a_tasks_own_score_is_tried_on_one_item(task_folder):
         file.write("process_results: !function parts.score\n")
     loaded = load("demo")
     calls = passes(loaded)
-    with pytest.raises(ConfigError, match="an item of task 'mine' cannot be asked or scored .TypeError"):
+    with pytest.raises(
+        ConfigError, match="an item of task 'mine' cannot be asked or scored .unsupported operand"
+    ):
         drain(zero_shot(loaded, ["mine"], "a", include=folder), lambda _: None)
     assert len(calls) == 1
 
@@ -457,14 +500,14 @@ def test_the_average_is_the_plain_mean_over_tasks():
         correct = {"acc": items} | ({"acc_norm": items} if norm else {})
         return TaskResult(name, n, None, dict.fromkeys(correct, right / n), correct, "1")
 
-    found = compare(
+    comparison = compare(
         {"a": result("a", 8, 10), "b": result("b", 50, 100, norm=False)},
         {"a": result("a", 5, 10), "b": result("b", 40, 100, norm=False)},
     )
     for metric in ("acc", "acc_norm"):
-        assert found.average.measures[metric].dense == pytest.approx(0.65)
-        assert found.average.measures[metric].delta == pytest.approx(-0.2)
-    assert ZeroShot.model_validate_json(json.dumps(finite(found.model_dump()))) == found
+        assert comparison.average.measures[metric].dense == pytest.approx(0.65)
+        assert comparison.average.measures[metric].delta == pytest.approx(-0.2)
+    assert ZeroShot.model_validate_json(json.dumps(finite(comparison.model_dump()))) == comparison
 
 
 @needs_demo
@@ -487,7 +530,7 @@ def test_tasks_of_a_folder_are_asked(tmp_path, capsys):
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    arguments = ["evaluate", "--eval-blocks", "1", "--limit", "12", "--task-folder", str(tmp_path)]
+    arguments = ["evaluate", "--eval-blocks", "1", "--task-limit", "12", "--task-folder", str(tmp_path)]
     assert main([*arguments, "--tasks", "mine,prunescope_code", "--device", "cpu", "--json"]) == 0
     tasks = json.loads(capsys.readouterr().out)["tasks"]
     assert tasks["mine"]["acc"] == tasks["prunescope_code"]["acc"]
@@ -522,11 +565,11 @@ def test_a_limit_is_said_beside_every_number():
     console.print(results_table(summary))
     lines = console.export_text().splitlines()
     row = {
-        name: next(line for line in lines if name in line) for name in ("a (1", "b, acc", "average", "wiki")
+        name: next(line for line in lines if name in line) for name in ("a, acc", "b, acc", "average", "wiki")
     }
-    assert "a (1 items, first 1)" in row["a (1"] and "-100.0 ± unknown ~" in row["a (1"]
+    assert "a, acc (1 items, first 1)" in row["a, acc"] and "-100.0 ± unknown ~" in row["a, acc"]
     assert "b, acc_norm (2 items, first 2)" in row["b, acc"] and "+50.0 ± 98.0 ~" in row["b, acc"]
-    assert "average of tasks (3 items, first 2)" in row["average"] and "± unknown ~" in row["average"]
+    assert "average of tasks, acc (3 items, first 2)" in row["average"] and "± unknown ~" in row["average"]
     assert "infinite" in row["wiki"]
     assert set(accuracy_figure({"a run": answers.tasks}).data[0].y) == {
         "a (first 1)",

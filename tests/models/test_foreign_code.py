@@ -14,6 +14,7 @@ from pruning.cli.main import main
 from pruning.errors import ModelError
 from pruning.models.loading import load
 
+pytestmark = pytest.mark.processes
 PROJECT = Path(__file__).resolve().parents[2]
 LOADERS = {"from_pretrained", "from_config", "load_dataset", "HFLM", "LLM"}
 # Of these the code is the file that this program has written beside the weights just before.
@@ -73,7 +74,7 @@ def foreign(tiny_folder, tmp_path):
     return tiny_folder, marker
 
 
-QUICK = ("--samples", "1", "--seq-len", "24", "--iterations", "1", "--eval-blocks", "1")
+QUICK = ("--calibration-blocks", "1", "--seq-len", "24", "--iterations", "1", "--eval-blocks", "1")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ QUICK = ("--samples", "1", "--seq-len", "24", "--iterations", "1", "--eval-block
         ("generate", "The river", "--tokens", "2", "--models"),
         ("bench",),
         ("export", "--out", "exported"),
-        ("calibrate", "--samples", "1", "--seq-len", "24", "--model"),
+        ("calibrate", "--calibration-blocks", "1", "--seq-len", "24", "--model"),
     ],
     ids=lambda command: command[0],
 )

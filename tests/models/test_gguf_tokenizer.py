@@ -1,16 +1,12 @@
 """The tokenizer that a GGUF file says splits text as llama.cpp does, also after it was saved."""
 
-import importlib.util
-
 import pytest
 from transformers import AutoTokenizer, LlamaConfig
 
 from pruning.models.loading import load
+from tests.conftest import needs_llama_cpp
 from tests.models.gguf_files import dense, metadata, write_model
 
-needs_llama_cpp = pytest.mark.skipif(
-    not importlib.util.find_spec("llama_cpp"), reason="llama-cpp-python is not installed"
-)
 TEXTS = [
     "It's 12345 metres,  x =   42;\n\n    na\u00efve_value(3.14)\n",
     "a<|end|> b",

@@ -27,7 +27,21 @@ from pruning.runs.run import Run, RunStore
 from pruning.runs.worker import Cancelled, execute
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = ROOT.parent / "shared" / "cases" / "store"
+# Folders beside a run, and what lies in them.
+CONFIG = '{"config": {"model": "demo", "ratio": 0.5}}'
+MARKUP = '{"config": {"model": "![p](http://[::1]:9/p.png)", "mixture": {"<img src=x onerror=alert(1)>": 1}}}'
+NEIGHBOURS = {
+    "20261101-120000-iterative-aaa1": {"config.json": '{"config": {"model": 2020-13-45}}'},
+    "20261101-120000-iterative-aaa2": {"config.json": CONFIG, "status.json": '{"pid": 3}'},
+    "20261101-120000-iterative-aaa3": {
+        "config.json": CONFIG,
+        "status.json": '{"state": "running", "heartbeat": null, "pid": "x"}',
+    },
+    "20261101-120000-iterative-aaa4": {"config.json": '{"config": ' + "[" * 3000 + "]" * 3000 + "}"},
+    "20261101-120000-iterative-aaa5": {"config.json": "{}"},
+    "20261101-120000-iterative-aaa6": {"config.json": MARKUP, "status.json": '{"state": "finished"}'},
+    "99999999-999999-iterative-abcd": {"config.json": CONFIG, "status.json": '{"state": "finished"}'},
+}
 WRONG = {
     "empty": "",
     "half": '{"config": {"model": "de',
@@ -108,7 +122,14 @@ def look(run: Run) -> None:
     store = RunStore(run.path.parent)
     for each in store.all():
         assert each.status().state and each.config and each.ahead() is not None
-        each.results(), each.iterations(), each.events(), each.last_words(), each.damage(), each.resumable
+        (
+            each.results(),
+            each.iterations(),
+            each.events(),
+            each.last_output(),
+            each.corruption(),
+            each.resumable,
+        )
     assert all(why.startswith("run '") for why in store.broken().values())
 
 
@@ -119,24 +140,25 @@ def test_a_bad_file_gives_at_worst_one_row(run, made, wrong, capsys):
         content = (run.path / name).read_bytes() if (run.path / name).exists() else None
         put(run.path / name, WRONG[wrong])
         look(run)
-        assert main(["runs", "list", "--runs", str(run.path.parent)]) == 0
+        assert main(["runs", "list", "--runs-dir", str(run.path.parent)]) == 0
         assert healthy.id[:20] in capsys.readouterr().out
         for command in (["runs", "show"], ["compare"]):
-            assert main([*command, run.id, "--runs", str(run.path.parent)]) in (0, 2)
+            assert main([*command, run.id, "--runs-dir", str(run.path.parent)]) in (0, 2)
         copy = shutil.copytree(run.path, run.path.parent.parent / name.replace("/", "-") / run.id)
         with contextlib.suppress(PruningError):
             repair(Run(copy))
-            assert not Run(copy).damage() or Run(copy).resumable
+            assert not Run(copy).corruption() or Run(copy).resumable
         put(run.path / name, content)
-    assert healthy.status().state == "finished" and not healthy.damage()
+    assert healthy.status().state == "finished" and not healthy.corruption()
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside this checkout")
-def test_the_cases_beside_a_run(run, capsys):
-    for folder in CASES.iterdir():
-        shutil.copytree(folder, run.path.parent / folder.name)
+def test_damaged_folders_beside_a_run(run, capsys):
+    for folder, files in NEIGHBOURS.items():
+        (run.path.parent / folder).mkdir()
+        for name, content in files.items():
+            put(run.path.parent / folder / name, content)
     look(run)
-    assert main(["runs", "list", "--json", "--runs", str(run.path.parent)]) == 0
+    assert main(["runs", "list", "--json", "--runs-dir", str(run.path.parent)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {row["state"] for row in found["runs"] if row["run_id"] == run.id} == {"finished"}
     assert "99999999-999999-iterative-abcd" in found["broken"]
@@ -182,13 +204,13 @@ def test_a_damaged_run_is_taken_up_again_at_its_last_whole_state(run, made, name
             flip(file)
         case _:
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 * (how == "half")])
-    assert main(["runs", "repair", run.id, "--runs", str(run.path.parent)]) == 0
+    assert main(["runs", "repair", run.id, "--runs-dir", str(run.path.parent)]) == 0
     said = capsys.readouterr().out
     restored = name in ("config.json", "geometry.json")
     run = Run(run.path)
     assert run.resumable == ("runs resume" in said) == (not restored)
-    assert restored or main(["runs", "resume", run.id, "--runs", str(run.path.parent)]) == 0
-    assert run.status().state == "finished" and not run.damage()
+    assert restored or main(["runs", "resume", run.id, "--runs-dir", str(run.path.parent)]) == 0
+    assert run.status().state == "finished" and not run.corruption()
     assert_same(run, made)
 
 
@@ -242,7 +264,7 @@ def test_a_run_cancelled_while_its_tasks_are_asked_goes_on(made, tmp_path):
     with pytest.raises(Cancelled):
         execute(run, on_event=stop)
     assert run.resumable and run.results().zero_shot is None
-    assert main(["runs", "resume", run.id, "--runs", str(run.path.parent)]) == 0
+    assert main(["runs", "resume", run.id, "--runs-dir", str(run.path.parent)]) == 0
     assert run.results().zero_shot.tasks["prunescope_agreement"].items == 3
 
 
@@ -264,6 +286,7 @@ def test_domains_whose_names_collide_are_refused(name):
         RunConfig.create(mixture={"wiki": 1, name: 1}, domains={name: "text.txt"})
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("kind", "cases"), [("kills", 6), ("matrix", 6), ("disks", 2), ("changes", 3)])
 def test_faults_lose_nothing_and_change_nothing(kind, cases, tmp_path):
     """The short version of `benchmarks/faults.py`: no case ends lost or wrong."""

@@ -100,4 +100,4 @@ def test_what_cannot_be_compared_is_left_out_with_the_reason(measured):
     found, left_out = groups([whole, unmeasured, damaged, begun])
     assert ids(found) == [[whole.id]]
     assert list(left_out) == [unmeasured.id, damaged.id, begun.id]
-    assert count_reasons(left_out) == "1 without evaluation (--eval-blocks 0), 1 damaged, 1 unfinished"
+    assert count_reasons(left_out) == "1 without evaluation (--eval-blocks 0), 1 corrupt, 1 unfinished"

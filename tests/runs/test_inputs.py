@@ -16,7 +16,7 @@ from pruning.runs.checkpoints import checkpoint_after, move_model
 from pruning.runs.repair import repair
 from pruning.runs.report import provenance
 from pruning.runs.run import Run, RunStore
-from pruning.runs.worker import execute, measure_damage
+from pruning.runs.worker import execute, measure_sensitivity
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_tokens_that_differ_for_no_reason_on_disk_are_refused(options):
 
 @pytest.mark.parametrize("what", ["rows", "prompt", "score"])
 def test_other_tasks_are_refused(options, tmp_path, monkeypatch, what):
-    from pruning.measure import zeroshot
+    from pruning.measure import tasks
 
     folder = tmp_path / "own"
     folder.mkdir()
@@ -140,7 +140,7 @@ def test_other_tasks_are_refused(options, tmp_path, monkeypatch, what):
     else:
         code.write_text(code.read_text().replace("float", "0.5 * float"))
     with monkeypatch.context() as patch:  # it is known before the model answers all of it again
-        patch.setattr(zeroshot, "_ask", None)
+        patch.setattr(tasks, "_ask", None)
         refused(run, "task 'mine' asks or scores other items than when run .* files .'.*own'")
 
 
@@ -236,7 +236,7 @@ def test_what_is_made_of_a_run_later_is_made_of_its_own_model_and_text(options, 
     run = prune(RunConfig.create(**options)).run
     change(options["domains"]["words"], lambda text: text * 2)
     with pytest.raises(RunError, match="text of domain 'words' .* has changed"):
-        drain(measure_damage(run), lambda _: None)
+        drain(measure_sensitivity(run), lambda _: None)
     tiny_model("qwen2", seed=1).save_pretrained(tiny_folder)
     with pytest.raises(RunError, match="is no longer the one that run"):
         checkpoint_after(run, 1)

@@ -8,7 +8,7 @@ from pruning.checksums import read_json, write_json
 from pruning.cli.main import main
 from pruning.errors import RunError
 from pruning.runs.jobs import job
-from pruning.runs.preflight import damage_seconds, needs
+from pruning.runs.preflight import needs, sensitivity_seconds
 from pruning.runs.run import RunStore
 from pruning.runs.worker import prune
 
@@ -20,6 +20,7 @@ def ended(task, seconds=120):
     return task.state
 
 
+@pytest.mark.processes
 def test_a_job_answers_in_a_file_of_its_own(tiny_folder, tmp_path):
     task = job(RunStore(tmp_path), "generate-x")
     assert task.state == "none"
@@ -34,16 +35,18 @@ def test_a_job_answers_in_a_file_of_its_own(tiny_folder, tmp_path):
     assert task.arguments[0] == "generate"
 
 
+@pytest.mark.processes
 def test_the_words_so_far_are_those_of_the_end(tiny_folder, tmp_path):
     file = tmp_path / "so-far.json"
     arguments = ["generate", "a b", "--models", str(tiny_folder), str(tiny_folder), "--tokens", "8"]
     task = job(RunStore(tmp_path), "generate-s")
-    task.start([*arguments, "--so-far", str(file)])
+    task.start([*arguments, "--stream-file", str(file)])
     assert ended(task) == "finished"
     content = read_json(file)
     assert content["texts"] == [found["text"] for found in task.output["continuations"]]
 
 
+@pytest.mark.processes
 def test_a_job_that_fails_says_the_command_lines_sentence(tmp_path):
     task = job(RunStore(tmp_path), "generate-y")
     task.start(["generate", "a", "--models", "no/such/model/here"])
@@ -51,6 +54,7 @@ def test_a_job_that_fails_says_the_command_lines_sentence(tmp_path):
     assert "There is no model" in task.problem
 
 
+@pytest.mark.processes
 def test_a_job_can_be_cancelled(tiny_folder, tmp_path):
     task = job(RunStore(tmp_path), "z")
     task.start(["generate", "a", "--models", str(tiny_folder), "--tokens", "40"])
@@ -96,8 +100,8 @@ def test_needs_are_reckoned_from_the_shape_and_from_runs_before(
     assert 2 * again.seconds < more.seconds < 3.5 * again.seconds
     # damage comes on top of it
     measured = needs(config.replace(allocation="measured"), store)
-    assert measured.seconds == pytest.approx(again.seconds + damage_seconds(config, store))
-    assert damage_seconds(config, store) > again.seconds
+    assert measured.seconds == pytest.approx(again.seconds + sensitivity_seconds(config, store))
+    assert sensitivity_seconds(config, store) > again.seconds
     # a model of another size has matrices of another speed: the faster of both is taken
     monkeypatch.setattr("pruning.runs.preflight._product_speed", lambda minute: 1e30)
     assert needs(config, store).basis == again.basis

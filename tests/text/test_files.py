@@ -31,7 +31,7 @@ def read(path, tokenizer=None, split=("calibration", "heldout")):
     return [text for part in parts for text in part.texts], parts[0].source
 
 
-def whole(texts):
+def joined(texts):
     return "".join(texts).replace("\n", "")
 
 
@@ -64,7 +64,7 @@ def whole(texts):
 def test_every_kind_of_file_gives_its_text(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     texts, source = read(tmp_path / name)
-    assert whole(texts) == whole(DOCUMENTS)
+    assert joined(texts) == joined(DOCUMENTS)
     assert source["skipped"] == {} and source["sample"] in "\n".join(DOCUMENTS)
 
 
@@ -72,7 +72,7 @@ def test_a_file_with_brackets_in_its_name_is_not_the_one_beside_it(tmp_path):
     (tmp_path / "part1.jsonl").write_text(rows({"text": "the wrong file " * 9}))
     (tmp_path / "part[1].jsonl").write_text(LINES)
     texts, source = read(tmp_path / "part[1].jsonl")
-    assert whole(texts) == whole(DOCUMENTS)
+    assert joined(texts) == joined(DOCUMENTS)
     assert source["path"] == str(tmp_path / "part[1].jsonl")
 
 
@@ -93,7 +93,7 @@ def test_odd_rows_are_skipped_and_counted(tmp_path, odd, reason, first):
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{odd}\n{LINES}" if first else f"{LINES}{odd}\n{odd}")
     texts, source = read(path)
-    assert whole(texts) == whole(DOCUMENTS)
+    assert joined(texts) == joined(DOCUMENTS)
     assert source["skipped"] == {reason: 1 if first else 2} and source["rows"] == 24
     assert f"skipped {1 if first else 2} {reason}" in describe_source(source)
 
@@ -142,7 +142,7 @@ def test_a_column_is_never_guessed(tmp_path):
     with pytest.raises(DomainError, match="has no column 'cod' \\(did you mean 'code'\\?\\)"):
         read(f"{path}:cod")
     (tmp_path / "code.jsonl:code").write_text("a file with a colon in its name")
-    assert whole(read(f"{path}:code")[0]) == "a file with a colon in its name"
+    assert joined(read(f"{path}:code")[0]) == "a file with a colon in its name"
 
 
 def test_chats_pass_the_chat_template(tmp_path):
@@ -163,7 +163,7 @@ def test_chats_pass_the_chat_template(tmp_path):
         )
     )
     texts, source = read(path, tokenizer)
-    assert whole(texts) == "<user>Q?<assistant>A." * 2
+    assert joined(texts) == "<user>Q?<assistant>A." * 2
     assert source["read_as"] == ["chats in 'conversations', by the model's chat template"]
     refused = {"refused by the chat template": 1, "a turn without role or text": 1, "empty": 1}
     assert source["skipped"] == refused
@@ -307,7 +307,7 @@ def test_no_more_is_read_than_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "Documents", functools.partial(columns.Documents, 1000))
     (tmp_path / "line.txt").write_text("é" * 5_000)
     texts, source = read(tmp_path / "line.txt")
-    assert whole(texts) == "é" * 1000 and source["cut_at"] == "8,000,000 characters"
+    assert joined(texts) == "é" * 1000 and source["cut_at"] == "8,000,000 characters"
     assert "stops at the limit of 8,000,000 characters" in describe_source(source)
     (tmp_path / "rows.jsonl").write_text(LINES)
     texts, source = read(tmp_path / "rows.jsonl")
@@ -334,7 +334,7 @@ def test_a_folder_with_a_disk_in_it_is_refused(tmp_path, monkeypatch):
 def test_halves_of_characters_are_replaced(tmp_path):
     (tmp_path / "a.jsonl").write_text(rows(*[{"text": "a\ud800b" + "c" * 20}]))
     texts, _ = read(tmp_path / "a.jsonl")
-    assert whole(texts).startswith("a\ufffdb")
+    assert joined(texts).startswith("a\ufffdb")
     byte_tokenizer()(texts)
 
 

@@ -10,9 +10,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pruning.models.folder import DEMO
-from pruning.text.blocks import heldout_blocks
+from pruning.text.blocks import count_bytes, heldout_blocks
 from pruning.text.sources import DomainText, load_text
-from pruning.text.token_bytes import count_bytes
 from tests.conftest import byte_tokenizer, needs_demo
 
 SAMPLES = {

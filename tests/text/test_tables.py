@@ -188,14 +188,18 @@ def test_rows_that_are_encoded_in_two_ways_are_all_read_once(tmp_path):
 
 def test_a_damaged_table_is_refused(tmp_path):
     for name in ("a.parquet", "file.arrow", "stream.arrow"):
-        whole = write(pa.table({"text": TEXTS}), tmp_path / name).read_bytes()
-        for content in (whole[:-9], whole[: len(whole) // 2], whole[:20] + b"\xff" * 90 + whole[110:]):
+        complete = write(pa.table({"text": TEXTS}), tmp_path / name).read_bytes()
+        for content in (
+            complete[:-9],
+            complete[: len(complete) // 2],
+            complete[:20] + b"\xff" * 90 + complete[110:],
+        ):
             (tmp_path / name).write_bytes(content)
             try:
                 read(tmp_path / name)
             except DomainError as error:
                 assert "copy or download it again" in str(error) or "text" in str(error)
-    (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(whole))
+    (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(complete))
     with pytest.raises(DomainError, match="is parquet that was compressed once more: decompress it"):
         read(tmp_path / "a.parquet.gz")
     (tmp_path / "blob").write_bytes(b"PAR1" + b"\0" * 20)
@@ -206,15 +210,15 @@ def test_a_damaged_table_is_refused(tmp_path):
 def test_a_quote_in_a_tsv_file_is_a_character_unless_fields_are_quoted(tmp_path):
     file = tmp_path / "a.tsv"
     file.write_text("text\tlabel\n" + "".join(f'"Hello {i}\tx\n' for i in range(4)))
-    found = (
+    texts = (
         load_text("x", f"{file}:text", "calibration").texts + load_text("x", f"{file}:text", "heldout").texts
     )
-    assert "".join(found) == '"Hello 0"Hello 1"Hello 2"Hello 3'
+    assert "".join(texts) == '"Hello 0"Hello 1"Hello 2"Hello 3'
     file.write_text('text\tlabel\n"a\tb ""c"""\tx\n"d"\ty\n')
-    found = (
+    texts = (
         load_text("x", f"{file}:text", "calibration").texts + load_text("x", f"{file}:text", "heldout").texts
     )
-    assert "".join(found) == 'a\tb "c"d'
+    assert "".join(texts) == 'a\tb "c"d'
 
 
 def test_an_encoding_with_escapes_is_refused_by_name(tmp_path):

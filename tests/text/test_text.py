@@ -147,7 +147,7 @@ def test_of_a_hub_data_set_no_more_is_read_than_the_limit(monkeypatch):
     import datasets
     import huggingface_hub
 
-    from pruning.text import columns, hub
+    from pruning.text import columns, sources
 
     rows = [{"doc": {"body": f"row {number} 河水" + "x" * 90}, "n": number} for number in range(50)]
     stream = datasets.Dataset.from_list(rows).to_iterable_dataset()
@@ -156,7 +156,7 @@ def test_of_a_hub_data_set_no_more_is_read_than_the_limit(monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_: info)
     everything = load_text("x", "hub:a/b::doc.body", "calibration")
     assert everything.source["rows"] == 50 and "cut_at" not in everything.source
-    monkeypatch.setattr(hub, "Documents", lambda: columns.Documents(1000))
+    monkeypatch.setattr(sources, "Documents", lambda: columns.Documents(1000))
     first = load_text("x", "hub:a/b::doc.body", "calibration")
     assert first.source["rows"] == 10
     assert first.texts == everything.texts[: len(first.texts)] and first.source["characters"] <= 1000

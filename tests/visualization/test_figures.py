@@ -1,11 +1,13 @@
 """The numbers behind the figures; the figures are drawn to see that they can be."""
 
+import math
+
 import numpy as np
 import pytest
 
 from pruning import RunConfig, prune
 from pruning import visualization as viz
-from pruning.measure.comparison import Accuracy, TaskRow
+from pruning.measure.comparison import Accuracy, Pair, TaskRow
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
 from pruning.visualization.style import log_ticks
@@ -173,6 +175,68 @@ def test_perplexity_by_iteration_is_what_the_run_measured(run):
     assert data["a"][1][0] == results["a"].dense
     assert data["mean"][1][-1] == pytest.approx(results["mean"].pruned)
     assert data["mean"][0].tolist() == [0, 1, 2]
+
+
+def drawn(figure):
+    """The values of every trace by its name, along the axis that has them."""
+    return {trace.name: list(trace.x if trace.orientation == "h" else trace.y) for trace in figure.data}
+
+
+def test_bars_are_as_long_as_the_numbers_given():
+    shares = {"a": 0.25, "b": 0.75}
+    assert drawn(viz.mixture_figure(shares)) == {"a": [0.25], "b": [0.75]}
+    sizes = viz.parameters_figure({"attention": (10, 6), "MLP": (30, 9)})
+    assert drawn(sizes) == {"dense": [10, 30], "pruned": [6, 9]}
+    costs = {"flap": {"a": Pair(dense=10.0, pruned=15.0), "b": Pair(dense=4.0, pruned=math.inf)}}
+    assert drawn(viz.domain_cost_figure(costs)) == {"flap": [1.5, None]}
+    accuracy = Accuracy(dense=0.6, pruned=0.5, delta=-0.1, standard_error=0.02)
+    levels = drawn(viz.accuracy_levels_figure({"piqa": TaskRow(acc=accuracy)}))
+    assert (levels["dense"], levels["pruned"], levels["chance"]) == ([0.6], [0.5], [0.5])
+
+
+def test_the_line_of_the_tradeoff_joins_the_runs_that_no_other_beats():
+    runs = {"small": (0.5, 3.0, "flap"), "large": (0.8, 1.2, "iterative"), "worse": (0.9, 2.0, "iterative")}
+    line, flap, iterative = viz.tradeoff_figure(runs).data
+    assert list(zip(line.x, line.y, strict=True)) == [(0.5, 3.0), (0.8, 1.2)]
+    assert (flap.name, list(flap.x)) == ("flap", [0.5])
+    assert (iterative.name, list(iterative.y)) == ("iterative", [1.2, 2.0])
+
+
+def test_the_card_of_a_channel_draws_its_numbers():
+    domains = viz.channel_domains_figure({"a": 2.0, "b": 8.0}, {"a": -3.0, "b": 0.5})
+    assert {trace.name: list(trace.x) for trace in domains.data} == {
+        "variance": [2.0, 8.0],
+        "absolute mean": [3.0, 0.5],
+    }
+    ranks = viz.channel_rank_figure({1: (7, 40), 2: (5, 30)}, removed=3)
+    assert drawn(ranks) == {"channels in the layer": [40, 30], "rank": [7, 5]}
+    assert "removed in iteration 3" in ranks.layout.title.text
+    row, kept = np.array([1.0, 10.0, 100.0, np.nan]), np.array([False, True, True, False])
+    layer = viz.layer_figure(row, kept, "score", 100.0)
+    assert {name: sum(counts) for name, counts in drawn(layer).items()} == {"retained": 2, "removed": 1}
+    assert layer.layout.shapes[0].x0 == 2  # the logarithm of the selected channel's value
+
+
+def test_two_masks_are_compared_channel_by_channel_in_four_categories(run):
+    one, two = (it.mask for it in run.iterations()[1:])
+    data = viz.comparison_data(one, two, "mlp")
+    a, b = (np.array([mask.retained[Site(layer, "mlp")] for layer in range(3)]) for mask in (one, two))
+    np.testing.assert_array_equal(data.values, 2 * a + b)
+    figure = viz.comparison_figure(data, "the second")
+    np.testing.assert_array_equal(figure.data[0].z, data.values)
+    names = {2: "this mask only", 3: "both masks"}  # a second cut takes nothing back
+    for number, name in names.items():
+        assert set(figure.data[0].customdata[data.values == number]) <= {name}
+    assert (data.values == 2).any() and not (data.values == 1).any()
+
+
+def test_an_animation_has_a_frame_for_every_heatmap_on_one_scale(run):
+    frames = {str(it.number): viz.mask_map_data(it.mask, "mlp") for it in run.iterations()[1:]}
+    figure = viz.animation_figure(frames, "Retained MLP channels", (0, 1))
+    assert [frame.name for frame in figure.frames] == ["1", "2"]
+    for frame, data in zip(figure.frames, frames.values(), strict=True):
+        np.testing.assert_array_equal(frame.data[0].z, data.values)
+    assert (figure.data[0].zmin, figure.data[0].zmax) == (0, 1)
 
 
 def test_agreement(run):
