@@ -174,7 +174,7 @@ def canvas_times(runs):
         it, config = run.iterations()[1], RunConfig.create()
         assert it.statistics and it.norms and it.scores  # read from disk beforehand, as by the app's cache
         began = time.perf_counter()
-        data = live.live_data(it, live.arrays_of(config))
+        data = live.live_data(it, config)
         packing = time.perf_counter() - began
         message = live.pack(data, config, it.geometry)
         with browser() as page:

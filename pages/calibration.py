@@ -1,13 +1,11 @@
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.formatting import plain
 from pruning.models.folder import describe
-from pruning.models.geometry import Kind
 from pruning.text.sources import EMBEDDED_DOMAINS
-from ui import calibration, run_form, state, stored
+from ui import calibration, models, run_form, state, stored, view_state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -23,11 +21,9 @@ if shown is not None:
     st.plotly_chart(viz.mixture_figure(chosen.mixture), alt="Normalised mixture weights", config=state.PLOT)
     st.subheader("Agreement between domains")
     if len(state.domain_names(run)) > 1:
-        kind: Kind = st.segmented_control(
-            "Module", ("mlp", "attn"), default="mlp", required=True, key="agree", bind="query-params"
-        )
+        name = view_state.module(shown.geometry, key="agree")
         try:
-            agreement = calibration.agreement(stored.iteration(run, 1), chosen, kind)
+            agreement = calibration.agreement(stored.iteration(run, 1), chosen, name)
             left, right = st.columns([2, 3])
             left.plotly_chart(
                 viz.agreement_figure(agreement),
@@ -67,7 +63,7 @@ try:
     )
 except PruningError as error:
     left.warning(plain(error))
-samples = right.number_input("Blocks per domain", 1, 4096, 32)
+samples = right.number_input("Calibration blocks per domain", 1, 4096, 32)
 seq_len = right.number_input("Tokens per block", 16, 8192, 256)
 
 calibration.upload()
@@ -75,16 +71,10 @@ own: dict[str, str] = st.session_state.get("uploads", {})
 st.session_state.setdefault("domains", list(EMBEDDED_DOMAINS))
 domains = st.multiselect("Domains", [*EMBEDDED_DOMAINS, *own], key="domains", persist_state="session")
 try:
-    config = RunConfig.create(
-        model=model,
-        ratio=0,
-        iterations=1,
-        samples=samples,
-        seq_len=seq_len,
-        mixture=dict.fromkeys(domains, 1.0),
-        domains={name: own[name] for name in domains if name in own},
-        eval_blocks=0,  # statistics only: the first heatmap waits for nothing else
-        save_model=False,
+    sources = {name: own[name] for name in domains if name in own}
+    mixture = dict.fromkeys(domains, 1.0)
+    config = models.statistics_config(
+        model, samples=samples, seq_len=seq_len, mixture=mixture, domains=sources
     )
     if time := run_form.estimate(config):
         st.caption(f"Estimated run time on this machine: **{time}**.")

@@ -18,32 +18,32 @@ folders = [
     *sorted((state.store().root / "experiments").glob(f"*/{SPEC_FILE}")),
     *sorted(SHIPPED.glob(f"*/{SPEC_FILE}")),
 ]
-found = {}
+experiments = {}
 for file in folders:
     origin = "ships with the app" if file.is_relative_to(SHIPPED) else "yours"
-    found[f"{file.parent.name}, {origin}"] = file.parent
-if not found:
+    experiments[f"{file.parent.name}, {origin}"] = file.parent
+if not experiments:
     st.info(
         "There are no experiment results. Create some with `python -m pruning experiment experiments/demo_iterations.yaml`."
     )
     st.stop()
-name = st.selectbox("Experiment", list(found), key="experiment", bind="query-params")
+name = st.selectbox("Experiment", list(experiments), key="experiment", bind="query-params")
 try:
-    experiment, frame = read(found[name])
+    experiment, frame = read(experiments[name])
 except ConfigError as error:
     state.explain(error)
     st.stop()
 
 st.markdown(f"**{plain(experiment.title)}.** {plain(experiment.about)}")
 metrics = [m for m in ("perplexity", "bits_per_byte", "acc", "acc_norm") if (frame["metric"] == m).any()]
-known = [
+columns = [
     *OPTIONS,
     "mixture",
     *experiment.varied,
     *(column for column in frame if column.startswith("share_")),
 ]
 varied = [
-    name for name in dict.fromkeys(known) if name in frame and name != "seed" and frame[name].nunique() > 1
+    name for name in dict.fromkeys(columns) if name in frame and name != "seed" and frame[name].nunique() > 1
 ]
 parts = st.columns(4)
 metric = parts[0].selectbox("Metric", metrics, key="measure", bind="query-params")
@@ -53,8 +53,8 @@ names = [
     if name not in ("mean", "average")
 ]
 whose = ["mean", "each", *names] if len(names) > 1 else ["mean"]
-wanted = experiment.of if experiment.of in whose else "mean"
-of = parts[1].selectbox("Domain or task", whose, whose.index(wanted), key=f"of-{experiment.name}-{metric}")
+shown = experiment.of if experiment.of in whose else "mean"
+of = parts[1].selectbox("Domain or task", whose, whose.index(shown), key=f"of-{experiment.name}-{metric}")
 default = experiment.x or experiment.series[0]
 axes = [default, *(column for column in varied if column != default)]
 x = parts[2].selectbox("Horizontal axis", axes, key=f"along-{experiment.name}")
@@ -87,7 +87,7 @@ buttons = st.columns(3)
 buttons[0].download_button(
     "Table (CSV)", frame.to_csv(index=False), f"{experiment.name}.csv", "text/csv", on_click="ignore"
 )
-report = found[name] / REPORT_FILE
+report = experiments[name] / REPORT_FILE
 if report.exists():
     buttons[1].download_button(
         "Report (Markdown)",
@@ -96,5 +96,5 @@ if report.exists():
         "text/markdown",
         on_click="ignore",
     )
-st.code(command(experiment, found[name]), language="bash")
+st.code(command(experiment, experiments[name]), language="bash")
 popover("iteration", "perplexity", "zero-shot accuracy", "domain mixture")

@@ -12,7 +12,7 @@ from ui.navigation import ensure_frame
 ensure_frame()
 client()  # loads its model while one reads
 st.html(classroom.OWN)
-places: dict[str, tuple[str, Callable[[], None]]] = {
+views: dict[str, tuple[str, Callable[[], None]]] = {
     "toy": (toy.TITLE, toy.draw),
     **{
         lesson.key: (f"{number}. {lesson.title}", partial(play, lesson))
@@ -24,7 +24,7 @@ places: dict[str, tuple[str, Callable[[], None]]] = {
 }
 chosen = st.segmented_control(
     "Lesson",
-    list(places),
+    list(views),
     default="toy",
     required=True,
     key="lesson",
@@ -32,7 +32,7 @@ chosen = st.segmented_control(
     persist_state="session",
     label_visibility="collapsed",
 )
-title, draw = places[chosen]
+title, draw = views[chosen]
 classroom.title(title)
 draw()
 if chosen == "toy":

@@ -4,9 +4,8 @@ from pruning import visualization as viz
 from pruning.engine.budget import warnings
 from pruning.errors import PruningError
 from pruning.formatting import sentence, size_text
-from pruning.models.geometry import KINDS, Site
 from pruning.models.mask import chance_jaccard, jaccard
-from ui import canvas, masks, mixtures, place, state, stored
+from ui import canvas, masks, mixtures, state, stored, view_state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -34,13 +33,13 @@ live = view == PREVIEW
 if live:
     canvas.draw(chosen)
 else:
-    place.iteration(run)
+    view_state.iteration(run)
 with st.expander(
     "Keep or remove heads and channels",
     icon=":material/push_pin:",
     expanded=bool(chosen.keep or chosen.remove),
 ):
-    place.channel(run)
+    view_state.channel(run)
     masks.pins(chosen)
 
 try:
@@ -59,14 +58,14 @@ total = run.iterations()[0].metrics.parameters
 removed = mask.removed_parameters
 kv = [2 * g.cache_values for g in (shape, pruned)]
 flops = [2 * g.linear_parameters for g in (shape, pruned)]
-asked = f"target {chosen.ratio:.0%}" if live else f"after iteration {min(chosen.iteration, last)}"
+origin = f"target {chosen.ratio:.0%}" if live else f"after iteration {min(chosen.iteration, last)}"
 for column, title, value, change, words in zip(
     st.columns(4),
     ("Pruning ratio", "Parameters", "KV cache per token (16 bit)", "Layer FLOPs per token"),
     (f"{mask.ratio:.2%}", f"{(total - removed) / 1e6:,.2f} M", f"{kv[1]:,} B", f"{flops[1] / 1e6:,.1f} M"),
     (1, removed, kv[0] - kv[1], flops[0] - flops[1]),
     (
-        asked,
+        origin,
         f"{-removed / total:.0%}, {size_text(2 * removed)} less in 16 bit",
         f"{kv[1] / kv[0] - 1:.0%}, {kv[0] - kv[1]:,} B less",
         f"{flops[1] / flops[0] - 1:.0%}",
@@ -88,20 +87,22 @@ for warning in warnings(mask, dense.scores, config):
     st.warning(sentence(warning))
 
 play = last > 1 and not live and st.toggle("Animate the iterations", key="play_masks", bind="query-params")
-for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
-    title = {"attn": "Retained query heads", "mlp": "Retained MLP channels"}[kind]
+names = viz.site_names(shape)
+widths = [2, 3][: len(names)] if len(names) < 3 else len(names)
+for name, column in zip(names, st.columns(widths), strict=True):
+    title = viz.retained_title(name)
     if play:
         bins = viz.animation_bins(len(shape.layers), last, 256)
         frames = {
-            f"iteration {n}": viz.mask_map_data(stored.iteration(run, n).mask, kind, bins)
+            f"iteration {n}": viz.mask_map_data(stored.iteration(run, n).mask, name, bins)
             for n in range(1, last + 1)
         }
         figure = viz.animation_figure(frames, title, (0.0, 1.0))
     else:
         mark = None
-        if chosen.site.name == kind:
+        if chosen.site.name == name:
             mark = (chosen.site.layer, chosen.channel // shape.shape(chosen.site).width)
-        figure = viz.mask_map_figure(viz.mask_map_data(mask, kind, 256), title, chosen=mark)
+        figure = viz.mask_map_figure(viz.mask_map_data(mask, name, 256), title, chosen=mark)
     column.plotly_chart(figure, alt=f"{title} by layer", config=state.PLOT)
 shares, sizes = st.columns([3, 2])
 shares.plotly_chart(
@@ -136,19 +137,20 @@ for site in shape.sites:
 for column, (name, count) in zip(st.columns(4), counts.items(), strict=True):
     share = f"{count / sum(counts.values()):.0%}"
     column.metric(f"Channels in {name}", f"{count:,}", share, delta_color="off", delta_arrow="off")
-for kind, column in zip(KINDS, st.columns([2, 3]), strict=True):
-    data = viz.comparison_data(mask, other, kind, 256)
+for name, column in zip(names, st.columns(widths), strict=True):
+    data = viz.comparison_data(mask, other, name, 256)
     column.plotly_chart(
         viz.comparison_figure(data, other_name),
-        alt=f"{kind} units retained by this mask, the other mask, both or neither",
+        alt=f"{viz.site_style(name).units} retained by this mask, the other mask, both or neither",
         config=state.PLOT,
     )
-sites = [Site(layer, "mlp") for layer in range(len(shape.layers))]
+name = view_state.default_name(shape)
+sites = [site for site in shape.sites if site.name == name]
 overlap = [jaccard(mask, other, site) for site in sites]
 chance = [chance_jaccard(mask, other, site) for site in sites]
 st.caption(
-    f"A column of several channels shows their most frequent category. Overlap of the two masks in the MLP layers "
-    f"(Jaccard index): {min(overlap):.2f} to {max(overlap):.2f}; expected for random masks of the same sizes: "
+    f"A column of several channels shows their most frequent category. Overlap of the two masks in the "
+    f"{viz.site_style(name).units} of a layer (Jaccard index): {min(overlap):.2f} to {max(overlap):.2f}; expected for random masks of the same sizes: "
     f"{min(chance):.2f} to {max(chance):.2f}."
 )
 popover("mask", "pruning ratio", "retained share", "attention unit", "domain mixture")

@@ -2,7 +2,7 @@ import streamlit as st
 
 from pruning import visualization as viz
 from pruning.errors import PruningError
-from ui import broken, channels, models, run_form, state, stored
+from ui import broken, channels, models, run_form, state, stored, view_state
 from ui.glossary import popover
 
 chosen = state.choice()
@@ -28,30 +28,32 @@ with left:
     if shown := stored.statistics_iteration(chosen):
         try:
             cut = channels.cut(chosen, shown, chosen.mixture)
-            title = viz.cut_title(cut, "mlp", stored.iteration(run, shown.number - 1).mask)
-            data = viz.cut_map(cut, "mlp", bins=256, aggregate="mean")
+            name = view_state.default_name(shown.geometry)
+            units = viz.site_style(name).units
+            title = viz.cut_title(cut, name, stored.iteration(run, shown.number - 1).mask)
+            data = viz.cut_map(cut, name, viz.View(bins=256, aggregate="mean"))
             st.plotly_chart(
                 viz.cut_figure(data, cut, title),
-                alt="Scores of the MLP channels by layer over the score at which the pruning ratio is reached",
+                alt=f"Scores of the {units} by layer over the score at which the pruning ratio is reached",
                 config=state.PLOT,
             )
             st.caption(
-                f"A row is a layer, a column some MLP channels: blue ones score too low to stay when {chosen.ratio:.0%} of "
-                "the layers' weights go, red ones stay. Mixture, ratio and method on the left redraw it."
+                f"A row is a layer, a column some {units}: blue ones score too low to stay when {chosen.ratio:.0%} of "
+                "the layers' weights are removed, red ones stay. Mixture, ratio and method on the left redraw it."
             )
         except PruningError as error:
             state.explain(error)
 with right:
     st.subheader("New run")
     model = st.session_state.get("model") or run.config.model
-    wanted = []
+    offers = []
     try:
-        wanted = [(models.title(model), chosen.config().replace(model=model))]
+        offers = [(models.title(model), chosen.config().replace(model=model))]
     except PruningError as error:
         state.explain(error)
     if model != "demo":
-        wanted.append((models.title("demo"), chosen.for_demo().config()))
-    for number, (name, config) in enumerate(wanted):
+        offers.append((models.title("demo"), chosen.for_demo().config()))
+    for number, (name, config) in enumerate(offers):
         time = run_form.estimate(config)
         if st.button(
             f"Prune {name}" + (f", {time}" if time else ""),
@@ -77,15 +79,15 @@ st.subheader("Recent runs")
 broken.show()
 rows = []
 for item in state.all_runs(experiments=False)[:5]:
-    found = results.mean if (results := item.results()) else None
+    mean = results.mean if (results := item.results()) else None
     rows.append(
         {
             "run": state.label(item),
             "state": item.status().state,
             "ratio": item.config.ratio,
             "iterations": item.config.iterations,
-            "dense": found.dense if found else None,
-            "pruned": found.pruned if found else None,
+            "dense": mean.dense if mean else None,
+            "pruned": mean.pruned if mean else None,
         }
     )
 st.dataframe(

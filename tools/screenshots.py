@@ -22,7 +22,7 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "screenshots"
 PAGES = (
-    *("overview", "calibration", "importance", "masks", "damage", "prune", "results", "experiments"),
+    *("overview", "calibration", "importance", "masks", "sensitivity", "prune", "results", "experiments"),
     *("learn", "learn-toy", "learn-domains"),
 )
 FLAGS = (
@@ -123,7 +123,7 @@ LOOKS: dict[str, tuple[str, Callable[[Page], None] | None]] = {
     "calibration": ("w_code=80", None),
     "importance": ("layer=3&channel=516", None),
     "masks": ("layer=3&channel=516", None),
-    "damage": ("", None),
+    "sensitivity": ("", None),
     "prune": ("run=demo-run", run_at_work),
     "results": ("", run_done),
     "experiments": ("experiment=demo_mixture%2C+ships+with+the+app", None),

@@ -14,7 +14,7 @@ from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.files import writing
 from pruning.formatting import plain, quoted, sentence
-from pruning.models.geometry import Geometry, Kind
+from pruning.models.geometry import Geometry
 from pruning.runs import permissions
 from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
@@ -27,7 +27,7 @@ FILE_NAME_BYTES = 200  # of an upload that are kept, the last; file systems take
 NAMED = "write FILE:COLUMN with one of"  # what a message asks of the command line
 
 
-def agreement(it: StoredIteration, chosen: state.Choice, kind: Kind) -> viz.Agreement:
+def agreement(it: StoredIteration, chosen: state.Choice, name: str) -> viz.Agreement:
     """Agreement between single-domain scores and masks; independent of the domain mixture, so it is cached.
 
     Raises:
@@ -35,20 +35,14 @@ def agreement(it: StoredIteration, chosen: state.Choice, kind: Kind) -> viz.Agre
     """
     domains = state.domain_names(chosen.run)
     config = chosen.config().replace(mixture=dict.fromkeys(domains, 1.0), parent=None)
-    return _agreement(str(it.path), stored.stamp(it), config.model_dump_json(), kind, it, config, it.geometry)
+    return _agreement(str(it.path), stored.stamp(it), config.model_dump_json(), name, it, config, it.geometry)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _agreement(
-    path: str,
-    stamp: int,
-    key: str,
-    kind: Kind,
-    _it: StoredIteration,
-    _config: RunConfig,
-    _geometry: Geometry,
+    path: str, stamp: int, key: str, name: str, _it: StoredIteration, _config: RunConfig, _geometry: Geometry
 ) -> viz.Agreement:
-    return viz.agreement_data(_it.statistics, _it.norms, _geometry, _config, kind)
+    return viz.agreement_data(_it.statistics, _it.norms, _geometry, _config, name)
 
 
 def text(run: Run, name: str) -> None:
@@ -62,7 +56,7 @@ def text(run: Run, name: str) -> None:
     try:
         source = json.loads((run.path / "sources.json").read_text(encoding="utf-8"))[name]
         line, sample = describe_source(source), str(source["sample"])
-    # there is none, or another program wrote it
+    # the record is missing, or another program wrote it
     except (AttributeError, KeyError, OSError, RecursionError, StopIteration, TypeError, ValueError):
         st.caption(f"{plain(name_or_path)}: the run has no record of what was read.")
         return
@@ -71,7 +65,7 @@ def text(run: Run, name: str) -> None:
 
 
 def upload(goes_to: str = "domains") -> None:
-    """Controls that turn a file into a custom domain; what it holds is said at once.
+    """Controls that turn a file into a custom domain, with a preview of its text.
 
     Args:
         goes_to: key of the multiselect that the new domain is chosen in.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -14,7 +13,7 @@ from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.engine.budget import scores, site_stats
 from pruning.method.scores import fluctuation
-from pruning.models.geometry import KINDS, Kind, Site
+from pruning.models.geometry import Site
 from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
 from ui import mixtures, state, stored
@@ -24,7 +23,7 @@ Values = dict[Site, Array]
 BINS = 256  # columns of a heatmap of all layers
 
 
-DECIDES = "score relative to the cut"  # of `cut`: what the method of the sidebar ranks by
+DECISIVE = "score relative to the cut"  # what the method of the sidebar ranks by, see `cut`
 FACTORS = "variance x squared norm = score"  # three panels, of which the third is the product
 QUANTITIES: dict[str, Callable[[StoredIteration, RunConfig, Mapping[str, float]], Values]] = {
     "fluctuation score": lambda it, c, w: scores(it.statistics, it.norms, c.replace(score="fluctuation"), w),
@@ -65,28 +64,20 @@ def _cut(
     _before: StoredIteration,
     _config: RunConfig,
 ) -> viz.Cut:
-    found = [stored.scores(each, _config, _config.mixture) for each in {_it.number: _it, 1: _first}.values()]
-    return viz.cut_data(found[0], found[-1], _before.mask, _config, _first.curves)
+    scores = stored.scores(_it, _config, _config.mixture)
+    dense = scores if _it.number == 1 else stored.scores(_first, _config, _config.mixture)
+    return viz.cut_data(scores, dense, _before.mask, _config, _first.curves)
 
 
 def compared(
-    run: Run, it: StoredIteration, what: str, quantity: str, config: RunConfig, weights: Mapping[str, float]
-) -> Values | None:
-    """The values to subtract for one of `comparisons`; None for `nothing`."""
+    run: Run, it: StoredIteration, what: str, weights: Mapping[str, float]
+) -> tuple[StoredIteration, Mapping[str, float]] | None:
+    """Iteration and mixture of one of `comparisons`; None for `nothing`."""
     if what == "nothing":
         return None
     if what.startswith("iteration "):
-        return values(stored.iteration(run, int(what.split()[1])), quantity, config, weights)
-    return values(it, quantity, config, mixtures.named(what, run))
-
-
-def compared_cut(chosen: state.Choice, it: StoredIteration, what: str) -> viz.Cut | None:
-    """The cut to subtract for one of `comparisons`; None for `nothing`."""
-    if what == "nothing":
-        return None
-    if what.startswith("iteration "):
-        return cut(chosen, stored.iteration(chosen.run, int(what.split()[1])), chosen.mixture)
-    return cut(chosen, it, mixtures.named(what, chosen.run))
+        return stored.iteration(run, int(what.split()[1])), weights
+    return it, mixtures.named(what, run)
 
 
 def comparisons(run: Run) -> list[str]:
@@ -98,28 +89,27 @@ def comparisons(run: Run) -> list[str]:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def limits(
-    path: str, stamp: int, quantity: str, scale: str, aggregate: str
-) -> dict[Kind, tuple[float, float]]:
-    """One colour scale per site, computed from the first and the last iteration with equal domain weights.
+    path: str, stamp: int, name: str, quantity: str, scale: viz.Scaling, aggregate: viz.Aggregate
+) -> tuple[float, float]:
+    """The ends of a colour scale, computed from the first and the last iteration with equal domain weights.
 
     A fixed scale makes colours comparable across iterations and while a slider moves.
 
     Args:
         path: folder of the run.
         stamp: number of iterations of the run, a part of the cache key.
-        quantity, scale, aggregate: what the heatmap shows.
+        name: of the sites that are shown.
+        quantity: one of `QUANTITIES`.
+        scale, aggregate: of the heatmap.
     """
     run = Run(Path(path))
     numbers = [it.number for it in run.iterations() if it.number > 0]
     weights = mixtures.named(mixtures.EQUAL, run)
-    found = [
-        values(stored.iteration(run, n), quantity, run.config, weights) for n in {numbers[0], numbers[-1]}
-    ]
-    settings: dict[str, Any] = {"what": quantity, "scale": scale, "aggregate": aggregate, "bins": BINS}
-    return {
-        kind: viz.colour_limits([viz.importance_data(each, kind, **settings) for each in found])
-        for kind in KINDS
-    }
+    view = viz.View(quantity, scale, aggregate=aggregate, bins=BINS)
+    ends = [stored.iteration(run, number) for number in {numbers[0], numbers[-1]}]
+    return viz.colour_limits(
+        [viz.importance_data(values(it, quantity, run.config, weights), name, view) for it in ends]
+    )
 
 
 def columns(layers: tuple[int, int]) -> int:
@@ -130,26 +120,19 @@ def columns(layers: tuple[int, int]) -> int:
     return 4096 if shown <= 4 else BINS
 
 
-def zoom(run: Run) -> tuple[tuple[int, int], dict[Kind, tuple[int, int]]]:
-    """Controls for ranges of layers and channels; plotly resets its own zoom when the data change."""
+def zoom(run: Run) -> tuple[tuple[int, int], dict[str, tuple[int, int]]]:
+    """Controls for ranges of layers, and of channels by site; plotly resets its own zoom when the data change."""
     shape = run.geometry
     assert shape is not None
     depth = len(shape.layers)
-    widths = {kind: max(shape.channels(s) for s in shape.sites if s.name == kind) for kind in KINDS}
     layers = (0, 0)
     if depth > 1:
         layers = st.slider("Layers", 0, depth - 1, (0, depth - 1), key="layers", bind="query-params")
-    ranges = {
-        kind: st.slider(
-            f"{viz.KIND_NAMES[kind]} channels",
-            0,
-            widths[kind] - 1,
-            (0, widths[kind] - 1),
-            key=f"range_{kind}",
-            bind="query-params",
-        )
-        for kind in KINDS
-    }
+    ranges = {}
+    for name in viz.site_names(shape):
+        last = max(shape.channels(site) for site in shape.sites if site.name == name) - 1
+        title, key = f"{viz.site_style(name).label} channels", f"range_{name}"
+        ranges[name] = st.slider(title, 0, last, (0, last), key=key, bind="query-params")
     st.caption(
         "One layer: one column per channel. Two to four layers: at most 4,096 columns of neighbouring channels. "
         f"More layers: at most {BINS} columns."
@@ -157,67 +140,70 @@ def zoom(run: Run) -> tuple[tuple[int, int], dict[Kind, tuple[int, int]]]:
     return layers, ranges
 
 
-def choose(kind: Kind, key: str) -> None:
+def choose(name: str, key: str) -> None:
     """Callback of a click on a heatmap cell: selects the channel with the cell's largest value on all pages."""
-    picked = st.session_state.get(key)  # a figure of a page that is being left has no state any more
-    if picked and (points := picked.selection.points):
-        found = points[0]["customdata"]
-        peak = found["0"] if isinstance(found, Mapping) else found[0]
-        select(Site(int(points[0]["y"]), kind), int(peak))
+    event = st.session_state.get(key)  # a figure of a page that is being left has no state any more
+    if event and (points := event.selection.points):
+        data = points[0]["customdata"]
+        peak = data["0"] if isinstance(data, Mapping) else data[0]
+        select(Site(int(points[0]["y"]), name), int(peak))
 
 
 def select(site: Site, channel: int) -> None:
-    """Callback: put a channel on view."""
-    chosen = st.session_state
-    chosen.site, chosen.layer, chosen.channel = site.name, site.layer, channel
+    """Callback: select a channel on all pages."""
+    widgets = st.session_state
+    widgets.site, widgets.layer, widgets.channel = site.name, site.layer, channel
 
 
 def massive(scores: Mapping[Site, Array]) -> None:
     """Name the channels that exceed their layer by far, each a button that opens it."""
-    found = viz.massive(scores)
-    if not found:
+    channels = viz.massive(scores)
+    if not channels:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown("**Massive channels**, score over the layer's median:", width="content")
-        for site, channel, times in found:
-            name = f"layer {site.layer} {viz.KIND_NAMES[site.name]} {channel}: {times:,.0f} x"
-            st.button(name, type="tertiary", on_click=select, args=(site, channel))
+        for site, channel, factor in channels:
+            label = f"layer {site.layer} {viz.site_style(site.name).label} {channel}: {factor:,.0f}x"
+            st.button(label, type="tertiary", on_click=select, args=(site, channel))
 
 
 # --- details of one channel ---------------------------------------------------------------------------------
 
 
-def _verdict(found: viz.Cut | None, chosen: state.Choice) -> str:
-    """Whether the cut of the sidebar's settings takes the channel, and by how much."""
-    if found is None:
+def _entry(it: StoredIteration, chosen: state.Choice) -> str:
+    """The unit that the selected channel belongs to, such as `query head 3`; empty where a unit is a channel."""
+    shape, unit = it.geometry.shape(chosen.site), viz.site_style(chosen.site.name).unit
+    return f"{unit} {chosen.channel // shape.width}" if shape.has_heads else ""
+
+
+def _verdict(cut: viz.Cut | None, chosen: state.Choice, entry: str) -> str:
+    """Whether the cut of the sidebar's settings removes the channel, and how far its score is from the cut."""
+    if cut is None:
         return ""
-    away, stays = (
-        found.distance[chosen.site][chosen.channel],
-        found.mask.channels(chosen.site)[chosen.channel],
-    )
-    unit = "Its head scores" if chosen.site.name == "attn" else "It scores"
+    away = cut.distance[chosen.site][chosen.channel]
     by = f"{abs(away):.2f} {'above' if away > 0 else 'below'} the cut"
-    if found.logarithmic:
+    if cut.reach.logarithmic:
         factor = 10.0**away
         by = f"{factor:,.{2 if factor < 10 else 0}f} times the cut"
-    return f"{unit} **{by}** at {chosen.ratio:.0%} and **{'stays' if stays else 'goes'}**."
+    fate = "stays" if cut.mask.channels(chosen.site)[chosen.channel] else "is removed"
+    return f"{f'Its {entry}' if entry else 'It'} scores **{by}** at {chosen.ratio:.0%} and **{fate}**."
 
 
-def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | None) -> None:
+def card(run: Run, it: StoredIteration, chosen: state.Choice, cut: viz.Cut | None) -> None:
     """Details of the selected channel: the score formula with its numbers, domains and ranks.
 
     Args:
-        run: on view.
-        it: the iteration on view.
+        run: that is displayed.
+        it: the selected iteration.
         chosen: the settings.
-        found: the cut that they make; None where there is none.
+        cut: that they make; None where they make none.
     """
     site, channel, config = chosen.site, chosen.channel, run.config
     moments = {name: parts[site] for name, parts in it.statistics.moments.items()}
     removed = next((i.number for i in run.iterations() if not i.mask.channels(site)[channel]), None)
-    shape = it.geometry.shape(site)
-    head = f", head {channel // shape.width}" if shape.has_heads else ""
-    st.subheader(f"Layer {site.layer}, {viz.KIND_NAMES[site.name]} channel {channel:,}{head}")
+    entry = _entry(it, chosen)
+    label = viz.site_style(site.name).label
+    st.subheader(f"Layer {site.layer}, {label} channel {channel:,}{f', {entry}' if entry else ''}")
     settings = config.replace(worst_domain=chosen.worst_domain)
     fused = site_stats(it.statistics, {site: it.norms[site]}, settings, chosen.mixture)[site]
     score = fluctuation(fused)
@@ -227,8 +213,8 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
         )
     else:
         norm = fused.norm[channel]
-        there = ~np.isnan(score)
-        rank = int((score[there] > score[channel]).sum()) + 1
+        count = int((~np.isnan(score)).sum())
+        rank = int((score > score[channel]).sum()) + 1
         last = run.iterations()[-1].number
         fate = f"removed in iteration **{removed}**." if removed else f"retained after iteration **{last}**."
         left, right = st.columns([3, 2], vertical_alignment="center")
@@ -237,7 +223,7 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
             rf"{fused.variance[channel]:.3g} \cdot {norm:.3g}^2 = {fused.variance[channel] * norm**2:.3g}"
         )
         right.markdown(
-            f"Rank **{rank:,}** of {int(there.sum()):,} channels left in this layer. {_verdict(found, chosen)} "
+            f"Rank **{rank:,}** of {count:,} remaining channels in this layer. {_verdict(cut, chosen, entry)} "
             f"In this run: {fate}"
         )
         left, right = st.columns(2)
@@ -275,16 +261,16 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, found: viz.Cut | N
 
 
 def ranks(chosen: state.Choice) -> dict[int, tuple[int, int]]:
-    """By iteration, until the channel is removed: its rank in its layer, and the number of channels left there."""
-    found = {}
+    """By iteration, until the channel is removed: its rank in its layer, and the number of remaining channels."""
+    by_iteration = {}
     site, config = chosen.site, chosen.run.config.replace(worst_domain=chosen.worst_domain)
     for it in chosen.run.iterations():
         if it.number == 0:
             continue
         norms = {site: it.norms_of(site)}
         score = fluctuation(site_stats(it.statistics_of(site), norms, config, chosen.mixture)[site])
-        there = ~np.isnan(score)
-        if not there[chosen.channel]:
+        if np.isnan(score[chosen.channel]):
             break
-        found[it.number] = int((score[there] > score[chosen.channel]).sum()) + 1, int(there.sum())
-    return found
+        rank = int((score > score[chosen.channel]).sum()) + 1
+        by_iteration[it.number] = rank, int((~np.isnan(score)).sum())
+    return by_iteration

@@ -11,15 +11,15 @@ from pruning.runs import permissions
 
 def consent(config: RunConfig) -> bool:
     """Whether the user agrees to what a config would read and run; what that is is listed until they do."""
-    found = permissions.pending(config)
-    if not found:
+    pending = permissions.pending(config)
+    if not pending:
         return True
     lines = [
         f"- {plain(ask)}" + (f" ({plain(permissions.code_files(ask))})" if ask.action == "run" else "")
-        for ask in found
+        for ask in pending
     ]
     st.warning("\n".join(["These settings were not made here, or name code. The run would:\n", *lines]))
-    if not st.checkbox("I have looked at this and agree", key=f"agree-{hash(tuple(found))}"):
+    if not st.checkbox("I have looked at this and agree", key=f"agree-{hash(tuple(pending))}"):
         return False
-    permissions.agree(found)
+    permissions.agree(pending)
     return True

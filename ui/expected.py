@@ -1,4 +1,4 @@
-"""What masks were expected to cost, against what was measured of finished runs."""
+"""The predicted cost of masks against the measured cost, of finished runs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ui import state, stored
 
 
 def pairs(runs: Iterable[Run], from_curves: bool) -> dict[str, tuple[float, float]]:
-    """By run and domain the cost that was expected and the measured rise of the log-perplexity.
+    """By run and domain the predicted cost and the measured rise of the log-perplexity.
 
     Args:
         runs: of any state; those that are not finished or cut nothing are left out.
-        from_curves: whether damage curves tell the expectation, in nats a token; or else the statistics, as the
-            part of the output variance that is lost.
+        from_curves: predict by sensitivity curves, in nats per token, else by the statistics, as the share of
+            the output variance that is lost.
     """
-    found: dict[str, tuple[float, float]] = {}
+    costs: dict[str, tuple[float, float]] = {}
     for run in runs:
-        if run.results() is None or not run.config.ratio or not state.looked(run):
+        if run.results() is None or not run.config.ratio or not state.has_statistics(run):
             continue
-        of = _pairs(str(run.path), stored.stamp(dense_iteration(run)), from_curves)
-        found |= {f"{state.label(run)}, {name}": pair for name, pair in of.items()}
-    return found
+        by_domain = _pairs(str(run.path), stored.stamp(dense_iteration(run)), from_curves)
+        costs |= {f"{state.label(run)}, {name}": pair for name, pair in by_domain.items()}
+    return costs
 
 
 @st.cache_data(max_entries=1024, show_spinner=False)

@@ -1,4 +1,4 @@
-"""What all pages have around them: the navigation, the run on view, the sidebar."""
+"""The frame of all pages: the navigation, the displayed run, the sidebar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from streamlit.navigation.page import StreamlitPage
 
 from pruning.errors import CorruptFileError, PruningError
 from pruning.paths import ASSETS
-from ui import navigation, place, sidebar, source, state
+from ui import navigation, sidebar, source, state, view_state
 
 # Streamlit leaves 96 pixels of white above a page and wide gaps in the sidebar; the settings fit 720 pixels without.
 # All pages fit a bar of 980 pixels without their icons. On a narrow window columns wrap before their text is cut.
@@ -28,7 +28,7 @@ STYLE = """<style>
 
 
 def run() -> None:
-    """Draw the frame and the page of the current URL; what is damaged on disk is a sentence in its place."""
+    """Draw the frame and the page of the current URL, or an error about corrupt files in its place."""
     try:
         _draw().run()
     except PruningError as error:
@@ -45,10 +45,10 @@ def _draw() -> StreamlitPage:
     st.html(STYLE)
     navigation.remember()
     navigation.drop_absurd()
-    place.seed()
-    on_view, runs = source.on_view()
-    sidebar.draw(on_view, runs)
-    source.draw(on_view, runs)
+    view_state.seed()
+    displayed, runs = source.displayed()
+    sidebar.draw(displayed, runs)
+    source.draw(displayed, runs)
     return page
 
 

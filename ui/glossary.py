@@ -1,4 +1,4 @@
-"""The glossary: one entry for each term of the app, for the popovers of all pages and the page of its own."""
+"""The glossary: one entry for each term of the app, for the popovers of all pages and for the Learn page."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Entry:
     Attributes:
         text: its definition.
         formula: in LaTeX.
-        page: where it is seen, a file of `pages` without its ending.
-        at: where on that page, if not at once.
-        lesson: that is about it.
+        page: that shows it, a file of `pages` without its suffix.
+        at: where on that page, unless it is visible at once.
+        lesson: about it.
     """
 
     text: str
@@ -49,28 +49,28 @@ def popover(*names: str) -> None:
 
 
 def draw(lessons: Mapping[str, str]) -> None:
-    """All entries, with what one types to search.
+    """All entries, with a search field.
 
     Args:
         lessons: titles by key.
     """
-    asked = st.text_input("Search", placeholder="variance", key="glossary-search").strip().lower()
-    found = {
+    query = st.text_input("Search", placeholder="variance", key="glossary-search").strip().lower()
+    matches = {
         term: entry
         for term, entry in sorted(entries().items())
-        if asked in term.lower() or asked in entry.text.lower()
+        if query in term.lower() or query in entry.text.lower()
     }
-    if not found:
-        st.info(f"No entry has the words {asked!r}. Clear the search to see all {len(entries())}.")
-    for term, entry in found.items():
+    if not matches:
+        st.info(f"No entry contains {query!r}. Clear the search to see all {len(entries())}.")
+    for term, entry in matches.items():
         with st.container(border=True):
             left, right = st.columns([3, 2], vertical_alignment="center")
             left.markdown(f"**{term}**  \n{entry.text}")
             right.latex(entry.formula)
             with left.container(horizontal=True, vertical_alignment="center"):
                 if entry.page:
-                    seen = ", ".join(filter(None, (f"Seen on {entry.page.capitalize()}", entry.at)))
-                    st.page_link(f"pages/{entry.page}.py", label=seen, icon=":material/arrow_outward:")
+                    label = ", ".join(filter(None, (f"Shown on {entry.page.capitalize()}", entry.at)))
+                    st.page_link(f"pages/{entry.page}.py", label=label, icon=":material/arrow_outward:")
                 if entry.lesson:
                     st.button(
                         f"Lesson: {lessons[entry.lesson]}",

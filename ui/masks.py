@@ -17,22 +17,24 @@ from pruning.models.mask import Mask
 from pruning.runs.folder import StoredIteration
 from ui import expected, mixtures, run_form, state, stored
 from ui.navigation import go
+from ui.settings import AS_METHOD
 
 WITHOUT_PINS = "without manual keep and remove"
+WHOLE_LAYER = "whole layer"
 
 
 def names(chosen: state.Choice) -> list[str]:
     """Names of the masks that the displayed one can be compared with."""
     run = chosen.run
-    found = [WITHOUT_PINS] if chosen.keep or chosen.remove else []
-    found += mixtures.names(run)
-    found += [f"method {name}, same calibration text" for name in METHODS if name != chosen.method]
-    found += [f"after iteration {it.number} of this run" for it in run.iterations() if it.number > 0]
+    masks = [WITHOUT_PINS] if chosen.keep or chosen.remove else []
+    masks += mixtures.names(run)
+    masks += [f"method {name}, same calibration text" for name in METHODS if name != chosen.method]
+    masks += [f"after iteration {it.number} of this run" for it in run.iterations() if it.number > 0]
     for other in state.all_runs(experiments=False):
         same = other.geometry is not None and other.geometry == run.geometry
         if other.id != run.id and same and other.results():
-            found.append(f"run: {state.label(other)}")
-    return found
+            masks.append(f"run: {state.label(other)}")
+    return masks
 
 
 def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geometry) -> Mask:
@@ -50,7 +52,7 @@ def named(name: str, chosen: state.Choice, dense: StoredIteration, shape: Geomet
         changed = dataclasses.replace(chosen, keep=(), remove=())
     elif name.startswith("method "):
         method = name.removeprefix("method ").removesuffix(", same calibration text")
-        changed = dataclasses.replace(chosen, method=method, allocation=state.AS_METHOD)
+        changed = dataclasses.replace(chosen, method=method, allocation=AS_METHOD)
     else:
         changed = _mixed(name, chosen)
     return stored.preview(dense, changed.config(), shape)
@@ -90,7 +92,7 @@ def prune_both(name: str, chosen: state.Choice) -> None:
 
 
 def cost(chosen: state.Choice, dense: StoredIteration, mask: Mask) -> None:
-    """What a mask is expected to cost by domain, with how far earlier expectations were off.
+    """The predicted cost of a mask by domain, and how reliable earlier predictions were.
 
     Args:
         chosen: the settings; domains without a share are left out.
@@ -99,26 +101,26 @@ def cost(chosen: state.Choice, dense: StoredIteration, mask: Mask) -> None:
     """
     measured = bool(dense.curves)
     if measured:
-        found = predict_divergence(dense.curves, mask)
-        words = {name: f"+{value:.2f} nats (x {math.exp(value):.2f})" for name, value in found.items()}
-        about = "**Predicted rise of the log-perplexity**, from the measured damage curves"
+        costs = predict_divergence(dense.curves, mask)
+        words = {name: f"+{cost:.2f} nats ({math.exp(cost):.2f}x)" for name, cost in costs.items()}
+        about = "**Predicted rise of the log-perplexity**, from the sensitivity curves"
     else:
-        found = lost_output(dense.statistics, dense.norms, mask)
-        words = {name: f"{value:.0%}" for name, value in found.items()}
+        costs = lost_output(dense.statistics, dense.norms, mask)
+        words = {name: f"{cost:.0%}" for name, cost in costs.items()}
         about = "**Output variance lost**, mean over modules, from the statistics"
-    shown = sorted((name for name in found if name in chosen.mixture), key=lambda name: -found[name])
+    shown = sorted((name for name in costs if name in chosen.mixture), key=lambda name: -costs[name])
     left, right = st.columns([5, 1], vertical_alignment="center")
     left.markdown(f"{about}: " + ", ".join(f"{name} **{words[name]}**" for name in shown))
-    with right.popover("How sure?", width="stretch"):
+    with right.popover("How reliable?", width="stretch"):
         if not measured:
             st.caption(
-                "What later layers make of a loss is not in the statistics, so this can name the wrong domain as the worst. "
-                "Damage curves, measured on the Damage page, tell more."
+                "The statistics do not show how later layers amplify a loss, so this can name the wrong domain as the worst. "
+                "Sensitivity curves, measured on the Sensitivity page, are more reliable."
             )
         if pairs := expected.pairs(state.all_runs(experiments=False), measured):
             st.plotly_chart(
-                viz.foretold_figure(pairs, lost=not measured),
-                alt="What was expected against what was measured, by run and domain",
+                viz.prediction_figure(pairs, lost=not measured),
+                alt="Predicted against measured, by run and domain",
                 config=state.PLOT,
             )
 
@@ -127,30 +129,30 @@ def pins(chosen: state.Choice) -> None:
     """Controls to pin layers, heads and channel ranges as kept or removed, preset to the selected channel."""
     shape = chosen.run.geometry
     assert shape is not None
-    on_view = (chosen.site, chosen.channel)
+    counts: dict[str, int] = {}  # of the heads or channels of a layer, by name of the site
+    for site in shape.sites:
+        counts[site.name] = max(counts.get(site.name, 0), shape.shape(site).entries)
+    selection = (chosen.site, chosen.channel)
     # the controls follow the selected channel, and lose their state on other pages
-    if st.session_state.get("pin_from") != on_view or "pin_layers" not in st.session_state:
-        st.session_state.pin_from = on_view
-        on_site = shape.shape(chosen.site)
-        unit, what = chosen.channel // on_site.width, "heads" if on_site.has_heads else "MLP channels"
-        st.session_state.pin_layers, st.session_state.pin_what = [chosen.site.layer], what
-        st.session_state[f"pin_span_{what}"] = (unit, unit)
+    if st.session_state.get("pin_from") != selection or "pin_layers" not in st.session_state:
+        st.session_state.pin_from = selection
+        name = chosen.site.name
+        entry = chosen.channel // shape.shape(chosen.site).width
+        st.session_state.pin_layers, st.session_state.pin_what = [chosen.site.layer], name
+        st.session_state[f"pin_span_{name}"] = (entry, entry)
     parts = st.columns([3, 3, 3, 2, 2, 2], vertical_alignment="bottom")
     layers = parts[0].multiselect("Layers", range(len(shape.layers)), key="pin_layers")
     what = parts[1].selectbox(
         "Units",
-        [
-            *("heads" if s.has_heads else "MLP channels" for s in shape.layers[0].values()),
-            "whole layer",
-        ],
+        [*counts, WHOLE_LAYER],
         key="pin_what",
+        format_func=lambda name: name if name == WHOLE_LAYER else viz.site_style(name).units,
     )
     part = ""
-    if what != "whole layer":
-        limit = next(s.entries for s in shape.layers[0].values() if s.has_heads == (what == "heads")) - 1
+    if what != WHOLE_LAYER:
         st.session_state.setdefault(f"pin_span_{what}", (0, 0))
-        span: Any = parts[2].slider("Range", 0, limit, key=f"pin_span_{what}")
-        part = f".{'attn' if what == 'heads' else 'mlp'}.{span[0]}-{span[1]}"
+        span: Any = parts[2].slider("Range", 0, counts[what] - 1, key=f"pin_span_{what}")
+        part = f".{what}.{span[0]}-{span[1]}"
     selectors = [f"{layer}{part}" for layer in layers]
     for column, title, key, other in (
         (parts[3], "Keep", "keep", "remove"),
@@ -164,7 +166,7 @@ def pins(chosen: state.Choice) -> None:
             width="stretch",
             disabled=not selectors,
         )
-    parts[5].button("Clear all", on_click=_forget, width="stretch")
+    parts[5].button("Clear all", on_click=_clear, width="stretch")
     for pinned, words in ((chosen.keep, "Always kept"), (chosen.remove, "Removed first")):
         if pinned:
             st.markdown(f"{words}: {plain(', '.join(pinned))}")
@@ -175,5 +177,5 @@ def _pin(key: str, other: str, selectors: list[str]) -> None:
     st.session_state[other] = [name for name in st.session_state.get(other, []) if name not in selectors]
 
 
-def _forget() -> None:
+def _clear() -> None:
     st.session_state.keep, st.session_state.remove = [], []

@@ -37,31 +37,31 @@ def named(name: str, run: Run) -> dict[str, float]:
 def _written(run: Run) -> dict[str, float]:
     """The mixture entered in the control of `write`; equal weights if the entry is not valid."""
     text = st.session_state.get("written", "")
-    known = state.domain_names(run)
+    domains = state.domain_names(run)
     try:
-        found = RunConfig.create(mixture=parse_mixture(text), domains=run.config.domains).mixture
+        mixture = RunConfig.create(mixture=parse_mixture(text), domains=run.config.domains).mixture
     except PruningError:
-        found = {}
-    return found if found and set(found) <= set(known) else named(EQUAL, run)
+        mixture = {}
+    return mixture if mixture and set(mixture) <= set(domains) else named(EQUAL, run)
 
 
 def write(chosen: state.Choice) -> None:
     """The control for a custom mixture: typed in, or copied from the sliders."""
-    known = state.domain_names(chosen.run)
+    domains = state.domain_names(chosen.run)
     left, right = st.columns([4, 2], vertical_alignment="bottom")
     text = left.text_input(
         "Custom mixture",
         key="written",
         bind="query-params",
         persist_state="session",
-        placeholder=", ".join(f"{name}=1" for name in known),
+        placeholder=", ".join(f"{name}=1" for name in domains),
     )
     right.button("Copy from the sliders", on_click=_take, args=(chosen.mixture,), width="stretch")
     try:
-        if text and (unknown := set(parse_mixture(text)) - set(known)):
+        if text and (unknown := set(parse_mixture(text)) - set(domains)):
             st.error(
                 plain(
-                    f"This run has no domain {clipped(', '.join(sorted(unknown)), 200)}: its domains are {', '.join(known)}."
+                    f"This run has no domain {clipped(', '.join(sorted(unknown)), 200)}: its domains are {', '.join(domains)}."
                 )
             )
     except PruningError as error:

@@ -24,7 +24,9 @@ def pages() -> StreamlitPage:
             st.Page("pages/calibration.py", title="Calibration", icon=":material/library_books:"),
             st.Page("pages/importance.py", title="Importance", icon=":material/grid_on:"),
             st.Page("pages/masks.py", title="Masks", icon=":material/filter_alt:"),
-            st.Page("pages/damage.py", title="Damage", icon=":material/show_chart:"),
+            st.Page("pages/sensitivity.py", title="Sensitivity", icon=":material/show_chart:"),
+            # its name until version 0.2, for one version more
+            st.Page("pages/sensitivity.py", title="Sensitivity", url_path="damage", visibility="hidden"),
             st.Page("pages/prune.py", title="Prune", icon=":material/content_cut:"),
             st.Page("pages/results.py", title="Results", icon=":material/bar_chart:"),
             st.Page("pages/experiments.py", title="Experiments", icon=":material/science:"),

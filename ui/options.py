@@ -25,15 +25,15 @@ def changes(before: RunConfig, after: RunConfig, without: tuple[str, ...] = ()) 
 
     Args:
         before: the config compared with.
-        after: the config whose values are told.
+        after: the config whose values are given.
         without: options to leave out.
     """
-    found = [f"method {after.method}"] if before.method != after.method else []
+    differences = [f"method {after.method}"] if before.method != after.method else []
     preset = RunConfig.create(method=after.method)
     for name in RunConfig.model_fields:
         old, new = getattr(before, name), getattr(after, name)
         brought = before.method != after.method and new == getattr(preset, name)
         if old == new or brought or name in ("method", "parent", "experiment", "name", "tags", *without):
             continue
-        found.append(f"{name.replace('_', ' ')} {option(after, name)}")
-    return ", ".join(found) or "no option changed"
+        differences.append(f"{name.replace('_', ' ')} {option(after, name)}")
+    return ", ".join(differences) or "no option changed"

@@ -17,11 +17,11 @@ SPEED = "tokens per second"
 
 
 def popover(chosen: state.Choice, run: Run, mask: Mask, config: RunConfig) -> None:
-    """Asks for a target, and sets the ratio that it takes.
+    """Controls that find and set the pruning ratio for a target.
 
     Args:
         chosen: the settings.
-        run: on view; its first iteration has statistics.
+        run: that is displayed; its first iteration has statistics.
         mask: of the settings.
         config: of the settings.
     """
@@ -41,7 +41,9 @@ def _size(what: str, chosen: state.Choice, run: Run, mask: Mask, config: RunConf
     now = SIZES[what](mask, dense)
     limit = st.number_input("At most", min_value=1.0, value=float(round(now)), step=1.0, format="%.0f")
     if limit >= round(now):  # a search takes a dozen masks: not on every change of the page
-        st.caption(f"{mask.ratio:.0%} pruned leaves {now:,.0f}. Enter less to find the ratio that it takes.")
+        st.caption(
+            f"A pruning ratio of {mask.ratio:.0%} leaves {now:,.0f}. Enter less to find the ratio for it."
+        )
         return
     scores = stored.scores(measured, config, config.mixture)
 
@@ -50,7 +52,7 @@ def _size(what: str, chosen: state.Choice, run: Run, mask: Mask, config: RunConf
         return SIZES[what](cut, dense)
 
     needed = smallest_ratio(size, limit)
-    st.markdown(f"{needed:.0%} pruned leaves {size(needed):,.0f}.")
+    st.markdown(f"A pruning ratio of {needed:.0%} leaves {size(needed):,.0f}.")
     _offer(needed)
 
 
@@ -63,7 +65,7 @@ def _speed(run: Run) -> None:
         )
         if tasks.timing_button("Time this model", what, f"time-{run.id}", task):
             arguments = ["bench", run.config.model, "--ratios", "--device", run.config.device]
-            tasks.start(task, [*arguments, *tasks.place(run)])
+            tasks.start(task, [*arguments, *tasks.store_args(run)])
         tasks.working(task, "Timing the model", lambda _: st.rerun())
         return
     timing = Timing(**task.output)
@@ -72,9 +74,9 @@ def _speed(run: Run) -> None:
         + " tokens per second."
     )
     dense = float(round(timing.speeds[0]))
-    wanted = st.number_input("At least", min_value=1.0, value=dense, format="%.0f", key="speed")
-    needed = timing.ratio(wanted)
-    st.markdown(f"{wanted:,.0f} tokens per second take {needed:.0%} pruned.")
+    target = st.number_input("At least", min_value=1.0, value=dense, format="%.0f", key="speed")
+    needed = timing.ratio(target)
+    st.markdown(f"{target:,.0f} tokens per second need a pruning ratio of {needed:.0%}.")
     _offer(needed)
 
 

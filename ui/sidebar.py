@@ -10,8 +10,8 @@ import streamlit as st
 from pruning.config import METHODS, RunConfig, choices
 from pruning.formatting import plain
 from pruning.runs.run import Run
-from ui import models, state
-from ui.source import ROUNDINGS
+from ui import models, settings, state, view_state
+from ui.settings import AS_METHOD, ROUNDINGS, WIDGETS
 
 PINS = "LAYER, LAYER.attn, LAYER.mlp.FIRST-LAST"
 
@@ -20,14 +20,15 @@ def draw(run: Run, runs: list[Run]) -> None:
     """Draw the sidebar.
 
     Args:
-        run: on view.
+        run: that is displayed.
         runs: all that can be chosen.
     """
     names = state.domain_names(run)
     with st.sidebar:
         models.pick(run, runs)
         _weights(names)
-        st.slider("Pruning ratio", 0, 90, 50, 1, format="%d%%", key="ratio", bind="query-params")
+        ratio = WIDGETS["ratio"].default
+        st.slider("Pruning ratio", 0, 90, ratio, 1, format="%d%%", key="ratio", bind="query-params")
         st.selectbox("Method", list(METHODS), key="method", bind="query-params")
         with st.popover("Pruning options", icon=":material/tune:", width="stretch"):
             _details()
@@ -38,26 +39,19 @@ def _weights(names: list[str]) -> None:
         st.markdown("Domain mixture", width="stretch")
         with st.popover("Lock, reset", type="tertiary", key="mixture-more"):
             held = _locks(names)
-            left, right = st.columns(2)
-            left.button(
-                "Equal",
-                on_click=_equal,
-                args=(names,),
-                width="stretch",
-                help="Give all domains the same weight",
-            )
-            right.button(
-                "Reset",
-                on_click=_reset,
-                args=(names,),
-                width="stretch",
-                help="Reset all settings to their defaults",
-            )
-    words = {}
+            for column, title, callback, words in zip(
+                st.columns(2),
+                ("Equal", "Reset"),
+                (_equal, _reset),
+                ("Give all domains the same weight", "Reset all settings to their defaults"),
+                strict=True,
+            ):
+                column.button(title, on_click=callback, args=(names,), width="stretch", help=words)
+    labels = {}
     with st.container(gap=None, key="mixture"):
         for name in names:
             left, right = st.columns([2, 3], vertical_alignment="center", gap="small")
-            words[name] = left.empty()
+            labels[name] = left.empty()
             right.slider(
                 plain(name),
                 0,
@@ -69,9 +63,9 @@ def _weights(names: list[str]) -> None:
                 label_visibility="collapsed",
             )
     shares = state.mixture(names)
-    for name, place in words.items():
+    for name, label in labels.items():
         lock = ":material/lock: " if name in held else ""
-        place.markdown(f"{lock}{plain(name)} **{shares.get(name, 0):.0%}**")
+        label.markdown(f"{lock}{plain(name)} **{shares.get(name, 0):.0%}**")
     if not shares:
         st.warning("All weights are zero: all domains get equal weights until one is raised.")
 
@@ -96,41 +90,25 @@ def _locks(names: list[str]) -> list[str]:
 
 def _details() -> None:
     """Pruning options: drawn on every page so that the URL keeps them."""
-    fields = RunConfig.model_fields
-    for name in ("allocation", "compensation"):
-        st.selectbox(
-            name.capitalize(),
-            [state.AS_METHOD, *(choices(name) or ())],
-            key=name,
-            bind="query-params",
-            help=fields[name].description,
-        )
+    for title, field, values in (
+        ("Allocation", "allocation", (AS_METHOD, *(choices("allocation") or ()))),
+        ("Compensation", "compensation", (AS_METHOD, *(choices("compensation") or ()))),
+        ("Attention unit", "attention_unit", choices("attention_unit") or ()),
+        ("Round MLP widths to", "round_to", ROUNDINGS),
+    ):
+        description = RunConfig.model_fields[field].description
+        st.selectbox(title, values, key=WIDGETS[field].key, bind="query-params", help=description)
     st.slider(
         "Worst domain",
         0,
         100,
-        0,
+        WIDGETS["worst_domain"].default,
         5,
         format="%d%%",
         key="worst",
         bind="query-params",
         help="Variance of the mixture: from the weighted mean over the domains (0%) to the largest of any domain (100%). "
         "More of it keeps what a single domain needs.",
-    )
-    st.selectbox(
-        "Attention unit",
-        (choices("attention_unit") or ()),
-        key="unit",
-        bind="query-params",
-        help=fields["attention_unit"].description,
-    )
-    st.selectbox(
-        "Round MLP widths to",
-        ROUNDINGS,
-        key="round_to",
-        bind="query-params",
-        help="The retained MLP channels of every layer are a multiple of this. The number of removed parameters stays "
-        "the same. llama.cpp reads prompts about 1.5 times as fast with 16 or 64 as with 1; vLLM and transformers gain less.",
     )
     for key, title in (("keep", "Always keep"), ("remove", "Remove first")):
         st.multiselect(
@@ -160,13 +138,8 @@ def _equal(names: list[str]) -> None:
 
 
 def _reset(names: list[str]) -> None:
-    chosen = st.session_state
-    chosen.locked = chosen.held = []
+    widgets = st.session_state
+    widgets.locked = widgets.held = []
     _equal(names)
-    chosen.ratio, chosen.method = 50, "iterative"
-    chosen.allocation = chosen.compensation = state.AS_METHOD
-    chosen.unit, chosen.round_to = RunConfig.model_fields["attention_unit"].default, 1
-    chosen.worst = 0
-    chosen.keep, chosen.remove = [], []
-    chosen.site, chosen.layer, chosen.channel = "mlp", 0, 0
-    chosen.iteration = 1
+    settings.reset(widgets)
+    view_state.reset()

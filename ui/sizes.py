@@ -15,7 +15,7 @@ from ui import state, tasks
 
 
 def checkpoint(run: Run) -> Path | None:
-    """The checkpoint of the size that is chosen; None, with a button that writes it, where it is not there.
+    """The checkpoint of the selected size; None, with a button that writes it, where it does not exist.
 
     Raises:
         RunError: the run kept no model.
@@ -43,7 +43,7 @@ def checkpoint(run: Run) -> Path | None:
         return folder
     task = job(state.store(), f"size-{run.id}-{number:02d}")
     if st.button("Write this size", key=f"write-size-{run.id}", icon=":material/save:"):
-        tasks.start(task, ["export", f"{run.id}:{number}", "--format", "masks", *tasks.place(run)])
+        tasks.start(task, ["export", f"{run.id}:{number}", "--format", "masks", *tasks.store_args(run)])
     tasks.working(task, "Writing the model", lambda _: st.rerun())
     return None
 
@@ -57,4 +57,4 @@ def _cost(dense: StoredIteration, after: StoredIteration) -> str:
         return f"{sizes}."
     worst = max(lost, key=lost.__getitem__)
     mean = mean_perplexity(now) / mean_perplexity(before)
-    return f"{sizes}, mean perplexity x {mean:.2f}, worst domain {worst} x {lost[worst]:.2f}."
+    return f"{sizes}, mean perplexity {mean:.2f}x, worst domain {worst} {lost[worst]:.2f}x."

@@ -1,4 +1,4 @@
-"""The line above every page: which run the pictures come from, and the run that will replace it."""
+"""The line above every page: the displayed run, and the run that will replace it."""
 
 from __future__ import annotations
 
@@ -6,54 +6,51 @@ import numpy as np
 import streamlit as st
 
 from pruning import visualization as viz
-from pruning.config import METHODS, RunConfig
 from pruning.formatting import plain, quoted
 from pruning.runs.folder import layers_so_far
 from pruning.runs.run import Run
-from ui import models, state
-
-ROUNDINGS = (1, 8, 16, 32, 64, 128, 256)
+from ui import models, settings, state, view_state
 
 
-def asked() -> str | None:
-    """The run that a link, a button or a finished calibration asks for; read once."""
-    wanted = st.session_state.pop("next_run", None)
+def _requested() -> str | None:
+    """The run that a link or a button names; read once."""
+    name = st.session_state.pop("next_run", None)
     if "run" not in st.session_state:
-        wanted = wanted or st.query_params.get("run")
-    return wanted
+        name = name or st.query_params.get("run")
+    return name
 
 
-def on_view() -> tuple[Run, list[Run]]:
+def displayed() -> tuple[Run, list[Run]]:
     """The run that the pages show, and all runs that can be chosen, newest first."""
-    wanted = _arrived() or asked()
-    named = (wanted, st.session_state.get("run"))
+    requested = _completed() or _requested()
+    kept = (requested, st.session_state.get("run"))
     runs = {
         run.id: run
         for run in state.all_runs()
-        if run.config.experiment is None or run.id in named or state.label(run) in named
+        if run.config.experiment is None or run.id in kept or state.label(run) in kept
     }
     if not runs:
         st.error("There is no run to show. Create one with `python -m pruning prune`.")
         st.stop()
     labels = {state.label(run): name for name, run in runs.items()}
-    if wanted in runs:
+    if requested in runs:
         # an id is no option of the widget: Streamlit takes it out of the address
         st.session_state.address = ["run"]
-    wanted = labels.get(wanted or "", wanted)
-    if wanted in runs:
-        st.session_state.run = wanted
-    elif wanted:
-        st.session_state.lost = wanted
+    requested = labels.get(requested or "", requested)
+    if requested in runs:
+        st.session_state.run = requested
+    elif requested:
+        st.session_state.missing_run = requested
     if st.session_state.get("run") not in runs:
         st.session_state.run = state.shipped()[0].id if state.shipped() else next(iter(runs))
     return runs[st.session_state.run], list(runs.values())
 
 
 def draw(run: Run, runs: list[Run]) -> None:
-    """Name the run, offer the others, and say what is at work.
+    """Name the displayed run, offer the others, and show the progress of a new one.
 
     Args:
-        run: on view.
+        run: that is displayed.
         runs: that can be chosen.
     """
     by_id = {other.id: other for other in runs}
@@ -61,7 +58,7 @@ def draw(run: Run, runs: list[Run]) -> None:
     names = sorted(by_id, key=lambda name: name != state.shipped()[0].id)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="source"):
         with st.popover(
-            plain(_words(run)), type="tertiary", icon=":material/database:", key="source-popover"
+            plain(_title(run)), type="tertiary", icon=":material/database:", key="source-popover"
         ):
             st.selectbox(
                 "Displayed run",
@@ -79,20 +76,20 @@ def draw(run: Run, runs: list[Run]) -> None:
                 width="stretch",
                 help="Set model, domain mixture, pruning ratio, method and pruning options to those of this run",
             )
-        waited = _at_work(run)
-    if waited is not None:
-        _growing(waited)
-    if lost := st.session_state.get("lost"):
+        awaited = _progress()
+    if awaited is not None:
+        _layers_done(awaited)
+    if missing := st.session_state.get("missing_run"):
         left, right = st.columns([5, 1], vertical_alignment="center")
         left.warning(
-            f"The link names the run {plain(quoted(lost))}, which is not in this store: it was deleted, or belongs to "
+            f"The link names the run {plain(quoted(missing))}, which is not in this store: it was deleted, or belongs to "
             f"another machine. The pages show {plain(state.label(run))} instead."
         )
-        right.button("Understood", on_click=lambda: st.session_state.pop("lost", None), width="stretch")
+        right.button("OK", on_click=lambda: st.session_state.pop("missing_run", None), width="stretch")
 
 
-def _words(run: Run) -> str:
-    if not state.looked(run):
+def _title(run: Run) -> str:
+    if not state.has_statistics(run):
         return f"{state.label(run)}: no statistics yet"
     return f"Statistics of {state.label(run)}, {tokens(run):,} tokens"
 
@@ -110,64 +107,65 @@ def _details(run: Run) -> str:
     return f"Model {config.model}: {words}. {'Statistics only' if not config.ratio else cut}. Calibrated on {mixture}."
 
 
-# --- the run that will come on view ----------------------------------------------------------------------
+# --- the run that will be displayed ------------------------------------------------------------------------
 
 
-def _arrived() -> str | None:
-    """The id of the run waited for, once it has something to show; until then the pages keep the old one."""
-    chosen = st.session_state
-    waiting = chosen.get("follow") or st.query_params.get("follow")
-    if not waiting:
+def _completed() -> str | None:
+    """The id of the awaited run, once it has statistics; until then the pages keep the old one."""
+    widgets = st.session_state
+    awaited = widgets.get("follow") or st.query_params.get("follow")
+    if not awaited:
         return None
-    run = next((run for run in state.store().all() if run.id == waiting), None)
-    if run is not None and not state.looked(run) and run.active:
-        chosen.follow = st.query_params["follow"] = waiting
+    run = next((run for run in state.store().all() if run.id == awaited), None)
+    if run is not None and not state.has_statistics(run) and run.active:
+        widgets.follow = st.query_params["follow"] = awaited
         return None
-    chosen.pop("follow", None)
+    widgets.pop("follow", None)
     st.query_params.pop("follow", None)
-    return waiting if run is not None and state.looked(run) else None
+    return awaited if run is not None and state.has_statistics(run) else None
 
 
-def _at_work(on_view: Run) -> Run | None:
-    """What the run waited for is doing, looked at every other second; returns it."""
-    waiting = st.session_state.get("follow")
-    run = next((run for run in state.store().all() if run.id == waiting), None)
+def _progress() -> Run | None:
+    """Show the state of the awaited run, updated every other second; returns the run."""
+    awaited = st.session_state.get("follow")
+    run = next((run for run in state.store().all() if run.id == awaited), None)
     if run is None:
         return None
 
     @st.fragment(run_every=2.0)
     def watch() -> None:
-        if state.looked(run) or not run.active:
+        if state.has_statistics(run) or not run.active:
             st.rerun()
         status = run.status()
         where = "waits for its turn" if status.state == "queued" else status.stage or status.state
         done = f" {status.done / status.total:.0%}" if status.total and status.state != "queued" else ""
         st.markdown(
             f":material/hourglass_top: New run **{plain(state.label(run))}**: {plain(where)}{done}. "
-            "The pages show the run on the left until it has statistics.",
+            "The pages show the run on the left until it has statistics."
         )
 
     watch()
     return run
 
 
-def _growing(run: Run) -> None:
-    """The layers that are through of a run that has no statistics yet, drawn as they come."""
+def _layers_done(run: Run) -> None:
+    """A heatmap of the layers that a run without complete statistics has calibrated, updated as they come."""
 
     @st.fragment(run_every=2.0)
     def draw() -> None:
-        found, shape = layers_so_far(run.path), run.geometry
-        if not found or shape is None:
+        scores, shape = layers_so_far(run.path), run.geometry
+        if not scores or shape is None:
             return
         blank = {site: np.full(shape.channels(site), np.nan) for site in shape.sites}
-        data = viz.importance_data(blank | found, "mlp", what="score", scale="log per layer", bins=256)
-        through = len({site.layer for site in found})
-        title = f"{models.title(run.config.model)}, MLP channels: {through} of {len(shape.layers)} layers are through"
+        name = view_state.default_name(shape)
+        view = viz.View("score", "log per layer", bins=256)
+        done = len({site.layer for site in scores})
+        title = f"{models.title(run.config.model)}, {viz.site_style(name).units}: {done} of {len(shape.layers)} layers done"
         st.plotly_chart(
-            viz.importance_figure(data, title, (-1.0, 1.0), 300),
+            viz.importance_figure(viz.importance_data(blank | scores, name, view), title, (-1.0, 1.0), 300),
             alt=title,
             config=state.PLOT,
-            key=f"growing-{through}",
+            key=f"layers-done-{done}",
         )
 
     draw()
@@ -175,16 +173,8 @@ def _growing(run: Run) -> None:
 
 def copy(run: Run, names: list[str]) -> None:
     """Callback: the settings of a run in the sidebar."""
-    chosen, config = st.session_state, run.config
-    chosen.locked = chosen.held = []
+    widgets, config = st.session_state, run.config
+    widgets.locked = widgets.held = []
     for name in names:
-        chosen[f"w_{name}"] = round(100 * config.mixture.get(name, 0))
-    chosen.ratio, chosen.method = round(100 * config.ratio), config.method
-    for name in ("allocation", "compensation"):
-        own = METHODS[config.method].get(name, RunConfig.model_fields[name].default)
-        value = getattr(config, name)
-        chosen[name] = state.AS_METHOD if value == own else value
-    chosen.worst = round(100 * config.worst_domain)
-    chosen.unit = config.attention_unit
-    chosen.round_to = config.round_to if config.round_to in ROUNDINGS else 1
-    chosen.keep, chosen.remove = [*config.keep], [*config.remove]
+        widgets[f"w_{name}"] = round(100 * config.mixture.get(name, 0))
+    settings.copy(config, widgets)

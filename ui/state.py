@@ -23,6 +23,7 @@ from pruning.runs import permissions
 from pruning.runs.preflight import create
 from pruning.runs.run import Run, RunStore
 from pruning.text.sources import EMBEDDED_DOMAINS
+from ui import settings, view_state
 from ui.consent import consent
 from ui.navigation import ensure_frame, go
 
@@ -33,23 +34,6 @@ SHIPPED = {
 }
 DEMO_RUN = ASSETS / "demo-run"
 PLOT = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}  # of every figure
-AS_METHOD = "method default"  # the option of the method's preset
-# Options that a new run takes over from the displayed run, whatever its method.
-KEPT = ("model", "domains", "samples", "seq_len", "seed", "device", "dtype", "eval_blocks")
-# Options that belong to one run only, or are chosen for each run.
-DROPPED = (
-    "allocation",
-    "compensation",
-    "name",
-    "tags",
-    "parent",
-    "experiment",
-    "save_model",
-    "tasks",
-    "task_data",
-    "task_folder",
-    "task_limit",
-)
 
 
 @dataclass(frozen=True)
@@ -87,21 +71,18 @@ class Choice:
         Raises:
             ConfigError: the settings contradict each other.
         """
-        base, dropped = self.run.config, set(DROPPED)
-        if self.run.path in SHIPPED:  # measured longer than one likes to wait
-            dropped.add("eval_blocks")
+        base, without = self.run.config, set()
+        if self.run.path in SHIPPED:  # measured on more blocks than one likes to wait for
+            without.add("eval_blocks")
         if base.ratio == 0:  # a run that only collected statistics, and measured no text
-            dropped |= {"iterations", "eval_blocks"}
-        kept = None if base.method == self.method else set(KEPT)
-        options: dict[str, Any] = base.model_dump(include=kept, exclude=dropped)
-        options |= {"method": self.method, "ratio": self.ratio, "mixture": self.mixture}
-        for name in ("allocation", "compensation"):
-            if (value := getattr(self, name)) != AS_METHOD:
-                options[name] = value
-        for name in ("attention_unit", "round_to", "worst_domain"):
-            options[name] = getattr(self, name)
+            without |= {"iterations", "eval_blocks"}
+        options = settings.options(base, self.method, without)
+        options["mixture"] = self.mixture
+        for setting in settings.WIDGETS.values():
+            if (value := getattr(self, setting.field)) != settings.AS_METHOD:
+                options[setting.field] = value
         options["parent"] = None if self.run.path in SHIPPED else self.run.id
-        return RunConfig.create(**options | {"keep": self.keep, "remove": self.remove})
+        return RunConfig.create(**options)
 
     def for_demo(self) -> Choice:
         """The same settings for the demo model, without those that only the displayed model has."""
@@ -147,13 +128,13 @@ def label(run: Run) -> str:
     return f"{what} {Path(config.model).name}, {when}, {run.id[-4:]}"
 
 
-def looked(run: Run) -> bool:
+def has_statistics(run: Run) -> bool:
     """Whether a run has statistics of the dense model."""
     return len(run.iterations()) > 1
 
 
 def begin(config: RunConfig, watch: bool = True) -> Run:
-    """Start a run; it comes on view when it has statistics.
+    """Start a run; it is displayed when it has statistics.
 
     Args:
         config: of the run.
@@ -162,9 +143,9 @@ def begin(config: RunConfig, watch: bool = True) -> Run:
     Raises:
         PruningError: the run cannot be started; nothing is stored.
     """
-    if found := permissions.pending(config):
+    if pending := permissions.pending(config):
         raise RunError(
-            f"these settings were not made here, and would {'; '.join(map(str, found[:5]))}: start the run on the "
+            f"these settings were not made here, and would {'; '.join(map(str, pending[:5]))}: start the run on the "
             "Prune page, which asks for your agreement."
         )
     run = create(config, store())
@@ -175,7 +156,7 @@ def begin(config: RunConfig, watch: bool = True) -> Run:
     return run
 
 
-def look_at(run: Run) -> None:
+def display(run: Run) -> None:
     """Display a run from the next script run on; a widget's value cannot be set after it is drawn."""
     st.session_state.next_run = run.id
 
@@ -188,12 +169,12 @@ def delete_button(name: str, key: str = "") -> None:
         key: tells several buttons for the same run apart.
     """
     if st.button("Delete", key=f"delete-{key}{name}", icon=":material/delete:"):
-        st.session_state.doomed = name
-    if st.session_state.get("doomed") != name:
+        st.session_state.to_delete = name
+    if st.session_state.get("to_delete") != name:
         return
     st.warning("This cannot be undone.")
     if st.button("Confirm deletion", key=f"yes-{key}{name}"):
-        del st.session_state.doomed
+        del st.session_state.to_delete
         try:
             store().delete(name)
         except PruningError as error:
@@ -202,11 +183,11 @@ def delete_button(name: str, key: str = "") -> None:
             st.rerun()
 
 
-def resume_button(run: Run, place: Any = st) -> None:
-    """A button that goes on with a run after its last whole iteration, once what it would read is agreed to."""
+def resume_button(run: Run, container: Any = st) -> None:
+    """A button that resumes a run after its last complete iteration, once what it would read is agreed to."""
     agreed = consent(run.config)
     icon = ":material/play_arrow:"
-    if place.button("Resume", key=f"resume-{run.id}", icon=icon, disabled=not agreed):
+    if container.button("Resume", key=f"resume-{run.id}", icon=icon, disabled=not agreed):
         try:
             run.launch()
         except PruningError as error:
@@ -217,7 +198,7 @@ def resume_button(run: Run, place: Any = st) -> None:
 
 
 def no_statistics(run: Run) -> NoReturn:
-    """Say why a page has nothing to show of a run, with the way on; the rest of the page is not drawn."""
+    """Explain why a page has nothing to show of a run, offer to resume it, and stop the page."""
     if run.active:
         st.info("This run has no statistics yet. They are available after its first iteration.")
     else:
@@ -239,8 +220,8 @@ def domain_names(run: Run) -> list[str]:
     iterations = run.iterations()
     if len(iterations) > 1:
         files = iterations[1].path.glob("moments-*.safetensors")
-        found = {file.stem.removeprefix("moments-") for file in files}
-        return [name for name in run.config.mixture if name in found]
+        stored = {file.stem.removeprefix("moments-") for file in files}
+        return [name for name in run.config.mixture if name in stored]
     return list(run.config.mixture)
 
 
@@ -253,45 +234,31 @@ def mixture(names: list[str]) -> dict[str, float]:
     weights = {name: float(st.session_state.get(f"w_{name}", 50)) for name in names}
     fixed = {name: weight / 100 for name, weight in weights.items() if name in held}
     free = {name: weight for name, weight in weights.items() if name not in held}
-    rest, total = 1 - sum(fixed.values()), sum(free.values())
-    if rest <= 0 or not total:  # no remainder, or no domain to give it to
-        fixed, free, rest, total = {}, weights, 1.0, sum(weights.values())
-    shares = fixed | {name: rest * weight / total for name, weight in free.items()} if total else {}
+    remainder, total = 1 - sum(fixed.values()), sum(free.values())
+    if remainder <= 0 or not total:  # no remainder, or no domain to give it to
+        fixed, free, remainder, total = {}, weights, 1.0, sum(weights.values())
+    shares = fixed | {name: remainder * weight / total for name, weight in free.items()} if total else {}
     return {name: shares[name] for name in names if shares}
-
-
-def _within(value: Any, count: int) -> int:
-    """A whole number from 0 to below `count`, the nearest to what an address says."""
-    return min(max(int(value or 0), 0), count - 1)
 
 
 def choice() -> Choice:
     """The current settings."""
     ensure_frame()
-    chosen = st.session_state
-    run = next((run for run in all_runs() if run.id == chosen.run), shipped()[0])
-    names = domain_names(run)
+    widgets = st.session_state
+    run = next((run for run in all_runs() if run.id == widgets.run), shipped()[0])
+    names, shape = domain_names(run), run.geometry
     last = max((it.number for it in run.iterations()), default=0)
-    shape = run.geometry
-    layers = len(shape.layers) if shape else 1
-    # an address may name what another model has, or no model
-    site = Site(_within(chosen.get("layer"), layers), chosen.get("site") or "mlp")
-    width = shape.channels(site) if shape else 1
+    site = view_state.site(shape)
     return Choice(
         run=run,
-        ratio=chosen.ratio / 100,
-        method=chosen.method,
-        allocation=chosen.allocation,
-        attention_unit=chosen.unit,
-        round_to=int(chosen.round_to),
-        worst_domain=chosen.worst / 100,
-        compensation=chosen.compensation,
         mixture=mixture(names) or {name: 1 / len(names) for name in names},
-        iteration=min(chosen.get("iteration", 1) or 1, last),
+        iteration=min(widgets.get("iteration", 1) or 1, last),
         site=site,
-        channel=_within(chosen.get("channel"), width),
-        keep=tuple(chosen.get("keep", [])),
-        remove=tuple(chosen.get("remove", [])),
+        channel=view_state.clamped(widgets.get("channel"), 0, shape.channels(site) - 1 if shape else 0),
+        **{
+            each.field: each.to_option(widgets.get(each.key, each.default))
+            for each in settings.WIDGETS.values()
+        },
     )
 
 
@@ -299,13 +266,13 @@ def follow(run: Run) -> None:
     """Redraw the page when an active run completes an iteration."""
     if not run.active:
         return
-    known = len(run.iterations())
+    count = len(run.iterations())
 
     @st.fragment(run_every=2.0)
     def watch() -> None:
-        if len(run.iterations()) != known or not run.active:
+        if len(run.iterations()) != count or not run.active:
             st.rerun()
-        done = f"{known - 1} of {run.config.iterations}" if known else "none"
+        done = f"{count - 1} of {run.config.iterations}" if count else "none"
         what = plain(run.status().state)
         st.caption(f"This run is {what}. Completed iterations: {done}. This page updates automatically.")
 

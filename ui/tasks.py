@@ -25,18 +25,15 @@ DOWNLOAD_BYTES = 200_000_000  # larger files stay on disk: a download passes thr
 
 
 def working(
-    task: Job,
-    what: str,
-    show: Callable[[dict[str, Any]], None],
-    meanwhile: Callable[[], None] = lambda: None,
+    task: Job, what: str, show: Callable[[dict[str, Any]], None], meanwhile: Callable[[], None] = lambda: None
 ) -> None:
     """Progress and result of a task, polled while it runs.
 
     Args:
         task: started or not.
-        what: it is doing.
+        what: the task does, in words.
         show: draws its output.
-        meanwhile: draws what there is of it while it runs.
+        meanwhile: draws partial output while it runs.
     """
 
     @st.fragment(run_every=1.0 if task.state == "running" else None)
@@ -69,13 +66,13 @@ def start(task: Job, arguments: Sequence[str]) -> None:
     st.rerun()
 
 
-def place(run: Run) -> list[str]:
+def store_args(run: Run) -> list[str]:
     """The command-line arguments that name the run store."""
     return ["--runs-dir", str(run.path.parent)]
 
 
 def size(checkpoint: Path) -> str:
-    """What the names of a run's tasks end in: nothing for its own model, -03 for that after iteration 3."""
+    """Suffix of the names of a run's tasks: empty for its final model, -03 for that after iteration 3."""
     return checkpoint.name.removeprefix("model")
 
 
@@ -95,22 +92,22 @@ def continuation(run: Run, checkpoint: Path) -> None:
         start(task, [*arguments, "--stream-file", str(task.path / "so-far.json"), "--", prompt])
 
     def growing() -> None:
-        known: dict[str, Any] = {}
+        partial: dict[str, Any] = {}
         with contextlib.suppress(RunError):
-            known = read_json(task.path / "so-far.json") or {}
+            partial = read_json(task.path / "so-far.json") or {}
         for column, name, text in zip(
-            st.columns(2), ("Dense", "Pruned"), [*known.get("texts", []), "", ""], strict=False
+            st.columns(2), ("Dense", "Pruned"), [*partial.get("texts", []), "", ""], strict=False
         ):
             column.markdown(f"**{name}**")
-            column.code(known.get("prompt", prompt) + text, language=None, wrap_lines=True)
+            column.code(partial.get("prompt", prompt) + text, language=None, wrap_lines=True)
 
     def show(output: dict[str, Any]) -> None:
-        for column, name, found in zip(
+        for column, name, each in zip(
             st.columns(2), ("Dense", "Pruned"), output["continuations"], strict=True
         ):
             column.markdown(f"**{name}**")
-            column.code(output["prompt"] + found["text"], language=None, wrap_lines=True)
-            column.caption(f"{found['tokens']} tokens in {found['seconds']:.1f} s")
+            column.code(output["prompt"] + each["text"], language=None, wrap_lines=True)
+            column.caption(f"{each['tokens']} tokens in {each['seconds']:.1f} s")
 
     working(task, "Generating text, one model after the other", show, growing)
 
@@ -118,7 +115,7 @@ def continuation(run: Run, checkpoint: Path) -> None:
 def exports(run: Run, checkpoint: Path) -> None:
     """Export formats of the run, what loads each of them, and the export controls."""
     traits = Traits.read(checkpoint)
-    found = {form.format: form for form in forms(traits)}
+    available = {form.format: form for form in forms(traits)}
     st.dataframe(
         [
             {
@@ -129,7 +126,7 @@ def exports(run: Run, checkpoint: Path) -> None:
                 "loads in": form.loads_in,
                 "architecture": form.architecture,
             }
-            for form in found.values()
+            for form in available.values()
         ],
         hide_index=True,
     )
@@ -139,9 +136,9 @@ def exports(run: Run, checkpoint: Path) -> None:
             "the same width and stock transformers loads the export without custom code, at some cost in quality."
         )
     left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
-    offered = [name for name, form in found.items() if not form.refusal]
+    offered = [name for name, form in available.items() if not form.refusal]
     name = str(left.selectbox("Format", offered, key=f"format-{run.id}"))
-    st.caption(f"Loads in {found[name].loads_in}. {sentence(found[name].drawback)}")
+    st.caption(f"Loads in {available[name].loads_in}. {sentence(available[name].drawback)}")
     kinds = FORMATS[name].kinds
     kind = middle.selectbox(
         "Weight type", [STORED, *kinds], key=f"kind-{run.id}-{'-'.join(kinds)}", disabled=not kinds
@@ -170,7 +167,7 @@ def exports(run: Run, checkpoint: Path) -> None:
 
 
 def timing_button(label: str, what: str, key: str, task: Job) -> bool:
-    """A button that starts a timing, disabled while that is at work or a run is, which would distort it.
+    """A button that starts a timing, disabled while the task or a run is active, which would distort it.
 
     Args:
         label, key: of the button.

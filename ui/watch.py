@@ -131,7 +131,7 @@ def _buttons(run: Run, active: bool) -> None:
     elif run.resumable:
         state.resume_button(run, row)
     if run.last_iteration > 0 and row.button("Show channels", icon=":material/grid_on:"):
-        state.look_at(run)
+        state.display(run)
         go("pages/importance.py")
     with row:
         state.delete_button(run.id, "watch-")

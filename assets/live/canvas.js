@@ -1,67 +1,54 @@
 // Bars for the domain mixture and the pruning ratio, and what they remove, redrawn in every frame of a drag.
 // Needs arithmetic.js. `mount` is called by the app's component and by the page that `report --html` writes.
 
-const COLOURS = ["#2a78b5", "#e07b39", "#3f9b6f", "#b0518f", "#8c7a3d", "#5d6bb0", "#c2483d", "#4aa3a3"];
-const SCALES = { // what goes, the cut, what stays: told apart without red-green vision, on either paper
-  light: ["#134a86", "#7fb2d9", "#f4f3f0", "#e8877a", "#8e0b22"],
-  dark: ["#9bd2ff", "#3d7fb5", "#2f3740", "#a9493c", "#ff9c85"],
-};
-const DECADES = 1; // of a score above and below the cut, to the ends of the colour scale
-const DEVIATIONS = 2; // the same where scores are standardised
-
 function colourTable(stops) {
   const rgb = stops.map((stop) => [1, 3, 5].map((at) => parseInt(stop.slice(at, at + 2), 16)));
   const table = new Uint32Array(256);
   for (let at = 0; at < 256; at++) {
-    const place_ = (at / 255) * (stops.length - 1), left = Math.min(Math.floor(place_), stops.length - 2);
-    const [r, g, b] = [0, 1, 2].map((c) => Math.round(rgb[left][c] + (rgb[left + 1][c] - rgb[left][c]) * (place_ - left)));
+    const position = (at / 255) * (stops.length - 1), lower = Math.min(Math.floor(position), stops.length - 2);
+    const [r, g, b] = [0, 1, 2].map((c) => Math.round(rgb[lower][c] + (rgb[lower + 1][c] - rgb[lower][c]) * (position - lower)));
     table[at] = (255 << 24) | (b << 16) | (g << 8) | r;
   }
   return table;
 }
 
-// Whole percents that sum to what is asked, in proportion to some weights: the largest remainders are rounded up.
-function percents(weights, sum_) {
-  const total_ = weights.reduce((a, b) => a + b, 0);
-  const exact = weights.map((weight) => (total_ ? (weight / total_) * sum_ : sum_ / weights.length));
-  const found = exact.map(Math.floor);
-  const order = exact.map((_, at) => at).sort((a, b) => exact[b] - found[b] - (exact[a] - found[a]) || a - b);
-  for (let at = 0, left = sum_ - found.reduce((a, b) => a + b, 0); at < left; at++) found[order[at]]++;
-  return found;
+// Whole percents with a given sum, in proportion to some weights: the largest remainders are rounded up.
+function percents(weights, sum) {
+  const all = weights.reduce((a, b) => a + b, 0);
+  const exact = weights.map((weight) => (all ? (weight / all) * sum : sum / weights.length));
+  const shares = exact.map(Math.floor);
+  const order = exact.map((_, at) => at).sort((a, b) => exact[b] - shares[b] - (exact[a] - shares[a]) || a - b);
+  for (let at = 0, missing = sum - shares.reduce((a, b) => a + b, 0); at < missing; at++) shares[order[at]]++;
+  return shares;
 }
 
 // Shares in percent after one bar was drawn to a value: the free others keep their proportions to each other.
 function pushed(before, moved, value, held) {
   const others = before.map((_, d) => d).filter((d) => d !== moved && !held[d]);
-  const fixed = before.reduce((sum_, share, d) => sum_ + (held[d] && d !== moved ? share : 0), 0);
-  const found = before.slice();
-  found[moved] = others.length ? Math.min(value, 100 - fixed) : 100 - fixed;
-  percents(others.map((d) => before[d]), 100 - fixed - found[moved]).forEach((share, at) => (found[others[at]] = share));
-  return found;
+  const fixed = before.reduce((sum, share, d) => sum + (held[d] && d !== moved ? share : 0), 0);
+  const shares = before.slice();
+  shares[moved] = others.length ? Math.min(value, 100 - fixed) : 100 - fixed;
+  percents(others.map((d) => before[d]), 100 - fixed - shares[moved]).forEach((share, at) => (shares[others[at]] = share));
+  return shares;
 }
 
-// The first and last of some entries in a column; layers may be narrower than the widest, and share one axis.
-function within(column, columns, widest, entries) {
-  const edge = (at) => Math.min(Math.floor((at * widest) / columns), entries);
+// The first and last of `count` units, or entries, in a column of a layer; all layers share the axis of the widest.
+function within(column, columns, widest, count) {
+  const edge = (at) => Math.min(Math.floor((at * widest) / columns), count);
   return [edge(column), edge(column + 1) - 1];
-}
-
-// How far a score lies above the cut (up to 1) or below it (down to -1).
-function distance(score, cut, standardised) {
-  if (standardised) return (score - cut) / DEVIATIONS;
-  return cut > 0 ? (score > 0 ? Math.log(score / cut) / (DECADES * Math.LN10) : -1) : 1;
 }
 
 function mount(root, bytes, released) {
   const find = (name) => root.querySelector(name);
   const canvas = find("canvas"), context = canvas.getContext("2d"), image = document.createElement("canvas");
-  const self = { frames: [], found: null, dragging: false };
-  let live, shares, percent, start, ratio, bars, reference = null, scheduled = false, areas = [], table, dark = null;
+  const self = { frames: [], result: null, dragging: false };
+  let live, shares, percent, start, ratio, bars, reference = null, scheduled = false, areas = [], table;
 
   function take(content) {
     if (self.dragging) return; // letting go brings another
     const before = live?.id;
     live = unpack(content);
+    table = colourTable(live.colours.scale);
     shares = live.shares;
     const now = percents(shares, 100);
     // what the last drag changed is told until something else is changed
@@ -81,7 +68,7 @@ function mount(root, bytes, released) {
       title.textContent = mixture && live.held[d] ? `${name} (locked)` : name;
       Object.assign(input, { type: "range", min: 0, max: mixture ? 100 : 90, step: 1, disabled: mixture && (live.held[d] || live.domains.length < 2) });
       input.setAttribute("aria-label", mixture ? `Share of ${name}` : name);
-      input.style.setProperty("--bar", mixture ? COLOURS[d % COLOURS.length] : "color-mix(in srgb, var(--ink) 55%, transparent)");
+      input.style.setProperty("--bar", mixture ? live.colours.domains[d % live.colours.domains.length] : "color-mix(in srgb, var(--ink) 55%, transparent)");
       if (live.plain_sliders) { // beside these stand others for keyboard and screen reader
         label.setAttribute("aria-hidden", "true");
         input.tabIndex = -1;
@@ -107,7 +94,7 @@ function mount(root, bytes, released) {
   }
 
   function move(d, value) {
-    if (!self.dragging) { self.dragging = true; start = percent; reference = self.found; }
+    if (!self.dragging) { self.dragging = true; start = percent; reference = self.result; }
     if (d < live.domains.length) {
       percent = pushed(start, d, value, live.held);
       shares = percent.map((share) => share / 100);
@@ -127,21 +114,23 @@ function mount(root, bytes, released) {
 
   function draw() {
     const began = performance.now();
-    const found = (self.found = preview(live, shares, ratio));
-    paint(found);
-    say(found);
+    self.result = preview(live, shares, ratio);
+    paint(self.result);
+    say(self.result);
     self.frames.push(performance.now() - began);
     if (self.frames.length > 600) self.frames.shift();
   }
 
-  function paint(found) {
+  // How far a score lies above the cut (up to 1) or below it (down to -1); what goes and what stays is told apart.
+  function distance(score, cut, kept) {
+    const away = (live.reach.logarithmic ? (cut > 0 ? (score > 0 ? Math.log10(score / cut) : -Infinity) : Infinity) : score - cut) / live.reach.limit;
+    return kept ? Math.min(Math.max(away, 0.05), 1) : Math.max(Math.min(away, -0.05), -1);
+  }
+
+  function paint(result) {
     const style = getComputedStyle(root), ink = style.getPropertyValue("--ink"), density = window.devicePixelRatio || 1;
-    context.fillStyle = style.getPropertyValue("--paper");
-    const paper = parseInt(context.fillStyle.slice(1), 16);
-    const isDark = (paper >> 16) + ((paper >> 8) & 255) + (paper & 255) < 384;
-    if (isDark !== dark) { dark = isDark; table = colourTable(SCALES[dark ? "dark" : "light"]); }
-    const layers = live.sites.length / 2, row = Math.max(3, Math.min(24, Math.floor(270 / layers)));
-    const width = canvas.clientWidth || 900, height = 20 + layers * row + 34, left = 30, gap = 14;
+    const layers = Math.max(...live.sites.map((site) => site.layer)) + 1, row = Math.max(3, Math.min(24, Math.floor(270 / layers)));
+    const width = canvas.clientWidth || 900, height = 20 + layers * row + 34, margin = 30, gap = 14;
     if (canvas.width !== Math.round(width * density) || canvas.height !== Math.round(height * density)) {
       canvas.width = Math.round(width * density);
       canvas.height = Math.round(height * density);
@@ -154,130 +143,122 @@ function mount(root, bytes, released) {
     context.fillStyle = ink;
     context.textAlign = "right";
     const step = Math.max(1, Math.ceil(14 / row));
-    for (let layer = 0; layer < layers; layer += step) context.fillText(layer, left - 6, 20 + layer * row + row / 2 + 4);
+    for (let layer = 0; layer < layers; layer += step) context.fillText(layer, margin - 6, 20 + layer * row + row / 2 + 4);
     context.textAlign = "left";
-    const inner = width - left - 2 * gap;
-    const sizes = [0.2, 0.66, 0.14].map((part) => part * inner);
-    areas = ["attn", "mlp"].map((kind, at) => area(found, kind, left + (at ? sizes[0] + gap : 0), sizes[at], row, ink));
-    const x = left + sizes[0] + sizes[1] + 2 * gap;
+    const parts = live.modules.map(({ name }) => { // narrower where units have many channels, as heads do
+      const site = live.sites.find((each) => each.name === name);
+      return site.entries < site.channels ? 1 : 3.3;
+    });
+    const inner = width - margin - live.modules.length * gap, all = parts.reduce((a, b) => a + b, 0) / 0.86;
+    let x = margin;
+    areas = live.modules.map((module, m) => {
+      const drawn = area(result, module, x, (parts[m] / all) * inner, layers, row, ink);
+      x += drawn.width + gap;
+      return drawn;
+    });
     context.fillText("retained share", x, 13);
     for (let layer = 0; layer < layers; layer++) {
-      let kept = 0, all = 0;
-      for (const each of found.sites.slice(2 * layer, 2 * layer + 2)) { kept += each.site.parameters * each.share; all += each.site.parameters; }
-      context.globalAlpha = 0.15;
-      context.fillRect(x, 20 + layer * row, sizes[2], Math.max(row - 1, 1));
-      context.globalAlpha = 0.75;
-      context.fillRect(x, 20 + layer * row, (sizes[2] * kept) / all, Math.max(row - 1, 1));
+      const sites = result.sites.filter((each) => each.site.layer === layer);
+      const [kept, full] = sites.reduce(([a, b], { site, share }) => [a + site.parameters * share, b + site.parameters], [0, 0]);
+      for (const [alpha, share] of [[0.15, 1], [0.75, kept / full]]) {
+        context.globalAlpha = alpha;
+        context.fillRect(x, 20 + layer * row, 0.14 * inner * share, Math.max(row - 1, 1));
+      }
       context.globalAlpha = 1;
     }
-    legend(left, 20 + layers * row + 18, ink);
+    legend(margin, 20 + layers * row + 18, ink);
   }
 
-  function area(found, kind, x, width, row, ink) {
-    const sites = found.sites.filter((each) => each.site.kind === kind);
-    const standardised = live.options.normalise.startsWith("zscore");
-    const columns = Math.max(...sites.map(({ site }) => (kind === "attn" ? site.heads : live.grouped ? site.columns : Math.min(site.items, live.columns))));
-    const widest = Math.max(...sites.map((each) => each.kept.length));
+  function area(result, module, x, width, layers, row, ink) {
+    const sites = result.sites.filter((each) => each.site.name === module.name), most = (of) => Math.max(...sites.map(of));
+    const columns = most(({ site }) => site.columns), units = most(({ site }) => site.units), entries = most(({ site }) => site.entries);
     image.width = columns;
-    image.height = sites.length;
-    const pixels = new ImageData(columns, sites.length), data = new Uint32Array(pixels.data.buffer);
-    sites.forEach((each, layer) => {
-      const size = kind === "mlp" ? each.site.size : null, cut = each.cut === -Infinity ? each.lowestKept : each.cut;
+    image.height = layers;
+    const pixels = new ImageData(columns, layers), data = new Uint32Array(pixels.data.buffer);
+    for (const { site, score, kept, cut, width: channels } of sites) {
       for (let column = 0; column < columns; column++) {
-        let sum_ = 0, weight = 0;
-        const [first_, last] = within(column, columns, widest, each.kept.length);
-        for (let i = first_; i <= last; i++) {
-          let value = distance(each.score[i], cut, standardised);
-          if (each.kept[i]) value = value > 1 ? 1 : value < 0.05 ? 0.05 : value;
-          else value = value < -1 ? -1 : value > -0.05 ? -0.05 : value;
-          sum_ += value * (size ? size[i] : 1);
-          weight += size ? size[i] : 1;
-        }
-        if (weight) data[layer * columns + column] = table[Math.round((sum_ / weight + 1) * 127.5)];
+        let sum = 0, weight = 0;
+        const [first, last] = within(column, columns, units, site.units);
+        for (let u = first; u <= last; u++) { sum += distance(score[u], cut, kept[u]) * channels[u]; weight += channels[u]; }
+        if (weight) data[site.layer * columns + column] = table[Math.round((sum / weight + 1) * 127.5)];
       }
-    });
+    }
     image.getContext("2d").putImageData(pixels, 0, 0);
-    context.drawImage(image, x, 20, width, sites.length * row);
-    const most = Math.max(...sites.map(({ site }) => (kind === "attn" ? site.heads : site.channels)));
+    context.drawImage(image, x, 20, width, layers * row);
     context.fillStyle = ink;
-    const { group } = sites[0].site;
-    const heads = `${most} attention heads` + (group > 1 && live.options.attention_unit === "kv_group" ? `, in groups of ${group}` : "");
-    context.fillText(kind === "attn" ? heads : `${most.toLocaleString("en")} MLP channels`, x, 13);
-    return { kind, x, width, row, columns, sites, widest, most };
+    const { entries: some, units: groups } = sites[0].site, size = Math.round(some / groups);
+    context.fillText(`${entries.toLocaleString("en")} ${module.units}${size > 1 ? `, in groups of ${size}` : ""}`, x, 13);
+    return { module, x, width, row, layers, columns, sites, units, entries };
   }
 
   function legend(x, y, ink) {
     for (let at = 0; at < 160; at++) {
-      context.fillStyle = `#${[table[Math.floor(at * 1.6)]].map((c) => [c & 255, (c >> 8) & 255, (c >> 16) & 255].map((v) => v.toString(16).padStart(2, "0")).join(""))}`;
+      const colour = table[Math.floor(at * 1.6)];
+      context.fillStyle = `rgb(${colour & 255}, ${(colour >> 8) & 255}, ${(colour >> 16) & 255})`;
       context.fillRect(x + at, y - 8, 1, 10);
     }
     context.fillStyle = ink;
-    const ends = live.options.normalise.startsWith("zscore") ? ["- 2 deviations", "+ 2 deviations"] : ["/ 10", "x 10"];
-    context.fillText(`removed: down to cut ${ends[0]} | retained: up to cut ${ends[1]}`, x + 168, y + 1);
+    context.fillText(`removed: down to ${live.reach.ends[0]} | retained: up to ${live.reach.ends[1]}`, x + 168, y + 1);
   }
 
-  function say(found) {
-    const count = { attn: [0, 0], mlp: [0, 0] };
-    let swapped = 0;
-    found.sites.forEach((each, s) => {
-      const whole = each.site.kind === "attn" ? each.site.heads : each.site.channels;
-      count[each.site.kind][0] += Math.round(whole * each.share);
-      count[each.site.kind][1] += whole;
-      const before = reference?.sites[s].kept, size = each.site.size;
-      if (before && each.site.kind === "mlp")
-        for (let i = 0; i < before.length; i++) if (each.kept[i] !== before[i]) swapped += size ? size[i] : 1;
+  function say(result) {
+    let changed = 0;
+    result.sites.forEach(({ kept, width }, s) => {
+      const before = reference?.sites[s].kept;
+      if (before) for (let u = 0; u < kept.length; u++) if (kept[u] !== before[u]) changed += width[u];
     });
-    const number = (value) => value.toLocaleString("en"), about = live.grouped ? "about " : "";
-    const { attn, mlp } = count;
+    const about = live.grouped ? "about " : "", number = (value) => Math.round(value).toLocaleString("en");
+    const counts = live.modules.map(({ name, units }) => {
+      const sites = result.sites.filter(({ site }) => site.name === name);
+      const [kept, all] = sites.reduce(([a, b], { site, share }) => [a + site.entries * share, b + site.entries], [0, 0]);
+      return `${about}${number(kept)} of ${number(all)} ${units}`;
+    });
     find(".says").textContent =
-      `Removes ${(100 * found.ratio).toFixed(2)}% of the layers' parameters: retained are ${about}${number(mlp[0])} of ` +
-      `${number(mlp[1])} MLP channels and ${number(attn[0])} of ${number(attn[1])} attention heads. ` +
-      (swapped ? `This drag turned the decision on ${about}${number(swapped)} MLP channels.` : "");
-    if (found.ratio < ratio - 0.005) find(".says").textContent += " The floors of the layers allow no more.";
+      `Removes ${(100 * result.ratio).toFixed(2)}% of the layers' parameters, retains ${counts.join(" and ")}. ` +
+      (changed ? `This drag changed the decision on ${about}${number(changed)} channels.` : "") +
+      (result.ratio < ratio - 0.005 ? " The minimum widths of the layers allow no more." : "");
   }
 
   function describe() {
     canvas.setAttribute(
       "aria-label",
-      `Scores of attention heads and MLP channels by layer, relative to the cut. ${find(".says").textContent}` +
+      `Scores by module and layer, relative to the cut. ${find(".says").textContent}` +
         (live.plain_sliders ? " The sliders of the sidebar change the mixture and the ratio." : ""),
     );
   }
 
   function here(event) {
     const box = canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top - 20;
-    const at = areas.find((each) => x >= each.x && x < each.x + each.width && y >= 0 && y < each.row * each.sites.length);
-    if (!at) return void (find(".here").textContent = "");
-    const layer = Math.floor(y / at.row), column = Math.floor(((x - at.x) / at.width) * at.columns);
-    const each = at.sites[layer], size = at.kind === "mlp" ? each.site.size : null;
-    const channels = at.kind === "mlp" ? each.site.channels : each.site.heads;
-    const [first_, last] = within(column, at.columns, at.most, channels);
-    const [from, to] = within(column, at.columns, at.widest, each.kept.length);
-    if (to < from) return void (find(".here").textContent = "");
-    let kept = 0, all = 0, low = Infinity, high = -Infinity;
-    for (let i = from; i <= to; i++) {
-      kept += each.kept[i] * (size ? size[i] : 1);
-      all += size ? size[i] : 1;
-      low = Math.min(low, each.score[i]);
-      high = Math.max(high, each.score[i]);
+    const at = areas.find((each) => x >= each.x && x < each.x + each.width && y >= 0 && y < each.row * each.layers);
+    const layer = at && Math.floor(y / at.row), each = at?.sites.find(({ site }) => site.layer === layer);
+    find(".here").textContent = each ? words(at, each, Math.floor(((x - at.x) / at.width) * at.columns)) : "";
+  }
+
+  function words({ module, columns, units, entries }, { site, score, kept, cut, width }, column) {
+    const [first, last] = within(column, columns, entries, site.entries), [from, to] = within(column, columns, units, site.units);
+    if (to < from) return "";
+    let stay = 0, all = 0, low = Infinity, high = -Infinity;
+    for (let u = from; u <= to; u++) {
+      stay += kept[u] * width[u];
+      all += width[u];
+      low = Math.min(low, score[u]);
+      high = Math.max(high, score[u]);
     }
-    const cut = each.cut === -Infinity ? each.lowestKept : each.cut, digits = (value) => Number(value.toPrecision(3)).toString();
-    const relative = live.options.normalise.startsWith("zscore") || !(cut > 0)
-      ? `${digits(high - cut)} deviations from the cut`
-      : `${low === high ? "" : `${digits(low / cut)} to `}${digits(high / cut)} times the cut`;
-    const what = at.kind === "attn" ? "head" : "MLP channel";
-    find(".here").textContent =
-      `Layer ${layer}, ${what}${first_ === last ? ` ${first_}` : `s ${first_} to ${last}`}: ` +
-      `${all === 1 ? (kept ? "retained" : "removed") : `${live.grouped && size ? "about " : ""}${kept} of ${all} retained`}; score ${relative}.`;
+    const digits = (value) => Number(value.toPrecision(3)).toString();
+    const relative = live.reach.logarithmic && cut > 0
+      ? `${low === high ? "" : `${digits(low / cut)} to `}${digits(high / cut)} times the cut`
+      : `${digits(high - cut)} deviations from the cut`;
+    const names = first === last ? `${module.unit} ${first}` : `${module.units} ${first} to ${last}`;
+    const share = stay === 0 ? "removed" : stay === all ? "retained" : `${live.grouped ? "about " : ""}${Math.round((100 * stay) / all)}% retained`;
+    return `Layer ${site.layer}, ${names}: ${share}; score ${relative}.`;
   }
 
   canvas.addEventListener("pointermove", here);
   canvas.addEventListener("pointerleave", () => (find(".here").textContent = ""));
-  root.addEventListener("transitionend", () => paint(self.found));
-  new ResizeObserver(() => { if (self.found) paint(self.found); }).observe(root);
+  root.addEventListener("transitionend", () => paint(self.result));
+  new ResizeObserver(() => { if (self.result) paint(self.result); }).observe(root);
   self.take = take;
   self.move = move;
-  self.repeat = (n) => { while (n--) draw(); };
   take(bytes);
   return self;
 }

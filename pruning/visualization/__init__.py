@@ -9,13 +9,6 @@ visualization.importance(RunStore().all()[0]).show()
 
 from pruning.visualization.channels import channel_domains_figure, channel_rank_figure, layer_figure
 from pruning.visualization.cut import Cut, cut_data, cut_figure, cut_map, cut_title, massive
-from pruning.visualization.damage import (
-    Damage,
-    damage_curves_figure,
-    damage_data,
-    foretold_figure,
-    layer_damage_figure,
-)
 from pruning.visualization.domains import (
     Agreement,
     agreement_data,
@@ -23,16 +16,17 @@ from pruning.visualization.domains import (
     mixture_figure,
     overlap_figure,
 )
-from pruning.visualization.heatmap_figures import animation_figure, importance_figure
 from pruning.visualization.heatmaps import (
     SCALINGS,
     Heatmap,
     Scaling,
+    View,
     animation_bins,
+    animation_figure,
     binned,
     colour_limits,
     importance_data,
-    layer_matrix,
+    importance_figure,
 )
 from pruning.visualization.masks import (
     CATEGORIES,
@@ -45,6 +39,7 @@ from pruning.visualization.masks import (
     parameters_figure,
     retained_share_data,
     retained_share_figure,
+    retained_title,
 )
 from pruning.visualization.notebook import importance, mask_map, perplexity
 from pruning.visualization.outcomes import (
@@ -58,86 +53,11 @@ from pruning.visualization.outcomes import (
     tradeoff_figure,
 )
 from pruning.visualization.pipeline import Pipeline, pipeline_data, pipeline_svg, pipeline_words
-from pruning.visualization.style import (
-    COLOURS,
-    DIVERGING,
-    GREY,
-    KIND_COLOURS,
-    KIND_NAMES,
-    MARK,
-    MAX_BINS,
-    MAX_FRAMES,
-    MAX_POINTS,
-    SEQUENTIAL,
-    Aggregate,
-    style,
+from pruning.visualization.sensitivity import (
+    Sensitivity,
+    layer_sensitivity_figure,
+    prediction_figure,
+    sensitivity_data,
+    sensitivity_figure,
 )
-
-__all__ = [
-    "SCALINGS",
-    "Scaling",
-    "importance",
-    "mask_map",
-    "perplexity",
-    "Aggregate",
-    "COLOURS",
-    "DIVERGING",
-    "GREY",
-    "KIND_COLOURS",
-    "KIND_NAMES",
-    "MARK",
-    "MAX_BINS",
-    "MAX_FRAMES",
-    "MAX_POINTS",
-    "SEQUENTIAL",
-    "style",
-    "Cut",
-    "cut_data",
-    "cut_figure",
-    "cut_map",
-    "cut_title",
-    "massive",
-    "Heatmap",
-    "layer_matrix",
-    "binned",
-    "importance_data",
-    "importance_figure",
-    "animation_figure",
-    "animation_bins",
-    "colour_limits",
-    "mask_map_data",
-    "mask_map_figure",
-    "comparison_data",
-    "comparison_figure",
-    "retained_share_data",
-    "retained_share_figure",
-    "parameters_data",
-    "parameters_figure",
-    "CATEGORIES",
-    "CATEGORY_COLOURS",
-    "channel_domains_figure",
-    "channel_rank_figure",
-    "layer_figure",
-    "Damage",
-    "damage_curves_figure",
-    "damage_data",
-    "foretold_figure",
-    "layer_damage_figure",
-    "Agreement",
-    "agreement_data",
-    "agreement_figure",
-    "overlap_figure",
-    "mixture_figure",
-    "perplexity_data",
-    "perplexity_figure",
-    "tradeoff_figure",
-    "accuracy_figure",
-    "accuracy_levels_figure",
-    "domain_cost_figure",
-    "experiment_figure",
-    "retention_figure",
-    "Pipeline",
-    "pipeline_data",
-    "pipeline_svg",
-    "pipeline_words",
-]
+from pruning.visualization.style import MAX_FRAMES, MAX_POINTS, Aggregate, site_names, site_style, style

@@ -38,10 +38,10 @@ def channel_domains_figure(
 def channel_rank_figure(
     ranks: Mapping[int, tuple[int, int]], removed: int | None, height: int = 260
 ) -> Figure:
-    """A channel's place in its layer through the iterations.
+    """A channel's rank in its layer by iteration.
 
     Args:
-        ranks: by iteration the rank, 1 for the highest score, and how many channels were still there.
+        ranks: by iteration the rank, 1 for the highest score, and the number of remaining channels.
         removed: the iteration that removed it; None if it stays.
         height: in pixels.
     """
@@ -72,22 +72,19 @@ def channel_rank_figure(
 
 
 def layer_figure(row: Array, kept: Array, quantity: str, chosen: float) -> Figure:
-    """How a quantity is spread over one layer's channels, with the chosen one marked.
+    """Histogram of a quantity over the channels of one layer, with the selected one marked.
 
     Args:
         row: (C,) values, NaN where removed.
-        kept: (C,) what the mask on view retains.
+        kept: (C,) bool, the channels that the displayed mask retains.
         quantity: what the values are.
-        chosen: value of the channel on view, 0 where it has none.
+        chosen: value of the selected channel, 0 where it is removed.
     """
-    there = np.isfinite(row) & (row > 0)
-    logs = np.log10(row[there])
+    positive = np.isfinite(row) & (row > 0)
+    logs = np.log10(row[positive])
     edges = np.histogram_bin_edges(logs, bins=60) if len(logs) else np.zeros(2)
     figure = graph().Figure()
-    for name, part, colour in (
-        ("retained", kept[there], COLOURS[0]),
-        ("removed", ~kept[there], GREY),
-    ):
+    for name, part, colour in (("retained", kept[positive], COLOURS[0]), ("removed", ~kept[positive], GREY)):
         counts = np.histogram(logs[part], bins=edges)[0]
         figure.add_bar(
             x=((edges[:-1] + edges[1:]) / 2).astype(np.float32),

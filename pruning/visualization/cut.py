@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,17 +12,38 @@ from pruning.config import RunConfig
 from pruning.engine.budget import Curves, dense_scales, rank, remove_units
 from pruning.method.allocation import NEED_CURVES, score_by_sensitivity
 from pruning.method.units import Units
-from pruning.models.geometry import Kind, Site
+from pruning.models.geometry import Site
 from pruning.models.mask import Array, Mask
-from pruning.visualization.heatmap_figures import importance_figure
-from pruning.visualization.heatmaps import Heatmap, importance_data
+from pruning.visualization.heatmaps import Heatmap, View, importance_data, importance_figure, sites_of
+from pruning.visualization.style import site_style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-DECADES = 0.5  # the colour scale reaches from a third of the cut to three times it
-DEVIATIONS = 1.0  # where scores are standardised
-TICKS = {-0.477: "1/3", -0.301: "1/2", 0.0: "cut", 0.301: "2 x", 0.477: "3 x"}
+TICKS = {-0.477: "1/3", -0.301: "1/2", 0.0: "cut", 0.301: "2x", 0.477: "3x"}
+
+
+class Reach(NamedTuple):
+    """Range of the colour scale of distances to the cut, on pages and in the live canvas.
+
+    Attributes:
+        logarithmic: whether a distance is log10 of score over cut, else their difference in deviations.
+        limit: distance at both ends of the scale.
+        ends: the scores there, in words.
+    """
+
+    logarithmic: bool
+    limit: float
+    ends: tuple[str, str]
+
+
+FACTORS = Reach(True, 0.5, ("a third of the cut", "three times the cut"))
+DEVIATIONS = Reach(False, 1.0, ("a standard deviation below the cut", "a standard deviation above it"))
+
+
+def colour_reach(config: RunConfig) -> Reach:
+    """The colour scale for a config: standardised scores can be negative and have no logarithm."""
+    return DEVIATIONS if config.normalise.startswith("zscore") else FACTORS
 
 
 @dataclass(frozen=True)
@@ -31,19 +52,19 @@ class Cut:
 
     Attributes:
         distance: by site (C,) log10 of a unit's score over the cut's, or their difference where scores can
-            be negative; a channel has its unit's; NaN where it is gone.
+            be negative; a channel has its unit's; NaN where it is removed.
         mask: what is retained after the cut.
-        logarithmic: whether the distance is a logarithm.
+        reach: of the colour scale.
     """
 
     distance: Mapping[Site, Array]
     mask: Mask
-    logarithmic: bool
+    reach: Reach
 
     @property
-    def limit(self) -> float:
-        """End of the colour scale."""
-        return DECADES if self.logarithmic else DEVIATIONS
+    def limits(self) -> tuple[float, float]:
+        """Ends of the colour scale."""
+        return -self.reach.limit, self.reach.limit
 
 
 def cut_data(
@@ -81,85 +102,86 @@ def cut_data(
         inside = unit.members >= 0
         entry[unit.members[inside]] = np.broadcast_to(away[:, None], unit.members.shape)[inside]
         distance[unit.site] = np.repeat(entry, mask.geometry.channels(unit.site) // len(entry))
-    return Cut(distance, remove_units(mask, units, chosen), positive)
+    return Cut(distance, remove_units(mask, units, chosen), FACTORS if positive else DEVIATIONS)
 
 
 def _edges(units: list[Units], chosen: list[Array]) -> list[float]:
     """The score between what goes and what stays: one if a ranking of all units decided, else each site's."""
-    below = [
-        unit.score[gone & ~unit.forced & ~unit.remainder] for unit, gone in zip(units, chosen, strict=True)
-    ]
-    above = [unit.score[~gone & ~unit.protected] for unit, gone in zip(units, chosen, strict=True)]
-    highest = max((float(part.max()) for part in below if len(part)), default=None)
-    lowest = min((float(part.min()) for part in above if len(part)), default=None)
-    if highest is None or lowest is None or highest <= lowest:
-        low, high = [highest] if highest is not None else [], [lowest] if lowest is not None else []
-        if low or high:
-            return [_between(low, high)] * len(units)
+    ends = []
+    for unit, goes in zip(units, chosen, strict=True):
+        highest = unit.score[goes & ~unit.forced & ~unit.remainder].max(initial=-np.inf)
+        lowest = unit.score[~goes & ~unit.protected].min(initial=np.inf)
+        ends.append((float(highest), float(lowest)))
+    below, above = max(highest for highest, _ in ends), min(lowest for _, lowest in ends)
+    if below <= above and np.isfinite([below, above]).any():
+        return [_between(below, above)] * len(units)
     return [
-        _between(
-            [float(low.max())] if len(low) else [],
-            [float(high.min())] if len(high) else [] if len(low) else [float(unit.score.min())],
-        )
-        for unit, low, high in zip(units, below, above, strict=True)
+        _between(*pair) if np.isfinite(pair).any() else _between(-np.inf, float(unit.score.min()))
+        for unit, pair in zip(units, ends, strict=True)
     ]
 
 
-def _between(low: list[float], high: list[float]) -> float:
-    """A number above what goes and below what stays, where there is either."""
-    if not low:
-        return float(np.nextafter(high[0], -np.inf))
-    if not high or low[0] >= high[0]:
-        return low[0]
-    middle = float(np.sqrt(low[0] * high[0]) if low[0] > 0 else (low[0] + high[0]) / 2)
-    return middle if middle < high[0] else low[0]
+def _between(below: float, above: float) -> float:
+    """A number above the highest score that goes and below the lowest that stays; either may be infinite."""
+    if np.isinf(below):
+        return float(np.nextafter(above, -np.inf))
+    if np.isinf(above) or below >= above:
+        return below
+    middle = float(np.sqrt(below * above) if below > 0 else (below + above) / 2)
+    return middle if middle < above else below
 
 
-def cut_map(cut: Cut, kind: Kind, *, against: Cut | None = None, **settings: Any) -> Heatmap:
+def cut_map(cut: Cut, name: str, view: View = View(), against: Cut | None = None) -> Heatmap:  # noqa: B008
     """Layers by channels of the distance to the cut.
 
     Args:
         cut: from `cut_data`.
-        kind: site of the channels; each head is one column.
+        name: of the sites; where units have several channels, each unit of the mask is one column.
+        view: order and section; what is shown and its scale are those of the cut.
         against: another cut to subtract.
-        settings: of `importance_data`.
     """
-    if kind == "attn":
-        settings["bins"] = len(cut.mask.retained[Site(0, "attn")])
-    what = "score relative to the cut" if cut.logarithmic else "score minus the cut"
-    settings |= {"what": what, "scale": "linear"}
-    other = against.distance if against else None
+    sites = sites_of(cut.distance, name)
+    entries = max(len(cut.mask.retained[site]) for site in sites)
+    if entries < max(len(cut.distance[site]) for site in sites):
+        view = replace(view, bins=entries)
+    what = "score relative to the cut" if cut.reach.logarithmic else "score minus the cut"
     values = cut.distance
-    if settings.get("aggregate") == "mean" and not settings.get("ordered"):
+    if view.aggregate == "mean" and not view.ordered:
         # as far as the colours reach: one channel far off does not outweigh its neighbours
-        values = {site: np.clip(row, -cut.limit, cut.limit) for site, row in values.items()}
-    data = importance_data(values, kind, **settings, against=other, mask=cut.mask)
-    return replace(data, diverging=True, rank=None, what=f"difference of {what} (log10)" if other else what)
+        values = {site: np.clip(row, *cut.limits) for site, row in values.items()}
+    data = importance_data(
+        values,
+        name,
+        replace(view, what=what, scale="linear"),
+        against.distance if against else None,
+        cut.mask,
+    )
+    return replace(data, diverging=True, rank=None, what=f"difference of {what} (log10)" if against else what)
 
 
-def cut_title(cut: Cut, kind: Kind, before: Mask) -> str:
-    """What is to be seen, computed: how many of the channels that are left lie below the cut."""
-    sites = [site for site in before.retained if site.name == kind]
-    there = sum(int(before.retained[site].sum()) for site in sites)
-    stay = sum(int(cut.mask.retained[site].sum()) for site in sites)
-    unit = "query heads" if kind == "attn" else "MLP channels"
+def cut_title(cut: Cut, name: str, before: Mask) -> str:
+    """A title that counts how many of the units that a mask retains lie below the cut."""
+    sites = sites_of(before.retained, name)
+    count = sum(int(before.retained[site].sum()) for site in sites)
+    kept = sum(int(cut.mask.retained[site].sum()) for site in sites)
+    units = site_style(name).units
     if not all(before.retained[site].all() for site in sites):
-        unit += " that are left"
-    if there == stay:
-        return f"All {there:,} {unit} lie above the cut and stay"
-    return f"{there - stay:,} of {there:,} {unit} lie below the cut (blue) and go"
+        units = f"remaining {units}"
+    if count == kept:
+        return f"All {count:,} {units} lie above the cut and stay"
+    return f"{count - kept:,} of {count:,} {units} lie below the cut (blue) and are removed"
 
 
 def cut_figure(data: Heatmap, cut: Cut, title: str, **options: Any) -> Figure:
     """A heatmap whose colour scale has the cut in its middle; sorted layers get it as a line as well."""
-    figure = importance_figure(data, title, (-cut.limit, cut.limit), **options)
-    if cut.logarithmic:
+    figure = importance_figure(data, title, cut.limits, **options)
+    if cut.reach.logarithmic:
         bar = {"tickvals": list(TICKS), "ticktext": list(TICKS.values())}
         figure.update_traces(selector={"type": "heatmap"}, colorbar=bar)
         if options.get("choosable") and len(figure.data) > 1:  # the hover tells the factor, not its logarithm
-            figure.data[1].customdata[:, 3 if data.binned else 1] = 10 ** data.values.ravel()
+            figure.data[1].customdata[:, 3 if data.is_binned else 1] = 10 ** data.values.ravel()
     if data.ordered:
-        widths = [int(cut.mask.channels(Site(int(layer), data.kind)).sum()) for layer in data.rows]
+        widths = [int(cut.mask.channels(Site(int(layer), data.name)).sum()) for layer in data.rows]
         figure.add_scatter(
             x=np.repeat(np.array(widths, np.float32) - 0.5, 2),
             y=np.stack([data.rows - 0.5, data.rows + 0.5], axis=1).ravel().astype(np.float32),
@@ -177,15 +199,15 @@ def massive(
     """Channels that exceed the median of their layer by far, the farthest first: site, channel, factor.
 
     Args:
-        values: by site (C,), NaN where a channel is gone.
+        values: by site (C,), NaN where a channel is removed.
         times: the least factor.
         most: how many at most.
     """
-    found = []
+    channels = []
     for site, row in values.items():
-        there = row[np.isfinite(row) & (row > 0)]
-        if not len(there):
+        positive = row[np.isfinite(row) & (row > 0)]
+        if not len(positive):
             continue
-        factor = np.nan_to_num(row) / np.median(there)
-        found += [(site, int(channel), float(factor[channel])) for channel in np.flatnonzero(factor > times)]
-    return sorted(found, key=lambda item: -item[2])[:most]
+        factor = np.nan_to_num(row) / np.median(positive)
+        channels += [(site, int(at), float(factor[at])) for at in np.flatnonzero(factor > times)]
+    return sorted(channels, key=lambda channel: -channel[2])[:most]

@@ -13,8 +13,9 @@ from pruning.engine.budget import first_mask
 from pruning.engine.budget import scores as channel_scores
 from pruning.method.moments import DomainStatistics
 from pruning.method.statistics import WeightNorms
-from pruning.models.geometry import Geometry, Kind, Site
+from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import chance_jaccard, jaccard
+from pruning.visualization.heatmaps import sites_of
 from pruning.visualization.style import DIVERGING, SEQUENTIAL, Array, graph, style
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def agreement_data(
     norms: Mapping[Site, WeightNorms],
     geometry: Geometry,
     config: RunConfig,
-    kind: Kind = "mlp",
+    name: str = "mlp",
 ) -> Agreement:
     """Scores and masks of each domain alone, compared.
 
@@ -51,17 +52,17 @@ def agreement_data(
         statistics: of the dense model.
         norms: of its weight columns.
         geometry: of the dense model.
-        config: score, normaliser, ratio and the rest; its mixture gives the order of the domains only.
-        kind: site on which channels are compared.
+        config: of the cuts; its mixture only gives the order of the domains.
+        name: of the sites on which channels are compared.
     """
-    domains = sorted(statistics.moments, key=lambda name: [*config.mixture, name].index(name))
+    domains = sorted(statistics.moments, key=lambda domain: [*config.mixture, domain].index(domain))
     scores, masks = {}, {}
-    for name in domains:
-        scores[name] = channel_scores(statistics, norms, config, {name: 1.0})
-        masks[name] = first_mask(scores[name], geometry, config)
-    ranks = np.stack([_ranks(scores[name], kind) for name in domains])
+    for domain in domains:
+        scores[domain] = channel_scores(statistics, norms, config, {domain: 1.0})
+        masks[domain] = first_mask(scores[domain], geometry, config)
+    ranks = np.stack([_ranks(scores[domain], name) for domain in domains])
     pairs = [(a, b) for i, a in enumerate(domains) for b in domains[i + 1 :]]
-    sites = [site for site in geometry.sites if site.name == kind]
+    sites = [site for site in geometry.sites if site.name == name]
     return Agreement(
         domains,
         np.atleast_2d(np.corrcoef(ranks)),
@@ -70,11 +71,9 @@ def agreement_data(
     )
 
 
-def _ranks(scores: Mapping[Site, Array], kind: Kind) -> Array:
-    """Ranks within each layer, one after another: layers differ in scale, not in the question asked."""
-    return np.concatenate(
-        [scores[s].argsort().argsort() / len(scores[s]) for s in sorted(scores) if s.name == kind]
-    )
+def _ranks(scores: Mapping[Site, Array], name: str) -> Array:
+    """Ranks within each layer, divided by its channels and joined: layers differ in scale."""
+    return np.concatenate([scores[s].argsort().argsort() / len(scores[s]) for s in sites_of(scores, name)])
 
 
 def agreement_figure(data: Agreement, title: str = "", height: int = 360) -> Figure:

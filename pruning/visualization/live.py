@@ -17,18 +17,16 @@ from typing import Any
 import numpy as np
 
 from pruning.config import RunConfig
-from pruning.engine.budget import floor
-from pruning.method.scores import SCORES
-from pruning.method.sensitivity import Curve
-from pruning.method.statistics import SiteStats
+from pruning.engine.budget import floor, scores
 from pruning.method.units import select
-from pruning.models.geometry import KINDS, Geometry, Site, SiteShape
+from pruning.models.geometry import Geometry, Site
 from pruning.paths import ASSETS
 from pruning.runs.folder import StoredIteration
-from pruning.visualization.style import MAX_BINS, Array
+from pruning.visualization.cut import colour_reach
+from pruning.visualization.style import COLOURS, DIVERGING, MAX_BINS, Array, site_names, site_style
 
 MAX_ITEMS = 65_536  # channels packed one by one; four domains of these are 1.3 MB
-OF_A_COLUMN = {"attn": 8, "mlp": 3}  # channels that stand for a head, or for a column of the MLP
+OF_A_HEAD, OF_A_COLUMN = 8, 3  # channels that stand for a head, or for a column of single channels
 GOLDEN = 0.6180339887498949
 
 
@@ -41,20 +39,19 @@ HTML, CSS = source("live.html"), source("live.css")
 SCRIPT = source("arithmetic.js") + source("canvas.js")
 COMPONENT = SCRIPT + source("component.js")
 
-# What assets/live/arithmetic.js computes, with the arrays that each score needs.
-ARRAYS = {
-    "fluctuation": ("norm", "m2"),
-    "wanda_sp": ("mean_abs", "m2", "mean", "mean_square"),
-    "magnitude": ("norm",),
-    "input_variance": ("m2",),
-    "random": ("given",),
+# What assets/live/arithmetic.js computes: the options of the methods' presets.
+SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "score": ("fluctuation", "wanda_sp", "magnitude", "random"),
+    "normalise": ("soft_share", "zscore"),
+    "allocation": ("global", "uniform"),
+    "fusion": ("within",),
+    "worst_domain": (0,),
+    "attention_unit": ("kv_group",),
+    "round_to": (1,),
 }
-NORMALISERS = ("soft_share", "robust_share", "share", "zscore", "zscore_zero", "zscore_first", "none")
-ALLOCATIONS = ("global", "measured", "uniform", "equal")
-OPTIONS = (
-    *("score", "fusion", "worst_domain", "square_attention", "normalise", "unit_score", "allocation"),
-    *("attention_unit", "round_to"),
-)
+# Arrays of each domain that the mixture fuses; other scores do not depend on the mixture.
+MOMENTS = {"fluctuation": ("m2",), "wanda_sp": ("m2", "mean")}
+OPTIONS = ("score", "normalise", "unit_score", "allocation")
 
 
 @dataclass(frozen=True)
@@ -64,104 +61,83 @@ class Live:
     Attributes:
         header: what does not depend on mixture, ratio and pins.
         body: the arrays, float32.
-        items: by site the channels that are in it, all of them or those that stand for others.
+        entries: by site the entries of a mask that are in it, all of them or those that stand for others.
     """
 
     header: dict[str, Any]
     body: bytes
-    items: Mapping[Site, Array]
+    entries: Mapping[Site, Array]
 
 
 def unsupported(config: RunConfig) -> str | None:
     """What of a config the browser cannot compute, in words; None where it computes all."""
-    for name, known in (("score", ARRAYS), ("normalise", NORMALISERS), ("allocation", ALLOCATIONS)):
-        if (value := getattr(config, name)) not in known:
-            return f"{name} {value!r}"
+    for name, values in SUPPORTED.items():
+        if (value := getattr(config, name)) not in values:
+            return f"{name.replace('_', ' ')} {value}"
     return None
 
 
-def arrays_of(config: RunConfig) -> tuple[str, ...]:
-    """Names of the arrays that a config's preview needs."""
-    names = ARRAYS[config.score]
-    if config.fusion == "total" and "m2" in names and "mean" not in names:
-        names = (*names, "mean")
-    return names
-
-
-def live_data(it: StoredIteration, arrays: Sequence[str], seed: int = 0, domains: Sequence[str] = ()) -> Live:
+def live_data(it: StoredIteration, config: RunConfig, domains: Sequence[str] = ()) -> Live:
     """Statistics of an iteration for the browser.
 
     Args:
         it: the first, whose statistics are the dense model's.
-        arrays: names as of `arrays_of`.
-        seed: of the random score.
+        config: score and seed; the others of its options do not matter here.
         domains: in the order in which they are shown; those of the statistics when left out.
     """
     geometry, domains = it.geometry, domains or list(it.statistics.moments)
     grouped = sum(geometry.channels(site) for site in geometry.sites) > MAX_ITEMS
-    columns = min(MAX_BINS, max(MAX_ITEMS // 4 // len(geometry.layers), 16))
-    items, sites, parts = {}, [], []
+    columns = min(MAX_BINS, max(MAX_ITEMS // 4 // len(geometry.layers), 16)) if grouped else MAX_BINS
+    score, given = config.score, {}
+    if score not in MOMENTS:
+        given = scores(it.statistics, it.norms, config)
+    entries, sites, parts = {}, [], []
     for site in geometry.sites:
-        shape, width = geometry.shape(site), geometry.channels(site)
-        norm, mean_abs = it.norms[site]
-        moments = [it.statistics.moments[name][site] for name in domains]
-        chosen, sizes = np.arange(width), np.ones(width, int)
+        shape = geometry.shape(site)
+        chosen = np.arange(shape.channels)
         if grouped:
-            count = shape.entries if shape.has_heads else columns
-            chosen, sizes = representatives(it.scores[site], count, OF_A_COLUMN[site.name])
+            parts_of = (shape.entries, OF_A_HEAD) if shape.has_heads else (columns, OF_A_COLUMN)
+            chosen, sizes = representatives(it.scores[site], *parts_of)
             parts.append(sizes)
-        items[site] = chosen
-        known = {"norm": norm, "mean_abs": mean_abs}
-        if "given" in arrays:
-            drawn = (seed, site.layer, KINDS.index(site.name))
-            known["given"] = SCORES["random"](SiteStats(0, norm, norm, norm, norm, mean_abs, drawn))
-        parts += [known[name][chosen] for name in ("norm", "mean_abs", "given") if name in arrays]
-        for part in moments:
-            parts += [getattr(part, name)[chosen] for name in ("m2", "mean") if name in arrays]
-        curve = it.curves.get(site)
+        norms = it.norms[site]
+        weight = {"fluctuation": norms.norm, "wanda_sp": norms.mean_abs}.get(score)
+        parts.append((given[site] if weight is None else weight)[chosen])
+        moments = [it.statistics.moments[name][site] for name in domains]
+        parts += [getattr(part, name)[chosen] for part in moments for name in MOMENTS.get(score, ())]
+        entries[site] = np.arange(shape.entries) if shape.has_heads else chosen
+        units = shape.groups if shape.has_heads else len(chosen)
         sites.append(
             {
                 "layer": site.layer,
-                "kind": site.name,
-                "channels": width,
+                "name": site.name,
+                "channels": shape.channels,
+                "entries": shape.entries,
+                "units": units,
+                "columns": min(columns, units),
                 "items": len(chosen),
-                "columns": min(columns, width),
-                "heads": shape.entries,
-                "group": shape.group,
-                "parameters": geometry.parameters(site),
-                "curve": curve and _curve(curve, domains),
+                "parameters": shape.parameters,
                 "samples": [{"count": part.count, "weight": part.total} for part in moments],
             }
         )
-    attn = next((s for s in map(geometry.shape, geometry.sites) if s.has_heads), SiteShape(1))
     header = {
         "domains": list(domains),
-        "arrays": list(arrays),
+        "moments": MOMENTS.get(score, ()),
         "grouped": grouped,
-        "columns": MAX_BINS,
         "parameters": geometry.linear_parameters,
-        "costs": {
-            "head": attn.entry_cost,
-            "kv_head": attn.group_cost,
-            "channel": geometry.least_cost,
-            "head_dim": attn.width,
-        },
+        "channel_cost": geometry.least_cost,
         "sites": sites,
+        "modules": [{"name": name, **site_style(name)._asdict()} for name in site_names(geometry)],
+        "colours": {"scale": DIVERGING, "domains": COLOURS},
     }
     body = np.concatenate(parts).astype("<f4").tobytes()
-    return Live({**header, "id": zlib.crc32(body)}, body, items)
-
-
-def _curve(curve: Curve, domains: Sequence[str]) -> dict[str, Any]:
-    damage = [curve.divergence.get(name, np.zeros(len(curve.removed))).tolist() for name in domains]
-    return {"removed": curve.removed.tolist(), "damage": damage}
+    return Live({**header, "id": zlib.crc32(body)}, body, entries)
 
 
 def representatives(score: Array, columns: int, each: int) -> tuple[Array, Array]:
-    """Channels that stand for all of a site: of every column its highest, and one of each part of the rest.
+    """Channels that stand for all of a site: of every column its highest, and one of each part of the others.
 
-    The rest of a column, sorted by score, is divided into `each` - 1 parts. Which place of a part is taken
-    changes from column to column (multiples of the golden ratio), so that those of a layer follow its
+    The others of a column, sorted by score, are divided into `each` - 1 parts. Which position of a part is
+    taken changes from column to column (multiples of the golden ratio), so that those of a layer follow its
     distribution.
 
     Args:
@@ -180,8 +156,8 @@ def representatives(score: Array, columns: int, each: int) -> tuple[Array, Array
     parts = np.linspace(0, 1, each)[None] * (widths - 1)[:, None] if each > 1 else widths[:, None] - 1
     bounds = edges[:-1, None] + np.concatenate([np.zeros((columns, 1), int), 1 + parts.astype(int)], axis=1)
     sizes = np.diff(bounds)  # (columns, each)
-    place = (np.arange(sizes.size) * GOLDEN % 1).reshape(sizes.shape)
-    return order[bounds[:, :-1] + (place * sizes).astype(int)].ravel(), sizes.ravel()
+    offset = (np.arange(sizes.size) * GOLDEN % 1).reshape(sizes.shape)
+    return order[bounds[:, :-1] + (offset * sizes).astype(int)].ravel(), sizes.ravel()
 
 
 def pack(live: Live, config: RunConfig, geometry: Geometry, **view: Any) -> bytes:
@@ -193,21 +169,29 @@ def pack(live: Live, config: RunConfig, geometry: Geometry, **view: Any) -> byte
         geometry: of the dense model.
         view: for the drawing: `held` (by domain whether its share is locked) and `plain_sliders` (whether
             other sliders for keyboard and screen readers stand beside the canvas).
+
+    Raises:
+        ConfigError: what is to be kept or removed cannot be read.
     """
-    keep, remove = select(geometry, config.keep), select(geometry, config.remove)
+    pins = {"keep": select(geometry, config.keep), "remove": select(geometry, config.remove)}
     sites = []
-    for site, known in zip(geometry.sites, live.header["sites"], strict=True):
-        entries = live.items[site] if site.name == "mlp" else np.arange(known["heads"])
-        pins = {
-            name: np.flatnonzero(pinned[site][entries]).tolist()
-            for name, pinned in (("keep", keep), ("remove", remove))
-        }
-        sites.append({**known, "floor": floor(site, geometry, config), **pins})
+    for site, packed in zip(geometry.sites, live.header["sites"], strict=True):
+        entries = {name: pinned[site][live.entries[site]] for name, pinned in pins.items()}
+        units = {name: each.reshape(packed["units"], -1).any(axis=1) for name, each in entries.items()}
+        sites.append(
+            {
+                **packed,
+                **{name: np.flatnonzero(each).tolist() for name, each in units.items()},
+                "floor": floor(site, geometry, config) * packed["channels"] // packed["entries"],
+                "square": config.square_attention and site.name == "attn",
+            }
+        )
     domains = live.header["domains"]
     header = {
         **live.header,
         "sites": sites,
         "options": {name: getattr(config, name) for name in OPTIONS},
+        "reach": colour_reach(config)._asdict(),
         "shares": [config.mixture.get(name, 0.0) for name in domains],
         "ratio": config.ratio,
         "held": [False] * len(domains),

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pruning.models.geometry import Geometry, Kind, Site
+from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
-from pruning.visualization.heatmap_figures import importance_figure
-from pruning.visualization.heatmaps import Heatmap, binned, layer_matrix
+from pruning.visualization.heatmaps import Heatmap, binned, importance_figure, layer_matrix, sites_of
 from pruning.visualization.style import (
     COLOURS,
     GREY,
-    KIND_COLOURS,
-    KIND_NAMES,
     MAX_BINS,
     MAX_POINTS,
     Array,
     graph,
     level,
+    site_names,
+    site_style,
     style,
 )
 
@@ -28,20 +27,23 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 
-def mask_map_data(mask: Mask, kind: Kind, bins: int = MAX_BINS) -> Heatmap:
-    """Share retained in each bin: heads of an attention site, channels of an MLP."""
-    rows = {site: mask.retained[site].astype(np.float64) for site in mask.retained if site.name == kind}
-    cells, first, last = binned(layer_matrix(rows, kind), bins, "mean")
-    return Heatmap(cells, first, last, kind, "share retained")
+def mask_map_data(mask: Mask, name: str, bins: int = MAX_BINS) -> Heatmap:
+    """Share retained in each bin of the mask's entries at the sites of a name, such as heads or channels."""
+    sites = sites_of(mask.retained, name)
+    cells, first, last = binned(layer_matrix(mask.retained, sites), bins, "mean")
+    return Heatmap(cells, first, last, name, "share retained", _layers(sites))
+
+
+def _layers(sites: Sequence[Site]) -> Array:
+    return np.array([site.layer for site in sites])
 
 
 def mask_map_figure(
     data: Heatmap, title: str = "", height: int | None = None, chosen: tuple[int, int] | None = None
 ) -> Figure:
     """What a mask keeps, layers by heads or channels; `chosen` marks a layer and a head or channel."""
-    title = title or ("Retained query heads" if data.kind == "attn" else "Retained MLP channels")
-    figure = importance_figure(data, title, (0.0, 1.0), height, chosen=chosen)
-    unit = "query head" if data.kind == "attn" else "MLP channel"
+    unit = site_style(data.name).unit
+    figure = importance_figure(data, title or retained_title(data.name), (0.0, 1.0), height, chosen=chosen)
     figure.update_traces(
         selector={"type": "heatmap"},
         xgap=1 if len(data.first) <= 128 else 0,
@@ -49,6 +51,11 @@ def mask_map_figure(
     )
     figure.update_xaxes(title=unit)
     return figure
+
+
+def retained_title(name: str) -> str:
+    """Title of a map of the units that are retained at the sites of a name."""
+    return f"Retained {site_style(name).units}"
 
 
 CATEGORIES = (
@@ -61,17 +68,14 @@ CATEGORIES = (
 CATEGORY_COLOURS = ("rgba(128, 138, 150, 0.3)", "#e07b39", "#5d6bb0", "#2f6f8f")
 
 
-def comparison_data(here: Mask, there: Mask, kind: Kind, bins: int = MAX_BINS) -> Heatmap:
+def comparison_data(mask: Mask, other: Mask, name: str, bins: int = MAX_BINS) -> Heatmap:
     """Which of two masks keeps what: numbers of `CATEGORIES`, in a bin the most frequent one."""
-    rows = {}
-    for site in here.retained:
-        if site.name == kind:
-            rows[site] = (2 * here.retained[site] + there.retained[site]).astype(np.float64)
-    matrix = layer_matrix(rows, kind)
-    counts = [binned((matrix == number).astype(np.float64), bins, "mean") for number in range(4)]
-    cells = np.stack([found for found, _, _ in counts]).argmax(axis=0).astype(np.float32)
-    _, first, last = counts[0]
-    return Heatmap(cells, first, last, kind, "retained by")
+    sites = sites_of(mask.retained, name)
+    matrix = layer_matrix({site: 2 * mask.retained[site] + other.retained[site] for site in sites}, sites)
+    shares = [binned((matrix == number).astype(np.float64), bins, "mean") for number in range(4)]
+    cells = np.stack([share for share, _, _ in shares]).argmax(axis=0).astype(np.float32)
+    _, first, last = shares[0]
+    return Heatmap(cells, first, last, name, "retained by", _layers(sites))
 
 
 def comparison_figure(data: Heatmap, other: str, title: str = "", height: int | None = None) -> Figure:
@@ -79,16 +83,14 @@ def comparison_figure(data: Heatmap, other: str, title: str = "", height: int | 
 
     Args:
         data: from `comparison_data`.
-        other: name of the mask that is there, not here.
+        other: name of the other mask.
         title: says what to see.
         height: in pixels.
     """
-    figure = importance_figure(
-        data, title or f"Comparison of the two masks: {KIND_NAMES[data.kind]}", (-0.5, 3.5), height
-    )
+    label, unit = site_style(data.name).label, site_style(data.name).unit
+    figure = importance_figure(data, title or f"Comparison of the two masks: {label}", (-0.5, 3.5), height)
     stops = [(i + edge) / 4 for i in range(4) for edge in (0, 1)]
     colours = [colour for colour in CATEGORY_COLOURS for _ in (0, 1)]
-    unit = "query head" if data.kind == "attn" else "MLP channel"
     names = ["neither mask", f"the other mask only ({other})", "this mask only", "both masks"]
     figure.update_traces(
         colorscale=list(zip(stops, colours, strict=True)),
@@ -110,15 +112,16 @@ def comparison_figure(data: Heatmap, other: str, title: str = "", height: int | 
     return figure
 
 
-def retained_share_data(mask: Mask) -> dict[Kind, Array]:
-    """Share (L,) of each layer's heads and channels that a mask retains."""
-    layers = range(len(mask.geometry.layers))
-    kinds: tuple[Kind, ...] = ("attn", "mlp")
-    return {kind: np.array([mask.retained[Site(layer, kind)].mean() for layer in layers]) for kind in kinds}
+def retained_share_data(mask: Mask) -> dict[str, dict[int, float]]:
+    """Share of the heads or channels that a mask retains, by name of the site and layer."""
+    return {
+        name: {site.layer: float(mask.retained[site].mean()) for site in sites_of(mask.retained, name)}
+        for name in site_names(mask.geometry)
+    }
 
 
 def retained_share_figure(
-    data: Mapping[Kind, Array], uniform: float, title: str = "", height: int = 320
+    data: Mapping[str, Mapping[int, float]], uniform: float, title: str = "", height: int = 320
 ) -> Figure:
     """Retained share by layer and site, with the share that every layer would keep if all were treated alike.
 
@@ -128,31 +131,28 @@ def retained_share_figure(
         title: says what to see.
         height: in pixels.
     """
-    go = graph()
-    figure = go.Figure()
-    for kind, shares in data.items():
+    figure = graph().Figure()
+    for name, shares in data.items():
+        label = site_style(name).label
         figure.add_bar(
-            x=np.arange(len(shares)),
-            y=shares,
-            name=KIND_NAMES[kind],
-            marker_color=KIND_COLOURS[kind],
-            hovertemplate=f"layer %{{x}}, {KIND_NAMES[kind]}: %{{y:.1%}} retained<extra></extra>",
+            x=list(shares),
+            y=list(shares.values()),
+            name=label,
+            marker_color=site_style(name).colour,
+            hovertemplate=f"layer %{{x}}, {label}: %{{y:.1%}} retained<extra></extra>",
         )
     level(figure, uniform, "uniform pruning")
-    figure.update_xaxes(title="layer", dtick=max(1, -(-len(next(iter(data.values()))) // 12)))
+    figure.update_xaxes(title="layer", dtick=max(1, -(-max(map(len, data.values())) // 12)))
     figure.update_yaxes(title="share retained", range=[0, 1.02], tickformat=".0%")
     return style(figure, title or "Share retained by layer", height)
 
 
 def parameters_data(geometry: Geometry, mask: Mask) -> dict[str, tuple[int, int]]:
-    """Linear parameters of the decoder layers, dense and pruned, by site."""
-    kinds: tuple[Kind, ...] = ("attn", "mlp")
+    """Linear parameters of the decoder layers, dense and pruned, by module."""
+    sites = {name: sites_of(mask.retained, name) for name in site_names(geometry)}
     return {
-        KIND_NAMES[kind]: (
-            sum(geometry.parameters(s) for s in geometry.sites if s.name == kind),
-            sum(mask.pruned.parameters(s) for s in geometry.sites if s.name == kind),
-        )
-        for kind in kinds
+        site_style(name).label: (sum(map(geometry.parameters, each)), sum(map(mask.pruned.parameters, each)))
+        for name, each in sites.items()
     }
 
 

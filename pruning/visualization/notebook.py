@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pruning.errors import RunError
-from pruning.models.geometry import KINDS, Kind
-from pruning.visualization.heatmap_figures import importance_figure
-from pruning.visualization.heatmaps import importance_data
+from pruning.visualization.heatmaps import View, importance_data, importance_figure
 from pruning.visualization.masks import mask_map_data, mask_map_figure
 from pruning.visualization.outcomes import perplexity_data, perplexity_figure
-from pruning.visualization.style import KIND_NAMES
+from pruning.visualization.style import site_names, site_style
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -18,29 +16,29 @@ if TYPE_CHECKING:
     from pruning.runs.run import Run
 
 
-def importance(run: Run, kind: Kind = "mlp", iteration: int = 1) -> Figure:
+def importance(run: Run, kind: str = "mlp", iteration: int = 1) -> Figure:
     """The score of every channel, layers by channels.
 
     Args:
         run: finished, or at work.
-        kind: `mlp` or `attn`.
+        kind: name of the sites, such as `mlp` or `attn`.
         iteration: whose statistics; 1 is the dense model's.
 
     Raises:
         RunError: the run has no such iteration yet.
     """
-    found = {it.number: it for it in run.iterations() if it.number}
-    if kind not in KINDS:
-        raise RunError(f"there are no sites of kind {kind!r}: choose one of {', '.join(KINDS)}.")
-    if iteration not in found:
-        known = ", ".join(map(str, found)) or "none yet"
-        raise RunError(f"there is no iteration {iteration} in run {run.id!r}: it has {known}.")
-    what = f"{run.config.score} score"
-    data = importance_data(found[iteration].scores, kind, what=what, mask=found[iteration].mask)
-    return importance_figure(data, f"{run.config.model}, iteration {iteration}: {KIND_NAMES[kind]}")
+    iterations = {it.number: it for it in run.iterations() if it.number}
+    if iteration not in iterations:
+        numbers = ", ".join(map(str, iterations)) or "none yet"
+        raise RunError(f"there is no iteration {iteration} in run {run.id!r}: it has {numbers}.")
+    it = iterations[iteration]
+    if kind not in (names := site_names(it.geometry)):
+        raise RunError(f"there are no sites of kind {kind!r}: choose one of {', '.join(names)}.")
+    data = importance_data(it.scores, kind, View(f"{run.config.score} score"), mask=it.mask)
+    return importance_figure(data, f"{run.config.model}, iteration {iteration}: {site_style(kind).label}")
 
 
-def mask_map(run: Run, kind: Kind = "mlp") -> Figure:
+def mask_map(run: Run, kind: str = "mlp") -> Figure:
     """What the run's last mask retains, layers by heads or channels.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pruning.runs.folder import StoredIteration
 from pruning.runs.run import Run
-from pruning.visualization.heatmaps import binned, layer_matrix
+from pruning.visualization.heatmaps import binned, layer_matrix, sites_of
 from pruning.visualization.outcomes import perplexity_data
 from pruning.visualization.style import COLOURS, SEQUENTIAL, Array
 
@@ -51,9 +51,10 @@ def pipeline_data(run: Run, iterations: Sequence[StoredIteration]) -> Pipeline:
     """
     config, shape = run.config, iterations[0].geometry
     first, last = iterations[1], iterations[-1]
-    scores = np.log10(np.maximum(layer_matrix(first.scores, "mlp"), 1e-30))
+    sites = sites_of(first.scores, "mlp")
+    scores = np.log10(np.maximum(layer_matrix(first.scores, sites), 1e-30))
     low, high = np.percentile(scores, [1, 99])
-    kept = layer_matrix({site: last.mask.channels(site) for site in first.scores}, "mlp")
+    kept = layer_matrix({site: last.mask.channels(site) for site in sites}, sites)
     means = [values for _, values in perplexity_data(iterations).values()]
     return Pipeline(
         config.mixture,
@@ -110,10 +111,10 @@ def pipeline_svg(data: Pipeline) -> str:
         _line(data.perplexity) if len(data.perplexity) else "",
     )
     parts = [
-        _card(260 * place, f"{place + 1}  {title}", picture, number, what)
-        for place, ((title, number, what), picture) in enumerate(zip(_steps(data), pictures, strict=True))
+        _card(260 * step, f"{step + 1}  {title}", picture, number, what)
+        for step, ((title, number, what), picture) in enumerate(zip(_steps(data), pictures, strict=True))
     ]
-    parts += [_arrow(f"M{260 * place + 229} 86h22m-7 -6l7 6l-7 6") for place in range(3)]
+    parts += [_arrow(f"M{260 * step + 229} 86h22m-7 -6l7 6l-7 6") for step in range(3)]
     if data.iterations > 1:
         parts.append(_arrow("M632 172v20h-260v-14m-6 7l6 -7l6 7"))
         parts.append(

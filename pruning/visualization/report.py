@@ -18,16 +18,16 @@ import numpy as np
 from pruning.config import RunConfig
 from pruning.engine.budget import site_stats
 from pruning.formatting import number, plain, seconds_text
-from pruning.models.geometry import KINDS, Site
+from pruning.models.geometry import Site
 from pruning.outputs import check_output_file, output_file
 from pruning.runs.folder import StoredIteration
 from pruning.runs.report import HEADER, INTERVALS, html_table, markdown_table, provenance, results_rows
 from pruning.runs.run import Run, dense_iteration
 from pruning.runs.schema import Results
-from pruning.visualization.heatmaps import animation_bins, colour_limits, importance_data
-from pruning.visualization.live import CSS, HTML, SCRIPT, arrays_of, live_data, pack, source, unsupported
+from pruning.visualization.heatmaps import View, animation_bins, colour_limits, importance_data
+from pruning.visualization.live import CSS, HTML, SCRIPT, live_data, pack, source, unsupported
 from pruning.visualization.outcomes import perplexity_data
-from pruning.visualization.style import KIND_NAMES, Array
+from pruning.visualization.style import Array, site_names, site_style
 
 
 def command(run: Run) -> str:
@@ -66,7 +66,7 @@ def html(run: Run) -> str:
     live_part, statistics = f"<p>{escape(_NOT_LIVE)}</p>", b""
     if unsupported(config) is None:
         names = [name for name in config.measured_domains if name in dense.statistics.moments]
-        data = live_data(dense, arrays_of(config), config.seed, names)
+        data = live_data(dense, config, names)
         statistics = pack(data, config, dense.geometry)
         live_part = f'<p class="note">{escape(_LIVE)}</p>{HTML}'
     return Template(source("report.html")).substitute(
@@ -160,24 +160,24 @@ def _maps(iterations: Sequence[StoredIteration], config: RunConfig) -> bytes:
         },
         "weight norm": lambda it: {site: norms.norm for site, norms in it.norms.items()},
     }
-    layers = len(iterations[0].geometry.layers)
-    bins = animation_bins(layers, len(quantities) * len(KINDS) * len(iterations), 256)
+    layers, modules = len(iterations[0].geometry.layers), site_names(iterations[0].geometry)
+    bins = animation_bins(layers, len(quantities) * len(modules) * len(iterations), 256)
     frames: list[dict[str, Any]] = []
     body = b""
-    for quantity, (values, kind) in enumerate(product(quantities.values(), KINDS)):
-        maps = [importance_data(values(it), kind, scale="log", bins=bins) for it in iterations]
+    for quantity, (values, name) in enumerate(product(quantities.values(), modules)):
+        maps = [importance_data(values(it), name, View(bins=bins)) for it in iterations]
         low, high = colour_limits(maps)
         for iteration, heatmap in enumerate(maps):
             cells = np.clip((heatmap.values - low) / (high - low), 0, 1) * 254 + 1
             rows, columns = cells.shape
             size = {"layers": rows, "columns": columns, "channels": int(heatmap.last[-1]) + 1}
             scale = {"low": low, "high": high, "start": len(body)}
-            frames.append({"quantity": quantity // len(KINDS), "iteration": iteration, **size, **scale})
+            frames.append({"quantity": quantity // len(modules), "iteration": iteration, **size, **scale})
             body += np.nan_to_num(cells).round().astype(np.uint8).tobytes()
     header = {
         "quantities": list(quantities),
         "iterations": [it.number for it in iterations],
-        "kinds": [KIND_NAMES[kind] for kind in KINDS],
+        "kinds": [site_style(name).label for name in modules],
         "frames": frames,
     }
     text = json.dumps(header).encode()

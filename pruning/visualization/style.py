@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+    from pruning.models.geometry import Geometry
 
 Array = np.ndarray
 Aggregate = Literal["max", "mean"]
@@ -17,13 +19,46 @@ MAX_POINTS = 30_000  # cells that can be chosen by a click, with five numbers fo
 MAX_FRAMES = 250_000  # cells of all frames of an animation: 1 MB
 
 # One palette for everything; readable on light and dark, and without red-green vision.
-SEQUENTIAL, DIVERGING = "Cividis", "RdBu_r"
+SEQUENTIAL = "Cividis"
+DIVERGING = (  # ColorBrewer's RdBu, reversed; the live canvas has the same
+    *("#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7"),
+    *("#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"),
+)
 COLOURS = ("#2a78b5", "#e07b39", "#3f9b6f", "#b0518f", "#8c7a3d", "#5d6bb0", "#c2483d", "#4aa3a3")
-KIND_COLOURS = {"attn": COLOURS[0], "mlp": COLOURS[1]}
-KIND_NAMES = {"attn": "attention", "mlp": "MLP"}
 GREY = "rgba(128,128,128,0.35)"
-GONE = "rgba(128,128,128,0.5)"  # channels that are gone: on both themes unlike the ends of both scales
-MARK = "#e8365d"  # the channel on view; seen on every colour of both scales
+REMOVED = "rgba(128,128,128,0.5)"  # channels that are removed: on both themes unlike the ends of both scales
+MARK = "#e8365d"  # the selected channel; visible on every colour of both scales
+
+
+class SiteStyle(NamedTuple):
+    """How pages and figures name and draw the sites of one name, which are the same module of every layer.
+
+    Attributes:
+        label: name of the module within a sentence.
+        unit, units: what an entry of its masks is, and several of them.
+        colour: of its bars and marks.
+    """
+
+    label: str
+    unit: str
+    units: str
+    colour: str
+
+
+SITE_STYLES = {
+    "attn": SiteStyle("attention", "query head", "query heads", COLOURS[0]),
+    "mlp": SiteStyle("MLP", "MLP channel", "MLP channels", COLOURS[1]),
+}
+
+
+def site_style(name: str) -> SiteStyle:
+    """The style of the sites of a name; one without an entry in `SITE_STYLES` gets its own name as label."""
+    return SITE_STYLES.get(name) or SiteStyle(name, f"{name} channel", f"{name} channels", COLOURS[2])
+
+
+def site_names(geometry: Geometry) -> list[str]:
+    """Names of the sites of a model, in the order in which a layer computes them."""
+    return list(dict.fromkeys(site.name for site in geometry.sites))
 
 
 def style(figure: Figure, title: str, height: int = 360) -> Figure:
@@ -51,10 +86,10 @@ def level(figure: Figure, y: float, name: str) -> None:
 
 def log_ticks(axis: Any, values: Array, most: int = 9) -> None:
     """Full numbers at 1, 2 and 5 times the powers of ten, or finer; plotly's own leave out the zeros."""
-    known = values[np.isfinite(values) & (values > 0)]
-    if not len(known):
+    positive = values[np.isfinite(values) & (values > 0)]
+    if not len(positive):
         return
-    low, high = np.log10(known.min()) - 0.3, np.log10(known.max()) + 0.3
+    low, high = np.log10(positive.min()) - 0.3, np.log10(positive.max()) + 0.3
     powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
     for steps in (np.arange(1, 10, 0.5), np.arange(1, 10), (1, 2, 5), (1, 3), (1,)):
         ticks = np.sort(np.outer(powers, steps).ravel())

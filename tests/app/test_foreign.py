@@ -68,7 +68,7 @@ PAGES = (
     "calibration",
     "importance",
     "masks",
-    "damage",
+    "sensitivity",
     "prune",
     "results",
     "experiments",

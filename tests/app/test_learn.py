@@ -16,7 +16,7 @@ from ui.lessons.ask import client
 from ui.lessons.channel import TOKEN, half
 from ui.lessons.draw import PREDICTION, bars
 from ui.lessons.fluctuation import CONSTANT, LARGE, SITES, SMALL, pair
-from ui.lessons.repair import undone
+from ui.lessons.repair import recovered
 from ui.lessons.scale import RATIO, retained, scores_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,7 @@ def specs(at):
 
 def is_marked(at):
     figure = json.dumps(specs(at)[0])
-    return "your prediction" in figure or "you said" in figure
+    return "your prediction" in figure or "predicted" in figure
 
 
 def commit(at, lesson):
@@ -185,7 +185,7 @@ def test_only_a_channel_whose_mean_outweighs_its_deviation_is_called_constant():
 def test_least_squares_leaves_less_damage_in_every_layer_and_the_bias_undoes_little_or_adds_to_it():
     for layer in range(6):
         measured, shown = found("repair", layer=layer)
-        assert undone(measured, "least_squares") > max(shown.truth, 0)
+        assert recovered(measured, "least_squares") > max(shown.truth, 0)
         assert (shown.truth < 0) == (layer in (0, 5)) and shown.truth < 25
         assert measured["steady"] < 0.5  # the channels vary
 
@@ -245,8 +245,8 @@ def test_the_culprits_are_found_on_the_page_and_the_weights_are_asked_for(learn,
     scores = scores_of("smollm2")[Site(int(at.number_input(key="learn-scale-layer").value), "mlp")]
     top = np.argsort(scores)[::-1]
     for named, words in (
-        (top[5:6], "not it"),
-        (top[:1], "something is left"),
+        (top[5:6], "not responsible"),
+        (top[:1], "more channels are responsible"),
         (top[:2], "massive activations"),
     ):
         at.multiselect(key="learn-scale-channels").set_value([int(channel) for channel in named])

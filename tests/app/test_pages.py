@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (
-    *("overview", "calibration", "importance", "masks", "damage", "prune", "results", "experiments"),
+    *("overview", "calibration", "importance", "masks", "sensitivity", "prune", "results", "experiments"),
     "learn",
 )
 
@@ -210,7 +210,7 @@ def test_the_channel_on_view_is_the_same_on_every_page(monkeypatch):
         at.query_params[key] = value
     at.run()
     at.switch_page("pages/importance.py").run()
-    assert any("Layer 2, attention channel 70, head 2" in head.value for head in at.subheader)
+    assert any("Layer 2, attention channel 70, query head 2" in head.value for head in at.subheader)
     at.switch_page("pages/masks.py").run()
     rings = [t for f in figures(at) for t in f["data"] if t.get("marker", {}).get("symbol") == "circle-open"]
     assert [(ring["x"], ring["y"]) for ring in rings] == [([2], [2])]
@@ -265,8 +265,8 @@ def test_the_pin_controls_begin_with_the_channel_on_view(monkeypatch):
     monkeypatch.chdir(ROOT)
     at = open_page("masks", site="attn", layer=4, channel=70)
     assert at.multiselect(key="pin_layers").value == [4]
-    assert at.selectbox(key="pin_what").value == "heads"
-    assert at.slider(key="pin_span_heads").value == (2, 2)
+    assert at.selectbox(key="pin_what").value == "attn"
+    assert at.slider(key="pin_span_attn").value == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -322,11 +322,11 @@ def test_a_channel_is_scored_with_the_worst_domain_of_the_sidebar(monkeypatch):
 def test_a_method_brings_its_own_iterations(monkeypatch):
     monkeypatch.chdir(ROOT)
     at = open_page("prune")
-    at.number_input(key="k_iterative").set_value(3)
+    at.number_input(key="iterations-demo-run-iterative").set_value(3)
     at.run()
     at.session_state["method"] = "flap"
     at.run()
-    assert not at.exception and at.number_input(key="k_flap").value == 1
+    assert not at.exception and at.number_input(key="iterations-demo-run-flap").value == 1
 
 
 def test_a_mixture_of_ones_own_is_compared(app):
@@ -507,7 +507,7 @@ def test_a_run_cancelled_in_the_queue_does_not_speak_of_iterations_it_has_not(mo
     [
         ("importance", "cancelled", "This run was cancelled before its first iteration was complete"),
         ("masks", "failed", "it has no statistics to show. The text ran out"),
-        ("damage", "dead", "This run ended unexpectedly before its first iteration was complete"),
+        ("sensitivity", "dead", "This run ended unexpectedly before its first iteration was complete"),
     ],
 )
 def test_a_run_that_ended_before_it_had_statistics_says_so_and_can_go_on(monkeypatch, page, state, says):
@@ -600,10 +600,10 @@ def test_reports_hold_every_measure():
 def test_the_canvas_says_what_the_browser_cannot_compute(app, monkeypatch):
     from pruning.visualization import live
 
-    monkeypatch.setattr(live, "NORMALISERS", ("share",))
+    monkeypatch.setitem(live.SUPPORTED, "normalise", ("share",))
     app.switch_page("pages/masks.py").run()
     assert not app.exception
-    assert any("does not compute normalise 'soft_share'" in caption.value for caption in app.caption)
+    assert any("dragging with normalise soft_share" in caption.value for caption in app.caption)
 
 
 def test_a_custom_domain_gets_its_slider(monkeypatch, tmp_path, tiny_folder, text_file):
@@ -822,14 +822,14 @@ def test_a_model_that_is_not_there_is_a_sentence_and_the_pages_stay(monkeypatch)
     words = [caption.value for caption in at.sidebar.caption]
     assert any("There is no model" in text for text in words) and not at.exception
     assert any("the pages show demo run" in text for text in words) and figures(at)
-    assert not any(button.label == "Look at it" for button in at.button)
+    assert not any(button.key == "collect" for button in at.button)
     at.switch_page("pages/calibration.py").run()
     assert not at.exception
     assert any("there is no model" in warning.value for warning in at.warning)
 
 
-def test_a_model_without_statistics_is_looked_at_while_the_pages_stay(monkeypatch, tiny_folder):
-    """Two clicks from opening: the model, the button; another run comes on view when it has statistics."""
+def test_statistics_of_a_new_model_are_collected_while_the_pages_stay(monkeypatch, tiny_folder):
+    """Two clicks from opening: the model, the button; another run is displayed when it has statistics."""
     from pruning.runs.run import Run, RunStore
     from pruning.runs.worker import execute
 
@@ -840,7 +840,7 @@ def test_a_model_without_statistics_is_looked_at_while_the_pages_stay(monkeypatc
     at.session_state["model"], at.session_state["model_of"] = str(tiny_folder), "demo-run"
     at.run()
     assert any("4,096 tokens to read" in caption.value for caption in at.sidebar.caption)
-    next(b for b in at.button if b.label == "Look at it").click()
+    at.button(key="collect").click()
     at.run()
     assert not at.exception and at.session_state["run"] == "demo-run"
     (run,) = RunStore().all()
@@ -928,7 +928,7 @@ def test_statistics_of_one_site_are_those_of_all():
         np.testing.assert_array_equal(it.norms_of(site), it.norms[site])
 
 
-def test_the_preview_of_measured_damage_walks_the_curves_of_the_run(app):
+def test_the_preview_of_measured_sensitivity_walks_the_curves_of_the_run(app):
     from ui import state, stored
 
     run = state.demo_run()
@@ -945,17 +945,17 @@ def foretell_mean(dense, mask):
     return np.mean(list(predict_divergence(dense.curves, mask).values()))
 
 
-def test_the_damage_page_follows_the_ratio():
-    seen = [open_page("damage", ratio=ratio) for ratio in (50, 30)]
-    assert all(len(at.metric) == 4 and len(figures(at)) == 3 for at in seen)
-    half, less = ([float(metric.value.split()[0]) for metric in at.metric] for at in seen)
+def test_the_sensitivity_page_follows_the_ratio():
+    pages = [open_page("sensitivity", ratio=ratio) for ratio in (50, 30)]
+    assert all(len(at.metric) == 4 and len(figures(at)) == 3 for at in pages)
+    half, less = ([float(metric.value.split()[0]) for metric in at.metric] for at in pages)
     assert all(0 < b < a for a, b in zip(half, less, strict=True))
 
 
 def test_a_speed_is_timed_and_gives_the_ratio_that_it_takes():
     from ui.reach import SPEED
 
-    at = open_page("damage", run="demo-run")
+    at = open_page("sensitivity", run="demo-run")
     at.selectbox(key="size_of").select(SPEED).run()
     next(button for button in at.button if button.label == "Time this model").click().run()
     deadline = time.monotonic() + 120
@@ -964,14 +964,14 @@ def test_a_speed_is_timed_and_gives_the_ratio_that_it_takes():
         time.sleep(0.5)
         at.run()
     at.number_input(key="speed").set_value(1.0).run()
-    assert any(words.value.endswith("0% pruned.") for words in at.markdown)
+    assert any(words.value.endswith("a pruning ratio of 0%.") for words in at.markdown)
     next(button for button in at.button if button.label == "Set the pruning ratio").click().run()
     assert at.session_state["ratio"] == 0
     at.number_input(key="speed").set_value(1e9).run()
     assert any("out of reach" in error.value for error in at.error) and not at.exception
 
 
-def test_damage_is_measured_from_the_page_of_a_run_that_has_none(
+def test_sensitivity_is_measured_from_the_page_of_a_run_that_has_none(
     monkeypatch, tmp_path, tiny_folder, text_file
 ):
     from pruning import RunConfig, prune
@@ -983,9 +983,9 @@ def test_damage_is_measured_from_the_page_of_a_run_that_has_none(
     at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     at.query_params["run"] = run.id
     at.run()
-    at.switch_page("pages/damage.py").run()
+    at.switch_page("pages/sensitivity.py").run()
     assert any("in about" in words.value and "on this machine" in words.value for words in at.info)
-    next(b for b in at.button if b.label == "Measure damage").click()
+    next(b for b in at.button if b.label == "Measure sensitivity").click()
     at.run()
     wait_for_jobs()
     at.run()
@@ -1022,7 +1022,7 @@ def test_statistics_without_a_cut_and_a_run_that_is_gone_are_said(monkeypatch):
     assert any("took statistics only" in info.value for info in at.info)
     assert any("'long-gone'" in warning.value for warning in at.warning)
     at.switch_page("pages/prune.py").run()  # a run that follows is measured nevertheless
-    assert at.number_input(key=f"blocks-{run.id}-iterative").value == 64
+    assert at.number_input(key=f"eval_blocks-{run.id}-iterative").value == 64
 
 
 def test_layers_are_drawn_while_the_first_pass_is_at_work(monkeypatch, alive, tiny_folder):
@@ -1046,7 +1046,7 @@ def test_layers_are_drawn_while_the_first_pass_is_at_work(monkeypatch, alive, ti
     at.query_params["follow"] = run.id
     at.run()
     assert not at.exception and at.session_state["run"] == "demo-run"
-    (growing,) = [f for f in figures(at) if "layers are through" in json.dumps(f["layout"])]
+    (growing,) = [f for f in figures(at) if "layers done" in json.dumps(f["layout"])]
     assert f"1 of {len(shape.layers)} layers" in json.dumps(growing["layout"])
 
 
@@ -1111,14 +1111,14 @@ def test_any_size_of_a_run_is_shown_and_written(monkeypatch, tiny_folder, text_f
     assert (run.path / "model-01" / "pruning.json").exists()
 
 
-def test_the_ratio_that_reaches_a_size_is_found_on_the_damage_page(monkeypatch):
+def test_the_ratio_that_reaches_a_size_is_found_on_the_sensitivity_page(monkeypatch):
     monkeypatch.chdir(ROOT)
-    at = open_page("damage", ratio=30)
+    at = open_page("sensitivity", ratio=30)
     (limit,) = [each for each in at.number_input if each.label == "At most"]
     assert not any(button.label == "Set the pruning ratio" for button in at.button)
     limit.set_value(limit.value * 0.8)
     at.run()
-    assert any("pruned leaves" in words.value for words in at.markdown)
+    assert any("A pruning ratio of" in words.value for words in at.markdown)
     next(b for b in at.button if b.label == "Set the pruning ratio").click().run()
     assert not at.exception and at.session_state["ratio"] > 30
 
@@ -1135,7 +1135,7 @@ def test_a_domain_may_be_called_like_a_column_of_the_table(tiny_folder, text_fil
     assert row["perplexity size"] == run.results().perplexity["size"].ratio
 
 
-def test_the_runs_that_ship_come_with_damage(monkeypatch):
+def test_the_runs_that_ship_come_with_sensitivity_curves(monkeypatch):
     from ui import state
 
     monkeypatch.chdir(ROOT)
@@ -1145,5 +1145,5 @@ def test_the_runs_that_ship_come_with_damage(monkeypatch):
         at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
         at.query_params["run"] = state.label(run)
         at.run()
-        at.switch_page("pages/damage.py").run()
+        at.switch_page("pages/sensitivity.py").run()
         assert not at.exception and any("nats" in metric.value for metric in at.metric)

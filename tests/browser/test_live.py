@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 
 from pruning.cli.main import main
-from pruning.config import METHODS, RunConfig, choices
+from pruning.config import METHODS, RunConfig
 from pruning.engine import budget
 from pruning.engine.budget import first_mask
-from pruning.method.normalise import NORMALISERS
-from pruning.method.sensitivity import Curve
 from pruning.paths import ASSETS
 from pruning.runs.run import Run
 from pruning.visualization import live
@@ -38,22 +36,16 @@ MIXTURES = (
     {"wiki": 0.07, "code": 0.61, "math": 0.32},
     {"code": 1.0},
 )
-# The options of the method, one by one, and together with what they decide.
+# Every method, what the presets use in other combinations, and other floors.
 OPTIONS = [
     *({"method": method} for method in METHODS),
-    *({"normalise": name} for name in NORMALISERS),
-    *({"allocation": name} for name in choices("allocation")),
-    {"fusion": "total"},
-    {"worst_domain": 0.4},
-    {"fusion": "total", "score": "input_variance", "worst_domain": 1.0},
-    {"attention_unit": "query_head"},
-    {"attention_unit": "query_head", "allocation": "equal", "unit_score": "mean"},
-    {"round_to": 16},
-    {"round_to": 64, "allocation": "uniform"},
-    {"round_to": 32, "allocation": "equal"},
+    {"method": "flap", "unit_score": "per_parameter", "allocation": "uniform"},
+    {"score": "wanda_sp", "normalise": "zscore"},
+    {"score": "random", "unit_score": "mean"},
     {"keep": ("2.mlp", "0-1.attn.0"), "remove": ("3.mlp.5-400", "1.attn.3")},
-    {"keep": ("2.mlp.7-90",), "allocation": "uniform", "attention_unit": "query_head"},
+    {"keep": ("2.mlp.7-90",), "remove": ("3.attn.0",), "allocation": "uniform"},
     {"min_mlp_share": 0.3, "min_attention_units": 2},
+    {"min_mlp_share": 0.3, "min_attention_units": 2, "allocation": "uniform"},
 ]
 
 
@@ -80,11 +72,11 @@ def script(chromium):
                 window.live = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
             };
             window.answer = (shares, ratio, withScores) => {
-                const found = preview(live, shares, ratio);
+                const result = preview(live, shares, ratio);
                 return {
-                    ratio: found.ratio,
-                    kept: found.sites.map((each) => Array.from(each.kept)),
-                    score: withScores ? found.sites.map((each) => Array.from(each.site.score)) : null,
+                    ratio: result.ratio,
+                    kept: result.sites.map((each) => Array.from(each.kept)),
+                    score: withScores ? result.sites.map((each) => Array.from(each.site.score)) : null,
                 };
             };
         }"""
@@ -100,7 +92,7 @@ def dense(name):
 
 def ask(script, it, config, with_scores=False):
     """The browser's preview of a config."""
-    data = live.live_data(it, live.arrays_of(config), config.seed)
+    data = live.live_data(it, config)
     script.evaluate("text => load(text)", base64.b64encode(live.pack(data, config, it.geometry)).decode())
     shares = [config.mixture.get(name, 0.0) for name in data.header["domains"]]
     return data, script.evaluate("args => answer(...args)", [shares, config.ratio, with_scores])
@@ -121,50 +113,59 @@ def test_the_browser_scores_and_cuts_as_the_engine_does(script, name, options):
         cases = [cases[OPTIONS.index(options) % 3]]
     for mixture, ratio in cases:
         config = RunConfig.create(**options, ratio=min(ratio, most)).replace(mixture=mixture)
-        if what := live.unsupported(config):
-            pytest.skip(f"the browser does not compute {what}, and the page shows no canvas")
+        assert live.unsupported(config) is None
         expected = scores(it, config)
-        data, found = ask(script, it, config, with_scores=ratio < 0.7)
+        data, preview = ask(script, it, config, with_scores=ratio < 0.7)
         assert not data.header["grouped"]
-        if found["score"]:
+        if preview["score"]:
             exact = 1e-7 if config.score == "random" else 1e-14  # it is drawn in Python, and sent in float32
-            for site, values in zip(it.geometry.sites, found["score"], strict=True):
+            for site, values in zip(it.geometry.sites, preview["score"], strict=True):
                 np.testing.assert_allclose(values, expected[site], rtol=exact, atol=0)
-        mask = first_mask(expected, it.geometry, config, it.curves)
-        for site, kept in zip(it.geometry.sites, found["kept"], strict=True):
-            assert np.array_equal(np.array(kept, bool), mask.retained[site]), site
-        assert found["ratio"] == mask.ratio
+        mask = first_mask(expected, it.geometry, config)
+        for site, units in zip(it.geometry.sites, preview["kept"], strict=True):
+            retained = mask.retained[site]
+            assert np.array_equal(np.repeat(np.array(units, bool), len(retained) // len(units)), retained), (
+                site
+            )
+        assert preview["ratio"] == mask.ratio
 
 
-@pytest.mark.parametrize("worst", [0.0, 0.6])
-def test_the_browser_cuts_by_measured_damage_as_the_engine_does(script, worst):
-    """Curves as `engine.sensitivity` writes them, of which two bend inwards: their hull is what counts."""
-    it, rng = dense("demo-run"), np.random.default_rng(0)
-    curves = {}
-    for site in it.geometry.sites:
-        removed = it.geometry.parameters(site) * np.array([0, 0.1, 0.25, 0.5, 0.75, 0.9])
-        rises = {name: rng.lognormal(-3, 1, 5).cumsum() for name in MIXTURES[0]}
-        damage = {name: np.concatenate([[0], np.sort(rise)]) for name, rise in rises.items()}
-        curves[site] = Curve(removed.round(), damage)
-    it = replace(it)
-    vars(it)["curves"] = curves  # in place of the file's
-    options = {
-        "allocation": "measured",
-        "worst_domain": worst,
-        "remove": ("3.mlp.5-90",),
-        "keep": ("1.attn",),
-    }
-    for mixture, ratio in zip(MIXTURES, (0.5, 0.23, 0.71), strict=True):
-        config = RunConfig.create(**options, mixture=mixture, ratio=ratio)
-        mask = first_mask(scores(it, config), it.geometry, config, curves)
-        _, found = ask(script, it, config)
-        for site, kept in zip(it.geometry.sites, found["kept"], strict=True):
-            assert np.array_equal(np.array(kept, bool), mask.retained[site]), site
-        assert found["ratio"] == mask.ratio
+@pytest.mark.parametrize("options", [{"allocation": "uniform"}, {"allocation": "global"}], ids=str)
+def test_of_equal_scores_the_browser_removes_the_same_ones_as_the_engine(script, options):
+    it = replace(dense("demo-run"))
+    vars(it)["norms"] = {site: norms._replace(norm=norms.norm.round(1)) for site, norms in it.norms.items()}
+    for ratio in (0.31, 0.5):
+        config = RunConfig.create(score="magnitude", ratio=ratio, **options)
+        mask = first_mask(scores(it, config), it.geometry, config)
+        _, preview = ask(script, it, config)
+        for site, units in zip(it.geometry.sites, preview["kept"], strict=True):
+            retained = mask.retained[site]
+            assert np.array_equal(np.repeat(np.array(units, bool), len(retained) // len(units)), retained), (
+                site
+            )
 
 
-def drag(page, label, *places):
-    """Draw a bar to places of its width one after another, in steps, as a hand does."""
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"score": "input_variance"},
+        {"normalise": "share"},
+        {"allocation": "measured"},
+        {"fusion": "total"},
+        {"worst_domain": 0.4},
+        {"attention_unit": "query_head"},
+        {"round_to": 16},
+    ],
+    ids=str,
+)
+def test_options_beyond_those_of_the_presets_are_refused_by_name(options):
+    name, value = next(iter(options.items()))
+    words = live.unsupported(RunConfig.create(**options))
+    assert words.startswith(name.replace("_", " ")) and str(value).strip("(),'") in words
+
+
+def drag(page, label, *shares):
+    """Draw a bar to shares of its width one after another, in steps, as a hand does."""
     bar = page.locator(".live label").filter(has_text=label).locator("input")
     bar.scroll_into_view_if_needed()
     box = bar.bounding_box()
@@ -176,7 +177,7 @@ def drag(page, label, *places):
 
     page.mouse.move(x(at), y)
     page.mouse.down()
-    for to in places:
+    for to in shares:
         for step in range(1, 9):
             page.mouse.move(x(at + (to - at) * step / 8), y)
             page.wait_for_timeout(40)
@@ -187,7 +188,7 @@ def picture(page):
     return page.locator(".live canvas").evaluate("canvas => canvas.toDataURL()")
 
 
-def shares(page):
+def percents(page):
     """What the bars say, in percent, by name."""
     rows = page.locator(".live label").all_inner_texts()
     return {name: int(value.rstrip("%")) for name, value in (row.split("\n") for row in rows)}
@@ -202,15 +203,15 @@ def test_a_drag_redraws_and_its_end_sets_the_sliders_of_the_sidebar(tmp_path, pa
         before, link = picture(page), page.url
         drag(page, "code", 0.4)
         assert picture(page) != before and page.url == link  # while the button is still down
-        assert "This drag turned" in page.locator(".says").inner_text()
-        found = shares(page)
-        assert found["wiki (locked)"] == 50 and found["code"] == pytest.approx(40, abs=2)
-        assert sum(found.values()) - found["Pruning ratio"] == 100
+        assert "This drag changed" in page.locator(".says").inner_text()
+        bars = percents(page)
+        assert bars["wiki (locked)"] == 50 and bars["code"] == pytest.approx(40, abs=2)
+        assert sum(bars.values()) - bars["Pruning ratio"] == 100
         page.mouse.up()
         settle(page)
-        assert "This drag turned" in page.locator(".says").inner_text()  # still there to be read
-        assert page.get_by_role("slider", name="code").input_value() == str(found["code"])
-        assert f"w_code={found['code']}" in page.url and f"w_math={found['math']}" in page.url
+        assert "This drag changed" in page.locator(".says").inner_text()  # still there to be read
+        assert page.get_by_role("slider", name="code").input_value() == str(bars["code"])
+        assert f"w_code={bars['code']}" in page.url and f"w_math={bars['math']}" in page.url
         drag(page, "Pruning ratio", 0.3 / 0.9)
         page.mouse.up()
         settle(page)
@@ -220,32 +221,32 @@ def test_a_drag_redraws_and_its_end_sets_the_sliders_of_the_sidebar(tmp_path, pa
         metric = page.get_by_test_id("stMetric").filter(has_text="Pruning ratio").first
         assert metric.get_by_test_id("stMetricValue").inner_text() == f"{says}%"  # the canvas and the engine
         bar = page.locator(".live label").filter(has_text="math").locator("input")
-        there = float(bar.input_value()) / 100
-        drag(page, "math", 0.9, there)  # and back: nothing has changed
+        start = float(bar.input_value()) / 100
+        drag(page, "math", 0.9, start)  # and back: nothing has changed
         page.mouse.up()
-        assert shares(page)["math"] == round(100 * there)
+        assert percents(page)["math"] == round(100 * start)
         page.get_by_role("slider", name="math").press(
             "ArrowRight"
         )  # and the canvas still follows the sidebar
         settle(page)
-        assert shares(page)["math"] == round(100 * there) + 1
+        assert percents(page)["math"] == round(100 * start) + 1
         assert errors == []
 
 
 def test_a_wide_model_is_represented_by_some_of_its_channels(script):
     """The same model packed whole and by representatives: layers keep nearly the same shares."""
     it, config = dense("smollm2-run"), RunConfig.create()
-    whole = first_mask(scores(it, config), it.geometry, config)
+    exact = first_mask(scores(it, config), it.geometry, config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(live, "MAX_ITEMS", 16_000)
-        data, found = ask(script, it, config)
+        data, preview = ask(script, it, config)
     assert data.header["grouped"] and len(data.body) < 4 * 6 * 20_000
-    for site, known, kept in zip(it.geometry.sites, data.header["sites"], found["kept"], strict=True):
+    for site, packed, kept in zip(it.geometry.sites, data.header["sites"], preview["kept"], strict=True):
         if site.name == "mlp":
-            _, sizes = live.representatives(it.scores[site], known["columns"], live.OF_A_COLUMN["mlp"])
-            assert sizes.sum() == known["channels"]
-            assert np.average(kept, weights=sizes) == pytest.approx(whole.retained[site].mean(), abs=0.06)
-    assert found["ratio"] == pytest.approx(0.5, abs=0.001)
+            _, sizes = live.representatives(it.scores[site], packed["columns"], live.OF_A_COLUMN)
+            assert sizes.sum() == packed["channels"]
+            assert np.average(kept, weights=sizes) == pytest.approx(exact.retained[site].mean(), abs=0.06)
+    assert preview["ratio"] == pytest.approx(0.5, abs=0.001)
 
 
 @pytest.fixture

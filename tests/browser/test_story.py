@@ -100,7 +100,11 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
         page.get_by_role("link", name="Prune", exact=True).click()
         settle(page)
         shows(page, "keep=3.mlp")
-        for name, value in (("Iterations", "2"), ("Blocks per domain", "8"), ("Evaluation blocks", "8")):
+        for name, value in (
+            ("Iterations", "2"),
+            ("Calibration blocks per domain", "8"),
+            ("Evaluation blocks", "8"),
+        ):
             page.get_by_label(name, exact=True).fill(value)
             page.get_by_label(name, exact=True).press("Enter")
             settle(page)
@@ -158,7 +162,18 @@ def test_a_real_model_is_seen_without_a_click_and_the_demo_pruned_in_one(tmp_pat
         page.get_by_text("Finished. The Results page").first.wait_for(timeout=240_000)
 
 
-def test_a_model_of_ones_own_is_looked_at_in_two_clicks_and_pruned_in_three(tmp_path):
+def test_a_link_to_the_sensitivity_page_under_its_old_name_opens_it(tmp_path):
+    with server(tmp_path / "runs") as address, browser() as page:
+        page.goto(f"{address}/damage?ratio=30&site=attn&layer=2&damage_on=code")
+        settle(page)
+        assert page.get_by_role("heading", level=1).inner_text() == "Sensitivity"
+        page.get_by_text("Divergence when the attention of one layer is cut alone").wait_for()
+        assert page.get_by_label("Layer", exact=True).input_value() == "2"
+        assert page.get_by_role("slider", name="Pruning ratio").input_value() == "30"
+        shows(page, "damage_on=code")
+
+
+def test_statistics_of_ones_own_model_are_collected_in_two_clicks_and_pruned_in_three(tmp_path):
     """Its layers are drawn one after another while the pages keep what they show.
 
     Of its two mixtures there are masks after one click, and pruned models after three.
@@ -175,7 +190,7 @@ def test_a_model_of_ones_own_is_looked_at_in_two_clicks_and_pruned_in_three(tmp_
         page.get_by_role("combobox", name="Model").press("Enter")  # the first
         settle(page)
         page.get_by_text("Statistics of demo run").wait_for()
-        page.get_by_role("button", name="Look at it").click()  # the second
+        page.get_by_role("button", name="Collect statistics").click()  # the second
         page.get_by_text("Statistics of statistics own").wait_for(timeout=240_000)
         settle(page)
         page.get_by_text("MLP channels lie below the cut").wait_for()

@@ -66,9 +66,9 @@ def test_importance_at_full_width_is_the_logarithm_of_the_scores(run):
     scores = run.iterations()[1].scores
     data = viz.importance_data(scores, "mlp")
     np.testing.assert_allclose(data.values[1], np.log10(scores[Site(1, "mlp")]), rtol=1e-5)
-    ordered = viz.importance_data(scores, "mlp", ordered=True)
+    ordered = viz.importance_data(scores, "mlp", viz.View(ordered=True))
     np.testing.assert_allclose(ordered.values[2], np.sort(data.values[2])[::-1], rtol=1e-6)
-    part = viz.importance_data(scores, "mlp", channels=(10, 19))
+    part = viz.importance_data(scores, "mlp", viz.View(channels=(10, 19)))
     np.testing.assert_array_equal(part.values, data.values[:, 10:20])
     assert part.first[0] == 10
 
@@ -86,7 +86,7 @@ def test_a_difference_with_itself_is_zero_and_what_is_gone_stays_gone(run):
 def test_a_column_opens_the_channel_of_its_maximum(run):
     scores = run.iterations()[1].scores
     for ordered in (False, True):
-        data = viz.importance_data(scores, "mlp", bins=7, ordered=ordered, scale="linear")
+        data = viz.importance_data(scores, "mlp", viz.View(bins=7, ordered=ordered, scale="linear"))
         for row, cells in enumerate(data.values):
             found = scores[Site(row, "mlp")][data.peak[row].astype(int)]
             np.testing.assert_allclose(found, cells, rtol=1e-6)
@@ -115,7 +115,7 @@ def test_what_lies_below_the_cut_is_what_goes(run, options):
     for site in one.geometry.sites:
         np.testing.assert_array_equal(cut.mask.retained[site], expected.retained[site])
         np.testing.assert_array_equal(cut.distance[site] > 0, expected.channels(site))
-    assert "go" in viz.cut_title(cut, "mlp", Mask.full(one.geometry))
+    assert "are removed" in viz.cut_title(cut, "mlp", Mask.full(one.geometry))
     later = viz.cut_data(two.scores, one.scores, one.mask, run.config)
     gone = ~one.mask.channels(Site(1, "mlp"))
     assert np.isnan(later.distance[Site(1, "mlp")][gone]).all()
@@ -143,7 +143,7 @@ def test_where_damage_ranks_the_cut_is_drawn_in_it():
 def test_a_sorted_layer_has_the_cut_where_its_last_retained_channel_is(run):
     it = run.iterations()[1]
     cut = viz.cut_data(it.scores, it.scores, Mask.full(it.geometry), run.config)
-    data = viz.cut_map(cut, "mlp", ordered=True)
+    data = viz.cut_map(cut, "mlp", viz.View(ordered=True))
     line = viz.cut_figure(data, cut, "", choosable=True).data[-1]
     for row in range(len(data.rows)):
         width = int(cut.mask.retained[Site(row, "mlp")].sum())
@@ -252,7 +252,7 @@ def test_every_figure_draws(run):
     first = run.iterations()[1]
     agreement = viz.agreement_data(first.statistics, first.norms, run.geometry, run.config, "attn")
     figures = [
-        viz.importance_figure(viz.importance_data(first.scores, "attn", scale="standardised")),
+        viz.importance_figure(viz.importance_data(first.scores, "attn", viz.View(scale="standardised"))),
         viz.mask_map_figure(viz.mask_map_data(first.mask, "attn")),
         viz.retained_share_figure(viz.retained_share_data(first.mask), 0.5),
         viz.perplexity_figure(viz.perplexity_data(run.iterations())),
@@ -300,7 +300,7 @@ def test_the_pipeline_is_one_picture_with_the_runs_numbers():
 def test_no_layer_hides_the_others_on_the_scale_by_layer():
     rng = np.random.default_rng(0)
     values = {Site(layer, "mlp"): rng.lognormal(size=40) * 1e6**layer for layer in range(3)}
-    data = viz.importance_data(values, "mlp", scale="log per layer")
+    data = viz.importance_data(values, "mlp", viz.View(scale="log per layer"))
     np.testing.assert_allclose(np.mean(data.values, axis=1), 0, atol=1e-6)
     low, high = viz.colour_limits([data])
     assert -3 < low < 0 < high < 3
@@ -335,7 +335,7 @@ def test_the_hover_tells_rank_and_what_is_kept_by_position_and_sorted(ordered):
         geometry, {Site(0, "attn"): np.ones(1, bool), site: np.array([True, False, True, False, True])}
     )
     values = {site: np.array([3.0, 1.0, 5.0, np.nan, 4.0])}
-    data = viz.importance_data(values, "mlp", scale="linear", ordered=ordered, mask=mask)
+    data = viz.importance_data(values, "mlp", viz.View(scale="linear", ordered=ordered), mask=mask)
     hover = viz.importance_figure(data, choosable=True).data[1]
     _, value, rank, kept = hover.customdata.T
     expected = [5, 4, 3, 1, np.nan] if ordered else [3, 1, 5, np.nan, 4]
@@ -343,3 +343,28 @@ def test_the_hover_tells_rank_and_what_is_kept_by_position_and_sorted(ordered):
     np.testing.assert_array_equal(rank, [1, 2, 3, 4, np.nan] if ordered else [3, 4, 1, np.nan, 2])
     np.testing.assert_array_equal(kept, [1, 1, 1, 0, 0] if ordered else [1, 0, 1, 0, 1])
     assert ("sorted position" in hover.hovertemplate) == ordered
+
+
+def test_a_site_that_only_some_layers_have_is_shown_in_their_rows_under_its_own_name():
+    values = {Site(layer, "mlp"): np.arange(1.0, 7) for layer in range(4)}
+    values |= {Site(layer, "experts"): np.arange(1.0, 5) * 10**layer for layer in (1, 3)}
+    data = viz.importance_data(values, "experts", viz.View(scale="linear"))
+    assert data.rows.tolist() == [1, 3] and data.unit == "experts channel"
+    np.testing.assert_array_equal(data.values, [values[Site(1, "experts")], values[Site(3, "experts")]])
+    figure = viz.importance_figure(data, choosable=True, chosen=(3, 2))
+    assert set(figure.data[1].y) == {1, 3}
+    assert (figure.data[2].y, figure.data[2].x) == ((3,), (2,))
+    last = viz.importance_data(values, "experts", viz.View(scale="linear", layers=(2, 3)))
+    assert last.rows.tolist() == [3]
+
+
+def test_pages_and_canvas_colour_the_same_distances_to_the_cut(run):
+    from pruning.visualization.cut import colour_reach
+
+    it = run.iterations()[1]
+    for options in ({}, {"method": "flap"}):
+        config = RunConfig.create(**options, ratio=0.4)
+        cut = viz.cut_data(it.scores, it.scores, Mask.full(it.geometry), config)
+        assert cut.reach == colour_reach(config)
+        figure = viz.cut_figure(viz.cut_map(cut, "mlp"), cut, "")
+        assert (figure.data[0].zmin, figure.data[0].zmax) == cut.limits

@@ -1,4 +1,4 @@
-"""Measurements for lessons: asked of the process that holds the demo model, and kept for all who ask again."""
+"""Measurements for lessons: computed by the process that holds the demo model, and cached for all sessions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pruning.paths import ASSETS
 from pruning.runs.run import Run
 from ui import state, stored
 
-KEPT = 256  # answers
+CACHED = 256  # answers
 
 
 @st.cache_resource(show_spinner=False)
 def client() -> Client:
     """The process of this server; it starts to load its model at once."""
-    found = Client()
-    found.start()
-    return found
+    process = Client()
+    process.start()
+    return process
 
 
 @st.cache_resource(show_spinner=False)
@@ -34,23 +34,23 @@ def _answers() -> dict[str, Any]:
 
 def ask(name: str, **arguments: Any) -> Any:
     """The answer of an experiment of `pruning.lessons`, with its progress shown; ends the page where there is none."""
-    key, kept = json.dumps([name, arguments], sort_keys=True), _answers()
-    if key in kept:
-        return kept[key]
-    place, where = st.empty(), arguments.get("model", "the demo model")
-    bar = place.progress(0.0, f"Measuring on {where}; the first time it is loaded as well ...")
+    key, cache = json.dumps([name, arguments], sort_keys=True), _answers()
+    if key in cache:
+        return cache[key]
+    slot, model = st.empty(), arguments.get("model", "the demo model")
+    bar = slot.progress(0.0, f"Measuring on {model}; the first time it also has to be loaded ...")
     try:
         answer = client().ask(
             name, lambda share, stage: bar.progress(share, f"Measuring: {stage} ..."), **arguments
         )
     except PruningError as error:
-        place.empty()
+        slot.empty()
         state.explain(error)
         st.stop()
-    place.empty()
-    while len(kept) >= KEPT:
-        kept.pop(next(iter(kept)), None)
-    kept[key] = answer
+    slot.empty()
+    while len(cache) >= CACHED:
+        cache.pop(next(iter(cache)), None)
+    cache[key] = answer
     return answer
 
 

@@ -1,4 +1,4 @@
-"""Lesson: which layers pay."""
+"""Lesson: which layers to prune."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import streamlit as st
 
-from pruning.visualization.style import COLOURS
+from pruning.visualization.style import COLOURS, level
 from ui.lessons.ask import ask
-from ui.lessons.draw import bars, dotted
+from ui.lessons.draw import bars
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
 LAYERS = 6
@@ -18,7 +18,7 @@ def _controls() -> dict[str, Any]:
     left, right = st.columns(2, vertical_alignment="bottom")
     ratio = left.slider("Pruning ratio", 10, 70, 50, 10, format="%d%%", key="learn-budgets-ratio")
     measured = right.toggle(
-        "Also by measured damage (up to half a minute the first time)",
+        "Also by measured sensitivity (up to half a minute the first time)",
         key="learn-budgets-measured",
         help="Each module is cut alone at five sizes, and the divergence of the predictions is measured.",
     )
@@ -26,15 +26,15 @@ def _controls() -> dict[str, Any]:
 
 
 def _measure(ratio: float, measured: bool) -> dict[str, Any]:
-    found = ask("budgets", ratio=ratio, allocations=["uniform", "global"])
+    results = ask("budgets", ratio=ratio, allocations=["uniform", "global"])
     if measured:
         more = ask("budgets", ratio=ratio, allocations=["measured"])
-        return found | {"allocations": found["allocations"] | more["allocations"]}
-    return found
+        return results | {"allocations": results["allocations"] | more["allocations"]}
+    return results
 
 
-def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, measured: bool) -> Reveal:
-    dense, by = found["dense"]["mean"], found["allocations"]
+def _reveal(results: dict[str, Any], guess: Value | None, ratio: float, measured: bool) -> Reveal:
+    dense, by = results["dense"]["mean"], results["allocations"]
     retained = {f"layer {layer}": value for layer, value in enumerate(by["global"]["retained"])}
     most = max(retained, key=lambda name: retained[name])
     least = min(retained, key=lambda name: retained[name])
@@ -45,10 +45,8 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, measured: 
         guess,
         text="%{y:.0f}%",
     )
-    figure.update_traces(
-        textposition="inside", insidetextanchor="start"
-    )  # clear of what is drawn at the tops
-    dotted(figure, 100 * (1 - ratio), "uniform budget")
+    figure.update_traces(textposition="inside", insidetextanchor="start")  # clear of the lines at the tops
+    level(figure, 100 * (1 - ratio), "uniform budget")
     if measured:
         figure.add_scatter(
             x=list(retained),
@@ -59,12 +57,12 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, measured: 
         )
     means = {name: each["perplexity"]["mean"] for name, each in by.items()}
     cost = bars(means, f"Mean perplexity after {ratio:.0%}", "perplexity", text="%{y:.1f}")
-    dotted(cost, dense, f"dense: {dense:.1f}")
-    told = ", ".join(f"{name} {value:.1f}" for name, value in means.items())
+    level(cost, dense, f"dense: {dense:.1f}")
+    costs = ", ".join(f"{name} {value:.1f}" for name, value in means.items())
     return Reveal(
         most,
         f"With one ranking of all units at {ratio:.0%}, {most} retains {retained[most]:.0%} of its parameters, {least} "
-        f"retains {retained[least]:.0%}. Mean perplexity: dense {dense:.1f}, {told}.",
+        f"retains {retained[least]:.0%}. Mean perplexity: dense {dense:.1f}, {costs}.",
         [
             (figure, "Share of each layer that is retained, with the predicted layer"),
             (cost, "Mean perplexity by allocation"),
@@ -74,12 +72,12 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, measured: 
 
 LESSON = Lesson(
     key="budgets",
-    title="Which layers pay",
-    question="Must every layer give the same?",
+    title="Which layers to prune",
+    question="Should every layer lose the same share?",
     before=(
-        "Half of the parameters of the demo model's six layers is removed. A **uniform** budget takes half of every layer. A "
-        "**global** budget ranks all heads and channels of all layers together and takes the lowest, wherever they are. A "
-        "**measured** budget first cuts each module alone and looks at what that costs."
+        "Half of the parameters of the demo model's six layers is removed. A **uniform** budget removes half of every layer. A "
+        "**global** budget ranks all heads and channels of all layers together and removes the lowest, wherever they are. A "
+        "**measured** budget first cuts each module alone and measures the cost."
     ),
     guess=Guess(
         "Which layer retains most under the global budget?",
@@ -96,7 +94,7 @@ LESSON = Lesson(
         "about."
     ),
     go=(
-        "pages/damage.py",
-        "See on the Damage page what a cut of each module costs, and what an allocation makes of that",
+        "pages/sensitivity.py",
+        "See on the Sensitivity page what a cut of each module costs, and how an allocation uses it",
     ),
 )

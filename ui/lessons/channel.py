@@ -47,11 +47,11 @@ def half(activations: np.ndarray, norms: np.ndarray) -> tuple[np.ndarray, int]:
     return shares, int((shares < 0.5).sum()) + 1
 
 
-def _reveal(found: dict[str, Any], guess: Value | None, layer: int, token: int) -> Reveal:
-    activations, norms = np.array(found["activations"][token]), np.array(found["norms"])
+def _reveal(results: dict[str, Any], guess: Value | None, layer: int, token: int) -> Reveal:
+    activations, norms = np.array(results["activations"][token]), np.array(results["norms"])
     shares, count = half(activations, norms)
     top = int(np.argmax(np.abs(activations) * norms))
-    word = found["tokens"][token]
+    word = results["tokens"][token]
     figure = graph().Figure()
     figure.add_scatter(
         x=np.arange(1, len(shares) + 1), y=shares, mode="lines", line_color=COLOURS[0], showlegend=False
@@ -61,7 +61,7 @@ def _reveal(found: dict[str, Any], guess: Value | None, layer: int, token: int) 
         upright(figure, float(guess))
     figure.update_xaxes(title="channels, the largest contribution first")
     figure.update_yaxes(title="part of all", tickformat=".0%", range=[0, 1.02])
-    style(figure.update_layout(showlegend=True), f"{count} channels bring half of all contributions", 330)
+    style(figure.update_layout(showlegend=True), f"{count} channels carry half of all contributions", 330)
     raw = graph().Figure()
     raw.add_bar(x=np.arange(len(activations)), y=activations, marker_color=COLOURS[0], marker_line_width=0)
     raw.update_xaxes(title="channel")
@@ -70,10 +70,10 @@ def _reveal(found: dict[str, Any], guess: Value | None, layer: int, token: int) 
     return Reveal(
         float(count),
         f"Token {word!r} passes {len(shares):,} channels of layer {layer}; the {count} with the largest contributions "
-        f"bring half of all. The largest single one is channel {top}: activation {activations[top]:.2f}, weight norm "
+        f"carry half of all. The largest single one is channel {top}: activation {activations[top]:.2f}, weight norm "
         f"{norms[top]:.2f}, contribution {abs(activations[top]) * norms[top]:.2f}.",
         [
-            (figure, "Part of all contributions brought by the largest channels, with the prediction"),
+            (figure, "Part of all contributions carried by the largest channels, with the prediction"),
             (raw, "Activations of one token over the channels"),
         ],
     )
@@ -90,7 +90,7 @@ LESSON = Lesson(
         r"$|x_j| \cdot \lVert W_{:,j} \rVert$. Pruning removes whole channels."
     ),
     guess=Guess(
-        "Layer 2, the token 'ount' of 'mountains': how many of the 1,024 channels together bring half of all "
+        "Layer 2, the token 'ount' of 'mountains': how many of the 1,024 channels together carry half of all "
         "contributions?",
         low=1,
         high=1024,
@@ -102,8 +102,8 @@ LESSON = Lesson(
     measure=_measure,
     reveal=_reveal,
     remember=(
-        "A channel is one input of an output projection, with the weight column that reads it. For a single token a "
-        "minority of the channels does half of the work, but other tokens use other channels: which one can go is a "
+        "A channel is one input of an output projection, with the weight column that multiplies it. For a single token a "
+        "minority of the channels does half of the work, but other tokens use other channels: which one to remove is a "
         "question about many tokens."
     ),
     go=("pages/importance.py", "See all channels of all layers on the Importance page"),

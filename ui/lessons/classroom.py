@@ -10,7 +10,7 @@ STYLE = """<style>
 .stMainBlockContainer { padding-top: 0.8rem; }
 html { font-size: 125%; }
 </style>"""
-# The lessons measure on models of their own, not on the run on view.
+# The lessons measure on models of their own, not on the displayed run.
 OWN = "<style>.st-key-source { display: none; }</style>"
 
 

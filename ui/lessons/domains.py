@@ -16,15 +16,15 @@ from ui import stored
 from ui.lessons.ask import ask, shipped
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
-BY, PAID = "wiki", "math"
+CALIBRATED, MEASURED = "wiki", "math"
 
 
 def _controls() -> dict[str, Any]:
     left, right = st.columns(2)
     ratio = left.slider("Pruning ratio", 10, 70, 50, 10, format="%d%%", key="learn-domains-ratio")
     other = right.selectbox(
-        "Compare the choice of wiki with that of",
-        [name for name in EMBEDDED_DOMAINS if name != BY],
+        "Compare wiki with",
+        [name for name in EMBEDDED_DOMAINS if name != CALIBRATED],
         index=2,
         key="learn-domains-other",
     )
@@ -41,7 +41,7 @@ def overlap(model: str, ratio: float, other: str) -> tuple[list[float], list[flo
     run, masks = shipped(model), []
     it, shape = stored.iteration(run, 1), run.geometry
     assert shape is not None
-    for name in (BY, other):
+    for name in (CALIBRATED, other):
         config = run.config.replace(ratio=ratio, mixture={name: 1.0})
         masks.append(first_mask(scores(it.statistics, it.norms, config), shape, config))
     a, b = masks
@@ -52,20 +52,20 @@ def _by_layer(a: Mask, b: Mask, measure: Any) -> list[float]:
     return [measure(a, b, Site(layer, "mlp")) for layer in range(len(a.geometry.layers))]
 
 
-def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, other: str) -> Reveal:
-    dense, pruned = found["dense"], found["pruned"]
+def _reveal(results: dict[str, Any], guess: Value | None, ratio: float, other: str) -> Reveal:
+    dense, pruned = results["dense"], results["pruned"]
     rows = [*EMBEDDED_DOMAINS, "all"]
     times = np.array([[pruned[by][on] / dense[on] for on in EMBEDDED_DOMAINS] for by in rows])
-    truth = pruned[BY][PAID] / dense[PAID]
-    cells = [[f"x {value:.2f}" for value in row] for row in times]
-    at = rows.index(BY), EMBEDDED_DOMAINS.index(PAID)
+    truth = pruned[CALIBRATED][MEASURED] / dense[MEASURED]
+    cells = [[f"{value:.2f}x" for value in row] for row in times]
+    at = rows.index(CALIBRATED), EMBEDDED_DOMAINS.index(MEASURED)
     if guess is not None:
-        cells[at[0]][at[1]] += f"<br>you said {float(guess):.1f}"
+        cells[at[0]][at[1]] += f"<br>predicted {float(guess):.1f}"
     figure = graph().Figure(
         graph().Heatmap(
             z=np.log(times),
-            x=[f"paid on {name}" for name in EMBEDDED_DOMAINS],
-            y=[f"decided by {name}" for name in rows],
+            x=[f"measured on {name}" for name in EMBEDDED_DOMAINS],
+            y=[f"calibrated on {name}" for name in rows],
             text=cells,
             texttemplate="%{text}",
             colorscale=SEQUENTIAL,
@@ -84,7 +84,7 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, other: str
             line={"color": MARK, "width": 4},
         )
     style(figure, f"Perplexity after removing {ratio:.0%}, times the dense model's", 360)
-    figure.update_layout(margin_l=130)
+    figure.update_layout(margin_l=150)
     shares, rows_of = {}, {}
     for model, title in (("demo", "demo model"), ("smollm2", "SmolLM2")):
         real, chance = overlap(model, ratio, other)
@@ -103,13 +103,16 @@ def _reveal(found: dict[str, Any], guess: Value | None, ratio: float, other: str
     style(agree, f"Overlap of the channels retained by wiki and by {other}", 360)
     return Reveal(
         truth,
-        f"Pruned by {BY} alone, the demo model has {pruned[BY][BY] / dense[BY]:.2f} times its dense perplexity on {BY} and "
-        f"{truth:.2f} times on {PAID}; pruned by all domains, {pruned['all'][BY] / dense[BY]:.2f} and "
-        f"{pruned['all'][PAID] / dense[PAID]:.2f} times. The channels that {BY} and {other} retain overlap by "
+        f"Pruned by {CALIBRATED} alone, the demo model has {pruned[CALIBRATED][CALIBRATED] / dense[CALIBRATED]:.2f} times its dense perplexity on {CALIBRATED} and "
+        f"{truth:.2f} times on {MEASURED}; pruned by all domains, {pruned['all'][CALIBRATED] / dense[CALIBRATED]:.2f} and "
+        f"{pruned['all'][MEASURED] / dense[MEASURED]:.2f} times. The channels that {CALIBRATED} and {other} retain overlap by "
         f"{shares['demo'][0]:.2f} in the demo model (chance: {shares['demo'][1]:.2f}) and by {shares['smollm2'][0]:.2f} in "
         f"SmolLM2 (chance: {shares['smollm2'][1]:.2f}).",
         [
-            (figure, "Perplexity by the domain that decided and the domain that pays, with the prediction"),
+            (
+                figure,
+                "Perplexity by the domain of calibration and the domain of measurement, with the prediction",
+            ),
             (agree, "Overlap by depth of the channels that two domains retain, in two models"),
         ],
     )
@@ -120,8 +123,8 @@ LESSON = Lesson(
     title="Whose text decides",
     question="What does it cost a domain when another domain chooses the channels?",
     before=(
-        "The demo model has read four domains: encyclopedia (wiki), web, code and math. Each domain keeps other channels "
-        "busy, so that each would remove others. Half of the parameters of the demo model's layers is removed, chosen by the "
+        "The demo model was trained on four domains: encyclopedia (wiki), web, code and math. Each domain uses other "
+        "channels, so that each would remove others. Half of the parameters of the demo model's layers is removed, chosen by the "
         "statistics of **wiki alone**. On held-out wiki text its perplexity rises by about a third. Now the same pruned "
         "model reads **math**."
     ),
@@ -139,8 +142,8 @@ LESSON = Lesson(
     measure=_measure,
     reveal=_reveal,
     remember=(
-        "The calibration text decides what a model keeps: a domain that was not asked pays most. A mixture of all domains "
-        "costs each of them more than choosing alone, and spares the others the worst."
+        "The calibration text decides what a model keeps: a domain that was left out loses most. A mixture of all domains "
+        "costs each of them more than calibrating on it alone, and spares the others the worst."
     ),
     go=("pages/calibration.py", "See where the domains disagree on the Calibration page"),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from pruning.visualization.style import COLOURS, GREY, MARK, graph, has_legend, style
+from pruning.visualization.style import COLOURS, MARK, graph, has_legend, style
 from ui import state
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def bars(
     figure.update_layout(showlegend=guess is not None)
     figure.update_yaxes(title=axis, rangemode="tozero")
     if isinstance(guess, int | float):
-        level(figure, float(guess))
+        predicted(figure, float(guess))
     return style(figure, title, height)
 
 
-def level(figure: Figure, value: float, name: str = PREDICTION) -> None:
+def predicted(figure: Figure, value: float, name: str = PREDICTION) -> None:
     """A horizontal line where the prediction lies."""
     _line(figure.add_hline, {"y": value}, name)
 
@@ -87,9 +87,3 @@ def lines(
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=axis, rangemode="tozero")
     return style(figure.update_layout(showlegend=True), title, height)
-
-
-def dotted(figure: Figure, y: float, name: str) -> Figure:
-    """A level that the legend names."""
-    figure.add_hline(y=y, line_dash="dot", line_color=GREY, name=name, showlegend=True)
-    return figure.update_layout(showlegend=True)

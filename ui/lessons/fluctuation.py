@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from pruning.models.geometry import Site
-from pruning.visualization.style import COLOURS, graph, log_ticks, style
+from pruning.visualization.style import COLOURS, graph, log_ticks, site_style, style
 from ui.lessons.ask import ask, dense_stats
 from ui.lessons.draw import bars
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
@@ -52,8 +52,8 @@ def _controls() -> dict[str, Any]:
 
 
 def _name(site: str) -> str:
-    layer, kind = site.split(".")
-    return f"layer {layer}, {'attention' if kind == 'attn' else 'MLP'}"
+    layer, name = Site.parse(site)
+    return f"layer {layer}, {site_style(name).label}"
 
 
 def _measure(site: str, repair: str) -> dict[str, Any]:
@@ -61,22 +61,14 @@ def _measure(site: str, repair: str) -> dict[str, Any]:
     return ask("lose", site=site, channels=[constant, busy])
 
 
-def _reveal(found: dict[str, Any], guess: Value | None, site: str, repair: str) -> Reveal:
+def _reveal(results: dict[str, Any], guess: Value | None, site: str, repair: str) -> Reveal:
     constant, busy, values = pair(Site.parse(site))
     steady = values["steady"][constant]
     large, small = (LARGE, SMALL) if steady >= CONSTANT else ("the large one", "the small one")
-    costs = {
-        large: 1000 * found[str(constant)][repair],
-        small: 1000 * found[str(busy)][repair],
-    }
+    costs = {large: 1000 * results[str(constant)][repair], small: 1000 * results[str(busy)][repair]}
     cheaper = min(costs, key=lambda name: costs[name])
     how = "its mean kept as a bias" if repair == "bias" else "nothing in its place"
-    figure = bars(
-        costs,
-        f"Cost of removing it, {how}",
-        "0.001 nats a token",
-        guess,
-    )
+    figure = bars(costs, f"Cost of removing it, {how}", "0.001 nats per token", guess)
     cloud = graph().Figure()
     cloud.add_scatter(
         x=values["size"],
@@ -107,9 +99,9 @@ def _reveal(found: dict[str, Any], guess: Value | None, site: str, repair: str) 
         f"Channel {constant} is rank {rank['magnitude']} of {len(values['size'])} by magnitude and rank "
         f"{rank['fluctuation']} by fluctuation; its mean is {values['mean'][constant]:.2f}, "
         f"{steady:.1f} standard deviations from zero. Without it "
-        f"the predictions move by {1000 * found[str(constant)]['bias']:.3f} thousandths of a nat where its mean stays as "
-        f"a bias, and by {1000 * found[str(constant)]['none']:.3f} where nothing does. For channel {busy}, less than half "
-        f"as large, it is {1000 * found[str(busy)]['bias']:.3f} and {1000 * found[str(busy)]['none']:.3f}."
+        f"the predictions move by {1000 * results[str(constant)]['bias']:.3f} thousandths of a nat where its mean stays as "
+        f"a bias, and by {1000 * results[str(constant)]['none']:.3f} where nothing replaces it. For channel {busy}, less than half "
+        f"as large, it is {1000 * results[str(busy)]['bias']:.3f} and {1000 * results[str(busy)]['none']:.3f}."
         + (" In this module no large channel is constant." if steady < CONSTANT else ""),
         [
             (figure, "Cost of removing each of two channels, with the prediction"),
@@ -136,8 +128,8 @@ LESSON = Lesson(
     measure=_measure,
     reveal=_reveal,
     remember=(
-        "What is constant can be replaced by a constant, however large it is: therefore the score is variance times squared "
-        "weight norm, not size. This holds only because a bias takes over the mean: remove the same channel without it "
+        "What is constant can be replaced by a constant, however large it is: this is why the score is variance times squared "
+        "weight norm, not size. This holds only because a bias replaces the mean: remove the same channel without it "
         "and its size counts again."
     ),
     go=("pages/importance.py", "Compare 'fluctuation score' and 'root mean square' on the Importance page"),

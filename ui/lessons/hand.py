@@ -1,4 +1,4 @@
-"""Cutting by hand: what goes, undo and redo, and the same prompt continued by both models."""
+"""Cutting by hand: cuts with undo and redo, and the same prompt continued by both models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 import streamlit as st
 
 from pruning.models.geometry import Site
-from pruning.visualization.style import KIND_NAMES
+from pruning.visualization.style import SITE_STYLES, site_style
 from ui.lessons.ask import ask
 
 TITLE = "Cut the demo model by hand"
@@ -49,27 +49,25 @@ class History:
 def words(cut: Cut) -> str:
     """A cut as one line."""
     site, which, share = Site.parse(cut[0]), cut[1], cut[2]
-    unit = "channels" if site.name == "mlp" else "heads"
-    return (
-        f"layer {site.layer}, {KIND_NAMES[site.name]}: the {share:.0%} of the {unit} with the {which} scores"
-    )
+    style = site_style(site.name)
+    return f"layer {site.layer}: the {share:.0%} of the {style.units} with the {which} scores"
 
 
 def draw() -> None:
     """The controls, and both models' texts."""
     history: History = st.session_state.setdefault("history", History())
     st.markdown(
-        "Choose what goes; the mean of it stays as a bias. Which cut makes the text fall apart, and which is hardly seen?"
+        "Choose what to remove; its mean output stays as a bias. Which cut makes the text fall apart, and which is barely noticeable?"
     )
     parts = st.columns([2, 3, 3, 3, 2], vertical_alignment="bottom")
     layer = parts[0].selectbox("Layer", range(LAYERS), key="hand-layer")
     kind = parts[1].segmented_control(
         "Module",
-        ("mlp", "attn"),
+        [*SITE_STYLES][::-1],
         default="mlp",
         required=True,
         key="hand-kind",
-        format_func=KIND_NAMES.__getitem__,
+        format_func=lambda name: SITE_STYLES[name].label,
     )
     which = parts[2].segmented_control(
         "Scores", ("lowest", "highest"), default="lowest", required=True, key="hand-which"
@@ -93,10 +91,10 @@ def draw() -> None:
         st.markdown("\n".join(f"{number}. {words(cut)}" for number, cut in enumerate(history.done, 1)))
     else:
         st.caption("Nothing is cut yet: both models are the same.")
-    found = ask("by_hand", cuts=[list(cut) for cut in history.done], prompt=prompt)
-    dense, pruned = found["perplexity"]
+    results = ask("by_hand", cuts=[list(cut) for cut in history.done], prompt=prompt)
+    dense, pruned = results["perplexity"]
     for column, name, text, own in zip(
-        st.columns(2, border=True), ("Dense", "Cut by hand"), found["texts"], (dense, pruned), strict=True
+        st.columns(2, border=True), ("Dense", "Cut by hand"), results["texts"], (dense, pruned), strict=True
     ):
         with column:
             st.markdown(f"**{name}**")
@@ -108,8 +106,8 @@ def draw() -> None:
             )
             st.metric("Mean perplexity", f"{own['mean']:.1f}", change, delta_color="inverse")
     st.caption(
-        f"{found['ratio']:.1%} of the linear parameters of the layers are gone. Both models always write the most likely "
-        "token. Perplexity is measured on held-out text of four domains; below is what each of them pays."
+        f"{results['ratio']:.1%} of the layers' linear parameters are removed. Both models always write the most likely "
+        "token. Perplexity is measured on held-out text of four domains; the table shows each of them."
     )
     st.dataframe(
         [

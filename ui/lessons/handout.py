@@ -25,8 +25,8 @@ def answers() -> dict[str, Reveal]:
     }
 
 
-def _answer(lesson: Lesson, found: Reveal) -> str:
-    return f"Measured: {lesson.guess.text(found.truth)}. {found.says}"
+def _answer(lesson: Lesson, reveal: Reveal) -> str:
+    return f"Measured: {lesson.guess.text(reveal.truth)}. {reveal.says}"
 
 
 def _options(lesson: Lesson) -> str:
@@ -36,33 +36,33 @@ def _options(lesson: Lesson) -> str:
     return f"{guess.range()}."
 
 
-def markdown(found: dict[str, Reveal] | None = None) -> str:
+def markdown(reveals: dict[str, Reveal] | None = None) -> str:
     """The handout as Markdown; with answers where these are given."""
     parts = [f"# {TITLE}", INTRO]
     for number, lesson in enumerate(LESSONS, 1):
         parts.append(f"## {number}. {lesson.question}")
         parts.append(f"{lesson.guess.ask} {_options(lesson)}")
-        if found is None:
+        if reveals is None:
             parts.append(BLANK)
         else:
-            parts += [f"> {_answer(lesson, found[lesson.key])}", lesson.remember]
+            parts += [f"> {_answer(lesson, reveals[lesson.key])}", lesson.remember]
     return "\n\n".join(parts) + "\n"
 
 
-def html(found: dict[str, Reveal] | None = None) -> str:
+def html(reveals: dict[str, Reveal] | None = None) -> str:
     """The same as one HTML page that prints on one sheet of A4."""
     body = [f"<h1>{escape(TITLE)}</h1><p>{escape(INTRO)}</p>"]
     for number, lesson in enumerate(LESSONS, 1):
         body.append(f"<h2>{number}. {escape(lesson.question)}</h2>")
         body.append(f"<p>{escape(lesson.guess.ask)} {escape(_options(lesson))}</p>")
-        if found is None:
+        if reveals is None:
             body.append(
                 '<p class="fill">My prediction: <span></span> Measured: <span></span> Why: <span></span></p>'
             )
         else:
-            body.append(f'<p class="answer">{escape(_answer(lesson, found[lesson.key]))}</p>')
+            body.append(f'<p class="answer">{escape(_answer(lesson, reveals[lesson.key]))}</p>')
             body.append(f"<p><b>Remember.</b> {escape(lesson.remember)}</p>")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(TITLE)}</title>'
-        f'<style>{STYLE}</style></head><body class="{"full" if found else "blank"}">{"".join(body)}</body></html>'
+        f'<style>{STYLE}</style></head><body class="{"full" if reveals else "blank"}">{"".join(body)}</body></html>'
     )

@@ -51,26 +51,18 @@ def _widget(guess: Guess, key: str) -> Value | None:
     low, high, start, step = (int(n) if guess.step >= 1 else float(n) for n in numbers)
     form = "%d" if guess.step >= 1 else "%.1f"
     return float(
-        st.slider(
-            guess.range(),
-            low,
-            high,
-            start,
-            step,
-            format=form + guess.unit.replace("%", "%%"),
-            key=key,
-        )
+        st.slider(guess.range(), low, high, start, step, format=form + guess.unit.replace("%", "%%"), key=key)
     )
 
 
 def _show(lesson: Lesson, guess: Value) -> None:
     first = lesson.reveal(lesson.measure(**lesson.first), guess, **lesson.first)
     _verdict(lesson, guess, first)
-    given: dict[str, Any] = lesson.controls()
+    values: dict[str, Any] = lesson.controls()
     shown = first
-    if given != lesson.first:
-        marked = guess if lesson.predicted(given) else None
-        shown = lesson.reveal(lesson.measure(**given), marked, **given)
+    if values != lesson.first:
+        marked = guess if lesson.predicted(values) else None
+        shown = lesson.reveal(lesson.measure(**values), marked, **values)
     columns = st.columns(len(shown.figures))
     for index, (column, (figure, alt)) in enumerate(zip(columns, shown.figures, strict=True)):
         with column:
@@ -85,11 +77,7 @@ def _show(lesson: Lesson, guess: Value) -> None:
     left, right = st.columns([4, 1], vertical_alignment="center")
     left.page_link(lesson.go[0], label=f"For real: {lesson.go[1]}", icon=":material/arrow_outward:")
     right.button(
-        "Predict again",
-        key=f"again-{lesson.key}",
-        on_click=_forget,
-        args=(lesson.key,),
-        width="stretch",
+        "Predict again", key=f"again-{lesson.key}", on_click=_forget, args=(lesson.key,), width="stretch"
     )
 
 
@@ -100,27 +88,27 @@ def right(lesson: Lesson, guess: Value, truth: Value) -> bool:
     return abs(guess - truth) <= (lesson.guess.high - lesson.guess.low) / 10
 
 
-def _verdict(lesson: Lesson, guess: Value, found: Reveal) -> None:
-    said, measured = lesson.guess.text(guess), lesson.guess.text(found.truth)
-    words = f"{lesson.guess.ask} You predicted **{said}**. Measured: **{measured}**."
-    if right(lesson, guess, found.truth):
+def _verdict(lesson: Lesson, guess: Value, reveal: Reveal) -> None:
+    predicted, measured = lesson.guess.text(guess), lesson.guess.text(reveal.truth)
+    words = f"{lesson.guess.ask} You predicted **{predicted}**. Measured: **{measured}**."
+    if right(lesson, guess, reveal.truth):
         st.success(words, icon=":material/check_circle:")
     else:
         st.warning(words, icon=":material/lightbulb:")
 
 
 def steps(number: int) -> None:
-    """The way on and back from a lesson by its number: the toy is 0, cutting by hand comes last."""
-    way = [("toy", toy.TITLE), *((each.key, f"{n}. {each.title}") for n, each in enumerate(LESSONS, 1))]
-    way.append(("by hand", hand.TITLE))
+    """Buttons to the lessons before and after one, by its number: the toy is 0, cutting by hand comes last."""
+    pages = [("toy", toy.TITLE), *((each.key, f"{n}. {each.title}") for n, each in enumerate(LESSONS, 1))]
+    pages.append(("by hand", hand.TITLE))
     st.divider()
     before, done, after = st.columns(3, vertical_alignment="center")
     finished = sum(lesson.key in guesses() for lesson in LESSONS)
     done.progress(finished / len(LESSONS), f"{finished} of {len(LESSONS)} lessons done in this session")
     if number > 0:
-        _step(before, *way[number - 1], "back")
-    if number + 1 < len(way):
-        _step(after, *way[number + 1], "forward", way[number][0] in (*guesses(), "toy"))
+        _step(before, *pages[number - 1], "back")
+    if number + 1 < len(pages):
+        _step(after, *pages[number + 1], "forward", pages[number][0] in (*guesses(), "toy"))
 
 
 def _step(column: DeltaGenerator, key: str, title: str, direction: str, next_up: bool = False) -> None:

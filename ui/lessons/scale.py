@@ -15,7 +15,7 @@ from pruning.models.folder import smollm2
 from pruning.models.geometry import Site
 from pruning.visualization.style import COLOURS, MARK, graph, style
 from ui.lessons.ask import ask, dense_stats, shipped
-from ui.lessons.draw import PREDICTION, bars, level, show
+from ui.lessons.draw import PREDICTION, bars, predicted, show
 from ui.lessons.shape import Guess, Lesson, Reveal, Value
 
 RATIO = 0.3
@@ -63,10 +63,10 @@ def _measure(normalise: str) -> dict[str, list[float]]:
     return {model: retained(model, normalise) for model in MODELS}
 
 
-def _reveal(found: dict[str, list[float]], guess: Value | None, normalise: str) -> Reveal:
+def _reveal(results: dict[str, list[float]], guess: Value | None, normalise: str) -> Reveal:
     figures = []
     for model in ("smollm2", "demo"):
-        values = {f"{layer}": 100 * value for layer, value in enumerate(found[model])}
+        values = {f"{layer}": 100 * value for layer, value in enumerate(results[model])}
         figure = bars(
             values,
             f"{MODELS[model]}, {normalise}: MLP channels retained",
@@ -77,15 +77,15 @@ def _reveal(found: dict[str, list[float]], guess: Value | None, normalise: str) 
         figure.update_xaxes(title="layer")
         figure.update_yaxes(range=[0, 105])
         if guess is not None and model == "smollm2":
-            level(figure, float(guess), f"{PREDICTION} (lowest layer)")
+            predicted(figure, float(guess), f"{PREDICTION} (lowest layer)")
             figure.update_layout(showlegend=True)
         figures.append((figure, f"Share of the MLP channels retained by layer, {MODELS[model]}"))
-    low = {model: int(np.argmin(values)) for model, values in found.items()}
+    low = {model: int(np.argmin(values)) for model, values in results.items()}
     return Reveal(
-        100 * min(found["smollm2"]),
-        f"With {normalise} at {RATIO:.0%}, the demo model's layers retain {min(found['demo']):.0%} to "
-        f"{max(found['demo']):.0%} of their MLP channels. In SmolLM2, layer {low['smollm2']} retains "
-        f"{min(found['smollm2']):.0%}, another up to {max(found['smollm2']):.0%}.",
+        100 * min(results["smollm2"]),
+        f"With {normalise} at {RATIO:.0%}, the demo model's layers retain {min(results['demo']):.0%} to "
+        f"{max(results['demo']):.0%} of their MLP channels. In SmolLM2, layer {low['smollm2']} retains "
+        f"{min(results['smollm2']):.0%}, another up to {max(results['smollm2']):.0%}.",
         figures,
     )
 
@@ -93,7 +93,7 @@ def _reveal(found: dict[str, list[float]], guess: Value | None, normalise: str) 
 def _more() -> None:
     before = retained("smollm2", "share")
     starved = int(np.argmin(before))
-    st.markdown("##### Find the channels that are to blame")
+    st.markdown("##### Find the channels responsible")
     st.write(
         f"Under `share`, layer {starved} of SmolLM2 retains {before[starved]:.0%}. Something makes all its other channels "
         "look expendable. Which channels? Name them, and the cut is computed once more as if their scores were typical. "
@@ -103,7 +103,7 @@ def _more() -> None:
     layer = left.number_input("Layer", 0, len(before) - 1, starved, key="learn-scale-layer")
     values = scores_of("smollm2")[Site(int(layer), "mlp")]
     named = right.multiselect(
-        "Channels to blame", range(len(values)), key="learn-scale-channels", placeholder="none named yet"
+        "Channels responsible", range(len(values)), key="learn-scale-channels", placeholder="none named yet"
     )
     shares = values / values.sum()
     figure = graph().Figure()
@@ -125,11 +125,11 @@ def _more() -> None:
     )
     show(figure, f"Scores of the channels of layer {layer}")
     if named:
-        _judge(int(layer), tuple(sorted(named)), float(shares[named].sum()))
-    _real()
+        _check(int(layer), tuple(sorted(named)), float(shares[named].sum()))
+    _cost()
 
 
-def _judge(layer: int, named: tuple[int, ...], share: float) -> None:
+def _check(layer: int, named: tuple[int, ...], share: float) -> None:
     before, after = (retained("smollm2", "share", layer, each)[layer] for each in ((), named))
     names = " and ".join(str(channel) for channel in named)
     words = (
@@ -139,13 +139,13 @@ def _judge(layer: int, named: tuple[int, ...], share: float) -> None:
     if after >= 1 - RATIO:
         st.success(words + " Found: **massive activations**.", icon=":material/check:")
     elif share > 0.1:
-        st.info(words + " That is a part of it: something is left.", icon=":material/search:")
+        st.info(words + " That is a part of it: more channels are responsible.", icon=":material/search:")
     else:
-        st.info(words + " That is not it.", icon=":material/search:")
+        st.info(words + " These are not responsible.", icon=":material/search:")
 
 
-def _real() -> None:
-    st.markdown("##### And what it costs")
+def _cost() -> None:
+    st.markdown("##### The cost")
     try:
         smollm2()
     except PruningError as error:
@@ -156,19 +156,19 @@ def _real() -> None:
         models: tuple[str, ...] = ("demo",)
     else:
         models = tuple(MODELS)
-    asked = st.session_state.setdefault("learn-scale-models", ["demo"])
-    if "smollm2" in models and "smollm2" not in asked:
+    measured = st.session_state.setdefault("learn-scale-models", ["demo"])
+    if "smollm2" in models and "smollm2" not in measured:
         st.write(
             "The demo model is measured at once. SmolLM2 is twenty times as large and takes a minute or more."
         )
         st.button(
-            "Measure SmolLM2 as well", icon=":material/timer:", on_click=asked.append, args=("smollm2",)
+            "Measure SmolLM2 as well", icon=":material/timer:", on_click=measured.append, args=("smollm2",)
         )
     costs = []
-    for column, model in zip(st.columns(2), [name for name in models if name in asked], strict=False):
+    for column, model in zip(st.columns(2), [name for name in models if name in measured], strict=False):
         with column:
-            found = ask("normalisers", model=model, ratio=RATIO, names=["share", "soft_share"])
-            values = {name: each["mean"] for name, each in found.items()}
+            perplexities = ask("normalisers", model=model, ratio=RATIO, names=["share", "soft_share"])
+            values = {name: each["mean"] for name, each in perplexities.items()}
             figure = bars(
                 values, f"{MODELS[model]}: mean perplexity after {RATIO:.0%}", "perplexity", text="%{y:.1f}"
             )
@@ -192,7 +192,7 @@ LESSON = Lesson(
         "of SmolLM2-135M (30 layers), by the statistics of a run that ships with the app."
     ),
     guess=Guess(
-        "The MLP that loses most: what part of its channels does it retain in SmolLM2?", start=40, unit="%"
+        "The MLP that loses most: what share of its channels does it retain in SmolLM2?", start=40, unit="%"
     ),
     first={"normalise": "share"},
     controls=_controls,
@@ -200,7 +200,7 @@ LESSON = Lesson(
     reveal=_reveal,
     remember=(
         "Trained language models have massive activations, a few channels that carry most of their module's score; a rule "
-        "that divides by the total then takes all other channels for worthless. A small model without them cannot show this: "
+        "that divides by the total then rates all other channels as worthless. A small model without them cannot show this: "
         "test a rule on a real model before you believe it."
     ),
     go=("pages/importance.py", "Find massive activations of any model on the Importance page"),

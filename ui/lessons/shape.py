@@ -32,11 +32,11 @@ class Guess:
     unit: str = ""
 
     def text(self, value: Value) -> str:
-        """A prediction, or what was measured, as text."""
+        """A prediction or a measured value as text."""
         return value if isinstance(value, str) else f"{value:,.{0 if self.step >= 1 else 1}f}{self.unit}"
 
     def range(self) -> str:
-        """What can be predicted, of a number."""
+        """The range of a numeric prediction, in words."""
         return f"From {self.low:g} to {self.high:,g}{self.unit}"
 
 
@@ -63,17 +63,17 @@ class Lesson:
         key: in the address.
         title: names its subject.
         question: that it answers.
-        before: what one needs to know to predict, in Markdown.
+        before: what the reader has to know to predict, in Markdown.
         guess: the prediction.
-        first: what the controls say at first; the prediction is about this case.
-        beside: those of the controls on which what was predicted does not depend.
-        controls: draws one or two controls, and gives what they say.
-        measure: the live computation, from what the controls say.
-        reveal: what a measurement shows, from the measurement, the prediction (None in a handout) and what
-            the controls say.
+        first: initial values of the controls; the prediction is about this case.
+        beside: controls that the predicted value does not depend on.
+        controls: draws one or two controls, and returns their values.
+        measure: the live computation, from the values of the controls.
+        reveal: what a measurement shows, from the measurement, the prediction (None in a handout) and the
+            values of the controls.
         remember: two sentences.
-        go: page of the app where one does it for real, and what to do there.
-        more: drawn behind the figures, where a lesson has more to find.
+        go: page of the app for doing it on a real model, and what to do on it.
+        more: drawn after the figures, for lessons with a second part.
     """
 
     key: str
@@ -90,6 +90,6 @@ class Lesson:
     beside: tuple[str, ...] = ()
     more: Callable[[], None] | None = None
 
-    def predicted(self, given: dict[str, Any]) -> bool:
-        """Whether the controls still say what the prediction was about."""
-        return all(given[name] == value for name, value in self.first.items() if name not in self.beside)
+    def predicted(self, values: dict[str, Any]) -> bool:
+        """Whether the controls still have the values that the prediction is about."""
+        return all(values[name] == value for name, value in self.first.items() if name not in self.beside)

@@ -11,7 +11,7 @@ from ui.lessons import LESSONS, handout, toy
 from ui.lessons.shape import Reveal
 
 TOTAL = 40  # minutes
-TOY, LESSON, CLOSE = 4, 5, 1  # of the toy, of each lesson, of the end
+TOY, LESSON, CLOSE = 4, 5, 1  # minutes for the toy, each lesson, and the end
 TITLE = f"For the teacher: {TOTAL} minutes"
 
 
@@ -20,10 +20,10 @@ class Move:
     """What to do with a lesson after its reveal.
 
     Attributes:
-        do: with the controls.
-        ask: the class.
+        do: what the teacher does with the controls.
+        ask: the question to the class.
         hear: the answer to listen for.
-        cases: what the controls then say, where it has to be measured.
+        cases: the values of the controls then, where they have to be measured.
     """
 
     do: str
@@ -34,7 +34,7 @@ class Move:
 
 MOVES = {
     "toy": Move(
-        "Drag channel 1's points apart until another channel is the first to go.",
+        "Drag channel 1's points apart until another channel is removed first.",
         "What does the bias know of a token?",
         "Nothing: it is the same for every token.",
     ),
@@ -45,34 +45,34 @@ MOVES = {
     ),
     "fluctuation": Move(
         "Set 'nothing' in place of the channel.",
-        "Why does the order of the two turn round?",
+        "Why is the order of the two reversed?",
         "Without a bias the mean is lost too, and the large channel is nearly all mean.",
     ),
     "repair": Move(
         "Go to layer 0, where the bias does harm.",
-        "In lesson 2 the bias undid nearly all of the damage. What is different here?",
-        "There the mean was several standard deviations, here it is a small part of one.",
+        "In lesson 2 the bias recovered nearly all of the loss. What is different here?",
+        "There the mean was several standard deviations, here a fraction of one.",
         ({"layer": 0},),
     ),
     "domains": Move(
-        "Read the row 'decided by all'.",
+        "Read the row 'calibrated on all'.",
         "Which mixture would you choose for a model that must not forget math?",
-        "One with math in it: asked among four, math pays little more than when it decides alone.",
+        "One with math in it: with four domains, math loses little more than when calibrated on math alone.",
     ),
     "cascade": Move(
         "Set soft_share, then 30%.",
         "When are five cuts not worth five calibrations?",
-        "Where one cut does little harm: at a low ratio, or with scores that compare well.",
+        "Where one cut does little harm: at a low ratio, or with comparable scores.",
         ({"normalise": "soft_share"}, {"normalise": "soft_share", "ratio": 0.3}),
     ),
     "budgets": Move(
         "Switch on the measured budget.",
-        "Both spare layer 0, and differ on layer 1. Which do you believe?",
+        "Both spare layer 0, but differ on layer 1. Which do you trust?",
         "The perplexity decides, and here the two are close.",
         ({"measured": True},),
     ),
     "scale": Move(
-        "Have the class name the channels to blame.",
+        "Have the class name the channels responsible.",
         "Which of today's results would you check on a real model first?",
         "Those that compare scores of different layers: lessons 5 and 6.",
     ),
@@ -99,7 +99,7 @@ def draw() -> None:
     """The plan, how to prepare, and the handouts."""
     st.markdown(
         "**Before the class.** On the computer that you project from, press *Measure the answers* at the end of this page: "
-        "what was measured is kept until the app is closed, and appears at once when the class commits. SmolLM2 in lesson 7 "
+        "the measurements are kept until the app is closed, and appear at once when the class commits. SmolLM2 in lesson 7 "
         "is measured by a button there. Switch on **class mode**, and print the handout without answers.\n\n"
         "**Each lesson** takes five minutes: one to read the question, one in which everybody writes down a prediction and "
         "a vote decides what you commit to, one for the reveal, two for the question below."
@@ -124,9 +124,9 @@ def draw() -> None:
     if st.session_state.get("answers") or st.button(
         "Measure the answers (one to two minutes)", icon=":material/timer:"
     ):
-        found = prepare()
+        reveals = prepare()
         st.session_state.answers = True
-        _downloads("with answers", handout.markdown(found), handout.html(found))
+        _downloads("with answers", handout.markdown(reveals), handout.html(reveals))
 
 
 def prepare() -> dict[str, Reveal]:

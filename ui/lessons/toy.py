@@ -11,7 +11,7 @@ TITLE = "Three channels by hand"
 FOLDER = Path(__file__).parent
 HTML = """<div class="toy">
   <div class="head"><span>channel</span><span>activation of six tokens: drag</span><span>two weights</span>
-    <span>what the method makes of it</span></div>
+    <span>its score</span></div>
   <div class="rows"></div>
   <div class="result" aria-live="polite"></div>
   <div class="buttons">
@@ -35,7 +35,7 @@ def draw() -> None:
     st.markdown(
         "A projection adds up what its channels bring: each token's activation times the channel's weights. "
         "**Drag the points**, or focus one and press the arrow keys. Which channel has the lowest score, and what is lost "
-        "when it is removed? Can you make a channel large, and yet the first to go?"
+        "when it is removed? Can you make a channel large, and yet the first to be removed?"
     )
     mount = st.components.v2.component(
         "prunescope-toy",
@@ -45,7 +45,7 @@ def draw() -> None:
     )
     mount(data=PRESETS, key="toy")
     st.info(
-        "**Remember.** The bias takes over the mean of a removed channel; what it cannot take over is the variance times "
-        "the squared weight norm. That is the fluctuation score: prune what has least of it.",
+        "**Remember.** The bias replaces the mean of a removed channel; what it cannot replace is the variance times "
+        "the squared weight norm. That is the fluctuation score: prune the channels with the lowest scores.",
         icon=":material/bookmark:",
     )
