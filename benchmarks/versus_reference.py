@@ -21,7 +21,6 @@ from torch import Tensor
 from pruning import RunConfig
 from pruning.engine.blocks import calibration_blocks
 from pruning.engine.calibration import calibrate
-from pruning.models.geometry import KINDS
 from pruning.models.layer_view import geometry, layer_views
 from pruning.models.loading import load
 from pruning.models.mask import Mask
@@ -51,12 +50,12 @@ def reference(model: torch.nn.Module, ids: Tensor) -> None:
     inputs = [InMemory(model).embed(row[None]) for row in ids]
     states = [state for state, _ in inputs]
     for number, view in enumerate(layer_views(model)):
-        running = {kind: Running(view.projection(kind).in_features) for kind in KINDS}
+        running = {kind: Running(view.projection(kind).in_features) for kind in ("attn", "mlp")}
         hooks = [
             view.projection(kind).register_forward_hook(
                 lambda _, args, __, r=running[kind]: r.add_batch(args[0])
             )
-            for kind in KINDS
+            for kind in ("attn", "mlp")
         ]
         for index, state in enumerate(states):
             view.layer(state, **inputs[index][1][number])

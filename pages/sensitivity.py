@@ -1,12 +1,12 @@
 import math
 
 import streamlit as st
-from pruning.method.damage import foretell
 
 from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.errors import PruningError
 from pruning.formatting import seconds_text
+from pruning.method.sensitivity import predict_divergence
 from pruning.runs.jobs import job
 from pruning.runs.preflight import sensitivity_seconds
 from ui import expected, reach, state, stored, tasks, view_state
@@ -51,7 +51,9 @@ except PruningError as error:
     state.explain(error)
     st.stop()
 
-costs = {name: cost for name, cost in foretell(dense.curves, mask).items() if name in chosen.mixture}
+costs = {
+    name: cost for name, cost in predict_divergence(dense.curves, mask).items() if name in chosen.mixture
+}
 st.subheader(f"Predicted for {mask.ratio:.0%} pruned with the current settings")
 worst = max(costs, key=costs.__getitem__)
 for column, (name, cost) in zip(st.columns(len(costs)), costs.items(), strict=True):

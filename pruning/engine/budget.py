@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -17,10 +18,11 @@ from pruning.method.scores import SCORES
 from pruning.method.sensitivity import Curve, divergence_at
 from pruning.method.statistics import SiteStats, WeightNorms
 from pruning.method.units import Units, select, site_units
-from pruning.models.geometry import KINDS, Geometry, Site
+from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Array, Mask
 
 Curves = Mapping[Site, Curve]
+SITE_NUMBERS = {"attn": 0, "mlp": 1}  # for seeds; of other sites it is a hash of the name
 TYPICAL_SHARE = 0.5  # median kept share of a site in all layers above which one at its floor stands out
 NAMES = {"attn": "attention", "mlp": "mlp"}
 
@@ -51,7 +53,8 @@ def site_stats(
 
 def with_weights(stats: SiteStats, norms: WeightNorms, site: Site, seed: int) -> SiteStats:
     """The statistics of a site with the norms of its weight columns and the seed of its random score."""
-    return replace(stats, **norms._asdict(), seed=(seed, site.layer, KINDS.index(site.name)))
+    number = SITE_NUMBERS.get(site.name, zlib.crc32(site.name.encode()))
+    return replace(stats, **norms._asdict(), seed=(seed, site.layer, number))
 
 
 def scores(

@@ -74,8 +74,6 @@ class SiteShape:
         return self.width > 1
 
 
-Kind = str
-KINDS = ("attn", "mlp")
 LayerShape = Mapping[str, SiteShape]  # by name of the site, in the order in which a layer computes them
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pruning.method.damage import Curve, hull, predicted
+from pruning.method.sensitivity import Curve, divergence_at, hull
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
 from pruning.visualization.heatmaps import sites_of
@@ -34,7 +34,7 @@ class Sensitivity(NamedTuple):
 
     def predicted(self, share: float) -> float:
         """Divergence in nats per token where a share of the parameters is removed."""
-        return float(predicted(self.removed, self.divergence, np.array([share]))[0])
+        return float(divergence_at(self.removed, self.divergence, np.array([share]))[0])
 
 
 def sensitivity_data(
@@ -52,7 +52,7 @@ def sensitivity_data(
     for site, curve in curves.items():
         size, fused = mask.geometry.parameters(site), curve.fused(weights, worst)
         removed = size - mask.pruned.parameters(site)
-        cost = float(predicted(curve.removed, fused, np.array([removed]))[0])
+        cost = float(divergence_at(curve.removed, fused, np.array([removed]))[0])
         sensitivities[site] = Sensitivity(curve.removed / size, fused, removed / size, cost)
     return sensitivities
 
