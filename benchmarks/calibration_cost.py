@@ -32,19 +32,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--calibration-blocks", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     loaded = load(args.model, args.device)
     model, mask = loaded.model, Mask.full(geometry(loaded.model))
     device = next(model.parameters()).device
     blocks = calibration_blocks(
-        RunConfig.create(model=args.model, samples=args.samples), loaded.tokenizer, model
+        RunConfig.create(model=args.model, samples=args.calibration_blocks), loaded.tokenizer, model
     )
     source = InMemory(model)
     batches = [batch.ids.to(device) for batch in TokenStream(source, blocks).batches]
 
-    def whole() -> None:
+    def full_model() -> None:
         for ids in batches:
             model.base_model(input_ids=ids, use_cache=False)
 
@@ -60,7 +60,11 @@ def main() -> None:
 
     seconds: dict[str, list[float]] = {"whole": [], "layerwise": [], "statistics": []}
     for number in range(args.rounds + 1):
-        for name, function in (("whole", whole), ("layerwise", layerwise), ("statistics", statistics_pass)):
+        for name, function in (
+            ("whole", full_model),
+            ("layerwise", layerwise),
+            ("statistics", statistics_pass),
+        ):
             began = time.perf_counter()
             function()
             if device.type == "cuda":

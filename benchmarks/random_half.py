@@ -30,7 +30,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     retained = dict(full.retained)
     for layer, shape in enumerate(full.geometry.layers):
-        retained[Site(layer, "mlp")] = rng.permutation(np.arange(shape.channels) < shape.channels // 2)
+        retained[Site(layer, "mlp")] = rng.permutation(
+            np.arange(shape["mlp"].entries) < shape["mlp"].entries // 2
+        )
     half = LoadedModel(copy.deepcopy(dense.model), dense.tokenizer, "half", dense.path, dense.fingerprint)
     Delta(Mask(full.geometry, retained)).apply(InMemory(half.model))
     blocks = evaluation_blocks(RunConfig.create(eval_blocks=None), dense.tokenizer, dense.model)

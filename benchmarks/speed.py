@@ -3,7 +3,7 @@
     python benchmarks/speed.py                                # 0.5B on the CPU, float32 and bfloat16
     python benchmarks/speed.py --shape 7b --device cuda       # bfloat16 on a GPU
 
-Dense, pruned by 50% with widths as they fall, and with MLP widths rounded to multiples of 16 and 64, turn by turn in
+Dense, pruned by 50% with unrounded widths, and with MLP widths rounded to multiples of 16 and 64, turn by turn in
 one run. Scores are drawn at random (log-normal, by channel and by head), so that layers get different widths and lose
 heads as they do with real ones.
 """
@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from pruning import RunConfig
 from pruning.engine.budget import dense_scales, next_mask
-from pruning.measure.speed import seconds, turns
+from pruning.measure.speed import interleave, seconds
 from pruning.models.delta import Delta
 from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
@@ -91,7 +91,10 @@ def main():
     for name, round_to in (("pruned", 1), ("pruned, multiples of 16", 16), ("pruned, multiples of 64", 64)):
         mask = random_mask(geometry(dense), round_to)
         models[name], layers = pruned(dense, mask), mask.pruned.layers
-        widths, heads = span([layer.channels for layer in layers]), span([layer.heads for layer in layers])
+        widths, heads = (
+            span([layer["mlp"].entries for layer in layers]),
+            span([layer["attn"].entries for layer in layers]),
+        )
         notes.append(f"- {name}: ratio {mask.ratio:.4f}, MLP widths {widths}, heads {heads}")
     rows, results = [], []
     for dtype in types:
@@ -103,7 +106,7 @@ def main():
             def work(model, ids=ids):
                 return lambda: seconds(device, lambda: model.base_model(ids, use_cache=False))
 
-            times = drain(turns([work(model) for model in models.values()], args.repeats, int), int)
+            times = drain(interleave([work(model) for model in models.values()], args.repeats, int), int)
             base = statistics.median(times[0])
             for name, values in zip(models, times, strict=True):
                 ratios = [d / v for d, v in zip(times[0], values, strict=True)]

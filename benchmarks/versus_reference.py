@@ -1,6 +1,6 @@
 """Our calibration against a loop of the published kind, doing the same work: same model, samples and length.
 
-    python benchmarks/versus_reference.py [--samples 32] [--rounds 3]
+    python benchmarks/versus_reference.py [--calibration-blocks 32] [--rounds 3]
 
 The loop is written after the description of FLAP's and Wanda's published code: for every layer, hooks that
 update running statistics in float32, one sample after another, and then a second pass through the layer for
@@ -67,13 +67,13 @@ def reference(model: torch.nn.Module, ids: Tensor) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--calibration-blocks", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     loaded = load(args.model, "cpu")
     mask = Mask.full(geometry(loaded.model))
     blocks = calibration_blocks(
-        RunConfig.create(model=args.model, samples=args.samples), loaded.tokenizer, loaded.model
+        RunConfig.create(model=args.model, samples=args.calibration_blocks), loaded.tokenizer, loaded.model
     )
     ids = torch.cat([torch.from_numpy(domain.ids) for domain in blocks])
     seconds: dict[str, list[float]] = {"reference": [], "ours": []}

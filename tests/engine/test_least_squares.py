@@ -85,6 +85,7 @@ def finished(options, **more):
 
 
 @needs_demo
+@pytest.mark.long
 def test_on_the_demo_model_it_keeps_more_than_the_bias_in_every_domain():
     def kept(compensation):
         config = RunConfig.create(iterations=1, samples=8, eval_blocks=4, compensation=compensation)
