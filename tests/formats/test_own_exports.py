@@ -78,16 +78,27 @@ def test_a_run_is_a_model_in_every_command(tiny_folder, text_file, tmp_path, cap
         f"words={text_file}",
         "--mixture",
         "words=1",
-        "--calibration-blocks",
-        "2",
         "--seq-len",
         "24",
     ]
+    two = ["--calibration-blocks", "2"]
     for command in (
-        ["prune", *quick, "--iterations", "1", "--eval-blocks", "1", "--ratio", "0.2", "--model", run.id],
+        [
+            "prune",
+            *quick,
+            *two,
+            "--iterations",
+            "1",
+            "--eval-blocks",
+            "1",
+            "--ratio",
+            "0.2",
+            "--model",
+            run.id,
+        ],
         ["evaluate", *quick, "--eval-blocks", "1", "--model", run.id],
-        ["calibrate", *quick, "--model", f"{run.id}:1"],
-        ["score", *quick, "--model", run.id],
+        ["calibrate", *quick, *two, "--model", f"{run.id}:1"],
+        ["score", *quick, *two, "--model", run.id],
         ["generate", "a", "--tokens", "2", "--models", run.id],
         ["export", run.id, "--format", "hf"],
     ):
