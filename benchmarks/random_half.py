@@ -28,13 +28,13 @@ def main() -> None:
     dense = load("demo")
     full = Mask.full(geometry(dense.model))
     rng = np.random.default_rng(0)
-    retained = dict(full.retained)
+    kept = dict(full.kept)
     for layer, shape in enumerate(full.geometry.layers):
-        retained[Site(layer, "mlp")] = rng.permutation(
+        kept[Site(layer, "mlp")] = rng.permutation(
             np.arange(shape["mlp"].entries) < shape["mlp"].entries // 2
         )
     half = LoadedModel(copy.deepcopy(dense.model), dense.tokenizer, "half", dense.path, dense.fingerprint)
-    Delta(Mask(full.geometry, retained)).apply(InMemory(half.model))
+    Delta(Mask(full.geometry, kept)).apply(InMemory(half.model))
     blocks = evaluation_blocks(RunConfig.create(eval_blocks=None), dense.tokenizer, dense.model)
     values = [drain(perplexity(InMemory(m.model), blocks), lambda _: None) for m in (dense, half)]
     answers = [

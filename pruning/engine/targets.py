@@ -51,7 +51,7 @@ def smallest_ratio(size: Callable[[float], float], limit: float) -> float:
             high -= 1
     else:
         raise ConfigError(
-            "nothing can be removed beside what --keep, --min-attention-units and --min-mlp-share retain: "
+            "nothing can be removed beside what --keep, --min-attention-units and --min-mlp-share keep: "
             "lower these."
         )
     if least > limit:

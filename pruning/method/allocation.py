@@ -25,7 +25,7 @@ SORTED_AT_ONCE = 4096  # units; of more than these only those near the cut are s
 def _unreachable(ratio: float, most: float) -> ConfigError:
     return ConfigError(
         f"a pruning ratio of {ratio:.4g} cannot be reached: at most {math.floor(most * 1e4) / 1e4:.4g} can "
-        "be removed beside what --keep, --min-attention-units and --min-mlp-share retain: remove less, or "
+        "be removed beside what --keep, --min-attention-units and --min-mlp-share keep: remove less, or "
         "lower these."
     )
 

@@ -233,8 +233,8 @@ def cut_by_masks(loaded: LoadedModel, path: Path, name: str) -> LoadedModel:
 def _fits(delta: Delta, record: dict[str, Any], loaded: LoadedModel) -> bool:
     shapes, full = delta.mask.geometry, Mask.full(delta.mask.geometry)
     return (
-        {site: (array.dtype, array.shape) for site, array in delta.mask.retained.items()}
-        == {site: (array.dtype, array.shape) for site, array in full.retained.items()}
+        {site: (array.dtype, array.shape) for site, array in delta.mask.kept.items()}
+        == {site: (array.dtype, array.shape) for site, array in full.kept.items()}
         and {str(site) for site in shapes.sites} >= delta.biases.keys()
         and all(tuple(bias.shape) == (shapes.hidden_size,) for bias in delta.biases.values())
         and delta.mask.pruned == Geometry.from_dict(record["geometry"])

@@ -60,7 +60,7 @@ def test_the_default_empties_no_layer_and_keeps_the_massive_channels(scored):
     scores = scored["relative_moments"]
     mask = first_mask(scores, geometry_of(scored), CONFIG)
     assert warnings(mask, scores, CONFIG) == []
-    assert min(mask.retained[site].mean() for site in mask.retained) > 0.3
+    assert min(mask.kept[site].mean() for site in mask.kept) > 0.3
     for site, values in scored["moments"].items():
         if values.max() > 1e4 * np.median(values):
             assert mask.channels(site)[values.argmax()]

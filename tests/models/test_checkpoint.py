@@ -135,7 +135,7 @@ def test_the_record_names_the_run_the_mask_and_the_versions(text_file, tmp_path)
     written = json.loads((folder / "pruning.json").read_text())
     assert written["run"] == "x" and written["versions"]["torch"] == torch.__version__
     arrays = load_file(folder / written["mask"])
-    assert all((arrays[str(site)] == array).all() for site, array in finished.mask.retained.items())
+    assert all((arrays[str(site)] == array).all() for site, array in finished.mask.kept.items())
 
 
 @pytest.mark.parametrize(
