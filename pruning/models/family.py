@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pruning.models.geometry import DEEPEST, Geometry, SiteShape
+from pruning.models.geometry import DEEPEST, Geometry, Site, SiteShape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -410,6 +410,10 @@ class Family:
     def weight_name(self, layer: int, name: str) -> str:
         """The name of the weight of a site's consumer among the model's parameters."""
         return f"{self.layers}.{layer}.{self.spec(name).consumer.path}.weight"
+
+    def bias_name(self, site: Site) -> str:
+        """The name of the bias of a site's consumer among the model's parameters."""
+        return self.weight_name(site.layer, site.name).removesuffix("weight") + "bias"
 
     def has_biases(self, config: Config) -> bool:
         """Whether any projection of the dense model's layers has a bias."""
