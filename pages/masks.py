@@ -106,7 +106,7 @@ for name, column in zip(names, st.columns(widths), strict=True):
     column.plotly_chart(figure, alt=f"{title} by layer", config=state.PLOT)
 shares, sizes = st.columns([3, 2])
 shares.plotly_chart(
-    viz.retained_share_figure(viz.retained_share_data(mask), 1 - mask.ratio),
+    viz.retained_share_figure(viz.retained_share_data(mask), 1 - mask.ratio / shape.prunable_share),
     alt="Share retained by layer and module",
     config=state.PLOT,
 )

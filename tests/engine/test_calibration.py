@@ -38,9 +38,9 @@ def hooked(model, ids):
         return hook
 
     hooks = [
-        view.projection(kind).register_forward_pre_hook(take(Site(i, kind)))
-        for i, view in enumerate(layer_views(model))
-        for kind in ("attn", "mlp")
+        view.projection(site.name).register_forward_pre_hook(take(site))
+        for view in layer_views(model)
+        for site in view.sites
     ]
     model(input_ids=torch.from_numpy(ids), use_cache=False)
     for hook in hooks:
