@@ -24,11 +24,15 @@ COLUMNS = {
     "tags": None,
     "ratio": PERCENT,
     "worst": st.column_config.NumberColumn(
-        "worst perplexity", format="%.2fx", help="perplexity over dense of the domain that lost most"
+        "worst perplexity",
+        format="%.2fx",
+        help="perplexity over the dense model's, of the domain that lost most",
     ),
     "worst domain": st.column_config.TextColumn("domain", help="the domain that lost most"),
     "mean": st.column_config.NumberColumn(
-        "mean perplexity", format="%.2fx", help="geometric mean over domains of perplexity over dense"
+        "mean perplexity",
+        format="%.2fx",
+        help="perplexity over the dense model's, geometric mean over domains",
     ),
     "against the best": st.column_config.TextColumn(
         help="change of the mean perplexity against the best of these runs, with its 95% interval"
@@ -106,9 +110,6 @@ def table(rows: list[dict[str, Any]]) -> None:
         column_order=[name for name in COLUMNS if any(row[name] not in (None, "") for row in rows)],
         placeholder="",
         column_config={name: column for name, column in COLUMNS.items() if column},
-    )
-    st.caption(
-        "Perplexity: on held-out text, over the dense model's (1.00x: no change). A click on a header sorts."
     )
 
 
