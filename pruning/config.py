@@ -93,7 +93,8 @@ class RunConfig(BaseModel):
         "global",
         description="how pruning is distributed over layers: one ranking of all units (global), the same "
         "ratio in every layer and module (uniform), equal widths in all layers, with the split between "
-        "attention and MLP that removes the lowest total score (equal), or by measured damage (measured)",
+        "attention and MLP that removes the lowest total score (equal), or by measured sensitivity "
+        "(measured)",
     )
     attention_unit: AttentionUnit = Field(
         "kv_group",

@@ -260,9 +260,10 @@ class Group:
         blocks = "1 block" if counts == [1] else blocks
         domains = f"{len(names)} domains: {', '.join(names)}" if len(names) > 1 else f"domain {names[0]}"
         each = " each" if len(names) > 1 else ""
+        precision = "" if self.newest.dtype == "auto" else f", {self.newest.dtype}"
         return (
-            f"{Path(config.model).name}, {domains}; {blocks} of {config.seq_len} tokens{each}, "
-            f"{self.newest.dtype}{self.suffix}"
+            f"{Path(config.model).name}, {domains}; {blocks} of {config.seq_len} tokens{each}"
+            f"{precision}{self.suffix}"
         )
 
 

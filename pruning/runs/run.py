@@ -304,7 +304,7 @@ class Run:
         if status.pid or silent:
             if (self.path / "cancel").exists():
                 return status.model_copy(update={"state": "cancelled", "message": ""})
-            message = self.last_output() or "its process ended without a message: resume it."
+            message = self.last_output() or "the process left no message: resume it."
             return status.model_copy(update={"state": "dead", "message": message})
         return status
 
