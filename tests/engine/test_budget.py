@@ -133,7 +133,7 @@ def test_equal_widths_are_equal(allocation, unit):
 def test_parameters_that_stay_count_towards_the_ratio(allocation):
     for ratio in (0.0, 0.2, 0.45):
         mask = make(MLP_ONLY, ratio, allocation=allocation)
-        removed = sum((~retained).sum() for retained in mask.retained.values()) * 96
+        removed = sum((~kept).sum() for kept in mask.kept.values()) * 96
         assert abs(removed - ratio * 3 * 90 * 96) <= 3 * 96
     with pytest.raises(ConfigError, match="cannot be reached") as error:
         make(MLP_ONLY, 0.7, allocation=allocation)
