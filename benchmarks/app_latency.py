@@ -72,7 +72,7 @@ def make_run(root, iterations=ITERATIONS, layers=64, channels=27_648):
             norms[f"{site}.mean_abs"] = norms[f"{site}.norm"] / 70
         save_file(scores, folder / "scores.safetensors")
         save_file(norms, folder / "norms.safetensors")
-        save_file({str(s): a for s, a in mask.retained.items()}, folder / "mask.safetensors")
+        save_file({str(s): a for s, a in mask.kept.items()}, folder / "mask.safetensors")
         for domain in config.mixture:
             moments = {}
             for site in shape.sites:

@@ -90,7 +90,7 @@ play = last > 1 and not live and st.toggle("Animate the iterations", key="play_m
 names = viz.site_names(shape)
 widths = [2, 3][: len(names)] if len(names) < 3 else len(names)
 for name, column in zip(names, st.columns(widths), strict=True):
-    title = viz.retained_title(name)
+    title = viz.kept_title(name)
     if play:
         bins = viz.animation_bins(len(shape.layers), last, 256)
         frames = {
@@ -106,8 +106,8 @@ for name, column in zip(names, st.columns(widths), strict=True):
     column.plotly_chart(figure, alt=f"{title} by layer", config=state.PLOT)
 shares, sizes = st.columns([3, 2])
 shares.plotly_chart(
-    viz.retained_share_figure(viz.retained_share_data(mask), 1 - mask.ratio),
-    alt="Share retained by layer and module",
+    viz.kept_share_figure(viz.kept_share_data(mask), 1 - mask.ratio),
+    alt="Share kept by layer and module",
     config=state.PLOT,
 )
 sizes.plotly_chart(
@@ -141,7 +141,7 @@ for name, column in zip(names, st.columns(widths), strict=True):
     data = viz.comparison_data(mask, other, name, 256)
     column.plotly_chart(
         viz.comparison_figure(data, other_name),
-        alt=f"{viz.site_style(name).units} retained by this mask, the other mask, both or neither",
+        alt=f"{viz.site_style(name).units} kept by this mask, the other mask, both or neither",
         config=state.PLOT,
     )
 name = view_state.default_name(shape)
@@ -153,4 +153,4 @@ st.caption(
     f"{viz.site_style(name).units} of a layer (Jaccard index): {min(overlap):.2f} to {max(overlap):.2f}; expected for random masks of the same sizes: "
     f"{min(chance):.2f} to {max(chance):.2f}."
 )
-popover("mask", "pruning ratio", "retained share", "attention unit", "domain mixture")
+popover("mask", "pruning ratio", "kept share", "attention unit", "domain mixture")

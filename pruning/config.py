@@ -114,10 +114,10 @@ class RunConfig(BaseModel):
         description="multiple to which MLP widths are rounded; llama.cpp runs faster with 64",
     )
     min_attention_units: int = Field(
-        1, ge=1, le=TOKENS, description="minimum number of attention units retained in every layer"
+        1, ge=1, le=TOKENS, description="minimum number of attention units kept in every layer"
     )
     min_mlp_share: float = Field(
-        0.02, gt=0, le=1, description="minimum share of MLP channels retained in every layer"
+        0.02, gt=0, le=1, description="minimum share of MLP channels kept in every layer"
     )
 
     # How
@@ -130,7 +130,7 @@ class RunConfig(BaseModel):
     compensation: Annotated[str, COMPENSATIONS] = Field(
         "bias",
         description="what makes up for removed channels: their mean output (bias), that and ridge regression "
-        "on the retained channels (least_squares), or nothing (none)",
+        "on the kept channels (least_squares), or nothing (none)",
     )
     sequential: bool = Field(
         False, description="collect each layer's statistics anew once the layers before it are pruned"

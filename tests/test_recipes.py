@@ -114,7 +114,7 @@ def test_normalisers_schedules_allocations_and_compensations_are_registered_alik
     registered(COMPENSATIONS, doubled)
     options = {"normalise": "ranks", "schedule": "late", "allocation": "nothing_of_heads"}
     result = prune(RunConfig.create(**quick, **options, compensation="doubled", ratio=0.3))
-    assert all(result.mask.retained[Site(layer, "attn")].all() for layer in range(3))
+    assert all(result.mask.kept[Site(layer, "attn")].all() for layer in range(3))
     assert result.run.iterations()[1].metrics.target_ratio == pytest.approx(0.075)
     # weights that compensation changed are part of what is kept, and of the model's name
     assert result.delta.weights.keys() == {f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(3)}
@@ -133,9 +133,9 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
         def merge(self, other):
             return type(self)(self.count + other.count, self.outer + other.outer)
 
-        def in_dense_indices(self, retained):
-            full = np.full((len(retained),) * 2, np.nan)
-            full[np.ix_(retained, retained)] = self.outer.numpy()
+        def in_dense_indices(self, kept):
+            full = np.full((len(kept),) * 2, np.nan)
+            full[np.ix_(kept, kept)] = self.outer.numpy()
             return type(self)(self.count, full)
 
     def second(observation):

@@ -216,7 +216,7 @@ def card(run: Run, it: StoredIteration, chosen: state.Choice, cut: viz.Cut | Non
         count = int((~np.isnan(score)).sum())
         rank = int((score > score[channel]).sum()) + 1
         last = run.iterations()[-1].number
-        fate = f"removed in iteration **{removed}**." if removed else f"retained after iteration **{last}**."
+        fate = f"removed in iteration **{removed}**." if removed else f"kept after iteration **{last}**."
         left, right = st.columns([3, 2], vertical_alignment="center")
         left.latex(
             rf"S = \mathrm{{var}} \cdot \lVert W_{{:,{channel}}} \rVert^2 = "

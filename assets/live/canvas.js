@@ -156,7 +156,7 @@ function mount(root, bytes, released) {
       x += drawn.width + gap;
       return drawn;
     });
-    context.fillText("retained share", x, 13);
+    context.fillText("kept share", x, 13);
     for (let layer = 0; layer < layers; layer++) {
       const sites = result.sites.filter((each) => each.site.layer === layer);
       const [kept, full] = sites.reduce(([a, b], { site, share }) => [a + site.parameters * share, b + site.parameters], [0, 0]);
@@ -198,7 +198,7 @@ function mount(root, bytes, released) {
       context.fillRect(x + at, y - 8, 1, 10);
     }
     context.fillStyle = ink;
-    context.fillText(`removed: down to ${live.reach.ends[0]} | retained: up to ${live.reach.ends[1]}`, x + 168, y + 1);
+    context.fillText(`removed: down to ${live.reach.ends[0]} | kept: up to ${live.reach.ends[1]}`, x + 168, y + 1);
   }
 
   function say(result) {
@@ -214,7 +214,7 @@ function mount(root, bytes, released) {
       return `${about}${number(kept)} of ${number(all)} ${units}`;
     });
     find(".says").textContent =
-      `Removes ${(100 * result.ratio).toFixed(2)}% of the layers' parameters, retains ${counts.join(" and ")}. ` +
+      `Removes ${(100 * result.ratio).toFixed(2)}% of the layers' parameters, keeps ${counts.join(" and ")}. ` +
       (changed ? `This drag changed the decision on ${about}${number(changed)} channels.` : "") +
       (result.ratio < ratio - 0.005 ? " The minimum widths of the layers allow no more." : "");
   }
@@ -249,7 +249,7 @@ function mount(root, bytes, released) {
       ? `${low === high ? "" : `${digits(low / cut)} to `}${digits(high / cut)} times the cut`
       : `${digits(high - cut)} deviations from the cut`;
     const names = first === last ? `${module.unit} ${first}` : `${module.units} ${first} to ${last}`;
-    const share = stay === 0 ? "removed" : stay === all ? "retained" : `${live.grouped ? "about " : ""}${Math.round((100 * stay) / all)}% retained`;
+    const share = stay === 0 ? "removed" : stay === all ? "kept" : `${live.grouped ? "about " : ""}${Math.round((100 * stay) / all)}% kept`;
     return `Layer ${site.layer}, ${names}: ${share}; score ${relative}.`;
   }
 

@@ -121,7 +121,6 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, list[TokenBlocks],
     from pruning.models.layer_view import geometry
     from pruning.models.loading import load
     from pruning.models.mask import Mask
-    from pruning.models.source import InMemory
     from pruning.runs.preflight import check, mixture_notices
 
     config = run_config(args).replace(ratio=0.0)  # nothing is cut, so no ratio is out of reach
@@ -134,7 +133,7 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, list[TokenBlocks],
         print_sources({b.domain: b.source for b in blocks})
     mask = Mask.full(geometry(loaded.model))
     began = time.monotonic()
-    source = InMemory(loaded.model)
+    source = loaded.source
     stage = calibrate_cached(source, blocks, mask, state_of(loaded), config.token_weights)
     statistics, norms = show_progress(stage, args.json)
     seconds = time.monotonic() - began
@@ -222,7 +221,6 @@ def evaluate(args: argparse.Namespace) -> None:
     from pruning.measure.perplexity import perplexity, perplexity_cached
     from pruning.measure.tasks import METRICS, check_tasks, zero_shot
     from pruning.models.loading import load
-    from pruning.models.source import InMemory
 
     config = run_config(args)
     check_tasks(config.tasks, config.task_data, config.task_folder)
@@ -235,8 +233,10 @@ def evaluate(args: argparse.Namespace) -> None:
     blocks = evaluation_blocks(config, loaded.tokenizer, loaded.model)
     if not args.json:
         print_sources({b.domain: b.source for b in blocks})
-    source, state = InMemory(loaded.model), state_of(loaded)
-    measured = perplexity(source, blocks, dense) if dense else perplexity_cached(source, blocks, state)
+    state = state_of(loaded)
+    measured = (
+        perplexity(loaded.source, blocks, dense) if dense else perplexity_cached(loaded.source, blocks, state)
+    )
     domains = show_progress(measured, args.json)
     answers: dict[str, TaskResult] = {}
     if config.tasks:
@@ -296,7 +296,6 @@ def _dense_predictions(args: argparse.Namespace, config: RunConfig) -> dict[str,
     from pruning.engine.blocks import evaluation_blocks
     from pruning.engine.loop import state_of
     from pruning.measure.perplexity import predictions_cached
-    from pruning.models.source import InMemory
 
     if not (run := named_run(getattr(args, "model", ""), args.store)) or config.eval_blocks == 0:
         return {}
@@ -307,7 +306,7 @@ def _dense_predictions(args: argparse.Namespace, config: RunConfig) -> dict[str,
         print(f"The divergence from the dense model is not measured: {error}", file=sys.stderr)
         return {}
     blocks = evaluation_blocks(config, dense.tokenizer, dense.model)
-    return show_progress(predictions_cached(InMemory(dense.model), blocks, state_of(dense)), args.json)
+    return show_progress(predictions_cached(dense.source, blocks, state_of(dense)), args.json)
 
 
 def _with_interval(rise: Rise) -> str:

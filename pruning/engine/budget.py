@@ -113,10 +113,10 @@ def rank(
 
 def remove_units(mask: Mask, units: list[Units], removed: list[Array]) -> Mask:
     """The mask without some of its units, by site bools (U,)."""
-    retained = {site: array.copy() for site, array in mask.retained.items()}
+    kept = {site: array.copy() for site, array in mask.kept.items()}
     for unit, chosen in zip(units, removed, strict=True):
-        retained[unit.site][unit.entries(chosen)] = False
-    return Mask(mask.geometry, retained)
+        kept[unit.site][unit.entries(chosen)] = False
+    return Mask(mask.geometry, kept)
 
 
 def floor(site: Site, geometry: Geometry, config: RunConfig) -> int:
@@ -155,7 +155,7 @@ def all_units(
             site_units(
                 site,
                 normalised,
-                mask.retained[site],
+                mask.kept[site],
                 geometry,
                 keep=keep[site],
                 remove=remove[site],
@@ -214,13 +214,13 @@ def warnings(mask: Mask, scores: Mapping[Site, Array], config: RunConfig) -> lis
     sentences = []
     for name in mask.geometry.names:
         sites = [site for site in mask.geometry.sites if site.name == name]
-        shares = {site: float(mask.retained[site].mean()) for site in sites}
+        shares = {site: float(mask.kept[site].mean()) for site in sites}
         if np.median(list(shares.values())) <= TYPICAL_SHARE:
             continue
         for site, share in shares.items():
             lowest = floor(site, mask.geometry, config)
             width = 1 if mask.geometry.shape(site).has_heads else config.round_to
-            if int(mask.retained[site].sum()) < lowest + width and share < TYPICAL_SHARE:
+            if int(mask.kept[site].sum()) < lowest + width and share < TYPICAL_SHARE:
                 values = np.nan_to_num(scores[site])
                 top = float(values.max() / (values.sum() or 1.0))
                 score = config.score.replace("_", " ")

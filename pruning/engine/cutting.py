@@ -156,7 +156,7 @@ class Cut:
         sites = [
             site
             for site in before.geometry.layer_sites(index)
-            if (before.retained[site] & ~self.delta.mask.retained[site]).any()
+            if (before.kept[site] & ~self.delta.mask.kept[site]).any()
         ]
         if self.collector:
             names = [site.name for site in sites]
@@ -166,8 +166,8 @@ class Cut:
             if self.collector:
                 stats, inputs = self.collector.inputs(site.name, kept)
                 if config.sequential:
-                    retained = {**self.delta.mask.retained, site: self._choose_again(site, view, stats)}
-                    self.delta = replace(self.delta, mask=Mask(before.geometry, retained))
+                    entries = {**self.delta.mask.kept, site: self._choose_again(site, view, stats)}
+                    self.delta = replace(self.delta, mask=Mask(before.geometry, entries))
             else:
                 inputs = mean_inputs(self.stats[site], kept, self.source.device)
             removed = torch.as_tensor(~self.delta.mask.channels(site)[kept])
@@ -187,9 +187,9 @@ class Cut:
         scores = SCORES[config.score](with_weights(stats, dense_norms(view, site, before), site, config.seed))
         scales = dense_scales({site: np.nan_to_num(scores)}, config.square_attention)
         (units,) = all_units({site: scores}, before, config, scales, [site])
-        count = int((before.retained[site] & ~self.delta.mask.retained[site]).sum())
+        count = int((before.kept[site] & ~self.delta.mask.kept[site]).sum())
         sizes = np.cumsum((units.members[units.order] >= 0).sum(axis=1))
-        kept = before.retained[site].copy()
+        kept = before.kept[site].copy()
         kept[units.entries(first(units, int(np.searchsorted(sizes, count)) + 1))] = False
         return kept
 

@@ -156,7 +156,7 @@ def _counts(units: Units) -> list[int]:
 
 def _channels(units: Units, count: int, mask: Mask, site: Site) -> Tensor:
     """(c,) bool over the channels that a site has: those of the first `count` units to be removed."""
-    removed = np.zeros(len(mask.retained[site]), bool)
+    removed = np.zeros(len(mask.kept[site]), bool)
     removed[units.entries(units.order[:count])] = True
     channels = np.repeat(removed, mask.geometry.channels(site) // len(removed))
     return torch.as_tensor(channels[mask.channels(site)])

@@ -82,7 +82,7 @@ def _write(source: Source, folder: Path) -> Path:
     import torch
     from huggingface_hub import save_torch_state_dict
 
-    from pruning.models.checkpoint import write_generation_config
+    from pruning.models.source import write_generation_config
 
     model, traits, tokenizer = source.loaded.model, source.traits, source.loaded.tokenizer
     shapes = padded(traits.geometry)

@@ -156,7 +156,7 @@ def save_stock(model: Any, tokenizer: Any, folder: Path) -> None:
     """Weights, config, generation settings and tokenizer as transformers saves them."""
     from transformers import GenerationConfig
 
-    from pruning.models.checkpoint import write_generation_config
+    from pruning.models.source import write_generation_config
 
     settings = model.generation_config
     model.generation_config = GenerationConfig()  # transformers saves only settings that it finds consistent

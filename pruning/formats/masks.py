@@ -29,13 +29,12 @@ def _judge(traits: Traits, kind: str | None) -> Form:
 
 
 def _write(source: Source, folder: Path) -> Path:
-    from pruning.models.source import InMemory
 
     record = read_record(source.folder)
     name = record.get("base") or record["config"]["model"]
     dense = locate(name)
     mask = read_mask(source.folder, describe(name).geometry)
-    Delta.of(InMemory(source.loaded.model), mask, record.get("changed", ())).write(folder)
+    Delta.of(source.loaded.source, mask, record.get("changed", ())).write(folder)
     if name != "demo" and Path(name).expanduser().is_dir():
         name = str(dense.resolve())  # it is to be found from any other folder as well
     record |= {"base": name, "base_digest": weights_digest(dense), "files": digests(folder)}

@@ -47,7 +47,7 @@ def follow(lab: Lab, on_progress: ProgressCallback, text: str, layer: int) -> An
     """
     tokenizer, site = lab.loaded.tokenizer, Site(layer, "mlp")
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"][:, :24]
-    with InMemory(lab.loaded.model).layer(layer) as view, observing(view, ["mlp"]) as observations:
+    with lab.loaded.source.layer(layer) as view, observing(view, ["mlp"]) as observations:
         lab.loaded.model(ids)
     return {
         "tokens": [tokenizer.decode([int(token)]) for token in ids[0]],
@@ -146,11 +146,11 @@ def shift(lab: Lab, on_progress: ProgressCallback, layers: int, share: float) ->
     config, dense = lab.config, Mask.full(lab.geometry)
     sites = [site for site in lab.geometry.sites if site.name == "mlp"]
     before = site_stats(_statistics(lab, lab.loaded.model, dense, on_progress), lab.first.norms, config)
-    retained = {site: array.copy() for site, array in dense.retained.items()}
+    kept = {site: array.copy() for site, array in dense.kept.items()}
     for site in sites[:layers]:
         scores = SCORES[config.score](before[site])
-        retained[site][np.argsort(scores)[: round(share * len(scores))]] = False
-    mask = Mask(lab.geometry, retained)
+        kept[site][np.argsort(scores)[: round(share * len(scores))]] = False
+    mask = Mask(lab.geometry, kept)
     pruned = lab.pruned(mask, config, before)
     after = site_stats(_statistics(lab, pruned, mask, on_progress), None, config)
     ratios = [after[site].variance / before[site].variance for site in sites]
@@ -183,12 +183,12 @@ def budgets(lab: Lab, on_progress: ProgressCallback, ratio: float, allocations: 
             steps = sensitivity_curves(source, full, scores, scales, config, blocks, state)
             curves = drain(steps, on_progress)
         mask = next_mask(scores, full, ratio, config, scales, curves)
-        retained = [
+        kept = [
             sum(map(mask.pruned.parameters, geometry.layer_sites(layer)))
             / sum(map(geometry.parameters, geometry.layer_sites(layer)))
             for layer in range(len(geometry.layers))
         ]
-        results[name] = {"perplexity": lab.perplexities(lab.pruned(mask, config)), "retained": retained}
+        results[name] = {"perplexity": lab.perplexities(lab.pruned(mask, config)), "retained": kept}
     return {"dense": lab.dense, "allocations": results}
 
 
@@ -232,18 +232,18 @@ def by_hand(
     if not 0 < length <= room:
         raise ConfigError(f"the prompt has {length} tokens: write 1 to {room} for the models to go on from.")
     scores = lab.scores()
-    retained = {site: array.copy() for site, array in Mask.full(lab.geometry).retained.items()}
+    kept = {site: array.copy() for site, array in Mask.full(lab.geometry).kept.items()}
     for name, which, share in cuts:
         site = Site.parse(name)
         # a unit is one MLP channel, or a key-value head with its query heads
         entries = lab.geometry.shape(site).groups
         order = np.argsort(scores[site].reshape(entries, -1).sum(axis=1), kind="stable")
         removed = (order if which == "lowest" else order[::-1])[: min(round(share * entries), entries - 1)]
-        retained[site].reshape(entries, -1)[removed] = False
-    for site, array in retained.items():
+        kept[site].reshape(entries, -1)[removed] = False
+    for site, array in kept.items():
         if not array.any():
             raise ConfigError(f"these cuts leave nothing of {site}: undo one of them.")
-    mask = Mask(lab.geometry, retained)
+    mask = Mask(lab.geometry, kept)
     model = lab.pruned(mask, lab.config) if cuts else lab.loaded.model
     texts = []
     for number, each in enumerate((lab.loaded.model, model)):

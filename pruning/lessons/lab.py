@@ -150,6 +150,6 @@ class Lab:
 def mask_without(geometry: Any, site: Site, entries: Sequence[int] | np.ndarray) -> Mask:
     """The mask that removes some entries of one site only."""
     mask = Mask.full(geometry)
-    retained = {each: array.copy() for each, array in mask.retained.items()}
-    retained[site][entries] = False
-    return Mask(geometry, retained)
+    kept = {each: array.copy() for each, array in mask.kept.items()}
+    kept[site][entries] = False
+    return Mask(geometry, kept)

@@ -1,6 +1,6 @@
 """A delta: what separates a pruned model from its dense one. It can be named, saved, read and applied.
 
-mask.safetensors       what is retained of the dense model, bools by site
+mask.safetensors       what is kept of the dense model, bools by site
 biases.safetensors     biases of the output projections, by site, as they stand in the pruned model
 weights.safetensors    weights that compensation changed, by parameter name; where there are none, no file
 """
@@ -81,7 +81,7 @@ class Delta:
         """
         digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
         for site in self.mask.geometry.sites:
-            digest.update(np.packbits(self.mask.retained[site]).tobytes())
+            digest.update(np.packbits(self.mask.kept[site]).tobytes())
         for name, tensor in (*sorted(self.biases.items()), *sorted(self.weights.items())):
             digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
         return digest.hexdigest()
@@ -139,7 +139,7 @@ def weight_name(source: LayerSource, site: Site) -> str:
 
 def write_mask(mask: Mask, folder: Path) -> None:
     """A mask alone; needs no torch."""
-    save_arrays({str(site): array for site, array in mask.retained.items()}, folder / MASK_FILE)
+    save_arrays({str(site): array for site, array in mask.kept.items()}, folder / MASK_FILE)
 
 
 def read_mask(folder: Path, geometry: Geometry) -> Mask:

@@ -1,6 +1,6 @@
-"""Masks: which heads and channels of the dense model are retained.
+"""Masks: which heads and channels of the dense model are kept.
 
-A mask always speaks of the dense model's indices, and True means retained. Its entries at a site are those of
+A mask always speaks of the dense model's indices, and True means kept. Its entries at a site are those of
 `SiteShape`: query heads, or MLP channels; `Mask.channels` spreads heads over their channels.
 """
 
@@ -19,30 +19,30 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Mask:
-    """Which heads and channels of the dense model are retained.
+    """Which heads and channels of the dense model are kept.
 
     Attributes:
         geometry: the dense model's.
-        retained: by site a bool array (entries,). A site keeps the same number of entries in each of its
-            retained groups.
+        kept: by site a bool array (entries,). A site keeps the same number of entries in each of its
+            kept groups.
     """
 
     geometry: Geometry
-    retained: Mapping[Site, Array]
+    kept: Mapping[Site, Array]
 
     @classmethod
     def full(cls, geometry: Geometry) -> Mask:
-        """The mask that retains everything."""
+        """The mask that keeps everything."""
         return cls(geometry, {site: np.ones(geometry.shape(site).entries, bool) for site in geometry.sites})
 
     def channels(self, site: Site) -> Array:
         """(C,) bool over the channels of a site."""
-        retained, width = self.retained[site], self.geometry.shape(site).width
-        return np.repeat(retained, width) if width > 1 else retained
+        kept, width = self.kept[site], self.geometry.shape(site).width
+        return np.repeat(kept, width) if width > 1 else kept
 
     def groups(self, site: Site) -> Array:
         """(groups,) bool: a key-value head stays while one of its query heads does."""
-        groups = self.retained[site].reshape(self.geometry.shape(site).groups, -1)
+        groups = self.kept[site].reshape(self.geometry.shape(site).groups, -1)
         return np.asarray(groups.any(axis=1))
 
     @cached_property
@@ -55,7 +55,7 @@ class Mask:
         return replace(self.geometry, layers=tuple(layers))
 
     def _pruned_shape(self, site: Site) -> SiteShape:
-        shape, entries = self.geometry.shape(site), int(self.retained[site].sum())
+        shape, entries = self.geometry.shape(site), int(self.kept[site].sum())
         if shape.group == 1:
             return replace(shape, groups=entries)
         groups = int(self.groups(site).sum())
@@ -74,12 +74,12 @@ class Mask:
 
 # --- comparing masks -------------------------------------------------------------------------------------
 def jaccard(a: Mask, b: Mask, site: Site) -> float:
-    """Retained by both over retained by either, in channels of one site."""
-    both, either = a.retained[site] & b.retained[site], a.retained[site] | b.retained[site]
+    """Kept by both over kept by either, in channels of one site."""
+    both, either = a.kept[site] & b.kept[site], a.kept[site] | b.kept[site]
     return float(both.sum() / max(either.sum(), 1))
 
 
 def chance_jaccard(a: Mask, b: Mask, site: Site) -> float:
     """The expected overlap of two random masks of these sizes (ratio of expectations)."""
-    p, q = float(a.retained[site].mean()), float(b.retained[site].mean())
+    p, q = float(a.kept[site].mean()), float(b.kept[site].mean())
     return p * q / max(p + q - p * q, 1e-12)

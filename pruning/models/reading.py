@@ -36,7 +36,6 @@ from pruning.models.geometry import Geometry
 from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
 from pruning.models.own_exports import EXPORT_KEYS
-from pruning.models.source import InMemory
 from pruning.models.surgery import resize
 from pruning.models.tensors import read_object, weight_files, weights_digest
 
@@ -226,15 +225,15 @@ def cut_by_masks(loaded: LoadedModel, path: Path, name: str) -> LoadedModel:
             f"the mask in {str(path)!r} was made for another model than {loaded.name!r} is now: restore the "
             "files of that model, or export the masks again."
         )
-    delta.apply(InMemory(loaded.model))
+    delta.apply(loaded.source)
     return replace(loaded, name=name, path=path, fingerprint=fingerprint(path))
 
 
 def _fits(delta: Delta, record: dict[str, Any], loaded: LoadedModel) -> bool:
     shapes, full = delta.mask.geometry, Mask.full(delta.mask.geometry)
     return (
-        {site: (array.dtype, array.shape) for site, array in delta.mask.retained.items()}
-        == {site: (array.dtype, array.shape) for site, array in full.retained.items()}
+        {site: (array.dtype, array.shape) for site, array in delta.mask.kept.items()}
+        == {site: (array.dtype, array.shape) for site, array in full.kept.items()}
         and {str(site) for site in shapes.sites} >= delta.biases.keys()
         and all(tuple(bias.shape) == (shapes.hidden_size,) for bias in delta.biases.values())
         and delta.mask.pruned == Geometry.from_dict(record["geometry"])

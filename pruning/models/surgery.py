@@ -47,7 +47,7 @@ def add_weight(linear: nn.Linear, delta: Tensor) -> None:
 
 
 def _indices(before: np.ndarray, after: np.ndarray, device: torch.device) -> Tensor:
-    """Positions, among the entries that `before` retains, of those that `after` retains."""
+    """Positions, among the entries that `before` keeps, of those that `after` keeps."""
     return torch.from_numpy(np.flatnonzero(after[before])).to(device)
 
 
@@ -65,7 +65,7 @@ def cut_layer(view: LayerView, before: Mask, after: Mask) -> None:
         consumer = view.projection(site.name)
         device = consumer.weight.device
         kept = {
-            "entries": _spread(_indices(before.retained[site], after.retained[site], device), old.width),
+            "entries": _spread(_indices(before.kept[site], after.kept[site], device), old.width),
             "groups": _spread(_indices(before.groups(site), after.groups(site), device), old.width),
         }
         for producer in spec.producers:

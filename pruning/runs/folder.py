@@ -216,8 +216,8 @@ class StoredIteration:
             return Mask.full(self.geometry)
         with self._reading(MASK_FILE) as file:
             mask = read_mask(file.parent, self.geometry)
-            self._expect(mask.retained, lambda geometry, site: geometry.shape(site).entries)
-            if any(array.dtype != bool for array in mask.retained.values()):
+            self._expect(mask.kept, lambda geometry, site: geometry.shape(site).entries)
+            if any(array.dtype != bool for array in mask.kept.values()):
                 raise TypeError("a mask holds bools")
             return mask
 

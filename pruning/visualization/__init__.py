@@ -33,13 +33,13 @@ from pruning.visualization.masks import (
     CATEGORY_COLOURS,
     comparison_data,
     comparison_figure,
+    kept_share_data,
+    kept_share_figure,
+    kept_title,
     mask_map_data,
     mask_map_figure,
     parameters_data,
     parameters_figure,
-    retained_share_data,
-    retained_share_figure,
-    retained_title,
 )
 from pruning.visualization.notebook import importance, mask_map, perplexity
 from pruning.visualization.outcomes import (

@@ -76,7 +76,7 @@ def layer_figure(row: Array, kept: Array, quantity: str, chosen: float) -> Figur
 
     Args:
         row: (C,) values, NaN where removed.
-        kept: (C,) bool, the channels that the displayed mask retains.
+        kept: (C,) bool, the channels that the displayed mask keeps.
         quantity: what the values are.
         chosen: value of the selected channel, 0 where it is removed.
     """
@@ -84,7 +84,7 @@ def layer_figure(row: Array, kept: Array, quantity: str, chosen: float) -> Figur
     logs = np.log10(row[positive])
     edges = np.histogram_bin_edges(logs, bins=60) if len(logs) else np.zeros(2)
     figure = graph().Figure()
-    for name, part, colour in (("retained", kept[positive], COLOURS[0]), ("removed", ~kept[positive], GREY)):
+    for name, part, colour in (("kept", kept[positive], COLOURS[0]), ("removed", ~kept[positive], GREY)):
         counts = np.histogram(logs[part], bins=edges)[0]
         figure.add_bar(
             x=((edges[:-1] + edges[1:]) / 2).astype(np.float32),

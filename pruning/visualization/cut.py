@@ -53,7 +53,7 @@ class Cut:
     Attributes:
         distance: by site (C,) log10 of a unit's score over the cut's, or their difference where scores can
             be negative; a channel has its unit's; NaN where it is removed.
-        mask: what is retained after the cut.
+        mask: what is kept after the cut.
         reach: of the colour scale.
     """
 
@@ -79,7 +79,7 @@ def cut_data(
     Args:
         scores: by site (C,) of the model as it is.
         dense: the same of the dense model, to which normalisers refer.
-        mask: retained so far.
+        mask: kept so far.
         config: score to ratio; a ratio that has been reached cuts nothing more.
         curves: by site what its cuts cost, where that was measured: an allocation may rank by it.
 
@@ -98,7 +98,7 @@ def cut_data(
     distance = {}
     for unit, edge in zip(units, edges, strict=True):
         away = np.log10(unit.score / edge) if positive else unit.score - edge
-        entry = np.full(len(mask.retained[unit.site]), np.nan)
+        entry = np.full(len(mask.kept[unit.site]), np.nan)
         inside = unit.members >= 0
         entry[unit.members[inside]] = np.broadcast_to(away[:, None], unit.members.shape)[inside]
         distance[unit.site] = np.repeat(entry, mask.geometry.channels(unit.site) // len(entry))
@@ -141,7 +141,7 @@ def cut_map(cut: Cut, name: str, view: View = View(), against: Cut | None = None
         against: another cut to subtract.
     """
     sites = sites_of(cut.distance, name)
-    entries = max(len(cut.mask.retained[site]) for site in sites)
+    entries = max(len(cut.mask.kept[site]) for site in sites)
     if entries < max(len(cut.distance[site]) for site in sites):
         view = replace(view, bins=entries)
     what = "score relative to the cut" if cut.reach.logarithmic else "score minus the cut"
@@ -160,12 +160,12 @@ def cut_map(cut: Cut, name: str, view: View = View(), against: Cut | None = None
 
 
 def cut_title(cut: Cut, name: str, before: Mask) -> str:
-    """A title that counts how many of the units that a mask retains lie below the cut."""
-    sites = sites_of(before.retained, name)
-    count = sum(int(before.retained[site].sum()) for site in sites)
-    kept = sum(int(cut.mask.retained[site].sum()) for site in sites)
+    """A title that counts how many of the units that a mask keeps lie below the cut."""
+    sites = sites_of(before.kept, name)
+    count = sum(int(before.kept[site].sum()) for site in sites)
+    kept = sum(int(cut.mask.kept[site].sum()) for site in sites)
     units = site_style(name).units
-    if not all(before.retained[site].all() for site in sites):
+    if not all(before.kept[site].all() for site in sites):
         units = f"remaining {units}"
     if count == kept:
         return f"All {count:,} {units} lie above the cut and stay"

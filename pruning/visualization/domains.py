@@ -29,7 +29,7 @@ class Agreement:
     Attributes:
         domains: names (D,).
         rank_correlation: (D, D) Spearman's rho of all channels' scores.
-        overlap: by pair of domains (L,) Jaccard overlap of what each would retain alone.
+        overlap: by pair of domains (L,) Jaccard overlap of what each would keep alone.
         chance: by pair (L,) the overlap that random masks of the same sizes would have.
     """
 

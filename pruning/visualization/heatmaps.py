@@ -76,7 +76,7 @@ class Heatmap:
         rows: (L,) numbers of the layers.
         diverging: whether zero is the middle of the scale.
         rank: (L, B) rank of the value among the channels of its layer, 1 for the largest; for the hover.
-        kept: (L, B) share of the bin's channels that a mask retains; for the hover.
+        kept: (L, B) share of the bin's channels that a mask keeps; for the hover.
         ordered: whether each layer is sorted, so that columns are ranks rather than channels.
         peak: (L, B) the channel of each bin that has its largest value, which a click opens.
     """
@@ -162,7 +162,7 @@ def importance_data(
         name: of the sites that are shown.
         view: scale, order and section.
         against: values of another iteration, domain or mixture to subtract, on the same scale.
-        mask: tells which channels are retained, for the hover.
+        mask: tells which channels are kept, for the hover.
     """
     top, bottom = view.layers or (0, max(site.layer for site in values))
     sites = [site for site in sites_of(values, name) if top <= site.layer <= bottom]
@@ -175,8 +175,8 @@ def importance_data(
     cells, starts, ends = binned(matrix[section], view.bins, view.aggregate)
     kept = rank = None
     if mask is not None:
-        retained = layer_matrix({site: mask.channels(site) for site in sites}, sites)
-        kept = binned(np.take_along_axis(retained, channels, axis=1)[section], view.bins, "mean")[0]
+        channels_kept = layer_matrix({site: mask.channels(site) for site in sites}, sites)
+        kept = binned(np.take_along_axis(channels_kept, channels, axis=1)[section], view.bins, "mean")[0]
     if against is None and (view.ordered or matrix.size <= MAX_SORTED):
         rank = _ranks(cells, matrix if view.ordered else -np.sort(-matrix, axis=1))
     what = SCALED[view.scale].format(view.what)
@@ -272,7 +272,7 @@ def importance_figure(
             percentile of these values.
         height: in pixels; by the number of layers when left out.
         choosable: lays an invisible marker on every cell, because cells of a heatmap cannot be selected; it
-            tells the rank and what is retained as well.
+            tells the rank and what is kept as well.
         chosen: layer and channel to mark.
     """
     go = graph()
@@ -338,7 +338,7 @@ def _markers(data: Heatmap) -> Any:
     for array, before, form, after in (
         (data.values, f"{data.what} ", ":.3f", ""),
         (data.rank, "rank ", ":,.0f", ""),
-        (data.kept, "", ":.0%", " retained"),
+        (data.kept, "", ":.0%", " kept"),
     ):
         if array is not None:
             template += f"<br>{before}%{{customdata[{len(parts)}]{form}}}{after}"

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def mask_map_data(mask: Mask, name: str, bins: int = MAX_BINS) -> Heatmap:
-    """Share retained in each bin of the mask's entries at the sites of a name, such as heads or channels."""
-    sites = sites_of(mask.retained, name)
-    cells, first, last = binned(layer_matrix(mask.retained, sites), bins, "mean")
-    return Heatmap(cells, first, last, name, "share retained", _layers(sites))
+    """Share kept in each bin of the mask's entries at the sites of a name, such as heads or channels."""
+    sites = sites_of(mask.kept, name)
+    cells, first, last = binned(layer_matrix(mask.kept, sites), bins, "mean")
+    return Heatmap(cells, first, last, name, "share kept", _layers(sites))
 
 
 def _layers(sites: Sequence[Site]) -> Array:
@@ -43,39 +43,39 @@ def mask_map_figure(
 ) -> Figure:
     """What a mask keeps, layers by heads or channels; `chosen` marks a layer and a head or channel."""
     unit = site_style(data.name).unit
-    figure = importance_figure(data, title or retained_title(data.name), (0.0, 1.0), height, chosen=chosen)
+    figure = importance_figure(data, title or kept_title(data.name), (0.0, 1.0), height, chosen=chosen)
     figure.update_traces(
         selector={"type": "heatmap"},
         xgap=1 if len(data.first) <= 128 else 0,
-        hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>%{{z:.0%}} retained<extra></extra>",
+        hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>%{{z:.0%}} kept<extra></extra>",
     )
     figure.update_xaxes(title=unit)
     return figure
 
 
-def retained_title(name: str) -> str:
-    """Title of a map of the units that are retained at the sites of a name."""
-    return f"Retained {site_style(name).units}"
+def kept_title(name: str) -> str:
+    """Title of a map of the units that are kept at the sites of a name."""
+    return f"Kept {site_style(name).units}"
 
 
 CATEGORIES = (
-    "retained by neither mask",
-    "retained by the other mask only",
-    "retained by this mask only",
-    "retained by both masks",
+    "kept by neither mask",
+    "kept by the other mask only",
+    "kept by this mask only",
+    "kept by both masks",
 )
-# what neither retains is near the background of both themes
+# what neither keeps is near the background of both themes
 CATEGORY_COLOURS = ("rgba(128, 138, 150, 0.3)", "#e07b39", "#5d6bb0", "#2f6f8f")
 
 
 def comparison_data(mask: Mask, other: Mask, name: str, bins: int = MAX_BINS) -> Heatmap:
     """Which of two masks keeps what: numbers of `CATEGORIES`, in a bin the most frequent one."""
-    sites = sites_of(mask.retained, name)
-    matrix = layer_matrix({site: 2 * mask.retained[site] + other.retained[site] for site in sites}, sites)
+    sites = sites_of(mask.kept, name)
+    matrix = layer_matrix({site: 2 * mask.kept[site] + other.kept[site] for site in sites}, sites)
     shares = [binned((matrix == number).astype(np.float64), bins, "mean") for number in range(4)]
     cells = np.stack([share for share, _, _ in shares]).argmax(axis=0).astype(np.float32)
     _, first, last = shares[0]
-    return Heatmap(cells, first, last, name, "retained by", _layers(sites))
+    return Heatmap(cells, first, last, name, "kept by", _layers(sites))
 
 
 def comparison_figure(data: Heatmap, other: str, title: str = "", height: int | None = None) -> Figure:
@@ -97,11 +97,11 @@ def comparison_figure(data: Heatmap, other: str, title: str = "", height: int | 
         colorbar={
             "tickvals": [0, 1, 2, 3],
             "ticktext": ["neither", "other only", "this only", "both"],
-            "title": {"text": "retained by"},
+            "title": {"text": "kept by"},
             "thickness": 12,
         },
         xgap=1 if len(data.first) <= 128 else 0,
-        hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>retained by %{{customdata}}<extra></extra>",
+        hovertemplate=f"layer %{{y}}, {unit} near %{{x:.0f}}<br>kept by %{{customdata}}<extra></extra>",
         customdata=np.asarray(names, dtype=object)[data.values.astype(int)]
         if data.values.size <= MAX_POINTS
         else None,
@@ -112,21 +112,21 @@ def comparison_figure(data: Heatmap, other: str, title: str = "", height: int | 
     return figure
 
 
-def retained_share_data(mask: Mask) -> dict[str, dict[int, float]]:
-    """Share of the heads or channels that a mask retains, by name of the site and layer."""
+def kept_share_data(mask: Mask) -> dict[str, dict[int, float]]:
+    """Share of the heads or channels that a mask keeps, by name of the site and layer."""
     return {
-        name: {site.layer: float(mask.retained[site].mean()) for site in sites_of(mask.retained, name)}
+        name: {site.layer: float(mask.kept[site].mean()) for site in sites_of(mask.kept, name)}
         for name in site_names(mask.geometry)
     }
 
 
-def retained_share_figure(
+def kept_share_figure(
     data: Mapping[str, Mapping[int, float]], uniform: float, title: str = "", height: int = 320
 ) -> Figure:
-    """Retained share by layer and site, with the share that every layer would keep if all were treated alike.
+    """Kept share by layer and site, with the share that every layer would keep if all were treated alike.
 
     Args:
-        data: from `retained_share_data`.
+        data: from `kept_share_data`.
         uniform: 1 minus the pruning ratio.
         title: says what to see.
         height: in pixels.
@@ -139,17 +139,17 @@ def retained_share_figure(
             y=list(shares.values()),
             name=label,
             marker_color=site_style(name).colour,
-            hovertemplate=f"layer %{{x}}, {label}: %{{y:.1%}} retained<extra></extra>",
+            hovertemplate=f"layer %{{x}}, {label}: %{{y:.1%}} kept<extra></extra>",
         )
     level(figure, uniform, "uniform pruning")
     figure.update_xaxes(title="layer", dtick=max(1, -(-max(map(len, data.values())) // 12)))
-    figure.update_yaxes(title="share retained", range=[0, 1.02], tickformat=".0%")
-    return style(figure, title or "Share retained by layer", height)
+    figure.update_yaxes(title="share kept", range=[0, 1.02], tickformat=".0%")
+    return style(figure, title or "Share kept by layer", height)
 
 
 def parameters_data(geometry: Geometry, mask: Mask) -> dict[str, tuple[int, int]]:
     """Linear parameters of the decoder layers, dense and pruned, by module."""
-    sites = {name: sites_of(mask.retained, name) for name in site_names(geometry)}
+    sites = {name: sites_of(mask.kept, name) for name in site_names(geometry)}
     return {
         site_style(name).label: (sum(map(geometry.parameters, each)), sum(map(mask.pruned.parameters, each)))
         for name, each in sites.items()

@@ -39,7 +39,7 @@ def importance(run: Run, kind: str = "mlp", iteration: int = 1) -> Figure:
 
 
 def mask_map(run: Run, kind: str = "mlp") -> Figure:
-    """What the run's last mask retains, layers by heads or channels.
+    """What the run's last mask keeps, layers by heads or channels.
 
     Raises:
         RunError: the run has no mask yet.

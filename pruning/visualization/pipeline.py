@@ -26,7 +26,7 @@ class Pipeline:
         tokens: calibrated in one iteration.
         channels: scored in the dense model.
         scores: (R, B) log10 of the first iteration's MLP scores, layers downwards, in 0 to 1.
-        retained: (R, B) share of the MLP channels that the last mask retains.
+        kept: (R, B) share of the MLP channels that the last mask keeps.
         iterations: done.
         parameters: of the whole model, dense and now.
         perplexity: (K + 1,) mean over the domains by iteration, the dense model first; empty if not measured.
@@ -36,7 +36,7 @@ class Pipeline:
     tokens: int
     channels: int
     scores: Array
-    retained: Array
+    kept: Array
     iterations: int
     parameters: tuple[int, int]
     perplexity: Array
@@ -107,7 +107,7 @@ def pipeline_svg(data: Pipeline) -> str:
     pictures = (
         _bar(list(data.mixture.values())),
         _cells(data.scores),
-        _cells(data.retained),
+        _cells(data.kept),
         _line(data.perplexity) if len(data.perplexity) else "",
     )
     parts = [

@@ -17,7 +17,7 @@ from ui.lessons.channel import TOKEN, half
 from ui.lessons.draw import PREDICTION, bars
 from ui.lessons.fluctuation import CONSTANT, LARGE, SITES, SMALL, pair
 from ui.lessons.repair import recovered
-from ui.lessons.scale import RATIO, retained, scores_of
+from ui.lessons.scale import RATIO, kept_shares, scores_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [lesson.key for lesson in LESSONS]
@@ -227,9 +227,9 @@ def test_share_starves_layers_of_the_real_model_and_two_channels_are_to_blame():
     scores = scores_of("smollm2")[Site(layer, "mlp")]
     top = tuple(int(channel) for channel in np.argsort(scores)[::-1][:2])
     assert scores[list(top)].sum() / scores.sum() > 0.9
-    assert retained("smollm2", "share", layer, top[:1])[layer] < 0.3
-    assert retained("smollm2", "share", layer, top)[layer] > 1 - RATIO
-    assert min(retained("smollm2", "soft_share")) > 0.3
+    assert kept_shares("smollm2", "share", layer, top[:1])[layer] < 0.3
+    assert kept_shares("smollm2", "share", layer, top)[layer] > 1 - RATIO
+    assert min(kept_shares("smollm2", "soft_share")) > 0.3
 
 
 def test_the_culprits_are_found_on_the_page_and_the_weights_are_asked_for(learn, monkeypatch):
@@ -328,7 +328,7 @@ def test_every_term_has_a_formula_and_a_page_and_popovers_use_it(learn):
 # Terms that their page shows in other words.
 SHOWN_AS = {
     "activation": "activation by domain",
-    "retained share": "share retained",
+    "kept share": "share kept",
     "zero-shot accuracy": "zero-shot",
 }
 

@@ -114,7 +114,7 @@ def open_page(page, **choices):
     ("page", "changed", "unchanged"),
     [
         ("importance", "MLP channels lie below the cut", "by domain"),
-        ("masks", "Retained MLP channels", "Predicted and measured"),
+        ("masks", "Kept MLP channels", "Predicted and measured"),
         ("calibration", "Domain mixture", "Overlap of single-domain masks"),
     ],
 )

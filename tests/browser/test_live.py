@@ -123,10 +123,8 @@ def test_the_browser_scores_and_cuts_as_the_engine_does(script, name, options):
                 np.testing.assert_allclose(values, expected[site], rtol=exact, atol=0)
         mask = first_mask(expected, it.geometry, config)
         for site, units in zip(it.geometry.sites, preview["kept"], strict=True):
-            retained = mask.retained[site]
-            assert np.array_equal(np.repeat(np.array(units, bool), len(retained) // len(units)), retained), (
-                site
-            )
+            kept = mask.kept[site]
+            assert np.array_equal(np.repeat(np.array(units, bool), len(kept) // len(units)), kept), site
         assert preview["ratio"] == mask.ratio
 
 
@@ -139,10 +137,8 @@ def test_of_equal_scores_the_browser_removes_the_same_ones_as_the_engine(script,
         mask = first_mask(scores(it, config), it.geometry, config)
         _, preview = ask(script, it, config)
         for site, units in zip(it.geometry.sites, preview["kept"], strict=True):
-            retained = mask.retained[site]
-            assert np.array_equal(np.repeat(np.array(units, bool), len(retained) // len(units)), retained), (
-                site
-            )
+            kept = mask.kept[site]
+            assert np.array_equal(np.repeat(np.array(units, bool), len(kept) // len(units)), kept), site
 
 
 @pytest.mark.parametrize(
@@ -245,7 +241,7 @@ def test_a_wide_model_is_represented_by_some_of_its_channels(script):
         if site.name == "mlp":
             _, sizes = live.representatives(it.scores[site], packed["columns"], live.OF_A_COLUMN)
             assert sizes.sum() == packed["channels"]
-            assert np.average(kept, weights=sizes) == pytest.approx(exact.retained[site].mean(), abs=0.06)
+            assert np.average(kept, weights=sizes) == pytest.approx(exact.kept[site].mean(), abs=0.06)
     assert preview["ratio"] == pytest.approx(0.5, abs=0.001)
 
 

@@ -82,7 +82,7 @@ def test_a_stranger_prunes_the_demo_model(tmp_path):
 
         page.get_by_role("link", name="Masks").click()
         settle(page)
-        page.get_by_text("Retained MLP channels").wait_for()
+        page.get_by_text("Kept MLP channels").wait_for()
         shows(page, "layer=3", "w_code=44")
         slider = page.get_by_role("slider", name="Pruning ratio")
         for _ in range(5):

@@ -92,7 +92,7 @@ def test_what_is_removed_stays_removed(ratios, unit):
     for i, ratio in enumerate(sorted(ratios)):
         after = make(GQA, ratio, mask, random_scores(GQA, i), attention_unit=unit)
         for site in GQA.sites:
-            assert not (after.retained[site] & ~mask.retained[site]).any()
+            assert not (after.kept[site] & ~mask.kept[site]).any()
         mask = after
 
 
@@ -104,7 +104,7 @@ def test_layers_keep_whole_groups_of_equal_size():
     for unit in ("kv_group", "query_head"):
         mask = make(GQA, 0.5, attention_unit=unit)
         for layer in range(3):
-            groups = mask.retained[Site(layer, "attn")].reshape(4, 2).sum(axis=1)
+            groups = mask.kept[Site(layer, "attn")].reshape(4, 2).sum(axis=1)
             assert len(set(groups[groups > 0])) == 1
             assert set(groups) <= ({0, 2} if unit == "kv_group" else {1, 2})
 
@@ -117,7 +117,7 @@ def test_query_head_units_take_the_lowest_of_each_group():
     expected = np.ones((4, 2), bool)
     expected[np.arange(4), heads.argmin(axis=1)] = False
     expected[0] = [False, True]  # named by hand, lowest or not
-    np.testing.assert_array_equal(mask.retained[Site(1, "attn")], expected.ravel())
+    np.testing.assert_array_equal(mask.kept[Site(1, "attn")], expected.ravel())
 
 
 @pytest.mark.parametrize("allocation", ["uniform", "equal"])
@@ -158,7 +158,7 @@ def test_the_lowest_scores_go_first():
     mask = make(GQA, 0.5)
     scores = random_scores(GQA)
     site = Site(0, "mlp")
-    kept, gone = scores[site][mask.retained[site]], scores[site][~mask.retained[site]]
+    kept, gone = scores[site][mask.kept[site]], scores[site][~mask.kept[site]]
     assert gone.max() < kept.min()
 
 
@@ -169,10 +169,10 @@ def test_a_unit_ranks_by_its_damage_per_parameter():
     scales = dict.fromkeys(scores, Scale(0, 1, 1, 1, 1, 1))
     config = RunConfig.create(normalise="none")
     mask = next_mask(scores, Mask.full(geometry), 0.2, config, scales)
-    assert mask.retained[Site(0, "attn")].all()  # 8 channels at 1.0 for the cost of 8 channels at 0.9
+    assert mask.kept[Site(0, "attn")].all()  # 8 channels at 1.0 for the cost of 8 channels at 0.9
     scores[Site(0, "attn")] = np.full(16, 0.8)
     mask = next_mask(scores, Mask.full(geometry), 0.2, config, scales)
-    assert not mask.retained[Site(0, "attn")].all()
+    assert not mask.kept[Site(0, "attn")].all()
 
 
 def test_costs_of_the_papers_models():
@@ -244,8 +244,8 @@ def test_wrong_selectors_are_refused(selector):
 @pytest.mark.parametrize("unit", ["kv_group", "query_head"])
 def test_pins_and_cuts_are_honoured_and_the_budget_is_redistributed(unit):
     free = make(GQA, 0.5, attention_unit=unit)
-    gone = int(np.flatnonzero(~free.retained[Site(0, "mlp")])[0])
-    kept = int(np.flatnonzero(free.retained[Site(0, "mlp")])[0])
+    gone = int(np.flatnonzero(~free.kept[Site(0, "mlp")])[0])
+    kept = int(np.flatnonzero(free.kept[Site(0, "mlp")])[0])
     mask = make(
         GQA,
         0.5,
@@ -253,10 +253,10 @@ def test_pins_and_cuts_are_honoured_and_the_budget_is_redistributed(unit):
         keep=(f"0.mlp.{gone}", "2.attn"),
         remove=(f"0.mlp.{kept}", "1.attn.2"),
     )
-    assert mask.retained[Site(0, "mlp")][gone]
-    assert not mask.retained[Site(0, "mlp")][kept]
-    assert mask.retained[Site(2, "attn")].all()
-    assert not mask.retained[Site(1, "attn")][2]
+    assert mask.kept[Site(0, "mlp")][gone]
+    assert not mask.kept[Site(0, "mlp")][kept]
+    assert mask.kept[Site(2, "attn")].all()
+    assert not mask.kept[Site(1, "attn")][2]
     assert abs(mask.ratio - free.ratio) < 0.1
 
 
@@ -287,7 +287,7 @@ def test_overlap():
     a, b = Mask.full(GQA), make(GQA, 0.5)
     site = Site(0, "mlp")
     assert jaccard(a, a, site) == 1
-    assert jaccard(a, b, site) == pytest.approx(b.retained[site].mean())
+    assert jaccard(a, b, site) == pytest.approx(b.kept[site].mean())
     rng = np.random.default_rng(0)
     pairs = []
     for _ in range(300):
@@ -343,7 +343,7 @@ def test_a_site_that_falls_to_its_floor_beside_others_is_said():
         config = RunConfig.create(normalise=rule, ratio=0.25, keep=("0-5.attn",))
         mask = mask_of[rule] = first_mask(scores, geometry, config)
         found[rule] = warnings(mask, scores, config)
-        assert mask.retained[Site(2, "mlp")][17]
+        assert mask.kept[Site(2, "mlp")][17]
     assert found["robust_share"] == found["soft_share"] == []
     (warning,) = found["share"]
     assert warning.startswith("layer 2 mlp keeps 2%: one channel carries 100.0% of its fluctuation")

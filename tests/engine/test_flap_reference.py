@@ -76,8 +76,8 @@ def test_the_flap_preset_is_flap(ratio, text_file):
     heads, channels = flap_masks(loaded.model, ids, ratio)
     *_, finished = prune_loaded(loaded, config)
     for layer in range(LAYERS):
-        np.testing.assert_array_equal(finished.mask.retained[Site(layer, "attn")], heads[layer])
-        np.testing.assert_array_equal(finished.mask.retained[Site(layer, "mlp")], channels[layer])
+        np.testing.assert_array_equal(finished.mask.kept[Site(layer, "attn")], heads[layer])
+        np.testing.assert_array_equal(finished.mask.kept[Site(layer, "mlp")], channels[layer])
 
 
 def test_one_iteration_with_one_domain_and_zscore_is_flap(text_file):
@@ -98,5 +98,5 @@ def test_one_iteration_with_one_domain_and_zscore_is_flap(text_file):
     ):
         *_, finished = prune_loaded(tiny_loaded("qwen2"), config)
         masks.append(finished.mask)
-    for site in masks[0].retained:
-        np.testing.assert_array_equal(masks[0].retained[site], masks[1].retained[site])
+    for site in masks[0].kept:
+        np.testing.assert_array_equal(masks[0].kept[site], masks[1].kept[site])

@@ -99,10 +99,10 @@ def test_on_the_demo_model_it_keeps_more_than_the_bias_in_every_domain():
 def test_a_sequential_cut_removes_as_many_units_of_every_site(options):
     one = options | {"iterations": 1}
     plain, fresh = finished(one), finished(one, sequential=True)
-    for site in plain.mask.retained:
-        assert plain.mask.retained[site].sum() == fresh.mask.retained[site].sum()
+    for site in plain.mask.kept:
+        assert plain.mask.kept[site].sum() == fresh.mask.kept[site].sum()
     first = Site(0, "attn")  # nothing in front of it was cut
-    np.testing.assert_array_equal(plain.mask.retained[first], fresh.mask.retained[first])
+    np.testing.assert_array_equal(plain.mask.kept[first], fresh.mask.kept[first])
 
 
 def test_sensitivity_is_measured_on_text_that_the_regression_has_not_seen(options, monkeypatch):
@@ -137,7 +137,7 @@ def test_measured_sensitivity_is_stored_and_a_resumed_run_goes_on_with_it(option
     more = {"allocation": "measured", "compensation": "least_squares", "model": str(tiny_folder)}
     result = prune(RunConfig.create(**options, **more), tmp_path / "runs")
     first, last = result.run.iterations()[1], result.run.iterations()[-1]
-    assert set(first.curves) == set(result.mask.retained)
+    assert set(first.curves) == set(result.mask.kept)
     for curve in first.curves.values():
         assert (
             curve.removed[0] == 0 and curve.divergence["text"][0] == 0 and (np.diff(curve.removed) > 0).all()

@@ -48,8 +48,8 @@ def test_every_iteration_reaches_its_ratio_and_shrinks_the_mask(options):
     for before, after in zip(found, found[1:], strict=False):
         assert after.mask.ratio == pytest.approx(config.ratio_at(after.number), abs=0.03)
         assert after.parameters < before.parameters
-        for site in after.mask.retained:
-            assert not (after.mask.retained[site] & ~before.mask.retained[site]).any()
+        for site in after.mask.kept:
+            assert not (after.mask.kept[site] & ~before.mask.kept[site]).any()
             gone = ~before.mask.channels(site)
             assert np.isnan(after.scores[site][gone]).all()
             assert np.isfinite(after.scores[site][~gone]).all()
@@ -78,8 +78,8 @@ def test_the_same_seed_gives_the_same_masks(options, score, monkeypatch, tmp_pat
     monkeypatch.setenv("PRUNESCOPE_CACHE", str(tmp_path / "another"))  # computed again, not read
     again = iterations(config)[-1].mask
     other = iterations(config.replace(seed=5))[-1].mask
-    assert all(np.array_equal(first.retained[s], again.retained[s]) for s in first.retained)
-    assert any(not np.array_equal(first.retained[s], other.retained[s]) for s in first.retained)
+    assert all(np.array_equal(first.kept[s], again.kept[s]) for s in first.kept)
+    assert any(not np.array_equal(first.kept[s], other.kept[s]) for s in first.kept)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 3])
@@ -91,16 +91,16 @@ def test_going_on_after_an_interruption_gives_the_same_bits(options, stop):
     resumed = iterations(config, state)
     assert [i.number for i in resumed] == list(range(stop + 1, 5))
     for a, b in zip(whole[stop + 1 :], resumed, strict=True):
-        assert all(np.array_equal(a.mask.retained[s], b.mask.retained[s]) for s in a.mask.retained)
+        assert all(np.array_equal(a.mask.kept[s], b.mask.kept[s]) for s in a.mask.kept)
         assert all(torch.equal(a.delta.biases[s], b.delta.biases[s]) for s in a.delta.biases)
         assert a.perplexity == b.perplexity
 
 
 def test_pins_reach_the_engine(options):
     mask = iterations(RunConfig.create(**options, keep=("1",), remove=("0.mlp.0-5",)))[-1].mask
-    assert mask.retained[Site(1, "attn")].all()
-    assert mask.retained[Site(1, "mlp")].all()
-    assert not mask.retained[Site(0, "mlp")][:6].any()
+    assert mask.kept[Site(1, "attn")].all()
+    assert mask.kept[Site(1, "mlp")].all()
+    assert not mask.kept[Site(0, "mlp")][:6].any()
 
 
 def test_weights_decide(options, tmp_path):
@@ -118,7 +118,7 @@ def first_mask_for(options, mixture):
 
 def overlap(a, b):
     """Share of channels that both masks keep or both remove."""
-    return np.mean(np.concatenate([a.retained[site] == b.retained[site] for site in a.retained]))
+    return np.mean(np.concatenate([a.kept[site] == b.kept[site] for site in a.kept]))
 
 
 def test_closing_the_generator_stops_it(options):

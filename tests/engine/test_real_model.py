@@ -17,7 +17,6 @@ from pruning.measure.comparison import mean_perplexity
 from pruning.method.moments import DomainStatistics
 from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
-from pruning.models.source import InMemory
 from pruning.progress import drain
 from tests.models.test_gguf_input import needs_smollm2
 
@@ -31,7 +30,7 @@ def scored(smollm2):
     blocks = calibration_blocks(CONFIG, smollm2.tokenizer, smollm2.model)
     full = Mask.full(geometry(smollm2.model))
     kinds = ("moments", "relative_moments")
-    source = InMemory(smollm2.model)
+    source = smollm2.source
     results = {kind: drain(calibrate(source, blocks, full, kind), lambda _: None) for kind in kinds}
     return {
         kind: budget.scores(DomainStatistics(result.statistics), result.norms, CONFIG)
@@ -60,7 +59,7 @@ def test_the_default_empties_no_layer_and_keeps_the_massive_channels(scored):
     scores = scored["relative_moments"]
     mask = first_mask(scores, geometry_of(scored), CONFIG)
     assert warnings(mask, scores, CONFIG) == []
-    assert min(mask.retained[site].mean() for site in mask.retained) > 0.3
+    assert min(mask.kept[site].mean() for site in mask.kept) > 0.3
     for site, values in scored["moments"].items():
         if values.max() > 1e4 * np.median(values):
             assert mask.channels(site)[values.argmax()]

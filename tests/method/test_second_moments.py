@@ -36,8 +36,8 @@ def test_a_mixture_has_the_covariance_of_the_pooled_sample(x):
 
 
 def test_removed_channels_are_nan_on_both_sides(x):
-    retained = np.array([True] * 7 + [False, False])
-    full = SecondMoments.of(x).in_dense_indices(retained)
+    kept = np.array([True] * 7 + [False, False])
+    full = SecondMoments.of(x).in_dense_indices(kept)
     assert (
         np.isnan(full.m2[7:]).all() and np.isnan(full.m2[:, 7:]).all() and np.isfinite(full.m2[:7, :7]).all()
     )

@@ -53,7 +53,7 @@ def test_no_other_split_of_the_budget_is_predicted_to_cost_less(ratio):
         allocation="measured", mixture={"a": 1}, domains={"a": "embedded"}, ratio=ratio, min_mlp_share=0.01
     )
     mask = next_mask(scores, Mask.full(GEOMETRY), ratio, config, dense_scales(scores, False), curves)
-    gone = [int((~mask.retained[site]).sum()) for site in MLPS]
+    gone = [int((~mask.kept[site]).sum()) for site in MLPS]
 
     def cost(counts):
         return sum(
@@ -61,21 +61,21 @@ def test_no_other_split_of_the_budget_is_predicted_to_cost_less(ratio):
             for n, c in zip(counts, [curves[site] for site in MLPS], strict=True)
         )
 
-    heads = sum(int((~mask.retained[site]).sum()) for site in GEOMETRY.sites if site.name == "attn")
+    heads = sum(int((~mask.kept[site]).sum()) for site in GEOMETRY.sites if site.name == "attn")
     if heads == 0:
         total = sum(gone)
         splits = [(n, total - n) for n in range(32) if 0 <= total - n < 32]
         assert cost(gone) == pytest.approx(min(cost(split) for split in splits))
     assert mask.ratio == pytest.approx(ratio, abs=0.05)
     lowest = scores[GEOMETRY.sites[1]]
-    assert set(np.flatnonzero(~mask.retained[GEOMETRY.sites[1]])) == set(np.argsort(lowest)[: gone[0]])
+    assert set(np.flatnonzero(~mask.kept[GEOMETRY.sites[1]])) == set(np.argsort(lowest)[: gone[0]])
 
 
 def test_what_a_mask_is_foretold_to_cost_is_the_sum_of_its_sites():
-    retained = {site: array.copy() for site, array in Mask.full(GEOMETRY).retained.items()}
+    kept = {site: array.copy() for site, array in Mask.full(GEOMETRY).kept.items()}
     for site, gone in zip(MLPS, (8, 16), strict=True):
-        retained[site][:gone] = False
-    mask = Mask(GEOMETRY, retained)
+        kept[site][:gone] = False
+    mask = Mask(GEOMETRY, kept)
     sizes = {site: GEOMETRY.parameters(site) for site in GEOMETRY.sites}
     curves = {
         site: Curve(np.array([0, size / 2, size]), {"a": np.array([0, 1.0, 4.0]), "b": np.zeros(3)})
@@ -94,7 +94,7 @@ def test_the_lost_output_is_that_of_a_linear_map_of_independent_channels():
     rng = np.random.default_rng(0)
     shape = llama_geometry(16, 4, ((2, 2, 12),), True, True)
     mask = Mask.full(shape)
-    mask.retained[Site(0, "mlp")][:5] = False
+    mask.kept[Site(0, "mlp")][:5] = False
     moments, norms, truth = {}, {}, {}
     for site in shape.sites:
         width = shape.channels(site)

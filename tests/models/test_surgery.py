@@ -113,7 +113,7 @@ def test_compensation_adds_over_iterations(text_file):
 
     site, expected, before = Site(0, "mlp"), dense.bias.double(), Mask.full(seen[0][1].geometry)
     for statistics, mask, bias in seen:
-        gone = torch.from_numpy(before.retained[site] & ~mask.retained[site])
+        gone = torch.from_numpy(before.kept[site] & ~mask.kept[site])
         mean = torch.from_numpy(statistics.moments["text"][site].mean)
         expected = expected + dense.weight.double()[:, gone] @ mean[gone]
         torch.testing.assert_close(bias.double(), expected, rtol=1e-5, atol=1e-6)

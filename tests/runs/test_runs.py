@@ -39,9 +39,7 @@ def wait(run: Run, *states: str, seconds: float = 120) -> str:
 
 def same_masks(a: Run, b: Run) -> bool:
     pairs = zip(a.iterations(), b.iterations(), strict=True)
-    return all(
-        np.array_equal(x.mask.retained[s], y.mask.retained[s]) for x, y in pairs for s in x.mask.retained
-    )
+    return all(np.array_equal(x.mask.kept[s], y.mask.kept[s]) for x, y in pairs for s in x.mask.kept)
 
 
 def test_prune_leaves_a_whole_run(options):
@@ -70,8 +68,8 @@ def test_what_is_stored_is_what_was_computed(options):
         RunConfig.create(**options), on_event=lambda e: isinstance(e, Iteration) and seen.append(e)
     ).run
     for stored, live in zip(run.iterations(), seen, strict=True):
-        for site in live.mask.retained:
-            np.testing.assert_array_equal(stored.mask.retained[site], live.mask.retained[site])
+        for site in live.mask.kept:
+            np.testing.assert_array_equal(stored.mask.kept[site], live.mask.kept[site])
         if live.number:
             site = next(iter(live.scores))
             np.testing.assert_array_equal(stored.scores[site], live.scores[site])

@@ -72,5 +72,5 @@ def test_what_is_no_iteration_gets_a_sentence(made, name):
 def test_masks_are_nested(made):
     masks = [mask for _, mask in made[1].values()]
     for before, after in zip(masks, masks[1:], strict=False):
-        for site in after.retained:
-            assert not np.any(after.retained[site] & ~before.retained[site])
+        for site in after.kept:
+            assert not np.any(after.kept[site] & ~before.kept[site])

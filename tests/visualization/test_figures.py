@@ -80,7 +80,7 @@ def test_a_difference_with_itself_is_zero_and_what_is_gone_stays_gone(run):
     assert np.nanmax(np.abs(same.values)) == 0
     assert same.diverging
     later = viz.importance_data(second, "mlp", against=first)
-    gone = ~run.iterations()[1].mask.retained[Site(0, "mlp")]
+    gone = ~run.iterations()[1].mask.kept[Site(0, "mlp")]
     assert np.isnan(later.values[0][gone]).all()
 
 
@@ -114,7 +114,7 @@ def test_what_lies_below_the_cut_is_what_goes(run, options):
     cut = viz.cut_data(one.scores, one.scores, Mask.full(one.geometry), config)
     expected = first_mask(one.scores, one.geometry, config)
     for site in one.geometry.sites:
-        np.testing.assert_array_equal(cut.mask.retained[site], expected.retained[site])
+        np.testing.assert_array_equal(cut.mask.kept[site], expected.kept[site])
         np.testing.assert_array_equal(cut.distance[site] > 0, expected.channels(site))
     assert "are removed" in viz.cut_title(cut, "mlp", Mask.full(one.geometry))
     later = viz.cut_data(two.scores, one.scores, one.mask, run.config)
@@ -124,7 +124,7 @@ def test_what_lies_below_the_cut_is_what_goes(run, options):
 
     scales = dense_scales(one.scores, False)
     same = next_mask(two.scores, one.mask, run.config.ratio, run.config, scales)
-    assert all((later.mask.retained[s] == same.retained[s]).all() for s in same.retained)
+    assert all((later.mask.kept[s] == same.kept[s]).all() for s in same.kept)
 
 
 def test_where_damage_ranks_the_cut_is_drawn_in_it():
@@ -141,13 +141,13 @@ def test_where_damage_ranks_the_cut_is_drawn_in_it():
         np.testing.assert_array_equal(cut.distance[site] > 0, expected.channels(site))
 
 
-def test_a_sorted_layer_has_the_cut_where_its_last_retained_channel_is(run):
+def test_a_sorted_layer_has_the_cut_where_its_last_kept_channel_is(run):
     it = run.iterations()[1]
     cut = viz.cut_data(it.scores, it.scores, Mask.full(it.geometry), run.config)
     data = viz.cut_map(cut, "mlp", viz.View(ordered=True))
     line = viz.cut_figure(data, cut, "", choosable=True).data[-1]
     for row in range(len(data.rows)):
-        width = int(cut.mask.retained[Site(row, "mlp")].sum())
+        width = int(cut.mask.kept[Site(row, "mlp")].sum())
         assert line.x[2 * row] == width - 0.5
         assert (data.values[row, :width] > 0).all() and (data.values[row, width:] <= 0).all()
 
@@ -161,8 +161,8 @@ def test_massive_channels_are_named():
 def test_mask_map_and_shares(run):
     mask = run.iterations()[-1].mask
     data = viz.mask_map_data(mask, "mlp")
-    np.testing.assert_array_equal(data.values[1], mask.retained[Site(1, "mlp")])
-    shares = viz.retained_share_data(mask)
+    np.testing.assert_array_equal(data.values[1], mask.kept[Site(1, "mlp")])
+    shares = viz.kept_share_data(mask)
     assert shares["mlp"][1] == pytest.approx(mask.pruned.layers[1]["mlp"].entries / 48)
     assert shares["attn"][0] == pytest.approx(mask.pruned.layers[0]["attn"].entries / 8)
     parameters = viz.parameters_data(mask.geometry, mask)
@@ -217,14 +217,14 @@ def test_the_card_of_a_channel_draws_its_numbers():
     assert "removed in iteration 3" in ranks.layout.title.text
     row, kept = np.array([1.0, 10.0, 100.0, np.nan]), np.array([False, True, True, False])
     layer = viz.layer_figure(row, kept, "score", 100.0)
-    assert {name: sum(counts) for name, counts in drawn(layer).items()} == {"retained": 2, "removed": 1}
+    assert {name: sum(counts) for name, counts in drawn(layer).items()} == {"kept": 2, "removed": 1}
     assert layer.layout.shapes[0].x0 == 2  # the logarithm of the selected channel's value
 
 
 def test_two_masks_are_compared_channel_by_channel_in_four_categories(run):
     one, two = (it.mask for it in run.iterations()[1:])
     data = viz.comparison_data(one, two, "mlp")
-    a, b = (np.array([mask.retained[Site(layer, "mlp")] for layer in range(3)]) for mask in (one, two))
+    a, b = (np.array([mask.kept[Site(layer, "mlp")] for layer in range(3)]) for mask in (one, two))
     np.testing.assert_array_equal(data.values, 2 * a + b)
     figure = viz.comparison_figure(data, "the second")
     np.testing.assert_array_equal(figure.data[0].z, data.values)
@@ -236,7 +236,7 @@ def test_two_masks_are_compared_channel_by_channel_in_four_categories(run):
 
 def test_an_animation_has_a_frame_for_every_heatmap_on_one_scale(run):
     frames = {str(it.number): viz.mask_map_data(it.mask, "mlp") for it in run.iterations()[1:]}
-    figure = viz.animation_figure(frames, "Retained MLP channels", (0, 1))
+    figure = viz.animation_figure(frames, "Kept MLP channels", (0, 1))
     assert [frame.name for frame in figure.frames] == ["1", "2"]
     for frame, data in zip(figure.frames, frames.values(), strict=True):
         np.testing.assert_array_equal(frame.data[0].z, data.values)
@@ -258,7 +258,7 @@ def test_every_figure_draws(run):
     figures = [
         viz.importance_figure(viz.importance_data(first.scores, "attn", viz.View(scale="standardised"))),
         viz.mask_map_figure(viz.mask_map_data(first.mask, "attn")),
-        viz.retained_share_figure(viz.retained_share_data(first.mask), 0.5),
+        viz.kept_share_figure(viz.kept_share_data(first.mask), 0.5),
         viz.perplexity_figure(viz.perplexity_data(run.iterations())),
         viz.agreement_figure(agreement),
         viz.overlap_figure(agreement),
@@ -290,8 +290,8 @@ def test_the_pipeline_is_one_picture_with_the_runs_numbers():
     assert data.parameters == (results.parameters.dense, results.parameters.pruned)
     assert data.perplexity[[0, -1]] == pytest.approx([results.mean.dense, results.mean.pruned], rel=1e-6)
     assert data.channels == 6 * (256 + 1024) and data.tokens == 4 * 32 * 256
-    assert data.retained.mean() == pytest.approx(
-        np.mean([run.iterations()[-1].mask.retained[Site(n, "mlp")].mean() for n in range(6)]), abs=0.02
+    assert data.kept.mean() == pytest.approx(
+        np.mean([run.iterations()[-1].mask.kept[Site(n, "mlp")].mean() for n in range(6)]), abs=0.02
     )
     drawn = viz.pipeline_svg(data)
     root = ElementTree.fromstring(drawn)

@@ -35,12 +35,12 @@ def _measure(ratio: float, measured: bool) -> dict[str, Any]:
 
 def _reveal(results: dict[str, Any], guess: Value | None, ratio: float, measured: bool) -> Reveal:
     dense, by = results["dense"]["mean"], results["allocations"]
-    retained = {f"layer {layer}": value for layer, value in enumerate(by["global"]["retained"])}
-    most = max(retained, key=lambda name: retained[name])
-    least = min(retained, key=lambda name: retained[name])
+    kept = {f"layer {layer}": value for layer, value in enumerate(by["global"]["retained"])}
+    most = max(kept, key=lambda name: kept[name])
+    least = min(kept, key=lambda name: kept[name])
     figure = bars(
-        {name: 100 * value for name, value in retained.items()},
-        "What each layer retains: global budget",
+        {name: 100 * value for name, value in kept.items()},
+        "What each layer keeps: global budget",
         "% of its parameters",
         guess,
         text="%{y:.0f}%",
@@ -49,7 +49,7 @@ def _reveal(results: dict[str, Any], guess: Value | None, ratio: float, measured
     level(figure, 100 * (1 - ratio), "uniform budget")
     if measured:
         figure.add_scatter(
-            x=list(retained),
+            x=list(kept),
             y=[100 * value for value in by["measured"]["retained"]],
             mode="markers",
             marker={"symbol": "diamond", "size": 11, "color": COLOURS[1]},
@@ -61,10 +61,10 @@ def _reveal(results: dict[str, Any], guess: Value | None, ratio: float, measured
     costs = ", ".join(f"{name} {value:.1f}" for name, value in means.items())
     return Reveal(
         most,
-        f"With one ranking of all units at {ratio:.0%}, {most} retains {retained[most]:.0%} of its parameters, {least} "
-        f"retains {retained[least]:.0%}. Mean perplexity: dense {dense:.1f}, {costs}.",
+        f"With one ranking of all units at {ratio:.0%}, {most} keeps {kept[most]:.0%} of its parameters, {least} "
+        f"keeps {kept[least]:.0%}. Mean perplexity: dense {dense:.1f}, {costs}.",
         [
-            (figure, "Share of each layer that is retained, with the predicted layer"),
+            (figure, "Share of each layer that is kept, with the predicted layer"),
             (cost, "Mean perplexity by allocation"),
         ],
     )
@@ -80,7 +80,7 @@ LESSON = Lesson(
         "**measured** budget first cuts each module alone and measures the cost."
     ),
     guess=Guess(
-        "Which layer retains most under the global budget?",
+        "Which layer keeps most under the global budget?",
         options=tuple(f"layer {layer}" for layer in range(LAYERS)),
     ),
     first={"ratio": 0.5, "measured": False},

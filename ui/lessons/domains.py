@@ -37,7 +37,7 @@ def _measure(ratio: float, other: str) -> dict[str, Any]:
 
 @st.cache_data(show_spinner=False)
 def overlap(model: str, ratio: float, other: str) -> tuple[list[float], list[float]]:
-    """By layer the overlap of the MLP channels that two domains would retain, and what chance would give."""
+    """By layer the overlap of the MLP channels that two domains would keep, and what chance would give."""
     run, masks = shipped(model), []
     it, shape = stored.iteration(run, 1), run.geometry
     assert shape is not None
@@ -100,12 +100,12 @@ def _reveal(results: dict[str, Any], guess: Value | None, ratio: float, other: s
         )
     agree.update_xaxes(title="depth: from the first layer to the last", tickformat=".0%")
     agree.update_yaxes(title="overlap (Jaccard)", range=[0, 1])
-    style(agree, f"Overlap of the channels retained by wiki and by {other}", 360)
+    style(agree, f"Overlap of the channels kept by wiki and by {other}", 360)
     return Reveal(
         truth,
         f"Pruned by {CALIBRATED} alone, the demo model has {pruned[CALIBRATED][CALIBRATED] / dense[CALIBRATED]:.2f} times its dense perplexity on {CALIBRATED} and "
         f"{truth:.2f} times on {MEASURED}; pruned by all domains, {pruned['all'][CALIBRATED] / dense[CALIBRATED]:.2f} and "
-        f"{pruned['all'][MEASURED] / dense[MEASURED]:.2f} times. The channels that {CALIBRATED} and {other} retain overlap by "
+        f"{pruned['all'][MEASURED] / dense[MEASURED]:.2f} times. The channels that {CALIBRATED} and {other} keep overlap by "
         f"{shares['demo'][0]:.2f} in the demo model (chance: {shares['demo'][1]:.2f}) and by {shares['smollm2'][0]:.2f} in "
         f"SmolLM2 (chance: {shares['smollm2'][1]:.2f}).",
         [
@@ -113,7 +113,7 @@ def _reveal(results: dict[str, Any], guess: Value | None, ratio: float, other: s
                 figure,
                 "Perplexity by the domain of calibration and the domain of measurement, with the prediction",
             ),
-            (agree, "Overlap by depth of the channels that two domains retain, in two models"),
+            (agree, "Overlap by depth of the channels that two domains keep, in two models"),
         ],
     )
 

@@ -78,7 +78,7 @@ LESSON = Lesson(
     reveal=_reveal,
     remember=(
         "The bias restores the mean of the output and nothing else: of channels that vary it recovers little, "
-        "and in the demo model's first and last layer it does harm. Least squares also uses the correlation of the retained with the "
+        "and in the demo model's first and last layer it does harm. Least squares also uses the correlation of the kept with the "
         "removed channels, and recovers more in every layer there."
     ),
     go=(

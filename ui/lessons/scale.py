@@ -42,8 +42,8 @@ def scores_of(model: str) -> dict[Site, np.ndarray]:
 
 
 @st.cache_data(show_spinner=False)
-def retained(model: str, normalise: str, layer: int = 0, typical: tuple[int, ...] = ()) -> list[float]:
-    """By layer the share of its MLP channels that one cut at `RATIO` retains.
+def kept_shares(model: str, normalise: str, layer: int = 0, typical: tuple[int, ...] = ()) -> list[float]:
+    """By layer the share of its MLP channels that one cut at `RATIO` keeps.
 
     Args:
         model: of a shipped run.
@@ -56,11 +56,11 @@ def retained(model: str, normalise: str, layer: int = 0, typical: tuple[int, ...
     values[list(typical)] = np.median(values)
     scores[Site(layer, "mlp")] = values
     mask = first_mask(scores, run.geometry, run.config.replace(ratio=RATIO, normalise=normalise))
-    return [float(mask.retained[Site(layer, "mlp")].mean()) for layer in range(len(run.geometry.layers))]
+    return [float(mask.kept[Site(layer, "mlp")].mean()) for layer in range(len(run.geometry.layers))]
 
 
 def _measure(normalise: str) -> dict[str, list[float]]:
-    return {model: retained(model, normalise) for model in MODELS}
+    return {model: kept_shares(model, normalise) for model in MODELS}
 
 
 def _reveal(results: dict[str, list[float]], guess: Value | None, normalise: str) -> Reveal:
@@ -69,7 +69,7 @@ def _reveal(results: dict[str, list[float]], guess: Value | None, normalise: str
         values = {f"{layer}": 100 * value for layer, value in enumerate(results[model])}
         figure = bars(
             values,
-            f"{MODELS[model]}, {normalise}: MLP channels retained",
+            f"{MODELS[model]}, {normalise}: MLP channels kept",
             "% of the layer",
             text="",
             height=300,
@@ -79,23 +79,23 @@ def _reveal(results: dict[str, list[float]], guess: Value | None, normalise: str
         if guess is not None and model == "smollm2":
             predicted(figure, float(guess), f"{PREDICTION} (lowest layer)")
             figure.update_layout(showlegend=True)
-        figures.append((figure, f"Share of the MLP channels retained by layer, {MODELS[model]}"))
+        figures.append((figure, f"Share of the MLP channels kept by layer, {MODELS[model]}"))
     low = {model: int(np.argmin(values)) for model, values in results.items()}
     return Reveal(
         100 * min(results["smollm2"]),
-        f"With {normalise} at {RATIO:.0%}, the demo model's layers retain {min(results['demo']):.0%} to "
-        f"{max(results['demo']):.0%} of their MLP channels. In SmolLM2, layer {low['smollm2']} retains "
+        f"With {normalise} at {RATIO:.0%}, the demo model's layers keep {min(results['demo']):.0%} to "
+        f"{max(results['demo']):.0%} of their MLP channels. In SmolLM2, layer {low['smollm2']} keeps "
         f"{min(results['smollm2']):.0%}, another up to {max(results['smollm2']):.0%}.",
         figures,
     )
 
 
 def _more() -> None:
-    before = retained("smollm2", "share")
+    before = kept_shares("smollm2", "share")
     starved = int(np.argmin(before))
     st.markdown("##### Find the channels responsible")
     st.write(
-        f"Under `share`, layer {starved} of SmolLM2 retains {before[starved]:.0%}. Something makes all its other channels "
+        f"Under `share`, layer {starved} of SmolLM2 keeps {before[starved]:.0%}. Something makes all its other channels "
         "look expendable. Which channels? Name them, and the cut is computed once more as if their scores were typical. "
         "Other layers of SmolLM2 can be searched as well."
     )
@@ -130,11 +130,11 @@ def _more() -> None:
 
 
 def _check(layer: int, named: tuple[int, ...], share: float) -> None:
-    before, after = (retained("smollm2", "share", layer, each)[layer] for each in ((), named))
+    before, after = (kept_shares("smollm2", "share", layer, each)[layer] for each in ((), named))
     names = " and ".join(str(channel) for channel in named)
     words = (
         f"Channel{'s' * (len(named) > 1)} {names}: {share:.1%} of the score of layer {layer}. Had they been typical, the "
-        f"layer would retain {after:.0%} of its channels instead of {before:.0%}."
+        f"layer would keep {after:.0%} of its channels instead of {before:.0%}."
     )
     if after >= 1 - RATIO:
         st.success(words + " Found: **massive activations**.", icon=":material/check:")
@@ -192,7 +192,7 @@ LESSON = Lesson(
         "of SmolLM2-135M (30 layers), by the statistics of a run that ships with the app."
     ),
     guess=Guess(
-        "The MLP that loses most: what share of its channels does it retain in SmolLM2?", start=40, unit="%"
+        "The MLP that loses most: what share of its channels does it keep in SmolLM2?", start=40, unit="%"
     ),
     first={"normalise": "share"},
     controls=_controls,
