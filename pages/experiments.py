@@ -35,7 +35,11 @@ except ConfigError as error:
     st.stop()
 
 st.markdown(f"**{plain(experiment.title)}.** {plain(experiment.about)}")
-metrics = [m for m in ("perplexity", "bits_per_byte", "acc", "acc_norm") if (frame["metric"] == m).any()]
+metrics = [
+    m
+    for m in ("divergence", "perplexity", "bits_per_byte", "acc", "acc_norm")
+    if (frame["metric"] == m).any()
+]
 columns = [
     *OPTIONS,
     "mixture",
@@ -98,4 +102,4 @@ if report.exists():
         on_click="ignore",
     )
 st.code(command(experiment, experiments[name]), language="bash")
-popover("iteration", "perplexity", "zero-shot accuracy", "domain mixture")
+popover("iteration", "divergence", "perplexity", "zero-shot accuracy", "domain mixture")

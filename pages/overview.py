@@ -79,13 +79,15 @@ st.subheader("Recent runs")
 broken.show()
 rows = []
 for item in state.all_runs(experiments=False)[:5]:
-    mean = results.mean if (results := item.results()) else None
+    results = item.results()
+    mean, divergence = (results.mean, results.mean_divergence) if results else (None, None)
     rows.append(
         {
             "run": state.label(item),
             "state": item.status().state,
             "ratio": item.config.ratio,
             "iterations": item.config.iterations,
+            "divergence": divergence.value if divergence else None,
             "dense": mean.dense if mean else None,
             "pruned": mean.pruned if mean else None,
         }
@@ -96,6 +98,7 @@ st.dataframe(
     placeholder="",
     column_config={
         "ratio": st.column_config.NumberColumn(format="percent"),
+        "divergence": st.column_config.NumberColumn(format="%.3f"),
         "dense": st.column_config.NumberColumn("perplexity dense", format="%.1f"),
         "pruned": st.column_config.NumberColumn("perplexity pruned", format="%.1f"),
     },

@@ -69,7 +69,7 @@ for name in chosen:
         with tabs[0]:
             details.accuracy(run, measured)
         with tabs[1]:
-            details.perplexity(run, measured)
+            details.text(run, measured)
         for tab, show in zip(tabs[2:5], (tasks.continuation, tasks.exports, tasks.speed), strict=True):
             with tab:
                 try:
@@ -115,4 +115,4 @@ writer = csv.DictWriter(sheet, dict.fromkeys(key for row in rows for key in row)
 writer.writeheader()
 writer.writerows(rows)
 st.download_button("All runs (CSV)", sheet.getvalue(), "prunescope-runs.csv", "text/csv", on_click="ignore")
-popover("perplexity", "zero-shot accuracy", "dense model", "pruning ratio")
+popover("divergence", "perplexity", "zero-shot accuracy", "dense model", "pruning ratio")

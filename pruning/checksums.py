@@ -1,8 +1,8 @@
 """Files with checksums: they are written and verified here, so that no corrupt content is used.
 
-A JSON record carries the checksum of its own content under `checksum`. Other files are named, with the
-checksums of their bytes, by the record that belongs to them. Statistics in the cache carry theirs among the
-metadata of the safetensors file (`engine/statistics_files.py`).
+A JSON record carries the checksum of its own content under `checksum`. Arrays carry theirs
+among the metadata of a safetensors file. Other files are named, with the checksums of their bytes, by the
+record that belongs to them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from pruning.errors import CorruptFileError, RunError
 from pruning.files import atomic_write, ignore_write_errors, writing
@@ -239,6 +241,39 @@ def verify(file: Path, expected: str | None) -> None:
         raise RunError(f"{str(file)!r} cannot be read: {error.strerror}.") from None
     if checksum != expected:
         raise corrupt(file, "its checksum does not fit")
+
+
+# --- arrays ------------------------------------------------------------------------------------------------
+
+
+def write_arrays(
+    file: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write named arrays as one safetensors file, atomically, with a checksum of their own."""
+    plain = dict(metadata or {})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file, durable=False) as temporary:
+        save_file(dict(arrays), temporary, metadata=plain | {CHECKSUM_KEY: _arrays_checksum(arrays, plain)})
+
+
+def read_arrays(file: Path) -> dict[str, np.ndarray] | None:
+    """The arrays that `write_arrays` wrote; None where there is no intact file."""
+    try:
+        with safe_open(file, framework="numpy") as content:
+            metadata = content.metadata() or {}
+            arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return arrays if metadata.pop(CHECKSUM_KEY, None) == _arrays_checksum(arrays, metadata) else None
+
+
+def _arrays_checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    """The checksum of arrays and metadata, independent of their order in the file."""
+    digest = hashlib.blake2b(json.dumps(metadata, sort_keys=True).encode(), digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 # --- cached results ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import streamlit as st
 from pruning import visualization as viz
 from pruning.config import RunConfig
 from pruning.formatting import plain
-from pruning.runs.report import MeasuredRun, count_reasons, groups, retention
+from pruning.runs.report import MeasuredRun, count_reasons, groups, ranked, retention
 from pruning.runs.run import Run
 from pruning.runs.schema import Results
 from ui import models, results, state
@@ -31,7 +31,7 @@ def compare(runs: Finished) -> None:
     for heading, members in parts:
         if len(parts) > 1:
             st.markdown(f"**{plain(heading)}**")
-        best = min((MeasuredRun(*member) for member in members), key=lambda member: member.mean).results
+        best = ranked([MeasuredRun(*member) for member in members])[0].results
         results.table([results.row(*member, best) for member in members])
         figures(members, key="-".join(run.id for run, _ in members))
 
@@ -45,12 +45,12 @@ def comparable(runs: Finished) -> list[tuple[str, Finished]]:
 
 
 def figures(runs: Finished, key: str = "") -> None:
-    """Perplexity by domain and retention by capability, of runs that can be compared."""
-    costs = viz.domain_cost_figure({state.label(run): each.perplexity for run, each in runs})
+    """Divergence or perplexity by domain and retention by capability, of runs that can be compared."""
+    costs = viz.domain_cost_figure({state.label(run): each for run, each in runs})
     retained = viz.retention_figure({state.label(run): retention(each) for run, each in runs})
     left, right = st.columns(2)
     with left:
-        state.plot(costs, "Perplexity over dense by domain and run", f"cost-{key}")
+        state.plot(costs, costs.layout.title.text, f"cost-{key}")
     with right:
         state.plot(retained, "Retained performance by capability, pruned over dense", f"retained-{key}")
     answers = {state.label(run): each.zero_shot.tasks for run, each in runs if each.zero_shot}

@@ -1,6 +1,8 @@
-"""Results page: details of one run, its accuracy by task, perplexity by domain, and origin."""
+"""Results page: details of one run, its accuracy by task, measures of text by domain, and origin."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import streamlit as st
 
@@ -14,7 +16,7 @@ from pruning.runs.schema import Results
 from pruning.visualization import report
 from ui import state
 from ui.options import changes
-from ui.results import RATIO
+from ui.results import NATS, RATIO
 
 
 def _table(rows: list[Row]) -> None:
@@ -63,10 +65,10 @@ def accuracy(run: Run, results: Results) -> None:
     st.caption(f"{content['about']} {paper()['source']}.")
 
 
-def perplexity(run: Run, results: Results) -> None:
-    """Perplexity and bits per byte by domain."""
+def text(run: Run, results: Results) -> None:
+    """Divergence, perplexity and bits per byte by domain."""
     rows = results_sections(results)
-    _table([*rows["perplexity"], *rows["bits per byte"]])
+    _table([*rows["divergence"], *rows["perplexity"], *rows["bits per byte"]])
     st.caption(
         f"Held-out text in blocks of {run.config.seq_len} tokens. Bits per byte are comparable across tokenizers."
     )
@@ -81,9 +83,14 @@ def origin(run: Run, runs: dict[str, Run]) -> None:
     before, rows = RunConfig.create(method=chain[0].config.method), []
     for each in chain:
         results = each.results()
-        mean = results.mean.pruned if results and results.mean else None
+        divergence = results.mean_divergence if results else None
+        mean = results.mean if results else None
         changed = changes(before, each.config)
-        rows.append({"run": state.label(each), "changed": changed, "mean perplexity": mean})
+        row: dict[str, Any] = {"run": state.label(each), "changed": changed}
+        row["divergence"] = divergence.value if divergence else None
+        row["mean perplexity"] = mean.pruned if mean else None
+        rows.append(row)
         before = each.config
-    st.dataframe(rows, hide_index=True, placeholder="", column_config={"mean perplexity": RATIO})
+    formats = {"divergence": NATS, "mean perplexity": RATIO}
+    st.dataframe(rows, hide_index=True, placeholder="", column_config=formats)
     st.code(report.command(run), language="bash", wrap_lines=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import Any
 
 import streamlit as st
@@ -11,18 +12,22 @@ from pruning.errors import CorruptFileError
 from pruning.formatting import number, size_text
 from pruning.measure.comparison import TaskRow
 from pruning.runs.jobs import job
-from pruning.runs.report import MeasuredRun
+from pruning.runs.report import DIVERGENCE, MeasuredRun
 from pruning.runs.run import Run
 from pruning.runs.schema import Results
 from ui import mixtures, source, state
 from ui.navigation import go
 
-RATIO, PERCENT = (st.column_config.NumberColumn(format=format) for format in ("%.2f", "percent"))
+RATIO, PERCENT, NATS = (st.column_config.NumberColumn(format=each) for each in ("%.2f", "percent", "%.3f"))
 # Columns of the table of runs; the download has more.
 COLUMNS = {
     "run": st.column_config.TextColumn(width=300, pinned=True),
     "tags": None,
     "ratio": PERCENT,
+    "divergence": st.column_config.NumberColumn(format="%.3f", help=f"{DIVERGENCE}, mean over domains"),
+    "Δ divergence": st.column_config.TextColumn(
+        help="change of the divergence against the best of these runs, with its 95% interval"
+    ),
     "worst": st.column_config.NumberColumn(
         "worst perplexity",
         format="%.2fx",
@@ -34,7 +39,7 @@ COLUMNS = {
         format="%.2fx",
         help="perplexity over the dense model's, geometric mean over domains",
     ),
-    "against the best": st.column_config.TextColumn(
+    "Δ perplexity": st.column_config.TextColumn(
         help="change of the mean perplexity against the best of these runs, with its 95% interval"
     ),
     "accuracy": st.column_config.NumberColumn(
@@ -60,19 +65,24 @@ def row(run: Run, results: Results, best: Results | None = None) -> dict[str, An
     answers, size = results.zero_shot, results.parameters
     average = answers.average if answers else TaskRow()
     worst, worst_ratio = results.worst or (None, None)
-    rise = MeasuredRun(run, results).rise(MeasuredRun(run, best)) if best and best is not results else None
+    measured = MeasuredRun(run, results)
+    other = MeasuredRun(run, best) if best and best is not results else None
+    diverged, rise = other and measured.rise(other, "divergence"), other and measured.rise(other)
     return {
         "run": state.label(run),
         "tags": ", ".join(run.config.tags),
         "ratio": results.achieved_ratio,
+        "divergence": results.mean_divergence.value if results.mean_divergence else None,
+        "Δ divergence": diverged.text("divergence") if diverged else None,
         "worst": worst_ratio,
         "worst domain": worst,
         "mean": results.mean.ratio if results.mean else None,
-        "against the best": rise.words if rise else None,
+        "Δ perplexity": rise.text("perplexity") if rise else None,
         "accuracy": average.acc.delta if average.acc else None,
         "items": items(average),
         "tasks": ", ".join(answers.tasks) if answers else "",
         # a prefix, as a domain may be called "size"
+        **{f"divergence {name}": rise.value for name, rise in results.divergence.items() if name != "mean"},
         **{f"perplexity {name}": pair.ratio for name, pair in results.domains.items()},
         "parameters": size.pruned,
         "size": size.pruned / size.dense,
@@ -118,6 +128,16 @@ def lead(run: Run, results: Results) -> None:
     kept, saved, following = (column.container(border=True, height="stretch") for column in st.columns(3))
     with kept:
         st.markdown("**Kept**")
+        if mean := results.mean_divergence:
+            spread = f"± {mean.interval:.3f}" if math.isfinite(mean.interval) else None
+            st.metric(
+                "Divergence",
+                number(mean.value, 3),
+                spread,
+                delta_color="off",
+                delta_arrow="off",
+                help=f"{DIVERGENCE}: mean over domains, with its 95% interval over blocks of held-out text.",
+            )
         left, right = st.columns(2)
         if results.worst and results.mean:
             domain, ratio = results.worst

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from pruning.measure.comparison import Rise
 from pruning.method.sensitivity import divergence_at
 from pruning.runs import permissions
 from pruning.runs.repair import repair as repair_run
-from pruning.runs.report import Group, count_reasons, groups, provenance
+from pruning.runs.report import MEASURES, Group, Measure, count_reasons, groups, provenance
 from pruning.runs.run import Run, RunStore
 
 RUN_ID = option("run_id", "a run's id, or the beginning of one", metavar="ID")
@@ -42,6 +43,7 @@ def _run_row(run: Run) -> dict[str, Any]:
         **run.config.model_dump(include={"model", "method", "iterations", "mixture", "seed"}),
         "ratio": results.achieved_ratio if results else run.config.ratio,
         "parameters": results.parameters.model_dump() if results else {},
+        "divergence": {name: rise.value for name, rise in results.divergence.items()} if results else {},
         "perplexity": {name: pair.pruned for name, pair in pairs.items()},
         "dense_mean": mean.dense if mean else None,
         "seconds": results.seconds if results else None,
@@ -64,6 +66,7 @@ def list_runs(args: argparse.Namespace) -> None:
                 "model": Path(row["model"]).name,
                 "ratio": f"{row['ratio']:.0%}",
                 "K": row["iterations"],
+                "divergence": number(row["divergence"].get("mean"), 3),
                 "perplexity": number(row["perplexity"].get("mean")),
             }
             for row in rows
@@ -260,21 +263,10 @@ def compare(args: argparse.Namespace) -> None:
         print_json({"groups": rows, "left_out": reasons, "runs": runs})
         return
     for group in comparable:
-        rises = _rises(group)
-        dense = {name: number(pair.dense, 1) for name, pair in group.newest.results.perplexity.items()}
-        table = [{"run": "dense", "ratio": "", "K": "", **dense, "against the best": ""}]
-        table += [
-            {
-                "run": each.run.id,
-                "ratio": f"{each.results.achieved_ratio:.0%}",
-                "K": str(each.run.config.iterations),
-                **{name: number(each.results.perplexity[name].pruned, 1) for name in dense},
-                "against the best": rise.words if (rise := rises.get(each.run.id)) else "",
-            }
-            for each in group.members
-        ]
-        print_table(table, group.heading)
-    print("Perplexity on held-out text, the best first; 'runs show ID' shows all results of a run.")
+        print(group.heading)
+        for measure in group.measures:
+            print_table(_comparison(group, measure), MEASURES[measure])
+    print("On held-out text, the best first; 'runs show ID' shows all results of a run.")
     print("Against the best: change of the mean, with its 95% interval, paired by block of the text.")
     if len(comparable) > 1:
         print("The tables differ in model, text or block length: do not compare numbers of different tables.")
@@ -282,10 +274,23 @@ def compare(args: argparse.Namespace) -> None:
         print(f"Left out: {count_reasons(excluded)}.")
 
 
-def _rises(group: Group) -> dict[str, Rise]:
-    """How much more each run of a group loses than the best one, by run id."""
-    best, *others = group.members
-    return {each.run.id: rise for each in others if (rise := each.rise(best))}
+def _comparison(group: Group, measure: Measure) -> list[dict[str, str]]:
+    """Table rows of the dense model and of every run of a group."""
+    digits, rises = (3 if measure == "divergence" else 1), group.against_best(measure)
+    perplexity = group.newest.results.perplexity
+    dense = {name: 0.0 if measure == "divergence" else pair.dense for name, pair in perplexity.items()}
+    lines: list[tuple[dict[str, str], dict[str, float], Rise | None]]
+    lines = [({"run": "dense", "ratio": "", "K": ""}, dense, None)]
+    for each in group.members:
+        ratio, iterations = each.results.achieved_ratio, each.run.config.iterations
+        options = {"run": each.run.id, "ratio": f"{ratio:.0%}", "K": str(iterations)}
+        lines.append((options, each.values(measure), rises.get(each.run.id)))
+    return [
+        options
+        | {name: number(values[name], digits) for name in dense}
+        | {"against the best": rise.text(measure) if rise else ""}
+        for options, values, rise in lines
+    ]
 
 
 def _group_row(group: Group) -> dict[str, Any]:
@@ -300,8 +305,14 @@ def _group_row(group: Group) -> dict[str, Any]:
         "dtype": group.newest.dtype,
         "dense": {name: pair.dense for name, pair in results.perplexity.items()},
         "runs": [_run_row(each.run) for each in group.members],
-        "against_best": {
-            run_id: {**rise.model_dump(), "interval": rise.interval, "within_noise": rise.is_noise}
-            for run_id, rise in _rises(group).items()
-        },
+        "ranked_by": group.measures[0],
+        "divergence_against_best": _rise_rows(group.against_best("divergence")),
+        "against_best": _rise_rows(group.against_best()),
+    }
+
+
+def _rise_rows(rises: Mapping[str, Rise]) -> dict[str, dict[str, Any]]:
+    return {
+        run_id: {**rise.model_dump(), "interval": rise.interval, "within_noise": rise.is_noise}
+        for run_id, rise in rises.items()
     }

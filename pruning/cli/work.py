@@ -27,10 +27,15 @@ from pruning.cli.terminal import (
     show_progress,
 )
 from pruning.config import RunConfig
-from pruning.errors import CalibrationError, ConfigError
+from pruning.errors import CalibrationError, ConfigError, PruningError
 from pruning.formatting import number, quoted, sentence
+from pruning.measure.comparison import Rise, mean_perplexity
+from pruning.runs import permissions
+from pruning.runs.checkpoints import load_dense, named_run
+from pruning.runs.report import DIVERGENCE
 
 if TYPE_CHECKING:
+    from pruning.measure.perplexity import Predictions
     from pruning.measure.tasks import TaskResult
     from pruning.models.geometry import Geometry
     from pruning.text.blocks import TokenBlocks
@@ -206,12 +211,14 @@ def score(args: argparse.Namespace) -> None:
     ),
 )
 def evaluate(args: argparse.Namespace) -> None:
-    """Measure the perplexity of a model by domain, and its accuracy by task."""
+    """Measure the perplexity of a model by domain, and its accuracy by task.
+
+    For a run's model, named by its id, the divergence from the run's dense model is measured as well.
+    """
     import_torch()
     from pruning.engine.blocks import evaluation_blocks
     from pruning.engine.loop import state_of
-    from pruning.measure.comparison import mean_perplexity
-    from pruning.measure.perplexity import perplexity_cached
+    from pruning.measure.perplexity import perplexity, perplexity_cached
     from pruning.measure.tasks import METRICS, check_tasks, zero_shot
     from pruning.models.loading import load
 
@@ -221,12 +228,16 @@ def evaluate(args: argparse.Namespace) -> None:
         raise ConfigError(
             "there is nothing to evaluate: --eval-blocks is 0 and no --tasks are named: set one of them."
         )
+    dense = _dense_predictions(args, config)
     loaded = load(config.model, config.device, config.dtype, config.trust_remote_code)
     blocks = evaluation_blocks(config, loaded.tokenizer, loaded.model)
     if not args.json:
         print_sources({b.domain: b.source for b in blocks})
     state = state_of(loaded)
-    domains = show_progress(perplexity_cached(loaded.source, blocks, state), args.json)
+    measured = (
+        perplexity(loaded.source, blocks, dense) if dense else perplexity_cached(loaded.source, blocks, state)
+    )
+    domains = show_progress(measured, args.json)
     answers: dict[str, TaskResult] = {}
     if config.tasks:
         data: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}
@@ -237,6 +248,7 @@ def evaluate(args: argparse.Namespace) -> None:
             f"the model gives no numbers (NaN) on domain {quoted(broken)}: its weights are broken, or it "
             "needs another --dtype."
         )
+    divergence = Rise.by_domain({name: p.divergence for name, p in domains.items()})
     mean = mean_perplexity({name: p.value for name, p in domains.items()}) if domains else None
     if args.json:
         tasks = {
@@ -248,12 +260,14 @@ def evaluate(args: argparse.Namespace) -> None:
         computed = {"device": weight.device.type, "dtype": str(weight.dtype).removeprefix("torch.")}
         perplexities = {name: {"perplexity": p.value, **p.to_dict()} for name, p in domains.items()}
         content = {"model": config.model, **computed, "domains": perplexities, "mean": mean, "tasks": tasks}
+        content["divergence"] = {name: rise.value for name, rise in divergence.items()}
         print_json(content)
         return
     if domains:
         rows = [
             {
                 "domain": name,
+                **({"divergence": _with_interval(divergence[name])} if divergence else {}),
                 "perplexity": number(p.value),
                 "bits per byte": f"{p.bits_per_byte:.3f}" if p.bits_per_byte else "-",
                 "tokens": f"{p.tokens:,}",
@@ -261,6 +275,9 @@ def evaluate(args: argparse.Namespace) -> None:
             for name, p in domains.items()
         ]
         last = {"domain": "mean (geometric)", "perplexity": number(mean), "bits per byte": "", "tokens": ""}
+        if divergence:
+            last["divergence"] = _with_interval(divergence["mean"])
+            print(f"{DIVERGENCE}, with its 95% interval over blocks of held-out text.")
         print_table([*rows, last], f"perplexity of {config.model}, blocks of {config.seq_len} tokens")
     if answers:
         rows = [
@@ -272,6 +289,28 @@ def evaluate(args: argparse.Namespace) -> None:
             for name, result in answers.items()
         ]
         print_table(rows, "zero-shot accuracy in percent")
+
+
+def _dense_predictions(args: argparse.Namespace, config: RunConfig) -> dict[str, Predictions]:
+    """Predictions by domain of the dense model of a run whose id names the model; empty for other models."""
+    from pruning.engine.blocks import evaluation_blocks
+    from pruning.engine.loop import state_of
+    from pruning.measure.perplexity import predictions_cached
+
+    if not (run := named_run(getattr(args, "model", ""), args.store)) or config.eval_blocks == 0:
+        return {}
+    try:
+        permissions.check(run.id, run.config)
+        dense = load_dense(run)
+    except PruningError as error:
+        print(f"The divergence from the dense model is not measured: {error}", file=sys.stderr)
+        return {}
+    blocks = evaluation_blocks(config, dense.tokenizer, dense.model)
+    return show_progress(predictions_cached(dense.source, blocks, state_of(dense)), args.json)
+
+
+def _with_interval(rise: Rise) -> str:
+    return f"{number(rise.value, 3)} ± {number(rise.interval, 3)}"
 
 
 def _accuracy(result: TaskResult, metric: str) -> str:

@@ -27,12 +27,12 @@ from pruning.engine.choice import choose, trial_count
 from pruning.engine.cutting import Cut
 from pruning.engine.events import Event, Finished, Iteration, Started, State
 from pruning.engine.sensitivity import sensitivity_curves
-from pruning.measure.perplexity import Evaluation, perplexity_cached
+from pruning.measure.perplexity import Evaluation, Perplexity, perplexity_cached, predictions_cached
 from pruning.method.allocation import NEED_CURVES
 from pruning.method.mixture import adapt
 from pruning.models.delta import Delta
 from pruning.models.folder import LoadedModel
-from pruning.models.layer_pass import layer_pass
+from pruning.models.layer_pass import LayerVisitor, layer_pass
 
 
 def state_of(loaded: LoadedModel) -> str:
@@ -66,9 +66,11 @@ def prune_loaded(
     delta, scales = Delta.of(source), None
     curves: Curves = {}
     mixture: Mapping[str, float] = config.mixture
-    dense_validation = yield from perplexity_cached(source, validation, delta.digest(loaded.fingerprint))
+    name = delta.digest(loaded.fingerprint)
+    dense_validation = yield from perplexity_cached(source, validation, name)
+    dense = yield from predictions_cached(source, heldout, name)
     if state is None:
-        values = yield from perplexity_cached(source, heldout, delta.digest(loaded.fingerprint))
+        values = {b.domain: Perplexity.of(b, dense[b.domain].losses) for b in heldout}
         yield Iteration(0, 0.0, delta, source.parameter_count(), values, time.monotonic() - began)
     else:
         delta, scales, curves, mixture = state.delta, state.scales, state.curves, state.mixture or mixture
@@ -91,21 +93,20 @@ def prune_loaded(
 
         stats = site_stats(statistics, None, mixed)
         cut = Cut(source, before, after, stats, mixed, blocks, delta.weights)
-        evaluation = Evaluation(source, [*heldout, *validation])
-        yield from layer_pass(source, [cut, evaluation], "compensate" if cut.tokens else "evaluate")
+        evaluation, validated = Evaluation(source, heldout, dense), Evaluation(source, validation)
+        visitors: list[LayerVisitor] = [cut, evaluation, validated]
+        yield from layer_pass(source, visitors, "compensate" if cut.tokens else "evaluate")
         delta = cut.delta
-        measured = evaluation.perplexities()
-        values = {each.domain: value for each, value in zip(heldout, measured[: len(heldout)], strict=True)}
         rises = {
-            each.domain: math.log(value.value / dense_validation[each.domain].value)
-            for each, value in zip(validation, measured[len(heldout) :], strict=True)
+            domain: math.log(value.value / dense_validation[domain].value)
+            for domain, value in validated.perplexities().items()
         }
         yield Iteration(
             number,
             target,
             delta,
             source.parameter_count(),
-            values,
+            evaluation.perplexities(),
             time.monotonic() - began,
             statistics,
             norms,

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from pruning.checksums import CHECKSUM_KEY
-from pruning.files import atomic_write
+from pruning.checksums import read_arrays, write_arrays
 from pruning.method.statistics import S, Statistic
 from pruning.models.geometry import Site
 
@@ -24,8 +21,7 @@ def write_statistics(file: Path, statistics: Mapping[Site, Statistic]) -> None:
         f"{name}s": json.dumps({str(site): getattr(s, name, 0) for site, s in statistics.items()})
         for name in ("count", "weight")
     }
-    with atomic_write(file, durable=False) as temporary:
-        save_file(arrays, temporary, metadata=scalars | {CHECKSUM_KEY: _checksum(arrays, scalars)})
+    write_arrays(file, arrays, scalars)
 
 
 def read_statistics(
@@ -35,13 +31,11 @@ def read_statistics(
 
     With `verify` all numbers are compared with the checksum, as a file in the cache needs.
     """
+    if verify and read_arrays(file) is None:
+        return None
     try:
         with safe_open(file, framework="numpy") as content:
             scalars = content.metadata()
-            if verify:
-                arrays = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118 - no mapping
-                if scalars.pop(CHECKSUM_KEY, None) != _checksum(arrays, scalars):
-                    return None
             counts, weights = json.loads(scalars["counts"]), json.loads(scalars.get("weights", "{}"))
             statistics = {}
             for name in counts if site is None else [str(site)]:
@@ -57,12 +51,3 @@ def read_statistics(
 def double(values: np.ndarray) -> np.ndarray:
     """Values in double precision; a run that ships with the project is stored in single."""
     return values.astype(np.float64, copy=False)
-
-
-def _checksum(arrays: Mapping[str, np.ndarray], scalars: Mapping[str, str]) -> str:
-    """The checksum of arrays and metadata, independent of their order in the file."""
-    digest = hashlib.blake2b(json.dumps(scalars, sort_keys=True).encode(), digest_size=16)
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()

@@ -11,16 +11,17 @@ import numpy as np
 from pruning.experiments.claims import claims, paper
 from pruning.experiments.grid import Experiment, command, read
 from pruning.formatting import plain
+from pruning.measure.comparison import Rise
 from pruning.measure.significance import interval
 from pruning.outputs import output_file
-from pruning.runs.report import item_limits, retained, rise
+from pruning.runs.report import DIVERGENCE, item_limits, retained, rise
 from pruning.visualization import experiment_figure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-REPORT_FILE = "report.md"
+REPORT_FILE, BEST_COLUMN = "report.md", "against the best"
 RISE = (
     "`rise` is that of the mean log-perplexity over the dense model, `gap` the largest rise of a domain less "
     "the smallest."
@@ -29,7 +30,12 @@ NOISE = (
     "Within noise: less than the 95% interval of the difference, from the spread of the seeds and, for "
     "accuracies, from the number of items."
 )
+BEST = (
+    "`against the best` is the change against the line of the same model, ratio and block length with the "
+    "lowest mean, averaged over seeds, with its 95% interval over held-out text, paired by block."
+)
 TITLES = {
+    "divergence": (DIVERGENCE, 1, 3),
     "perplexity": ("Perplexity", 1, 2),  # name, scale, digits
     "bits_per_byte": ("Bits per byte", 1, 3),
     "acc": ("Accuracy, %", 100, 1),
@@ -64,7 +70,7 @@ def report(target: Path, figures: bool = True) -> Path:
 
 def metrics(frame: pd.DataFrame) -> list[str]:
     """The measures of an experiment that have a figure."""
-    return [name for name in ("perplexity", "acc") if (frame["metric"] == name).any()]
+    return [name for name in ("divergence", "perplexity", "acc") if (frame["metric"] == name).any()]
 
 
 def markdown(experiment: Experiment, frame: pd.DataFrame) -> str:
@@ -83,7 +89,7 @@ def markdown(experiment: Experiment, frame: pd.DataFrame) -> str:
             parts += _paper(reference)
         if metric == "acc":
             parts.append(changes(experiment, frame))
-        related = {"perplexity": "bits_per_byte", "acc": "acc_norm"}[metric]
+        related = {"perplexity": "bits_per_byte", "acc": "acc_norm"}.get(metric, "")
         if (frame["metric"] == related).any():
             parts.append(summary(experiment, frame, related))
     parts.append(_retention(experiment, frame))
@@ -169,7 +175,8 @@ def _spread(values: pd.Series, digits: int) -> str:
 def summary(experiment: Experiment, frame: pd.DataFrame, metric: str) -> str:
     """A Markdown table of one measure: a line for each cell of the grid, a column for each domain or task.
 
-    Perplexities have columns of the rise and of its gap between domains as well.
+    Perplexities have columns of the rise and of its gap between domains as well, and measures of text one of
+    the difference from the best line.
     """
     rows = frame[frame["metric"] == metric]
     title, scale, digits = TITLES[metric]
@@ -181,16 +188,51 @@ def summary(experiment: Experiment, frame: pd.DataFrame, metric: str) -> str:
         cells = [_spread(scale * values[[name]], digits) if name in values else "" for name in columns]
         dense.append([f"dense {model}" if several else "dense", *cells])
     rises = {"rise": "rise", "gap": "gap"} if metric == "perplexity" and len(columns) > 2 else {}
+    differences = _against_best(experiment, rows)
+    more = rises | ({BEST_COLUMN: BEST_COLUMN} if any(differences.values()) else {})
 
     def cell(group: pd.DataFrame, name: str) -> str:
         if name == "rise":
             return _spread(rise(group)["value"], 3)
         if name == "gap":
             return _spread(rise(group, "each").groupby("run_id")["value"].agg(np.ptp), 3)
+        if name == BEST_COLUMN:
+            return differences[frozenset(group["run_id"])]
         return _spread(scale * group.loc[group["name"] == name, "pruned"], digits)
 
-    table = _grid(experiment, rows, columns | rises, cell, [[*line, *("" for _ in rises)] for line in dense])
-    return "\n\n".join([f"**{title}{_first(rows)}**", table, *([RISE] if rises else [])])
+    table = _grid(experiment, rows, columns | more, cell, [[*line, *("" for _ in more)] for line in dense])
+    notes = [*([RISE] if rises else []), *([BEST] if BEST_COLUMN in more else [])]
+    return "\n\n".join([f"**{title}{_first(rows)}**", table, *notes])
+
+
+def _against_best(experiment: Experiment, rows: pd.DataFrame) -> dict[frozenset[str], str]:
+    """By the run ids of each line of a table, how much it lies above the best one; empty where unknown."""
+    words: dict[frozenset[str], str] = {}
+    if "blocks" not in rows:
+        return words
+    measure = rows["metric"].iloc[0]
+    for _, comparable in rows.groupby(["model", "ratio", "seq_len"]):
+        lines = [line for _, line in comparable.groupby(_fields(experiment, rows))]
+        best = min(lines, key=lambda line: line.loc[line["name"] == "mean", "pruned"].mean())
+        reference = _blocks(best)
+        for line in lines:
+            blocks = {} if line is best or set(line["seed"]) != set(best["seed"]) else _blocks(line)
+            is_comparable = blocks.keys() == reference.keys()
+            change = (
+                Rise.between([(reference[name], blocks[name]) for name in blocks]) if is_comparable else None
+            )
+            words[frozenset(line["run_id"])] = change.text(measure) if change else ""
+    return words
+
+
+def _blocks(line: pd.DataFrame) -> dict[str, list[float]]:
+    """By domain nats per token of every block, the mean over seeds; without those that were not recorded."""
+    blocks: dict[str, list[float]] = {}
+    for name, cells in line.groupby("name")["blocks"]:
+        seeds = [[*map(float, str(cell).split())] for cell in cells.dropna()]
+        if len(seeds) == len(cells) and len({*map(len, seeds)}) == 1:
+            blocks[str(name)] = np.mean(seeds, axis=0).tolist()
+    return blocks
 
 
 def _first(rows: pd.DataFrame) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -27,14 +27,15 @@ def mean_perplexity(values: Mapping[str, float]) -> float:
     return math.exp(math.fsum(math.log(value) for value in values.values()) / len(values))
 
 
+Measure = Literal["divergence", "perplexity"]
 Number = Annotated[float, BeforeValidator(_infinite)]
 
 
 class Rise(Record):
-    """Difference in loss of two models on the same text, paired by block.
+    """Rise of the loss, or of the divergence from the dense model, on the same text, paired by block.
 
     Attributes:
-        value: mean difference in nats per token over blocks, and over domains if there are several.
+        value: mean rise in nats per token over blocks, and over domains if there are several.
         standard_error: standard error of the paired difference; infinite if a domain has one block.
         blocks: number of blocks that were compared in a domain, the smallest of all domains.
         degrees: degrees of freedom of the error, by Welch and Satterthwaite if there are several domains.
@@ -52,9 +53,15 @@ class Rise(Record):
         Args:
             domains: for each domain, nats per token of every block under both models.
         """
-        if not domains or not all(0 < len(before) == len(after) for before, after in domains):
+        if not all(len(before) == len(after) for before, after in domains):
             return None
-        rises = [[b - a for a, b in zip(before, after, strict=True)] for before, after in domains]
+        return cls.over([[b - a for a, b in zip(*blocks, strict=True)] for blocks in domains])
+
+    @classmethod
+    def over(cls, rises: Sequence[Sequence[float]]) -> Rise | None:
+        """The mean of the rises of every block, by domain; None if blocks were not recorded."""
+        if not rises or not all(rises):
+            return None
         errors = [standard_error(rise) for rise in rises]
         spread, degrees = math.hypot(*errors), math.inf
         if 0 < spread < math.inf:
@@ -66,6 +73,13 @@ class Rise(Record):
             blocks=min(map(len, rises)),
             degrees=degrees,
         )
+
+    @classmethod
+    def by_domain(cls, rises: Mapping[str, Sequence[float]]) -> dict[str, Rise]:
+        """The mean over the blocks of each domain, and over domains as `mean`; without those not recorded."""
+        means = {name: cls.over([blocks]) for name, blocks in rises.items()}
+        means["mean"] = cls.over([*rises.values()])
+        return {name: mean for name, mean in means.items() if mean}
 
     @property
     def interval(self) -> float:
@@ -84,14 +98,16 @@ class Rise(Record):
             return None
         return math.ceil(self.blocks * (self.interval / self.value) ** 2)
 
-    @property
-    def words(self) -> str:
-        """The change of the perplexity with its confidence interval, or `within noise`."""
+    def text(self, measure: Measure) -> str:
+        """The rise in nats, or the change of the perplexity, with its interval; or `within noise`."""
         if math.isinf(self.interval):
             return "unknown from one block"
         if self.is_noise:
             needed = self.blocks_to_tell
             return f"within noise{f' (about {needed:,} blocks would tell)' if needed else ''}"
+        if measure == "divergence":
+            low, high = self.value - self.interval, self.value + self.interval
+            return f"{self.value:+.3f} ({low:+.3f} to {high:+.3f})"
         low, high = (100 * (end - 1) for end in self.range)
         return f"{100 * (_exp(self.value) - 1):+.1f}% ({low:+.1f} to {high:+.1f})"
 

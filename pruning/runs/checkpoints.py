@@ -138,9 +138,17 @@ def named_model(name: str, store: RunStore) -> str:
     Raises:
         RunError: it is the id of no run, or of one without a checkpoint.
     """
-    if name[:8].isdigit() and "/" not in name and not exists(Path(name)):
-        return str(named_checkpoint(store, name))
-    return name
+    return str(named_checkpoint(store, name)) if named_run(name, store) else name
+
+
+def named_run(name: str, store: RunStore) -> Run | None:
+    """The run whose id names a model, as `ID` or `ID:3`; None for any other name.
+
+    Raises:
+        RunError: it is the id of no run.
+    """
+    is_id = name[:8].isdigit() and "/" not in name and not exists(Path(name))
+    return store.get(name.partition(":")[0]) if is_id else None
 
 
 def named_checkpoint(store: RunStore, name: str) -> Path:

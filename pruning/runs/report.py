@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pruning.checksums import finite
 from pruning.formatting import items_text, number, plain, quoted
-from pruning.measure.comparison import Accuracy, Pair, Rise, TaskRow
+from pruning.measure.comparison import Accuracy, Measure, Pair, Rise, TaskRow
 from pruning.measure.significance import quantile
 from pruning.method.sensitivity import predict_divergence
 from pruning.models.delta import Delta
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 
 # --- the results of one run --------------------------------------------------------------------------------
+DIVERGENCE = "Divergence from the dense model (KL, nats per token)"
 INTERVALS = (
-    "Changes of accuracy are in percentage points. ± and ranges in parentheses are 95% intervals, paired by "
-    "item or by block of held-out text; ~ marks a change that is not significant."
+    f"{DIVERGENCE}; changes of accuracy are in percentage points. ± and ranges in parentheses are 95% "
+    "intervals, paired by item or by block of held-out text; ~ marks a change that is not significant."
 )
 
 
@@ -49,12 +50,16 @@ HEADER = Row("", "dense", "pruned", "change")
 
 
 def results_sections(results: Results) -> dict[str, list[Row]]:
-    """Rows of the results table in four sections: size, perplexity, bits per byte, accuracy."""
+    """Rows of the results table in sections: size, divergence, perplexity, bits per byte, accuracy."""
     size, answers = results.parameters, results.zero_shot
     tasks = {**answers.tasks, "average of tasks": answers.average} if answers else {}
     return {
         "size": [
             Row("parameters", f"{size.dense:,}", f"{size.pruned:,}", f"{size.pruned / size.dense - 1:+.1%}")
+        ],
+        "divergence": [
+            Row(f"divergence {name}", "0", number(rise.value, 3), f"± {number(rise.interval, 3)}")
+            for name, rise in results.divergence.items()
         ],
         "perplexity": [
             Row(f"perplexity {name}", number(pair.dense), number(pair.pruned), pair.change)
@@ -185,6 +190,7 @@ def predicted_divergence(run: Run) -> dict[str, float]:
 
 
 # --- runs that can be compared -----------------------------------------------------------------------------
+MEASURES: dict[Measure, str] = {"divergence": DIVERGENCE, "perplexity": "Perplexity"}
 SAME = 1e-4  # largest relative difference of dense perplexities that count as the same model and text
 
 
@@ -205,15 +211,23 @@ class MeasuredRun:
         """Type of the weights while measuring; for a run of an earlier version the config's."""
         return self.results.dtype or self.run.config.dtype
 
-    @property
-    def mean(self) -> float:
-        """Mean perplexity of the pruned model over the domains."""
-        return self.results.mean.pruned if self.results.mean else math.inf
+    def values(self, measure: Measure) -> dict[str, float]:
+        """A measure of the pruned model by domain, and its `mean`; empty where it was not measured."""
+        if measure == "divergence":
+            return {name: rise.value for name, rise in self.results.divergence.items()}
+        return {name: pair.pruned for name, pair in self.results.perplexity.items()}
 
-    def rise(self, other: MeasuredRun) -> Rise | None:
-        """How much more it loses than another run of its group; None where the blocks were not kept."""
+    def mean(self, measure: Measure = "perplexity") -> float:
+        """The mean of a measure over the domains; infinite where it was not measured."""
+        return self.values(measure).get("mean", math.inf)
+
+    def rise(self, other: MeasuredRun, measure: Measure = "perplexity") -> Rise | None:
+        """How much more it loses or diverges than another run of its group; None without a value by block."""
         before, after = (each.results.iterations[-1].perplexity for each in (other, self))
-        return Rise.between([(before[name].losses, after[name].losses) for name in self.results.domains])
+        pairs = [(before[name], after[name]) for name in self.results.domains]
+        if measure == "divergence":
+            return Rise.between([(a.divergence, b.divergence) for a, b in pairs])
+        return Rise.between([(a.losses, b.losses) for a, b in pairs])
 
     def comparable(self, other: MeasuredRun) -> bool:
         """Whether both measure the same dense model on the same blocks.
@@ -240,7 +254,7 @@ class Group:
     """Runs that can be compared, the best first.
 
     Attributes:
-        members: sorted by the perplexity of the pruned model.
+        members: sorted by divergence, or by perplexity where some did not measure it; see `ranked`.
         suffix: end of the heading that distinguishes the group from another with the same heading.
     """
 
@@ -251,6 +265,16 @@ class Group:
     def newest(self) -> MeasuredRun:
         """The newest run with recorded text: its config gives the names."""
         return max(self.members, key=lambda member: (bool(member.results.heldout), member.run.id))
+
+    @property
+    def measures(self) -> list[Measure]:
+        """The measures of its runs, first the one by which they rank; see `ranked`."""
+        return _measures(self.members)
+
+    def against_best(self, measure: Measure = "perplexity") -> dict[str, Rise]:
+        """How much more each other run loses or diverges than the best one, by run id."""
+        best, *others = self.members
+        return {each.run.id: rise for each in others if (rise := each.rise(best, measure))}
 
     @property
     def blocks(self) -> dict[str, int]:
@@ -281,6 +305,16 @@ def _file(source: str) -> str:
     return f" ({quoted(source if source.startswith('hub:') else Path(source).name)})"
 
 
+def _measures(members: Iterable[MeasuredRun]) -> list[Measure]:
+    return [name for name in MEASURES if all(each.values(name) for each in members)]
+
+
+def ranked(members: Sequence[MeasuredRun]) -> list[MeasuredRun]:
+    """Comparable runs, the best first: by divergence where all have it, else by perplexity."""
+    measures = _measures(members)
+    return sorted(members, key=lambda each: each.mean(measures[0])) if measures else [*members]
+
+
 def groups(runs: Iterable[Run]) -> tuple[list[Group], dict[str, str]]:
     """Groups of comparable runs, and the reason by id why a run is in none.
 
@@ -304,7 +338,7 @@ def groups(runs: Iterable[Run]) -> tuple[list[Group], dict[str, str]]:
             mine.append(each)
     order = {each.run.id: position for position, each in enumerate(members)}
     grouped.sort(key=lambda group: min(order[each.run.id] for each in group))
-    return _distinct([Group(tuple(sorted(group, key=lambda each: each.mean))) for group in grouped]), left_out
+    return _distinct([Group(tuple(ranked(group))) for group in grouped]), left_out
 
 
 def _reason(run: Run) -> str:
@@ -420,7 +454,10 @@ def _ratio_error(row: Accuracy) -> float | None:
 
 # --- tidy frames of many runs ------------------------------------------------------------------------------
 # Columns that hold what was measured; all other columns are options and sizes of the run.
-MEASURED = ("name", "dense", "pruned", "delta", "standard_error", "p_value", "significant", "items", "limit")
+MEASURED = (
+    *("name", "dense", "pruned", "delta", "standard_error", "p_value", "significant"),
+    *("items", "limit", "blocks"),
+)
 OPTIONS = ("model", "method", "ratio", "iterations", "samples", "seq_len", "seed")
 
 
@@ -441,10 +478,17 @@ def tidy(run: Run, options: Sequence[str] = ()) -> list[dict[str, Any]]:
         "achieved_ratio": results.achieved_ratio,
         "seconds": results.seconds,
     }
-    rows: list[dict[str, Any]] = []
+    texts = results.iterations[-1].perplexity if results.iterations else {}
+    rows: list[dict[str, Any]] = [
+        {**common, "metric": "divergence", "name": name, "dense": 0.0}
+        | finite({"pruned": rise.value, "standard_error": rise.standard_error})
+        | {"blocks": _blocks(texts[name].divergence) if name in texts else None}
+        for name, rise in results.divergence.items()
+    ]
     for metric, pairs in (("perplexity", results.perplexity), ("bits_per_byte", results.bits_per_byte)):
         rows += [
             {**common, "metric": metric, "name": name, **finite(p.model_dump(include={"dense", "pruned"}))}
+            | {"blocks": _blocks(texts[name].losses) if metric == "perplexity" and name in texts else None}
             for name, p in pairs.items()
         ]
     answers = results.zero_shot
@@ -454,6 +498,11 @@ def tidy(run: Run, options: Sequence[str] = ()) -> list[dict[str, Any]]:
             counts = {"items": task.items, "limit": task.limit}
             rows.append({**common, "metric": metric, "name": name, **values, **counts})
     return rows
+
+
+def _blocks(values: Iterable[float]) -> str | None:
+    """Nats per token of every block as one cell."""
+    return " ".join(f"{value:.6g}" for value in values) or None
 
 
 def _cell(value: Any) -> Any:
@@ -475,9 +524,9 @@ def table(runs: Sequence[Run], options: Sequence[str] = ()) -> pd.DataFrame:
 def completed(frame: pd.DataFrame) -> pd.DataFrame:
     """A tidy frame with its gaps filled.
 
-    A domain that a run did not name has no share in it, a perplexity that JSON could not hold is infinite,
-    and significance without p values follows from the standard errors. `calibration_tokens` are those of
-    one iteration: a fair comparison of methods holds them equal.
+    A domain that a run did not name has no share in it, a divergence or perplexity that JSON could not hold
+    is infinite, and significance without p values follows from the standard errors. `calibration_tokens` are
+    those of one iteration: a fair comparison of methods holds them equal.
     """
     import numpy as np
 
@@ -487,7 +536,7 @@ def completed(frame: pd.DataFrame) -> pd.DataFrame:
         frame[name] = np.nan
     sides = ["dense", "pruned"]
     frame[sides] = frame[sides].astype(float)
-    is_text = frame["metric"] == "perplexity"
+    is_text = frame["metric"].isin(["divergence", "perplexity"])
     frame.loc[is_text, sides] = frame.loc[is_text, sides].fillna(np.inf)
     beyond_noise = frame["delta"].astype(float).abs() > quantile() * frame["standard_error"].astype(float)
     beyond_noise = beyond_noise.astype("boolean").mask(frame["delta"].isna())
@@ -536,8 +585,8 @@ def mixture_label(mixture: Mapping[str, float], domains: Sequence[str] = EMBEDDE
 def rise(frame: pd.DataFrame, of: str = "mean") -> pd.DataFrame:
     """Rows of one measure with the `value` that figures show.
 
-    It is the rise of the log-perplexity over the dense model, the pruned model's accuracy in percent, or
-    its bits per byte.
+    It is the divergence from the dense model, the rise of the log-perplexity over it, the pruned model's
+    accuracy in percent, or its bits per byte.
 
     Args:
         frame: rows of one measure of the tidy frame.
@@ -562,6 +611,8 @@ def rise(frame: pd.DataFrame, of: str = "mean") -> pd.DataFrame:
 def axis_title(metric: str, of: str = "mean", limits: Sequence[int] = ()) -> str:
     """Title of an axis of `rise`, with the item limits of the runs."""
     whose = {"mean": "mean ", "each": ""}.get(of, f"{of} ")
+    if metric == "divergence":
+        return f"{whose}{DIVERGENCE[0].lower()}{DIVERGENCE[1:]}"
     if metric == "perplexity":
         return f"rise of the {whose}log-perplexity"
     if metric == "bits_per_byte":

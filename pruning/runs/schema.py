@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
-from pruning.measure.comparison import KnownPair, Number, Pair, Record, ZeroShot
+from pruning.measure.comparison import KnownPair, Number, Pair, Record, Rise, ZeroShot
 from pruning.models.geometry import Geometry
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -103,7 +103,7 @@ class StoredGeometry(Record):
 
 
 class TextMeasure(Record):
-    """Perplexity of one model on the held-out text of one domain; see `perplexity.Perplexity`."""
+    """Perplexity and divergence of one model on the text of one domain; see `perplexity.Perplexity`."""
 
     nll: Number
     tokens: Count
@@ -112,6 +112,7 @@ class TextMeasure(Record):
     bytes: Count = 0
     bits_per_byte: float | None = None
     blocks: tuple[Number, ...] = ()
+    divergence: tuple[Number, ...] = ()
 
     @property
     def losses(self) -> list[float]:
@@ -140,7 +141,7 @@ class Metrics(Record):
         number: number of the iteration, 0 for the dense model.
         target_ratio, ratio: pruning ratio to reach, and reached.
         parameters: number of parameters after the iteration.
-        perplexity: held-out perplexity by domain after the iteration.
+        perplexity: held-out perplexity, and divergence from the dense model, by domain after the iteration.
         layers: widths of the decoder layers, which version 0.2 wrote and nothing reads.
         seconds: duration.
         repairs: by site, where least squares was tried on held-out tokens.
@@ -167,6 +168,11 @@ class Metrics(Record):
     rises: dict[str, Number] = {}
     choice: StoredChoice | None = None
 
+    @property
+    def divergence(self) -> dict[str, Rise]:
+        """Divergence from the dense model by domain, and their `mean`; empty where it was not measured."""
+        return Rise.by_domain({name: text.divergence for name, text in self.perplexity.items()})
+
 
 class Sizes(Record):
     """Number of parameters of the dense and the pruned model."""
@@ -181,6 +187,8 @@ class Results(Record):
     Attributes:
         config: config of the run, as JSON.
         achieved_ratio: removed share of the layers' linear parameters.
+        divergence: from the dense model by domain, in nats per token, and their `mean`; empty in runs of
+            earlier versions.
         perplexity: by domain, and their geometric mean as `mean`.
         bits_per_byte: by domain.
         tokens: number of predicted tokens by domain.
@@ -198,6 +206,7 @@ class Results(Record):
     config: dict[str, Any]
     achieved_ratio: Ratio
     parameters: Sizes
+    divergence: dict[str, Rise] = {}
     perplexity: dict[str, Pair]
     bits_per_byte: dict[str, KnownPair] = {}
     tokens: dict[str, Count] = {}
@@ -209,6 +218,11 @@ class Results(Record):
     device: str = ""
     dtype: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def mean_divergence(self) -> Rise | None:
+        """The mean divergence over the domains; None where it was not measured."""
+        return self.divergence.get("mean")
 
     @property
     def mean(self) -> Pair | None:

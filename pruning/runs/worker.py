@@ -180,6 +180,8 @@ class TextProgress:
         if isinstance(event, Iteration):
             done = f"iteration {event.number} of {self.iterations}" if event.number else "dense model"
             parts = [f"{event.mask.ratio:.1%} removed"] if event.number else []
+            if rise := Rise.over([text.divergence for text in event.perplexity.values()]):
+                parts.append(f"divergence {number(rise.value, 3)}")
             if values := {name: text.value for name, text in event.perplexity.items()}:
                 parts.append(f"perplexity {number(mean_perplexity(values))}")
             self.complete = event.number
@@ -330,6 +332,7 @@ def summarise(run: Run, seconds: float) -> Results:
         config=run.config.model_dump(mode="json"),
         achieved_ratio=last.ratio,
         parameters=Sizes(dense=dense.parameters, pruned=last.parameters),
+        divergence=last.divergence,
         perplexity=values,
         bits_per_byte={
             name: KnownPair(dense=p.bits_per_byte, pruned=q.bits_per_byte) for name, (p, q) in texts.items()

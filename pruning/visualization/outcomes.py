@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pruning.measure.comparison import Pair, TaskRow
+from pruning.measure.comparison import TaskRow
 from pruning.measure.significance import interval
 from pruning.runs.report import CHANCE, Retained, axis_title, item_limits, rise
 from pruning.visualization.style import COLOURS, GREY, Array, graph, level, log_ticks, style
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from pruning.runs.folder import StoredIteration
+    from pruning.runs.schema import Results
 
 
 def perplexity_data(iterations: Sequence[StoredIteration]) -> dict[str, tuple[Array, Array]]:
@@ -91,21 +92,31 @@ def tradeoff_figure(
     return style(figure, title or f"Size against {of}", height)
 
 
-def domain_cost_figure(runs: Mapping[str, Mapping[str, Pair]], height: int = 340) -> Figure:
-    """Perplexity over that of the dense model, by domain and run.
+def domain_cost_figure(runs: Mapping[str, Results], height: int = 340) -> Figure:
+    """Divergence from the dense model by domain and run; perplexity over dense where some did not measure it.
 
     Args:
-        runs: by label the `perplexity` of a run's results.
+        runs: results by label.
         height: height in pixels.
     """
     figure = graph().Figure()
-    for label, values in runs.items():
+    by_divergence = all(results.divergence for results in runs.values())
+    for label, results in runs.items():
+        if by_divergence:
+            costs = {name: rise.value for name, rise in results.divergence.items()}
+            spread = [rise.interval for rise in results.divergence.values()]
+        else:
+            costs, spread = {name: pair.ratio for name, pair in results.perplexity.items()}, []
         figure.add_bar(
             name=label,
-            x=list(values),
-            y=[pair.ratio if np.isfinite(pair.ratio) else None for pair in values.values()],
-            hovertemplate="%{x}: %{y:.2f}x<extra>" + label + "</extra>",
+            x=list(costs),
+            y=[cost if np.isfinite(cost) else None for cost in costs.values()],
+            error_y={"array": [half if np.isfinite(half) else 0 for half in spread]},
+            hovertemplate="%{x}: %{y:.3f}<extra>" + label + "</extra>",
         )
+    if by_divergence:
+        figure.update_yaxes(title="KL, nats per token, 95% interval")
+        return style(figure, "Divergence from the dense model by domain", height)
     level(figure, 1, "dense")
     figure.update_yaxes(title="perplexity over dense")
     return style(figure, "Perplexity over dense by domain", height)
@@ -121,7 +132,7 @@ def experiment_figure(
         title: title of the figure.
         x: option along the axis; None draws a bar for each value of the first of `series`.
         series: options that distinguish lines or bars; those with one value are left out.
-        metric: perplexity, bits_per_byte, acc or acc_norm.
+        metric: divergence, perplexity, bits_per_byte, acc or acc_norm.
         of: the `mean` over domains or tasks, a line for `each` of them, or the name of one.
     """
     go = graph()

@@ -125,6 +125,8 @@ def _summary(run: Run, results: Results | None) -> str:
         return words + "The run is not finished."
     size = results.parameters
     words += f"{size.dense:,} parameters became {size.pruned:,} ({size.pruned / size.dense - 1:+.1%})"
+    if mean := results.mean_divergence:
+        words += f"; the divergence from the dense model is {number(mean.value, 3)} nats per token"
     if results.mean and results.worst and math.isfinite(results.mean.ratio):
         domain, ratio = results.worst
         words += (
@@ -137,15 +139,18 @@ def _summary(run: Run, results: Results | None) -> str:
 
 
 def _path(iterations: Sequence[StoredIteration]) -> str:
-    """Perplexity by iteration, as a table."""
+    """Mean divergence, and perplexity by domain, by iteration as a table."""
     data = perplexity_data(iterations)
     if not data or len(iterations) < 2:
         return ""
-    rows = [
-        (str(it.number), f"{it.metrics.ratio:.1%}", *(number(values[at]) for _, values in data.values()))
-        for at, it in enumerate(iterations)
-    ]
-    return _table("Perplexity by iteration", ("iteration", "pruned", *data), rows)
+    rows = []
+    for at, it in enumerate(iterations):
+        mean = it.metrics.divergence.get("mean")
+        cells = [number(mean.value, 3) if mean else "-", *(number(values[at]) for _, values in data.values())]
+        rows.append((str(it.number), f"{it.metrics.ratio:.1%}", *cells))
+    return _table(
+        "Divergence and perplexity by iteration", ("iteration", "pruned", "divergence", *data), rows
+    )
 
 
 def _maps(iterations: Sequence[StoredIteration], config: RunConfig) -> bytes:

@@ -591,7 +591,8 @@ def test_a_finished_run_of_this_store_is_compared_and_deleted(monkeypatch, tmp_p
     assert "ratio 40%" in chain["changed"].iloc[1]
     differ, outcomes = at.dataframe[0].value, at.dataframe[1].value
     assert differ.set_index("option").loc["ratio"].tolist() == ["40%", "20%"]
-    assert outcomes["against the best"].notna().tolist() == [True, False]  # more was removed of the first
+    for measure in ("divergence", "perplexity"):  # more was removed of the first
+        assert outcomes[f"Δ {measure}"].notna().tolist() == [True, False]
     tables = [d.value for d in at.dataframe if "worst" in d.value.columns]
     assert [len(table) for table in tables] == [2, 2, *[1] * len(SHIPPED)]  # of other models, so each alone
     assert (tables[0]["worst domain"] == "words").all()

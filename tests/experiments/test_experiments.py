@@ -10,8 +10,8 @@ from pruning.cli.main import main
 from pruning.errors import ConfigError
 from pruning.experiments.claims import AGREES, DIFFERS, NOISE, claims, paper
 from pruning.experiments.grid import Experiment, carry_out, existing, folder, read
-from pruning.experiments.report import REPORT_FILE, markdown, report
-from pruning.measure.comparison import TaskRow
+from pruning.experiments.report import REPORT_FILE, _against_best, markdown, report
+from pruning.measure.comparison import Rise, TaskRow
 from pruning.runs.report import completed, mixture_label, retained, retention, retention_of, rise, table
 from pruning.runs.run import RunStore
 from pruning.runs.schema import Results
@@ -481,3 +481,28 @@ def test_the_page_averages_over_nothing_unsaid(monkeypatch):
     apart.set_value(["method"]).run()
     assert any("means over seeds, samples;" in caption.value for caption in at.caption)
     assert "experiments/demo_samples.yaml" in at.code[0].value
+
+
+def test_lines_are_compared_with_the_best_block_by_block(spec, tmp_path):
+    experiment, store = Experiment.read(spec), RunStore(tmp_path / "runs")
+    runs, _ = carry_out(experiment, store)
+    experiment, frame = read(folder(store, "cuts"))
+    text = markdown(experiment, frame)
+    assert text.index("Divergence from the dense model (KL, nats per token)") < text.index("**Perplexity**")
+    blocks = {
+        k: np.mean(
+            [
+                run.results().iterations[-1].perplexity["words"].divergence
+                for run in runs
+                if run.config.iterations == k
+            ],
+            axis=0,
+        )
+        for k in (1, 2)
+    }
+    best, other = sorted(blocks.values(), key=np.mean)
+    differences = _against_best(experiment, frame[frame["metric"] == "divergence"])
+    assert sorted(differences.values()) == sorted(["", Rise.between([(best, other)]).text("divergence")])
+    assert Rise.between([(best, other)]).text("divergence") in text
+    earlier = frame[frame["metric"] != "divergence"].drop(columns="blocks")
+    assert "against the best" not in markdown(experiment, completed(earlier))

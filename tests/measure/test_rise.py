@@ -43,7 +43,7 @@ def test_domains_count_alike_and_their_spreads_are_joined_as_welch_does():
 
 def test_noise_says_how_many_blocks_would_tell():
     rise = Rise.between([(np.zeros(8), np.array([0.1, -0.1] * 4) + 0.01)])
-    assert rise.is_noise and "within noise (about" in rise.words
+    assert rise.is_noise and "within noise (about" in rise.text("perplexity")
     assert rise.blocks_to_tell == math.ceil(8 * (rise.interval / 0.01) ** 2)
 
 
@@ -51,7 +51,7 @@ def test_one_block_or_none_tells_nothing():
     assert Rise.between([]) is None and Rise.between([((), ())]) is None
     assert Rise.between([((1.0,), (1.0, 2.0))]) is None
     rise = Rise.between([((1.0,), (2.0,))])
-    assert math.isinf(rise.interval) and rise.is_noise and rise.words == "unknown from one block"
+    assert math.isinf(rise.interval) and rise.is_noise and rise.text("perplexity") == "unknown from one block"
     assert Pair(dense=2.0, pruned=3.0, rise=rise).change == "1.50x"
     assert Rise.model_validate(json.loads(json.dumps(rise.model_dump()).replace("Infinity", "null"))) == rise
 
@@ -78,7 +78,7 @@ def test_runs_are_compared_block_by_block(tiny_folder, text_file, capsys):
     rise = worst.rise(best)
     losses = [member.results.iterations[-1].perplexity["words"].losses for member in (best, worst)]
     assert rise == Rise.between([tuple(losses)]) and rise.value > 0
-    assert rise.value == pytest.approx(math.log(worst.mean / best.mean))
+    assert rise.value == pytest.approx(math.log(worst.mean() / best.mean()))
     assert main(["compare", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["groups"]
     assert row["against_best"][worst.run.id]["interval"] == pytest.approx(rise.interval)

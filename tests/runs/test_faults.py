@@ -12,12 +12,9 @@ import numpy as np
 import pytest
 
 from pruning import PruningError, RunConfig, checksums, prune
-from pruning.checksums import read_cached
+from pruning.checksums import read_arrays
 from pruning.cli.main import main
-from pruning.engine.statistics_files import read_statistics
 from pruning.errors import CorruptFileError, RunError
-from pruning.measure.perplexity import Perplexity
-from pruning.method.moments import Moments
 from pruning.models.geometry import Site
 from pruning.models.tensors import weights_digest
 from pruning.paths import cache_folder
@@ -230,23 +227,16 @@ def test_what_is_damaged_is_not_believed(run):
         load(str(run.path / "model"))
 
 
-@pytest.mark.parametrize("kind", ["moments", "perplexity"])
+@pytest.mark.parametrize("kind", ["moments", "predictions"])
 def test_a_damaged_cache_costs_time_and_changes_nothing(made, monkeypatch, tmp_path, kind):
     cache = Path(shutil.copytree(made.path.parent.parent / "cache", tmp_path / "copy"))
     monkeypatch.setenv("PRUNESCOPE_CACHE", str(cache))
     files = sorted((cache_folder() / kind).iterdir())
     for file in files:
-        if kind == "moments":
-            flip(file)
-        else:
-            file.write_text(json.dumps({**json.loads(file.read_text()), "nll": 1.0}))
+        flip(file)
     assert_same(prune(made.config).run, made)
     for file in files:  # made anew
-        assert (
-            read_statistics(file, Moments, verify=True)
-            if kind == "moments"
-            else read_cached(file, Perplexity)
-        ) is not None
+        assert read_arrays(file) is not None
 
 
 def test_a_config_without_a_copy_is_said(run):

@@ -484,16 +484,14 @@ def test_a_store_that_cannot_be_written(options, tmp_path):
 def test_a_full_disk_is_one_sentence_and_leaves_whole_files(options, monkeypatch):
     import errno
 
-    from pruning.engine import statistics_files
+    from pruning import checksums
     from pruning.runs import worker
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     run = RunStore().create(RunConfig.create(**options))
-    monkeypatch.setattr(
-        statistics_files, "save_file", full
-    )  # the statistics of the first iteration do not fit
+    monkeypatch.setattr(checksums, "save_file", full)  # the statistics of the first iteration do not fit
     with pytest.raises(RunError, match="disk .* is full"):
         worker.execute(run)
     assert [i.number for i in run.iterations()] == [0]

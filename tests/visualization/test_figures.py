@@ -7,9 +7,10 @@ import pytest
 
 from pruning import RunConfig, prune
 from pruning import visualization as viz
-from pruning.measure.comparison import Accuracy, Pair, TaskRow
+from pruning.measure.comparison import Accuracy, Pair, Rise, TaskRow
 from pruning.models.geometry import Site
 from pruning.models.mask import Mask
+from pruning.runs.schema import Results
 from pruning.visualization.style import log_ticks
 from tests.conftest import llama_geometry
 
@@ -187,8 +188,11 @@ def test_bars_are_as_long_as_the_numbers_given():
     assert drawn(viz.mixture_figure(shares)) == {"a": [0.25], "b": [0.75]}
     sizes = viz.parameters_figure({"attention": (10, 6), "MLP": (30, 9)})
     assert drawn(sizes) == {"dense": [10, 30], "pruned": [6, 9]}
-    costs = {"flap": {"a": Pair(dense=10.0, pruned=15.0), "b": Pair(dense=4.0, pruned=math.inf)}}
-    assert drawn(viz.domain_cost_figure(costs)) == {"flap": [1.5, None]}
+    pairs = {"a": Pair(dense=10.0, pruned=15.0), "b": Pair(dense=4.0, pruned=math.inf)}
+    earlier = Results.model_construct(perplexity=pairs)
+    now = Results.model_construct(perplexity=pairs, divergence={"a": Rise.over([[0.25, 0.75]])})
+    assert drawn(viz.domain_cost_figure({"flap": earlier, "own": now}))["flap"] == [1.5, None]
+    assert drawn(viz.domain_cost_figure({"own": now})) == {"own": [0.5]}
     accuracy = Accuracy(dense=0.6, pruned=0.5, delta=-0.1, standard_error=0.02)
     levels = drawn(viz.accuracy_levels_figure({"piqa": TaskRow(acc=accuracy)}))
     assert (levels["dense"], levels["pruned"], levels["chance"]) == ([0.6], [0.5], [0.5])
