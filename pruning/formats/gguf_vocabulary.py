@@ -20,7 +20,7 @@ SPACE = "\u2581"  # how SentencePiece writes a space
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-def refusal(content: Mapping[str, Any]) -> str:
+def unsupported_reason(content: Mapping[str, Any]) -> str:
     """Why llama.cpp does not split text as a `tokenizer.json` does; empty if it does."""
     if pre_tokenizer(content) or (prefixed(content) is not None and piece_order(content) is not None):
         return ""

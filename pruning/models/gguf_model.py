@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pruning.formatting import quoted
 from pruning.models import gguf_rope
 from pruning.models.families import FAMILIES
-from pruning.models.family import DECI, TENSORS, Gguf
+from pruning.models.family import DECI, TENSORS, Config, Family, Gguf
 from pruning.models.geometry import Geometry, SiteShape
 from pruning.models.gguf_file import GGUFFile
 from pruning.models.gguf_keys import ARCHITECTURES, WINDOW, check_keys, layer_tensor
@@ -89,15 +89,15 @@ def read_model(file: GGUFFile) -> GGUFModel:
         or f"blk.{site.layer}.{TENSORS[family.spec(site.name).role]}.bias" in file.tensors
         for site in geometry.sites
     }
-    parameters = list(_parameters(file, layout, config, layers, biased))
+    stored = [_with_zeros(each, file) for each in parameters(family, layout, config, layers, biased)]
     unread = set(file.tensors)
-    for parameter in parameters:
+    for parameter in stored:
         for name, shape in zip(parameter.tensors, parameter.shapes, strict=False):
-            if (stored := file.tensors.get(name)) is None:
+            if (tensor := file.tensors.get(name)) is None:
                 raise file.refusal(f"lacks {name!r}", AGAIN)
-            if stored.shape != shape:
-                by_sizes = f"and {shape} by its sizes"
-                raise file.refusal(f"holds {name!r} in the shape {stored.shape}, {by_sizes}", AGAIN)
+            if tensor.shape != shape:
+                shapes = f"the shape {tensor.shape}, and {shape} by its sizes"
+                raise file.refusal(f"holds {name!r} in {shapes}", AGAIN)
             unread.discard(name)
     scaled = file.metadata.get(f"{prefix}.rope.scaling.type") == "longrope"
     if prefix in ("llama", "deci"):
@@ -105,7 +105,13 @@ def read_model(file: GGUFFile) -> GGUFModel:
     if unread:
         raise file.refusal(f"holds the tensor {quoted(min(unread), 80)}, which is not supported")
     pruned = geometry != family.geometry(config) or biased != own
-    return GGUFModel(config, geometry, sizes.head_dim, biased, pruned, parameters)
+    return GGUFModel(config, geometry, sizes.head_dim, biased, pruned, stored)
+
+
+def _with_zeros(parameter: Parameter, file: GGUFFile) -> Parameter:
+    """A bias that the file does not have is zeros."""
+    is_zero = parameter.name.endswith(".bias") and not set(parameter.tensors) & file.tensors.keys()
+    return replace(parameter, tensors=()) if is_zero else parameter
 
 
 def _config(file: GGUFFile, prefix: str, sizes: Sizes) -> dict[str, Any]:
@@ -202,37 +208,44 @@ def _model_type(file: GGUFFile, prefix: str, sizes: Sizes) -> tuple[str, dict[st
     return "llama", {"attention_bias": attention, "mlp_bias": gated}
 
 
-def _parameters(
-    file: GGUFFile,
+def parameters(
+    family: Family,
     layout: Gguf,
-    config: dict[str, Any],
-    layers: list[list[SiteShape]],
-    biased: dict[str, bool],
+    config: Config,
+    layers: Sequence[Sequence[SiteShape]],
+    biased: Mapping[str, bool],
 ) -> Iterator[Parameter]:
-    family, hidden, vocabulary = FAMILIES[config["model_type"]], config["hidden_size"], config["vocab_size"]
+    """Every parameter of a model, with its tensors in a GGUF file.
+
+    Args:
+        family: of the model.
+        layout: how the file has the family.
+        config: content of the dense model's `config.json`.
+        layers: by layer the shapes of all sites, prunable or not.
+        biased: by prunable site, as `str` writes it, whether its output projection has a bias.
+    """
+    hidden, vocabulary = config["hidden_size"], config["vocab_size"]
     yield Parameter(f"{family.embeddings}.weight", ("token_embd.weight",), ((vocabulary, hidden),))
     yield Parameter(f"{family.final_norm}.weight", ("output_norm.weight",), ((hidden,),), gain=layout.gain)
     if not config["tie_word_embeddings"]:
         yield Parameter("lm_head.weight", ("output.weight",), ((vocabulary, hidden),))
     for number, shapes in enumerate(layers):
         inside, block = f"{family.layers}.{number}", f"blk.{number}"
-        for norms, width in ((layout.norms, hidden), (layout.head_norms, config["head_dim"])):
+        for norms, width in ((layout.norms, hidden), (layout.head_norms, family.head_dim(config))):
             for path, tensor in norms.items():
-                name, stored = f"{inside}.{path}.weight", f"{block}.{tensor}.weight"
-                yield Parameter(name, (stored,), ((width,),), gain=layout.gain)
+                name, weight = f"{inside}.{path}.weight", f"{block}.{tensor}.weight"
+                yield Parameter(name, (weight,), ((width,),), gain=layout.gain)
         for spec, shape in zip(family.sites, shapes, strict=True):
             for producer in spec.producers:
                 rows = [part.rows(shape) for part in producer.parts]
-                parts = [f"{block}.{TENSORS[part.role]}" for part in producer.parts]
+                tensors = [f"{block}.{TENSORS[part.role]}" for part in producer.parts]
                 pairs = tuple(layout.pairs and part.role in ("query", "key") for part in producer.parts)
-                name, names = f"{inside}.{producer.path}", tuple(f"{part}.weight" for part in parts)
-                yield Parameter(f"{name}.weight", names, tuple((n, hidden) for n in rows), pairs)
-                if producer.has_bias(config):
-                    names = tuple(f"{part}.bias" for part in parts)
-                    names = names if set(names) & file.tensors.keys() else ()
-                    yield Parameter(f"{name}.bias", names, tuple((n,) for n in rows), pairs)
+                for kind, columns in (("weight", (hidden,)), ("bias", ())):
+                    if kind == "weight" or producer.has_bias(config):
+                        names = tuple(f"{tensor}.{kind}" for tensor in tensors)
+                        each = tuple((n, *columns) for n in rows)
+                        yield Parameter(f"{inside}.{producer.path}.{kind}", names, each, pairs)
             name, tensor = f"{inside}.{spec.consumer.path}", f"{block}.{TENSORS[spec.role]}"
             yield Parameter(f"{name}.weight", (f"{tensor}.weight",), ((hidden, shape.channels),))
             if biased.get(f"{number}.{spec.name}", spec.consumer.has_bias(config)):
-                names = (f"{tensor}.bias",) if f"{tensor}.bias" in file.tensors else ()
-                yield Parameter(f"{name}.bias", names, ((hidden,),))
+                yield Parameter(f"{name}.bias", (f"{tensor}.bias",), ((hidden,),))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,18 +78,6 @@ class LayerView:
                 setattr(module.config, name, getattr(shape, size))
             else:
                 setattr(self.module(owner_path), name, getattr(shape, size))
-
-    def tensors_by_role(self) -> Iterator[tuple[str, str, Tensor]]:
-        """Role, kind (weight or bias) and rows of every projection; a fused one in its parts."""
-        for spec in self.family.sites:
-            shape = self.shape(spec)
-            for producer in spec.producers:
-                for kind, tensor in self.module(producer.path).named_parameters():
-                    rows = [part.rows(shape) for part in producer.parts]
-                    for part, piece in zip(producer.parts, tensor.split(rows), strict=True):
-                        yield part.role, kind, piece
-            for kind, tensor in self.module(spec.consumer.path).named_parameters():
-                yield spec.role, kind, tensor
 
 
 def family_of(model: CausalLM) -> Family:

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pruning.cli.main import main
 from pruning.errors import ExportError, ModelError, RunError
 from pruning.formats import huggingface
-from pruning.formats.format import forms
-from pruning.formats.traits import Traits
+from pruning.formats.checkpoint_info import CheckpointInfo
+from pruning.formats.format import export_plans
 from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
@@ -48,9 +48,9 @@ def test_different_widths_load_with_the_modelling_file(name, iterations, unit, t
         assert len({layer["attn"].groups for layer in layers}) > 1
     done = export(folder, "hf", tmp_path / "hf")
     assert done.difference == 0
-    assert done.form.architecture.startswith("Pruned")
+    assert done.plan.architecture.startswith("Pruned")
     back = AutoModelForCausalLM.from_pretrained(done.path, trust_remote_code=True)
-    assert type(back).__name__ == done.form.architecture
+    assert type(back).__name__ == done.plan.architecture
     assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
     # generation with the cache of keys and values, and a batch whose rows are padded
     padding = torch.ones_like(IDS)
@@ -157,9 +157,9 @@ def test_equal_widths_load_in_stock_transformers(name, compensation, tied, check
     folder, loaded = checkpoint(name, {"tie_word_embeddings": tied}, **options)
     assert describe(str(folder)).geometry.layers[0]["attn"].entries < 8
     done = export(folder, "hf", tmp_path / "hf")
-    assert done.form.architecture == STOCK[name, compensation] and no_code(done.path)
+    assert done.plan.architecture == STOCK[name, compensation] and no_code(done.path)
     back, report = AutoModelForCausalLM.from_pretrained(done.path, output_loading_info=True)
-    assert type(back).__name__ == done.form.architecture
+    assert type(back).__name__ == done.plan.architecture
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
     assert torch.equal(back.generate(IDS, **GREEDY), loaded.model.generate(IDS, **GREEDY))
@@ -203,7 +203,7 @@ def test_heads_that_do_not_divide_the_width_go_to_seed_oss(checkpoint, tmp_path)
     folder, loaded = checkpoint("qwen2", allocation="uniform", ratio=0.3)
     assert describe(str(folder)).geometry.layers[0]["attn"].entries == 6
     done = export(folder, "hf", tmp_path / "hf")
-    assert done.form.architecture == "SeedOssForCausalLM" and no_code(done.path)
+    assert done.plan.architecture == "SeedOssForCausalLM" and no_code(done.path)
     back = AutoModelForCausalLM.from_pretrained(done.path)
     assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
     assert torch.equal(load(str(done.path)).model(IDS).logits, loaded.model(IDS).logits)
@@ -269,8 +269,8 @@ def test_what_cannot_be_is_refused_with_the_form_that_would_do(
     name, format, options, way_out, checkpoint, tmp_path
 ):
     folder, _ = checkpoint(name, **options)
-    offered = {form.format: form for form in forms(Traits.read(folder))}
-    assert way_out in offered[format].refusal and not offered["hf"].refusal
+    offered = {plan.format: plan for plan in export_plans(CheckpointInfo.read(folder))}
+    assert way_out in offered[format].unsupported_reason and not offered["hf"].unsupported_reason
     with pytest.raises(ExportError, match=way_out):
         export(folder, format, tmp_path / "out")
     assert not (tmp_path / "out").exists()
