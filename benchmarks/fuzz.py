@@ -58,7 +58,6 @@ from pruning.method.scores import SCORES
 from pruning.models.checkpoint import save
 from pruning.models.folder import DEMO, describe
 from pruning.models.loading import load
-from pruning.models.source import InMemory
 from pruning.outputs import output_file, output_folder
 from pruning.progress import drain
 from pruning.text.sources import describe_source, load_text
@@ -502,9 +501,9 @@ def _use_model(folder: Path) -> None:
     loaded = load(str(folder), "cpu")
     config = RunConfig.create(samples=1, seq_len=8, eval_blocks=1, mixture={"wiki": 1.0})
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
-    drain(perplexity(InMemory(loaded.model), blocks), lambda _: None)
+    drain(perplexity(loaded.source, blocks), lambda _: None)
     continue_prompt(loaded, torch.from_numpy(blocks[0].ids[:, :4]), 2)
-    save(loaded.model, loaded.tokenizer, folder / "saved")
+    save(loaded.source, loaded.tokenizer, folder / "saved")
 
 
 @st.composite

@@ -20,7 +20,6 @@ from pruning.models.geometry import Site
 from pruning.models.layer_view import geometry
 from pruning.models.loading import load
 from pruning.models.mask import Mask
-from pruning.models.source import InMemory
 from pruning.progress import drain
 
 
@@ -34,9 +33,9 @@ def main() -> None:
             np.arange(shape["mlp"].entries) < shape["mlp"].entries // 2
         )
     half = LoadedModel(copy.deepcopy(dense.model), dense.tokenizer, "half", dense.path, dense.fingerprint)
-    Delta(Mask(full.geometry, kept)).apply(InMemory(half.model))
+    Delta(Mask(full.geometry, kept)).apply(half.source)
     blocks = evaluation_blocks(RunConfig.create(eval_blocks=None), dense.tokenizer, dense.model)
-    values = [drain(perplexity(InMemory(m.model), blocks), lambda _: None) for m in (dense, half)]
+    values = [drain(perplexity(m.source, blocks), lambda _: None) for m in (dense, half)]
     answers = [
         drain(zero_shot(m, ["demo"], name), lambda _: None) for m, name in ((dense, "dense"), (half, "half"))
     ]

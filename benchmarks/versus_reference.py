@@ -81,7 +81,7 @@ def main() -> None:
         began = time.perf_counter()
         reference(loaded.model, ids)
         middle = time.perf_counter()
-        drain(calibrate(InMemory(loaded.model), blocks, mask), lambda _: None)
+        drain(calibrate(loaded.source, blocks, mask), lambda _: None)
         if number:  # the first round warms up
             seconds["reference"].append(middle - began)
             seconds["ours"].append(time.perf_counter() - middle)

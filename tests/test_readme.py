@@ -44,7 +44,7 @@ def test_a_snippet_loads_a_pruned_model_in_a_fresh_process(name, format, tmp_pat
     allocation = "equal" if name == "EQUAL" else "global"
     config = RunConfig.create(iterations=1, samples=2, eval_blocks=0, allocation=allocation)
     *_, done = prune_loaded(load("demo", "cpu"), config)
-    folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", {}, done.mask)
+    folder = save(done.loaded.source, done.loaded.tokenizer, tmp_path / "model", {}, done.mask)
     written = export(folder, format, tmp_path / "out", verify=False)
     code = SNIPPETS[name].replace(f'"{name}"', repr(str(written.path)))
     if name not in ENGINE:

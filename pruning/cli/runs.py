@@ -19,11 +19,11 @@ from pruning.cli.terminal import (
     show_progress,
 )
 from pruning.cli.work import RESUMABLE
+from pruning.engine.budget import NAMES
 from pruning.errors import ConfigError, RunError
 from pruning.formatting import number, quoted, sentence, size_text
 from pruning.measure.comparison import Rise
 from pruning.method.sensitivity import divergence_at
-from pruning.models.geometry import Site
 from pruning.runs import permissions
 from pruning.runs.repair import repair as repair_run
 from pruning.runs.report import Group, count_reasons, groups, provenance
@@ -232,13 +232,10 @@ def sensitivity(args: argparse.Namespace) -> None:
         site: float(divergence_at(curve.removed, curve.fused(mixture), curve.removed[-1:] / 2)[0])
         for site, curve in curves.items()
     }
-    rows = [
-        {"layer": site.layer, "attention": cost, "MLP": costs[Site(site.layer, "mlp")]}
-        for site, cost in costs.items()
-        if site.name == "attn"
-    ]
-    title = "divergence in nats per token, half of a module cut"
-    print_table(rows, title, attention=".4f", MLP=".4f")
+    rows: dict[int, dict[str, Any]] = {}
+    for site, cost in costs.items():
+        rows.setdefault(site.layer, {"layer": site.layer})[NAMES.get(site.name, site.name)] = f"{cost:.4f}"
+    print_table(list(rows.values()), "divergence in nats per token, half of a module cut")
 
 
 @command("compare", option("run_ids", "runs to compare (default: all)", nargs="*", metavar="ID"))

@@ -116,7 +116,6 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, list[TokenBlocks],
     from pruning.models.layer_view import geometry
     from pruning.models.loading import load
     from pruning.models.mask import Mask
-    from pruning.models.source import InMemory
     from pruning.runs.preflight import check, mixture_notices
 
     config = run_config(args).replace(ratio=0.0)  # nothing is cut, so no ratio is out of reach
@@ -129,7 +128,7 @@ def _calibrated(args: argparse.Namespace) -> tuple[RunConfig, list[TokenBlocks],
         print_sources({b.domain: b.source for b in blocks})
     mask = Mask.full(geometry(loaded.model))
     began = time.monotonic()
-    source = InMemory(loaded.model)
+    source = loaded.source
     stage = calibrate_cached(source, blocks, mask, state_of(loaded), config.token_weights)
     statistics, norms = show_progress(stage, args.json)
     seconds = time.monotonic() - began
@@ -215,7 +214,6 @@ def evaluate(args: argparse.Namespace) -> None:
     from pruning.measure.perplexity import perplexity_cached
     from pruning.measure.tasks import METRICS, check_tasks, zero_shot
     from pruning.models.loading import load
-    from pruning.models.source import InMemory
 
     config = run_config(args)
     check_tasks(config.tasks, config.task_data, config.task_folder)
@@ -228,7 +226,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if not args.json:
         print_sources({b.domain: b.source for b in blocks})
     state = state_of(loaded)
-    domains = show_progress(perplexity_cached(InMemory(loaded.model), blocks, state), args.json)
+    domains = show_progress(perplexity_cached(loaded.source, blocks, state), args.json)
     answers: dict[str, TaskResult] = {}
     if config.tasks:
         data: dict[str, Any] = {"data": config.task_data, "include": config.task_folder}

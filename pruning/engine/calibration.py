@@ -54,7 +54,7 @@ def observing(view: LayerView, names: Sequence[str]) -> Iterator[dict[str, Obser
         def save_input(_: object, args: tuple[Tensor, ...], name: str = name) -> None:
             observations[name] = Observation(args[0], residuals.pop(name))
 
-        hooks.append(view.norm(name).register_forward_pre_hook(save_residual))
+        hooks.append(view.residual(name).register_forward_pre_hook(save_residual))
         hooks.append(view.projection(name).register_forward_pre_hook(save_input))
     try:
         yield observations

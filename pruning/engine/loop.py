@@ -32,12 +32,11 @@ from pruning.method.mixture import adapt
 from pruning.models.delta import Delta
 from pruning.models.folder import LoadedModel
 from pruning.models.layer_pass import layer_pass
-from pruning.models.source import InMemory
 
 
 def state_of(loaded: LoadedModel) -> str:
     """A name for a model in memory that was not cut since it was loaded."""
-    return Delta.of(InMemory(loaded.model)).digest(loaded.fingerprint)
+    return Delta.of(loaded.source).digest(loaded.fingerprint)
 
 
 def prune_loaded(
@@ -51,7 +50,7 @@ def prune_loaded(
     Raises:
         PruningError: see its subclasses.
     """
-    source = InMemory(loaded.model)
+    source = loaded.source
     validation_blocks = VALIDATION_BLOCKS if config.adapt_mixture else 0
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model, validation_blocks)
     heldout = evaluation_blocks(config, loaded.tokenizer, loaded.model)

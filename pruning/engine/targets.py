@@ -122,14 +122,13 @@ def time_ratios(loaded: LoadedModel) -> Generator[Progress, None, Timing]:
         loaded: the dense model; it stays as it is.
     """
     from pruning.measure.speed import bench, lengths_within
-    from pruning.models.source import InMemory
 
-    shape, config = InMemory(loaded.model).geometry(), RunConfig.create(allocation="uniform")
+    shape, config = loaded.source.geometry(), RunConfig.create(allocation="uniform")
     scores = {site: np.ones(shape.channels(site)) for site in shape.sites}
     masks = [first_mask(scores, shape, config.replace(ratio=ratio)) for ratio in TIMED]
     models = [replace(loaded, model=copy.deepcopy(loaded.model)) for _ in masks]
     for each, mask in zip(models, masks, strict=True):
-        Delta(mask).apply(InMemory(each.model))
+        Delta(mask).apply(each.source)
     length = lengths_within([loaded.model.config.max_position_embeddings], NEW_TOKENS)[:1]
     speeds = yield from bench(models, (1,), length, NEW_TOKENS)
     return Timing([mask.ratio for mask in masks], [each.decode.median for each in speeds])

@@ -85,6 +85,7 @@ def _plan(info: CheckpointInfo, kind: str | None) -> ExportPlan:
 
 def _write(job: ExportJob, folder: Path) -> Path:
     from pruning.models.checkpoint import write_dense
+    from pruning.models.source import InMemory
 
     shapes, names = padded(job.info.geometry), [name for name, _ in job.loaded.model.named_parameters()]
     assert shapes is not None  # or the plan has a reason against it
@@ -100,7 +101,7 @@ def _write(job: ExportJob, folder: Path) -> Path:
         "mlp_bias": biased["mlp"],
     }
     model = stock_model(job.loaded.model, shapes, "llama", config)
-    write_dense(model, job.loaded.tokenizer, folder)
+    write_dense(InMemory(model), job.loaded.tokenizer, folder)
     blocks = [
         {
             "attention": {"n_heads_in_group": layer["attn"].group, "no_op": False},

@@ -109,6 +109,7 @@ def _write_padded(job: ExportJob, folder: Path) -> Path:
 
 def _write_stock(loaded: LoadedModel, info: CheckpointInfo, geometry: Geometry, folder: Path) -> None:
     from pruning.models.checkpoint import write_dense
+    from pruning.models.source import InMemory
 
     target, _ = stock_architecture(info, geometry)
     changes: dict[str, Any] = info.family.layer_config(geometry.layers[0])
@@ -116,7 +117,7 @@ def _write_stock(loaded: LoadedModel, info: CheckpointInfo, geometry: Geometry, 
         changes |= {"attention_bias": True, "mlp_bias": True, "attention_dropout": 0.0}
         changes |= {"attention_out_bias": True, "residual_dropout": 0.0} if target == "seed_oss" else {}
     model = stock_model(loaded.model, geometry, target, changes)
-    write_dense(model, loaded.tokenizer, folder)
+    write_dense(InMemory(model), loaded.tokenizer, folder)
     add_keys(folder, rotary_keys(model.config))
 
 
@@ -216,7 +217,7 @@ def _write_custom(loaded: LoadedModel, info: CheckpointInfo, folder: Path, recor
     import torch
 
     from pruning.models.checkpoint import write_dense
-    from pruning.models.surgery import add_bias, output_biases
+    from pruning.models.surgery import add_bias
 
     family, model = info.family, loaded.model
     with torch.no_grad():
@@ -225,7 +226,7 @@ def _write_custom(loaded: LoadedModel, info: CheckpointInfo, folder: Path, recor
                 linear = view.projection(site.name)
                 if linear.bias is None:
                     add_bias(linear, torch.zeros_like(linear.weight[:, 0]))
-    write_dense(model, loaded.tokenizer, folder)
+    names = write_dense(loaded.source, loaded.tokenizer, folder)
     module, (config, decoder, causal) = Path(CODE_FILE).stem, family.class_names
     keys = {
         **rotary_keys(model.config),
@@ -246,9 +247,8 @@ def _write_custom(loaded: LoadedModel, info: CheckpointInfo, folder: Path, recor
     }
     add_keys(folder, keys)
     (folder / CODE_FILE).write_text(_modelling_code(family), encoding="utf-8")
-    biased = output_biases(model)
-    sites = map(str, info.geometry.sites)
-    write_json(folder / PRUNING_FILE, record | {"biased": {site: site in biased for site in sites}})
+    biased = {str(site): family.bias_name(site) in names for site in info.geometry.sites}
+    write_json(folder / PRUNING_FILE, record | {"biased": biased})
 
 
 def _modelling_code(family: Family) -> str:

@@ -29,13 +29,11 @@ def _plan(info: CheckpointInfo, kind: str | None) -> ExportPlan:
 
 
 def _write(job: ExportJob, folder: Path) -> Path:
-    from pruning.models.source import InMemory
-
     record = read_record(job.folder)
     name = record.get("base") or record["config"]["model"]
     dense = locate(name)
     mask = read_mask(job.folder, describe(name).geometry)
-    Delta.of(InMemory(job.loaded.model), mask, record.get("changed", ())).write(folder)
+    Delta.of(job.loaded.source, mask, record.get("changed", ())).write(folder)
     if name != "demo" and Path(name).expanduser().is_dir():
         name = str(dense.resolve())  # which can be read from any other folder as well
     record |= {"base": name, "base_digest": weights_digest(dense), "files": digests(folder)}

@@ -47,7 +47,7 @@ def follow(lab: Lab, on_progress: ProgressCallback, text: str, layer: int) -> An
     """
     tokenizer, site = lab.loaded.tokenizer, Site(layer, "mlp")
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"][:, :24]
-    with InMemory(lab.loaded.model).layer(layer) as view, observing(view, ["mlp"]) as observations:
+    with lab.loaded.source.layer(layer) as view, observing(view, ["mlp"]) as observations:
         lab.loaded.model(ids)
     return {
         "tokens": [tokenizer.decode([int(token)]) for token in ids[0]],

@@ -134,23 +134,28 @@ def equal(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
     """
     layers, total = len(mask.geometry.layers), mask.geometry.linear_parameters
     budget = (ratio * total - mask.removed_parameters) / layers
-    sites = units[::2], units[1::2]  # attention, MLP
-    lost = [_losses(each) for each in sites]
-    fewest = [max(int(unit.forced.sum()) for unit in each) for each in sites]
-    heads = np.arange(fewest[0], len(lost[0]))
-    costs = heads * sites[0][0].cost.max(), np.concatenate([[0], np.cumsum(sites[1][0].cost)])[: len(lost[1])]
-    short = (budget - costs[0])[:, None] - costs[
-        1
-    ]  # (head counts, channel counts) parameters still to remove
-    channels = np.maximum(np.abs(short).argmin(axis=1), fewest[1])
+    by_name: dict[str, list[Units]] = {}
+    for unit in units:
+        by_name.setdefault(unit.site.name, []).append(unit)
+    *coarse, fine = by_name.values()  # attention where the model has it, MLP
+    heads, head_losses, head_cost = np.zeros(1, int), np.zeros(1), 0
+    if coarse:
+        head_losses = _losses(coarse[0])
+        heads = np.arange(max(int(unit.forced.sum()) for unit in coarse[0]), len(head_losses))
+        head_cost = coarse[0][0].cost.max()
+    losses = _losses(fine)
+    costs = np.concatenate([[0], np.cumsum(fine[0].cost)])[: len(losses)]
+    short = (budget - heads * head_cost)[:, None] - costs  # (head counts, channel counts) still to remove
+    channels = np.maximum(np.abs(short).argmin(axis=1), max(int(unit.forced.sum()) for unit in fine))
     missed = np.take_along_axis(short, channels[:, None], axis=1)[:, 0]
-    step = sites[1][0].cost.max()
+    step = fine[0].cost.max()
     if missed.min() >= step:
         raise _unreachable(ratio, ratio - missed.min() * layers / total)
     near = np.abs(missed) <= max(np.abs(missed).min(), step)
-    best = np.where(near, lost[0][heads] + lost[1][channels], np.inf).argmin()
-    counts = int(heads[best]), int(channels[best])
-    return [first(unit, counts[index % 2]) for index, unit in enumerate(units)]
+    best = np.where(near, head_losses[heads] + losses[channels], np.inf).argmin()
+    counts = {coarse[0][0].site.name: int(heads[best])} if coarse else {}
+    counts[fine[0].site.name] = int(channels[best])
+    return [first(unit, counts[unit.site.name]) for unit in units]
 
 
 def _losses(units: list[Units]) -> Array:

@@ -13,11 +13,9 @@ from pruning.checksums import digests, write_json
 from pruning.errors import ModelError, library_errors
 from pruning.files import PRUNING_FILE
 from pruning.models.delta import MASK_FILE, write_mask
-from pruning.models.family import CausalLM
-from pruning.models.layer_view import geometry
+from pruning.models.layer_view import family_of
 from pruning.models.mask import Mask
-from pruning.models.source import InMemory
-from pruning.models.surgery import output_biases
+from pruning.models.source import LayerSource
 from pruning.outputs import output_folder
 from pruning.versions import versions
 
@@ -28,7 +26,7 @@ SHARD_BYTES = 5_000_000_000
 
 
 def save(
-    model: CausalLM,
+    source: LayerSource,
     tokenizer: Any,
     folder: str | Path,
     record: dict[str, Any] | None = None,
@@ -38,51 +36,46 @@ def save(
     """Write a model so that `loading.load` gives back the same logits bit for bit.
 
     Args:
-        model: dense or pruned.
+        source: of the layers of a dense or pruned model, each of which is asked for once.
         tokenizer: its tokenizer.
         folder: made if it is not there; an earlier checkpoint in it is replaced as a whole.
-        record: what else `pruning.json` is to say, such as the config of the run.
+        record: further content of `pruning.json`, such as the config of the run.
         mask: over the dense model, written beside the weights.
         shard: bytes of a file of weights; a larger one holds a single tensor.
 
     Raises:
         RunError: the folder holds something else, or cannot be written.
     """
-    shapes, biased = geometry(model), output_biases(model)
-    content = {
-        "geometry": shapes.to_dict(),
-        "biased": {str(site): str(site) in biased for site in shapes.sites},
-        **({"mask": MASK_FILE} if mask else {}),
-        **(record or {}),
-        "versions": versions(),
-    }
     with output_folder(folder, PRUNING_FILE) as temporary:
-        write_dense(model, tokenizer, temporary, shard)
+        names = write_dense(source, tokenizer, temporary, shard)
+        shapes, family = source.geometry(), family_of(source)
+        content = {
+            "geometry": shapes.to_dict(),
+            "biased": {str(site): family.bias_name(site) in names for site in shapes.sites},
+            **({"mask": MASK_FILE} if mask else {}),
+            **(record or {}),
+            "versions": versions(),
+        }
         if mask:
             write_mask(mask, temporary)
         write_json(temporary / PRUNING_FILE, content | {"files": digests(temporary)})
     return Path(folder)
 
 
-def write_dense(model: CausalLM, tokenizer: Any, folder: Path, shard: int = SHARD_BYTES) -> None:
-    """Weights, config, generation settings and tokenizer into a folder, as transformers lays them out."""
-    model.config.architectures = [type(model).__name__]
-    model.config.dtype = model.dtype
+def write_dense(source: LayerSource, tokenizer: Any, folder: Path, shard: int = SHARD_BYTES) -> set[str]:
+    """Weights, config, generation settings and tokenizer in a folder, as transformers lays them out.
+
+    Returns:
+        The names of the tensors.
+    """
     with library_errors(ModelError, "the model's config and tokenizer cannot be saved"):
-        model.config.save_pretrained(folder)
-        write_generation_config(model, folder)
+        source.write_config(folder)
         tokenizer.save_pretrained(folder)
-    _write_tensors(InMemory(model).tensors(), folder, shard)
+    return _write_tensors(source.tensors(), folder, shard)
 
 
-def write_generation_config(model: CausalLM, folder: Path) -> None:
-    """A model's generation settings as they came: also those that transformers would not save itself."""
-    if model.can_generate() and model.generation_config is not None:
-        model.generation_config.to_json_file(folder / "generation_config.json")
-
-
-def _write_tensors(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard: int) -> None:
-    """Files of weights as they fill up, then their names and index once it is known how many they are."""
+def _write_tensors(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard: int) -> set[str]:
+    """Write files of weights as they fill up, then their index; gives the names of the tensors."""
     files: list[dict[str, int]] = []
     held: dict[str, Tensor] = {}
 
@@ -107,3 +100,4 @@ def _write_tensors(tensors: Iterable[tuple[str, Tensor]], folder: Path, shard: i
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     for number, name in enumerate(names):
         (folder / f"part-{number}.safetensors").rename(folder / name)
+    return {tensor for file in files for tensor in file}

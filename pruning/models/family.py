@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from pruning.models.geometry import DEEPEST, Geometry, SiteShape
+from pruning.models.geometry import DEEPEST, Geometry, Site, SiteShape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,7 +126,8 @@ class SiteSpec:
         producers: projections whose rows make the channels.
         consumer: the projection whose columns read them.
         role: of the consumer: output or down.
-        residual_norm: path to the norm whose input is the stream that the consumer's output is added to.
+        residual: path to the module whose input is the stream that the consumer's output is added to: the
+            norm before the producers, or their own module where there is no such norm.
         post_norm: path to the norm that the consumer's output passes first; empty where there is none.
         gain: what the post-norm multiplies by, from its weight.
         attributes: by path of a module's attribute which size of the site it has to say; that of a `config`
@@ -139,7 +140,7 @@ class SiteSpec:
     producers: tuple[Projection, ...]
     consumer: Projection
     role: str
-    residual_norm: str
+    residual: str
     post_norm: str = ""
     gain: Callable[[Tensor], Tensor] = plain
     attributes: Mapping[str, Literal["entries", "groups", "group"]] = field(default_factory=dict)
@@ -171,28 +172,24 @@ class SiteSpec:
 def attention(
     *producers: Projection,
     output: Projection = Projection("self_attn.o_proj"),  # noqa: B008 - frozen
-    residual_norm: str = "input_layernorm",
+    residual: str = "input_layernorm",
     **options: Any,
 ) -> SiteSpec:
     """The site `attn`: the input of attention's output projection, in heads."""
     attributes = {"self_attn.num_key_value_groups": "group"}
     options = {"unit": Heads(), "attributes": attributes, **options}
-    return SiteSpec(
-        "attn", producers=producers, consumer=output, role="output", residual_norm=residual_norm, **options
-    )
+    return SiteSpec("attn", producers=producers, consumer=output, role="output", residual=residual, **options)
 
 
 def mlp(
     *producers: Projection,
     down: Projection = Projection("mlp.down_proj"),  # noqa: B008 - frozen
-    residual_norm: str = "post_attention_layernorm",
+    residual: str = "post_attention_layernorm",
     **options: Any,
 ) -> SiteSpec:
     """The site `mlp`: the input of the MLP's down projection, in channels."""
     options = {"unit": Channels(), "attributes": {"mlp.intermediate_size": "entries"}, **options}
-    return SiteSpec(
-        "mlp", producers=producers, consumer=down, role="down", residual_norm=residual_norm, **options
-    )
+    return SiteSpec("mlp", producers=producers, consumer=down, role="down", residual=residual, **options)
 
 
 def qkv(bias: bool | str = False) -> tuple[Projection, ...]:
@@ -413,6 +410,10 @@ class Family:
     def weight_name(self, layer: int, name: str) -> str:
         """The name of the weight of a site's consumer among the model's parameters."""
         return f"{self.layers}.{layer}.{self.spec(name).consumer.path}.weight"
+
+    def bias_name(self, site: Site) -> str:
+        """The name of the bias of a site's consumer among the model's parameters."""
+        return self.weight_name(site.layer, site.name).removesuffix("weight") + "bias"
 
     def has_biases(self, config: Config) -> bool:
         """Whether any projection of the dense model's layers has a bias."""

@@ -10,8 +10,9 @@ import importlib.util
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pruning.checksums import cache_path, read_cached, read_json, verify, write_cached
 from pruning.errors import CorruptFileError, ModelError, RunError
@@ -26,6 +27,9 @@ from pruning.models.own_exports import dense_name, export_record
 from pruning.models.tensors import read_object, stored_tensors, weight_files, weights_digest
 from pruning.paths import ASSETS, expand
 from pruning.progress import announced
+
+if TYPE_CHECKING:
+    from pruning.models.source import LayerSource
 
 DEMO = ASSETS / "demo-model"
 
@@ -50,6 +54,13 @@ class LoadedModel:
     path: Path
     fingerprint: str
     code: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def source(self) -> LayerSource:
+        """The model's layers, for all that works through them one at a time."""
+        from pruning.models.source import InMemory
+
+        return InMemory(self.model)
 
 
 @dataclass(frozen=True)

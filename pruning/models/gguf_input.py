@@ -171,6 +171,7 @@ def _convert(file: GGUFFile, folder: Path) -> None:
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     from pruning.models.checkpoint import write_dense
+    from pruning.models.source import InMemory
     from pruning.models.surgery import resize
 
     outline = read_model(file)
@@ -191,7 +192,7 @@ def _convert(file: GGUFFile, folder: Path) -> None:
     model.generation_config.eos_token_id = _end_tokens(file, outline.config["vocab_size"])
     folder.mkdir()
     with announced(f"writing {size_text(sum(array.nbytes for array in state.values()))} of weights"):
-        write_dense(model, tokenizer, folder)
+        write_dense(InMemory(model), tokenizer, folder)
     if outline.pruned:
         record = {"geometry": outline.geometry.to_dict(), "biased": outline.biased, "versions": versions()}
         write_json(folder / PRUNING_FILE, record)

@@ -46,10 +46,10 @@ class LayerView:
         linear: Linear = self.module(self.family.spec(name).consumer.path)
         return linear
 
-    def norm(self, name: str) -> Module:
-        """The norm whose input is the residual stream that the site's output is added to."""
-        norm: Module = self.module(self.family.spec(name).residual_norm)
-        return norm
+    def residual(self, name: str) -> Module:
+        """The module whose input is the residual stream that the site's output is added to."""
+        module: Module = self.module(self.family.spec(name).residual)
+        return module
 
     def output_gain(self, name: str) -> Tensor | None:
         """(d_model,) gain of the norm that the consumer's output passes; None where there is none."""
@@ -104,7 +104,7 @@ def layer_views(model: CausalLM) -> list[LayerView]:
         ]
         for view in views:
             for spec in family.sites:
-                for path in (*(projection.path for projection in spec.projections), spec.residual_norm):
+                for path in (*(projection.path for projection in spec.projections), spec.residual):
                     view.module(path)
     except AttributeError as error:
         raise ModelError(

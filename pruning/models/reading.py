@@ -36,7 +36,6 @@ from pruning.models.geometry import Geometry
 from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
 from pruning.models.own_exports import EXPORT_KEYS
-from pruning.models.source import InMemory
 from pruning.models.surgery import resize
 from pruning.models.tensors import read_object, weight_files, weights_digest
 
@@ -226,7 +225,7 @@ def cut_by_masks(loaded: LoadedModel, path: Path, name: str) -> LoadedModel:
             f"the mask in {str(path)!r} was made for another model than {loaded.name!r} is now: restore the "
             "files of that model, or export the masks again."
         )
-    delta.apply(InMemory(loaded.model))
+    delta.apply(loaded.source)
     return replace(loaded, name=name, path=path, fingerprint=fingerprint(path))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +45,9 @@ class LayerSource(Protocol):
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every stored tensor of the model by name, a layer at a time; tied ones once."""
+
+    def write_config(self, folder: Path) -> None:
+        """Write `config.json` and, where the model has them, its generation settings."""
 
     def geometry(self) -> Geometry:
         """The geometry of the model as it is now."""
@@ -105,8 +109,20 @@ class InMemory:
                 for name, tensor in view.layer.state_dict().items():
                     yield f"{prefix}{index}.{name}", tensor
 
+    def write_config(self, folder: Path) -> None:
+        self.config.architectures = [type(self.model).__name__]
+        self.config.dtype = self.dtype
+        self.config.save_pretrained(folder)
+        write_generation_config(self.model, folder)
+
     def geometry(self) -> Geometry:
         return geometry(self.model)
 
     def parameter_count(self) -> int:
         return parameter_count(self.model)
+
+
+def write_generation_config(model: CausalLM, folder: Path) -> None:
+    """Write a model's generation settings as they came, even those that transformers would not save."""
+    if model.can_generate() and model.generation_config is not None:
+        model.generation_config.to_json_file(folder / "generation_config.json")

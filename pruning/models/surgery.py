@@ -28,20 +28,20 @@ def _take(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | None 
     linear.weight = nn.Parameter(weight.contiguous(), requires_grad=linear.weight.requires_grad)
 
 
-def _spread(kept: Tensor, width: int) -> Tensor:
-    """Channel indices (len(kept) * width,) of entries or groups."""
-    return (kept[:, None] * width + torch.arange(width, device=kept.device)).flatten()
+def _spread(indices: Tensor, width: int) -> Tensor:
+    """Channel indices (len(indices) * width,) of entries or groups."""
+    return (indices[:, None] * width + torch.arange(width, device=indices.device)).flatten()
 
 
 def add_bias(linear: nn.Linear, delta: Tensor) -> None:
-    """Add to a projection's bias; give it one if it had none. The sum is taken in float32."""
+    """Add to a projection's bias in float32; a projection without a bias gets one."""
     old = linear.bias.data if linear.bias is not None else torch.zeros_like(linear.weight[:, 0])
     bias = (old.float() + delta.to(old.device, torch.float32)).to(linear.weight.dtype)
     linear.bias = nn.Parameter(bias, requires_grad=linear.weight.requires_grad)
 
 
 def add_weight(linear: nn.Linear, delta: Tensor) -> None:
-    """Add to a projection's weight. The sum is taken in float32."""
+    """Add to a projection's weight in float32."""
     weight = (linear.weight.data.float() + delta.to(linear.weight.device, torch.float32)).to(linear.weight)
     linear.weight = nn.Parameter(weight, requires_grad=linear.weight.requires_grad)
 
@@ -64,18 +64,18 @@ def cut_layer(view: LayerView, before: Mask, after: Mask) -> None:
             continue
         consumer = view.projection(site.name)
         device = consumer.weight.device
-        kept = {
+        channels = {
             "entries": _spread(_indices(before.kept[site], after.kept[site], device), old.width),
             "groups": _spread(_indices(before.groups(site), after.groups(site), device), old.width),
         }
         for producer in spec.producers:
             rows, offset = [], 0
             for part in producer.parts:
-                rows.append(kept[part.per] + offset)
+                rows.append(channels[part.per] + offset)
                 offset += part.rows(old)
             if sum(map(len, rows)) < offset:
                 _take(view.module(producer.path), rows=torch.cat(rows))
-        _take(consumer, columns=kept["entries"])
+        _take(consumer, columns=channels["entries"])
         view.resize(spec, new)
 
 
@@ -97,26 +97,3 @@ def resize(model: CausalLM, geometry: Geometry, biased: Mapping[str, bool]) -> N
             if biased[str(site)] and consumer.bias is None:
                 consumer.bias = nn.Parameter(torch.empty_like(consumer.weight[:, 0]), requires_grad=False)
             view.resize(spec, shape)
-
-
-def output_biases(model: CausalLM) -> dict[str, Tensor]:
-    """Biases (d_model,) of the output projections that have one, by site: what compensation has written."""
-    return {
-        str(site): bias.data
-        for view in layer_views(model)
-        for site in view.sites
-        if (bias := view.projection(site.name).bias) is not None
-    }
-
-
-def mask_channels(model: CausalLM, mask: Mask) -> None:
-    """Zero the columns of the output projections that a mask removes, in place.
-
-    The masked twin of a pruned model: the same function, nothing made smaller. It is what the surgery is
-    tested against.
-    """
-    for view in layer_views(model):
-        for site in view.sites:
-            linear = view.projection(site.name)
-            removed = torch.as_tensor(~mask.channels(site), device=linear.weight.device)
-            linear.weight.data[:, removed] = 0

@@ -106,7 +106,7 @@ def write_model(run: Run, loaded: LoadedModel, delta: Delta, folder: Path) -> Pa
         record["dense_type"] = kind
     if delta.weights:
         record["changed"] = sorted(delta.weights)
-    return save(loaded.model, loaded.tokenizer, folder, record, delta.mask)
+    return save(loaded.source, loaded.tokenizer, folder, record, delta.mask)
 
 
 def checkpoint_after(run: Run, number: int) -> Path:
@@ -125,11 +125,9 @@ def checkpoint_after(run: Run, number: int) -> Path:
         return run.checkpoint
     folder = run.path / f"model-{number:02d}"
     if not folder.is_dir():
-        from pruning.models.source import InMemory
-
         loaded = load_dense(run)
         delta = iterations[number].delta()
-        delta.apply(InMemory(loaded.model))
+        delta.apply(loaded.source)
         write_model(run, loaded, delta, folder)
     return folder
 

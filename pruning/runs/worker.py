@@ -445,7 +445,6 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
         from pruning.engine.events import Finished, Started
         from pruning.engine.loop import prune_loaded
         from pruning.measure.tasks import compare, task_digests, zero_shot
-        from pruning.models.source import InMemory
 
     began, config = time.monotonic(), run.config
     state = stored_state(run)
@@ -489,7 +488,7 @@ def _drive(run: Run, status: Reporter, on_event: Callable[[Event], None] | None)
                     check_inputs(run, tasks=task_digests(config.tasks, *options))
                 # the dense model answers before it is cut: it is not read again, and a mistake in the tasks
                 # shows at once
-                dense = answers(loaded, Delta.of(InMemory(loaded.model)))
+                dense = answers(loaded, Delta.of(loaded.source))
                 begin_tasks(run, {name: result.digest for name, result in dense.items()})
     assert isinstance(event, Finished)
     if config.save_model:
@@ -568,14 +567,13 @@ def measure_sensitivity(run: Run, **changes: object) -> Generator[Progress, None
     from pruning.engine.budget import dense_scales
     from pruning.engine.loop import state_of
     from pruning.engine.sensitivity import sensitivity_curves
-    from pruning.models.source import InMemory
 
     first, config = dense_iteration(run), run.config.replace(**changes)
     loaded = load_dense(run)
     blocks = calibration_blocks(config, loaded.tokenizer, loaded.model)
     check_inputs(run, text=text_digests(describe_blocks(blocks, [])))
     scales = dense_scales(first.scores, config.square_attention)
-    source, mask = InMemory(loaded.model), Mask.full(first.geometry)
+    source, mask = loaded.source, Mask.full(first.geometry)
     curves = yield from sensitivity_curves(
         source, mask, first.scores, scales, config, blocks, state_of(loaded)
     )

@@ -62,7 +62,7 @@ def _export(model: LoadedModel, engine: str, folder: Path) -> tuple[Path, str]:
     dtype = str(next(model.model.parameters()).dtype).removeprefix("torch.")
     if dtype not in _TYPES:
         raise ConfigError(f"weights of type {dtype} cannot be exported: give --dtype float32 or bfloat16.")
-    checkpoint = save(model.model, model.tokenizer, folder / "model")
+    checkpoint = save(model.source, model.tokenizer, folder / "model")
     format = ENGINES[engine].format
     kind = _TYPES[dtype] if format == "gguf" else None
     return export(checkpoint, format, folder / format, kind, verify=False).path, dtype

@@ -17,7 +17,6 @@ from pruning.measure.comparison import mean_perplexity
 from pruning.method.moments import DomainStatistics
 from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
-from pruning.models.source import InMemory
 from pruning.progress import drain
 from tests.models.test_gguf_input import needs_smollm2
 
@@ -31,7 +30,7 @@ def scored(smollm2):
     blocks = calibration_blocks(CONFIG, smollm2.tokenizer, smollm2.model)
     full = Mask.full(geometry(smollm2.model))
     kinds = ("moments", "relative_moments")
-    source = InMemory(smollm2.model)
+    source = smollm2.source
     results = {kind: drain(calibrate(source, blocks, full, kind), lambda _: None) for kind in kinds}
     return {
         kind: budget.scores(DomainStatistics(result.statistics), result.norms, CONFIG)

@@ -35,7 +35,7 @@ def checkpoint(text_file, tmp_path, monkeypatch):
             options = {"remove": HEADS[unit], "keep": ("2.attn",), **options}
         done = tiny_pruned(name, text_file, **options)
         record = {"config": {"method": "iterative", "mixture": {"text": 1.0}}}
-        folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", record, done.mask)
+        folder = save(done.loaded.source, done.loaded.tokenizer, tmp_path / "model", record, done.mask)
         return folder, done.loaded
 
     return make

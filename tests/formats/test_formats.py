@@ -230,7 +230,7 @@ def test_masks_cut_the_dense_model_again(tiny_folder, text_file, tmp_path, monke
     config = RunConfig.create(model=tiny_folder.name, ratio=0.4, eval_blocks=0, **settings)
     *_, done = prune_loaded(load(config.model), config)
     record = {"config": config.model_dump(mode="json")}
-    folder = save(done.loaded.model, done.loaded.tokenizer, tmp_path / "model", record, done.mask)
+    folder = save(done.loaded.source, done.loaded.tokenizer, tmp_path / "model", record, done.mask)
     masks = export(folder, "masks", tmp_path / "masks")
     monkeypatch.chdir("/")  # the dense model was named by a relative path
     assert masks.difference == 0 and masks.bytes < 20_000

@@ -20,6 +20,7 @@ from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
 from pruning.models.loading import load
+from pruning.models.source import InMemory
 from tests.conftest import CONFIGS, SIZES, needs_demo, needs_llama_cpp, tiny_model
 from tests.formats.conftest import IDS, changed
 
@@ -133,7 +134,7 @@ def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
     config = RunConfig.create(iterations=2, samples=8, eval_blocks=0)
     *_, done = prune_loaded(load("demo", "cpu"), config)
     model, tokenizer = done.loaded.model, done.loaded.tokenizer
-    folder = save(model, tokenizer, tmp_path / "model", {}, done.mask)
+    folder = save(InMemory(model), tokenizer, tmp_path / "model", {}, done.mask)
     llm = open_gguf(export(folder, "gguf", tmp_path / "gguf", "f32").path)
     prompt = "The river rises in the north.\n\nIt's 12345 metres, na\u00efve?  def f(x):\n    return x"
     for blocks in evaluation_blocks(config.replace(eval_blocks=1), tokenizer, model):
@@ -152,7 +153,7 @@ def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
 @pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
 def test_a_real_models_massive_activations_are_no_reason_to_refuse(kind, smollm2, tmp_path):
     """A single logit of SmolLM2 differs by more than a percent in f16, and by a quarter in q8_0."""
-    folder = save(smollm2.model, smollm2.tokenizer, tmp_path / "model")
+    folder = save(smollm2.source, smollm2.tokenizer, tmp_path / "model")
     assert export(folder, "gguf", tmp_path / "gguf", kind).difference > 0
 
 

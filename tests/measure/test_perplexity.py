@@ -46,9 +46,9 @@ def test_the_likelihood_is_that_of_the_harness():
     blocks = heldout_blocks("a", DomainText([text], {}), loaded.tokenizer, len(text.encode()))
     tokens = loaded.tokenizer(text).input_ids
     ids = np.array([[loaded.tokenizer.eos_token_id, *tokens]])
-    ours = drain(
-        perplexity(InMemory(loaded.model), [TokenBlocks("a", ids, {}, len(text.encode()))]), lambda _: None
-    )["a"]
+    ours = drain(perplexity(loaded.source, [TokenBlocks("a", ids, {}, len(text.encode()))]), lambda _: None)[
+        "a"
+    ]
     harness = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=1)
     request = Instance("loglikelihood_rolling", {}, (text,), 0)
     (theirs,) = harness.loglikelihood_rolling([request], disable_tqdm=True)

@@ -26,7 +26,7 @@ def pruned(name, text_file, **options):
 @torch.no_grad()
 def test_a_pruned_model_comes_back_bit_for_bit(name, unit, iterations, text_file, tmp_path):
     loaded = pruned(name, text_file, attention_unit=unit, iterations=iterations)
-    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
+    folder = save(loaded.source, loaded.tokenizer, tmp_path / "model")
     back = load(str(folder))
     assert torch.equal(back.model(IDS).logits, loaded.model(IDS).logits)
     assert geometry(back.model) == geometry(loaded.model) == describe(str(folder)).geometry
@@ -39,8 +39,8 @@ def test_a_pruned_model_comes_back_bit_for_bit(name, unit, iterations, text_file
 
 def test_a_checkpoint_that_does_not_fit_its_record_is_refused(text_file, tmp_path):
     loaded = pruned("qwen2", text_file)
-    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
-    other = save(tiny_loaded("qwen2").model, loaded.tokenizer, tmp_path / "other")
+    folder = save(loaded.source, loaded.tokenizer, tmp_path / "model")
+    other = save(tiny_loaded("qwen2").source, loaded.tokenizer, tmp_path / "other")
     record = json.loads((folder / "pruning.json").read_text())
     del record["checksum"], record["files"]  # which would tell the same in other words
     (other / "pruning.json").write_text(json.dumps(record))
@@ -61,7 +61,7 @@ def test_a_checkpoint_that_does_not_fit_its_record_is_refused(text_file, tmp_pat
 )
 def test_what_does_not_fit_is_said_in_words(change, reason, text_file, tmp_path):
     loaded = pruned("qwen2", text_file)
-    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
+    folder = save(loaded.source, loaded.tokenizer, tmp_path / "model")
     record = json.loads((folder / "pruning.json").read_text())
     change(record)
     record.pop("checksum")  # as of an earlier version
@@ -74,7 +74,7 @@ def test_how_a_model_generates_is_kept(text_file, tmp_path):
     loaded = pruned("qwen2", text_file)
     loaded.model.generation_config.eos_token_id = [5, 256]
     loaded.model.generation_config.repetition_penalty = 1.25
-    kept = load(str(save(loaded.model, loaded.tokenizer, tmp_path / "model"))).model.generation_config
+    kept = load(str(save(loaded.source, loaded.tokenizer, tmp_path / "model"))).model.generation_config
     assert (kept.eos_token_id, kept.repetition_penalty) == ([5, 256], 1.25)
 
 
@@ -82,7 +82,7 @@ def test_a_checkpoint_replaces_an_earlier_one_and_nothing_else(text_file, tmp_pa
     loaded = pruned("qwen2", text_file)
 
     def write(folder):
-        return save(loaded.model, loaded.tokenizer, folder)
+        return save(loaded.source, loaded.tokenizer, folder)
 
     assert load(str(write(write(tmp_path / "model")))).model
     (tmp_path / "empty").mkdir()
@@ -110,7 +110,7 @@ def test_a_full_disk_is_one_sentence(text_file, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(RunError, match="the disk that holds .* is full"):
-        save(loaded.model, loaded.tokenizer, tmp_path / "model")
+        save(loaded.source, loaded.tokenizer, tmp_path / "model")
     assert not list(tmp_path.glob(".model*"))
 
 
@@ -118,12 +118,12 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     loaded = tiny_loaded("qwen2")
     with pytest.raises(RunError, match="cannot be written"):
-        save(loaded.model, loaded.tokenizer, tmp_path / "file" / "model")
+        save(loaded.source, loaded.tokenizer, tmp_path / "file" / "model")
 
 
 def test_large_weights_are_written_in_shards_and_read_again(text_file, tmp_path):
     loaded = pruned("qwen2", text_file)
-    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model", shard=30_000)
+    folder = save(loaded.source, loaded.tokenizer, tmp_path / "model", shard=30_000)
     assert len(list(folder.glob("model-*.safetensors"))) > 1
     assert torch.equal(load(str(folder)).model(IDS).logits, loaded.model(IDS).logits)
 
@@ -131,7 +131,7 @@ def test_large_weights_are_written_in_shards_and_read_again(text_file, tmp_path)
 def test_the_record_names_the_run_the_mask_and_the_versions(text_file, tmp_path):
     finished = tiny_pruned("qwen2", text_file)
     record = {"run": "x", "config": {"mixture": {"text": 1.0}}}
-    folder = save(finished.loaded.model, finished.loaded.tokenizer, tmp_path / "m", record, finished.mask)
+    folder = save(finished.loaded.source, finished.loaded.tokenizer, tmp_path / "m", record, finished.mask)
     written = json.loads((folder / "pruning.json").read_text())
     assert written["run"] == "x" and written["versions"]["torch"] == torch.__version__
     arrays = load_file(folder / written["mask"])
@@ -144,7 +144,7 @@ def test_the_record_names_the_run_the_mask_and_the_versions(text_file, tmp_path)
 )
 def test_a_foreign_record_is_refused(content, reason, text_file, tmp_path):
     loaded = pruned("qwen2", text_file)
-    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
+    folder = save(loaded.source, loaded.tokenizer, tmp_path / "model")
     (folder / "pruning.json").write_text(content)
     with pytest.raises(ModelError, match=reason):
         load(str(folder))
@@ -152,7 +152,7 @@ def test_a_foreign_record_is_refused(content, reason, text_file, tmp_path):
 
 def test_truncated_weights_are_refused(text_file, tmp_path):
     loaded = pruned("qwen2", text_file)
-    folder = save(loaded.model, loaded.tokenizer, tmp_path / "model")
+    folder = save(loaded.source, loaded.tokenizer, tmp_path / "model")
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(ModelError, match="broken"):

@@ -266,7 +266,7 @@ def test_a_head_of_its_own_is_saved_although_the_config_ties_it(tmp_path):
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
     loaded = load(str(tmp_path / "model"), "cpu")
-    again = load(str(save(loaded.model, loaded.tokenizer, tmp_path / "saved")), "cpu")
+    again = load(str(save(loaded.source, loaded.tokenizer, tmp_path / "saved")), "cpu")
     ids = torch.arange(20)[None]
     with torch.no_grad():
         assert torch.equal(loaded.model(ids).logits, model(ids).logits)

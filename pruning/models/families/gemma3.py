@@ -53,7 +53,7 @@ FAMILY = Family(
         ),
         mlp(
             *gate_up(),
-            residual_norm="pre_feedforward_layernorm",
+            residual="pre_feedforward_layernorm",
             post_norm="post_feedforward_layernorm",
             gain=one_plus,
         ),
