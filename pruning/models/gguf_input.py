@@ -217,7 +217,7 @@ def _array(file: GGUFFile, parameter: Parameter, head_dim: int, dtype: Any) -> n
     for name, interleaved in zip(parameter.tensors, parameter.interleaved, strict=True):
         array = file.array(name)
         if dtype == np.float16 and not np.abs(array).max() <= np.finfo(dtype).max:
-            raise file.refusal(f"holds values in {name!r} that float16 cannot hold")
+            raise file.error(f"holds values in {name!r} that float16 cannot hold")
         arrays.append(halves(array, head_dim) if interleaved else array)
     array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     return np.array(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pruning.formatting import quoted
-from pruning.models.gguf_file import GGUFFile
+from pruning.models.gguf_file import AGAIN, GGUFFile
 from pruning.models.gguf_model import token_id
-from pruning.models.gguf_sizes import AGAIN
 
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -45,9 +44,9 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
 
     kind, rule = (file.metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
     if kind not in (BYTE_LEVEL, SENTENCEPIECE):
-        raise file.refusal(f"has a tokenizer of the kind {quoted(kind, 60)}, which is not supported")
+        raise file.error(f"has a tokenizer of the kind {quoted(kind, 60)}, which is not supported")
     if kind == BYTE_LEVEL and not (isinstance(rule, str) and rule in SPLITS):
-        raise file.refusal(
+        raise file.error(
             f"has a tokenizer that splits text by the rule {quoted(rule, 60)}, which is not supported "
             f"(supported are {', '.join(SPLITS)})"
         )
@@ -56,14 +55,14 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
         _list(file, "token_type", int) if "tokenizer.ggml.token_type" in file.metadata else [1] * len(tokens)
     )
     if len(types) != len(tokens) or len(tokens) > rows:
-        raise file.refusal(
+        raise file.error(
             f"has {len(tokens):,} tokens, {len(types):,} types and an embedding of {rows:,} rows",
             AGAIN,
         )
     vocabulary = {token: index for index, token in enumerate(tokens)}
     if len(vocabulary) < len(tokens):
         twice = next(token for index, token in enumerate(tokens) if vocabulary[token] != index)
-        raise file.refusal(f"has the token {quoted(twice, 60)} twice", AGAIN)
+        raise file.error(f"has the token {quoted(twice, 60)} twice", AGAIN)
     backend = (_byte_level_bpe if kind == BYTE_LEVEL else _sentencepiece_bpe)(file, vocabulary)
     for wanted, special in ((CONTROL, True), (USER_DEFINED, False)):
         added = [token for token, type_ in zip(tokens, types, strict=True) if type_ == wanted]
@@ -81,12 +80,10 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
     ):
         options[name] = file.metadata.get(f"tokenizer.ggml.{name}", default)
         if type(options[name]) is not bool:
-            raise file.refusal(
-                f"says tokenizer.ggml.{name} = {quoted(options[name])}, which is neither yes nor no"
-            )
+            raise file.value_error(f"tokenizer.ggml.{name}", "which is neither yes nor no")
     for name in ("bos", "eos"):
         if options[f"add_{name}_token"] and f"{name}_token" not in options:
-            raise file.refusal(
+            raise file.error(
                 f"says tokenizer.ggml.add_{name}_token, and lacks tokenizer.ggml.{name}_token_id"
             )
     tokenizer = PreTrainedTokenizerFast(
@@ -99,7 +96,7 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
 def _list(file: GGUFFile, name: str, kind: type) -> list[Any]:
     values = file.metadata.get(f"tokenizer.ggml.{name}")
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
-        raise file.refusal(f"lacks tokenizer.ggml.{name}", AGAIN)
+        raise file.error(f"lacks tokenizer.ggml.{name}", AGAIN)
     return values
 
 
@@ -109,7 +106,7 @@ def _chat_template(file: GGUFFile) -> str | dict[str, str] | None:
     named = {k.removeprefix(f"{key}."): v for k, v in file.metadata.items() if k.startswith(f"{key}.")}
     for value in (default, *named.values()):
         if value is not None and not isinstance(value, str):
-            raise file.refusal(f"says {key} = {quoted(value)}, which is no text")
+            raise file.error(f"says {key} = {quoted(value)}, which is no text")
     if not named:
         return default
     return named if default is None else {"default": str(default), **named}
@@ -120,9 +117,7 @@ def _merges(file: GGUFFile, vocabulary: dict[str, int]) -> list[tuple[str, str]]
     pairs = [tuple(merge.split(" ")) for merge in _list(file, "merges", str)]
     for pair in pairs:
         if len(pair) != 2 or not vocabulary.keys() >= set(pair):
-            raise file.refusal(
-                f"has the merge {quoted(' '.join(pair), 60)}, which is not of two tokens", AGAIN
-            )
+            raise file.error(f"has the merge {quoted(' '.join(pair), 60)}, which is not of two tokens", AGAIN)
     return [pair for pair in pairs if "".join(pair) in vocabulary]
 
 
@@ -144,7 +139,7 @@ def _sentencepiece_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
 
     tokens, scores = list(vocabulary), _list(file, "scores", float)
     if len(scores) != len(tokens):
-        raise file.refusal(f"has {len(scores):,} scores of {len(tokens):,} tokens", AGAIN)
+        raise file.error(f"has {len(scores):,} scores of {len(tokens):,} tokens", AGAIN)
     merges = generate_merges(vocabulary, dict(zip(tokens, scores, strict=True)))
     unknown = token_id(file, "unknown", len(tokens)) or 0
     bpe = models.BPE(
