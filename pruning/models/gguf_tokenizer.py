@@ -140,7 +140,12 @@ def _sentencepiece_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
     tokens, scores = list(vocabulary), _list(file, "scores", float)
     if len(scores) != len(tokens):
         raise file.error(f"has {len(scores):,} scores of {len(tokens):,} tokens", AGAIN)
-    merges = generate_merges(vocabulary, dict(zip(tokens, scores, strict=True)))
+    types = file.metadata.get("tokenizer.ggml.token_type", [])
+    # these are found in a text before its pieces are joined
+    never_made = {
+        token for token, kind in zip(tokens, types, strict=False) if kind in (CONTROL, USER_DEFINED)
+    }
+    merges = generate_merges(vocabulary, dict(zip(tokens, scores, strict=True)), never_made)
     unknown = token_id(file, "unknown", len(tokens)) or 0
     bpe = models.BPE(
         vocab=vocabulary, merges=merges, unk_token=tokens[unknown], fuse_unk=True, byte_fallback=True
