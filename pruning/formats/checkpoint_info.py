@@ -12,7 +12,7 @@ from typing import Any
 from pruning.models.delta import MASK_FILE
 from pruning.models.families import FAMILIES
 from pruning.models.family import Family
-from pruning.models.folder import describe, outline, read_record
+from pruning.models.folder import dense_config, describe, read_record
 from pruning.models.geometry import Geometry, Site
 
 
@@ -56,7 +56,7 @@ class CheckpointInfo:
             ModelError: the folder is no checkpoint.
         """
         record, summary = read_record(folder), describe(str(folder))
-        config, dense = outline(record["base"] if "base" in record else str(folder))
+        config, dense = dense_config(record["base"] if "base" in record else str(folder))
         family = FAMILIES[summary.model_type]
         sizes = {"float32": 4, "f32": 4, "float64": 8}
         return cls(

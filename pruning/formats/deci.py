@@ -16,9 +16,9 @@ from pruning.formats.checkpoint_info import CheckpointInfo, rotary_keys
 from pruning.formats.format import DTYPES, FORMATS, ExportJob, ExportPlan, Format
 from pruning.formats.huggingface import add_keys, bytes_of, stock_model
 from pruning.formats.verify import compare
+from pruning.models.folder import BLOCKS, DECI
 from pruning.models.geometry import Geometry, LayerShape
 from pruning.models.loading import load
-from pruning.models.own_exports import BLOCKS, DECI
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,18 +89,16 @@ def _write(job: ExportJob, folder: Path) -> Path:
 
     shapes, names = padded(job.info.geometry), [name for name, _ in job.loaded.model.named_parameters()]
     assert shapes is not None  # or the plan has a reason against it
-    biased = {
-        part: any(f".{part}." in name and name.endswith("_proj.bias") for name in names)
-        for part in ("self_attn", "mlp")
+    biases = {
+        f"{key}_bias": any(f".{part}." in name and name.endswith("_proj.bias") for name in names)
+        for key, part in (("attention", "self_attn"), ("mlp", "mlp"))
     }
-    config = {
+    widths = {
         "num_attention_heads": shapes.layers[0]["attn"].entries,
         "num_key_value_heads": max(layer["attn"].groups for layer in shapes.layers),
         "intermediate_size": max(layer["mlp"].entries for layer in shapes.layers),
-        "attention_bias": biased["self_attn"],
-        "mlp_bias": biased["mlp"],
     }
-    model = stock_model(job.loaded.model, shapes, "llama", config)
+    model = stock_model(job.loaded.model, shapes, "llama", widths, biases)
     write_dense(InMemory(model), job.loaded.tokenizer, folder)
     blocks = [
         {

@@ -112,43 +112,41 @@ def _write_stock(loaded: LoadedModel, info: CheckpointInfo, geometry: Geometry, 
     from pruning.models.source import InMemory
 
     target, _ = stock_architecture(info, geometry)
-    changes: dict[str, Any] = info.family.layer_config(geometry.layers[0])
+    biases: dict[str, Any] = {}
     if target != info.family.model_type or info.output_bias:
-        changes |= {"attention_bias": True, "mlp_bias": True, "attention_dropout": 0.0}
-        changes |= {"attention_out_bias": True, "residual_dropout": 0.0} if target == "seed_oss" else {}
-    model = stock_model(loaded.model, geometry, target, changes)
+        biases = {"attention_bias": True, "mlp_bias": True, "attention_dropout": 0.0}
+        biases |= {"attention_out_bias": True, "residual_dropout": 0.0} if target == "seed_oss" else {}
+    model = stock_model(loaded.model, geometry, target, info.family.layer_config(geometry.layers[0]), biases)
     write_dense(InMemory(model), loaded.tokenizer, folder)
     add_keys(folder, rotary_keys(model.config))
 
 
-def stock_model(model: CausalLM, geometry: Geometry, target: str, changes: Mapping[str, Any]) -> CausalLM:
+def stock_model(
+    model: CausalLM, geometry: Geometry, target: str, widths: Mapping[str, int], biases: Mapping[str, Any]
+) -> CausalLM:
     """A model in a stock architecture, with zeros for the channels and biases that it does not have.
 
     Args:
         model: dense or pruned.
         geometry: the widths to have, each at least the model's own.
         target: the model type of the architecture.
-        changes: keys of its config that differ from the model's. Those for biases are Llama's or SeedOss',
-            and ask for names of projections as Llama has them.
+        widths: the keys of its config for these widths.
+        biases: the keys of its config for biases, where it has Llama's layers; empty where it is the model's
+            own architecture.
     """
     import torch
-    from accelerate import init_empty_weights
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING
 
-    from pruning.models.surgery import resize
+    from pruning.models.surgery import empty_model
 
     foreign = ["architectures", "model_type", "transformers_version", "auto_map"]
-    as_llama = "mlp_bias" in changes
-    if as_llama:
+    if biases:
         foreign += WINDOW_KEYS
     content = {key: value for key, value in model.config.to_dict().items() if key not in foreign}
     if "attn" in geometry.names:
         content["head_dim"] = geometry.layers[0]["attn"].width
-    config = CONFIG_MAPPING[target].from_dict({**content, **changes})
-    with init_empty_weights(include_buffers=False):
-        stock = AutoModelForCausalLM.from_config(config, dtype=model.dtype, trust_remote_code=False)
-    resize(stock, geometry, dict.fromkeys(map(str, geometry.sites), False))
-    state = padded_state(model, geometry, as_llama)
+    stock = empty_model(CONFIG_MAPPING[target].from_dict({**content, **widths, **biases}), geometry, {})
+    state = padded_state(model, geometry, bool(biases))
     for name, parameter in stock.named_parameters():
         if name not in state and name.endswith(".bias"):
             state[name] = torch.zeros(parameter.shape, dtype=model.dtype)
@@ -204,12 +202,12 @@ def _axes(shape: SiteShape, part: Part = Part("")) -> tuple[int, ...]:  # noqa: 
     return (shape.groups, shape.group, shape.width) if part.per == "entries" else (shape.groups, shape.width)
 
 
-def _fill(tensor: Tensor, have: tuple[int, ...], want: tuple[int, ...]) -> Tensor:
-    """Rows (prod(have), ...) with zero rows put in until they are (prod(want), ...)."""
-    if have == want:
+def _fill(tensor: Tensor, axes: tuple[int, ...], wider: tuple[int, ...]) -> Tensor:
+    """Rows (prod(axes), ...) with rows of zeros inserted until they are (prod(wider), ...)."""
+    if axes == wider:
         return tensor
-    filled = tensor.new_zeros(*want, *tensor.shape[1:])
-    filled[tuple(slice(n) for n in have)] = tensor.reshape(*have, *tensor.shape[1:])
+    filled = tensor.new_zeros(*wider, *tensor.shape[1:])
+    filled[tuple(slice(n) for n in axes)] = tensor.reshape(*axes, *tensor.shape[1:])
     return filled.reshape(-1, *tensor.shape[1:])
 
 

@@ -86,7 +86,6 @@ TOKENIZER_OFF = {  # neutral where they say no, or nothing
     "precompiled_charsmap",
     "suppress_tokens",
 }
-_LAYER = re.compile(r"blk\.(\d{1,5})\.([a-z_]+)\.(weight|bias)")
 
 
 def check_keys(file: GGUFFile, prefix: str) -> None:
@@ -125,9 +124,3 @@ def _is_supported(key: str, value: Any, prefix: str, own: Collection[str]) -> bo
 
 def _below(key: str, prefix: str) -> str:
     return key[len(prefix) + 1 :] if key.startswith(f"{prefix}.") else ""
-
-
-def layer_tensor(name: str) -> tuple[int, str, str] | None:
-    """Layer, part and kind (`weight` or `bias`) of a tensor, such as `blk.3.attn_q.bias`."""
-    match = _LAYER.fullmatch(name)
-    return (int(match[1]), match[2], match[3]) if match else None

@@ -14,7 +14,7 @@ from pruning.models.families import FAMILIES
 from pruning.models.family import DECI, TENSORS, Config, Family, Gguf
 from pruning.models.geometry import CHANNELS, DEEPEST, WIDEST, Geometry, SiteShape
 from pruning.models.gguf_file import AGAIN, GGUFFile
-from pruning.models.gguf_keys import ARCHITECTURES, check_keys, layer_tensor
+from pruning.models.gguf_keys import ARCHITECTURES, check_keys
 
 ROLES = {tensor: role for role, tensor in TENSORS.items()}
 SPECIAL = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
@@ -270,8 +270,9 @@ def _model_type(file: GGUFFile, prefix: str, sizes: Sizes) -> tuple[str, dict[st
     """
     biases: dict[str, list[str]] = {}  # names of tensors by role
     for name in file.tensors:
-        if (part := layer_tensor(name)) and part[2] == "bias" and part[1] in ROLES:
-            biases.setdefault(ROLES[part[1]], []).append(name)
+        tensor, _, kind = name.partition(".")[2].partition(".")[2].partition(".")
+        if kind == "bias" and tensor in ROLES:
+            biases.setdefault(ROLES[tensor], []).append(name)
     layout, model_type = ARCHITECTURES[prefix]
     if layout == FAMILIES[model_type].gguf and layout != DECI:  # no other family is written so
         projections = [p for spec in FAMILIES[model_type].sites for p in spec.producers]

@@ -17,6 +17,14 @@ BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # the file's names
 # Names of the rule with which llama.cpp takes a token of the vocabulary as it is, whatever its merges, and
 # begins a text with BOS.
 LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
+DIGITS = "digits"  # every digit apart, then as by the rule without a pattern
+# By the name of a rule the pattern that it splits text by; several names are one rule in llama.cpp.
+RULES = {
+    "gpt-2": "",
+    "smollm": DIGITS,
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), QWEN2_SPLIT),
+    **dict.fromkeys(LLAMA3, LLAMA3_SPLIT),
+}
 SPACE = "\u2581"  # how SentencePiece writes a space
 CONTROL, USER_DEFINED = 3, 4  # types of tokens that are found in text before it is split
 # The tokens that transformers has a name for, by the file's name; and their ids in a SentencePiece vocabulary
@@ -45,10 +53,10 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
     kind, rule = (file.metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
     if kind not in (BYTE_LEVEL, SENTENCEPIECE):
         raise file.error(f"has a tokenizer of the kind {quoted(kind, 60)}, which is not supported")
-    if kind == BYTE_LEVEL and not (isinstance(rule, str) and rule in SPLITS):
+    if kind == BYTE_LEVEL and not (isinstance(rule, str) and rule in RULES):
         raise file.error(
             f"has a tokenizer that splits text by the rule {quoted(rule, 60)}, which is not supported "
-            f"(supported are {', '.join(SPLITS)})"
+            f"(supported are {', '.join(RULES)})"
         )
     tokens = _list(file, "tokens", str)
     types = (
@@ -127,7 +135,7 @@ def _byte_level_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
     rule = file.metadata["tokenizer.ggml.pre"]
     bpe = models.BPE(vocab=vocabulary, merges=_merges(file, vocabulary), ignore_merges=rule in LLAMA3)
     backend = Tokenizer(bpe)
-    backend.pre_tokenizer = SPLITS[rule]()
+    backend.pre_tokenizer = _pre_tokenizer(rule)
     backend.decoder = decoders.ByteLevel()
     return backend
 
@@ -159,36 +167,15 @@ def _sentencepiece_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
     return backend
 
 
-# --- how text is split, by the file's name of the rule -----------------------------------------------------
-
-
-def _plain() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-
-
-def _digits() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _plain()])
-
-
-def _pattern(pattern: str) -> Any:
+def _pre_tokenizer(rule: str) -> Any:
+    """How a byte-level BPE splits text, by the rule's name in the file."""
     from tokenizers import Regex, pre_tokenizers
 
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-
-
-# By name; several names are one rule in llama.cpp.
-SPLITS: dict[str, Any] = {
-    "gpt-2": _plain,
-    "smollm": _digits,
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), lambda: _pattern(QWEN2_SPLIT)),
-    **dict.fromkeys(LLAMA3, lambda: _pattern(LLAMA3_SPLIT)),
-}
+    pattern = RULES[rule]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern in ("", DIGITS))
+    if not pattern:
+        return byte_level
+    first: Any = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    if pattern == DIGITS:
+        first = pre_tokenizers.Digits(individual_digits=True)
+    return pre_tokenizers.Sequence([first, byte_level])

@@ -21,9 +21,9 @@ class LayerView:
     """One live decoder layer, and what its family declares of it.
 
     Attributes:
-        family: of the model.
-        config: of the dense model, as in its `config.json`.
-        number: of the layer.
+        family: the family of the model.
+        config: the content of the dense model's `config.json`.
+        number: the layer's number.
         layer: the module.
     """
 
@@ -42,7 +42,7 @@ class LayerView:
         return self.layer.get_submodule(path)
 
     def projection(self, name: str) -> Linear:
-        """The consumer of a site, whose input the site is: weight (d_model, C)."""
+        """The projection whose input a site is, with its weight (d_model, C)."""
         linear: Linear = self.module(self.family.spec(name).consumer.path)
         return linear
 
@@ -52,7 +52,7 @@ class LayerView:
         return module
 
     def output_gain(self, name: str) -> Tensor | None:
-        """(d_model,) gain of the norm that the consumer's output passes; None where there is none."""
+        """The gain (d_model,) of the norm behind the consumer; None where there is no such norm."""
         spec = self.family.spec(name)
         return spec.gain(self.module(spec.post_norm).weight) if spec.post_norm else None
 

@@ -1,12 +1,15 @@
-"""Removing heads and channels from a live model, layer by layer, and changing its output projections."""
+"""Removing heads and channels from the layers of a live model, and changing its output projections."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from pruning.models.family import CausalLM
 from pruning.models.geometry import Geometry
@@ -79,21 +82,25 @@ def cut_layer(view: LayerView, before: Mask, after: Mask) -> None:
         view.resize(spec, new)
 
 
-def resize(model: CausalLM, geometry: Geometry, biased: Mapping[str, bool]) -> None:
-    """Give a model the widths of a geometry without regard to its weights, before a checkpoint is loaded.
+def empty_model(config: Any, geometry: Geometry, biased: Mapping[str, bool]) -> CausalLM:
+    """A model as wide as a geometry, on the meta device, for weights to be loaded into.
 
     Args:
-        model: a dense model, on the meta device if it is large.
-        geometry: the widths to have.
-        biased: by site, as `str` writes it, whether its output projection has a bias.
+        config: the dense model's, as transformers has it.
+        geometry: the widths of the model.
+        biased: by site, as `str` writes it, whether its output projection has a bias; a site that is left
+            out has one where the config says so.
     """
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     for view in layer_views(model):
         for site, spec in view.sites.items():
             shape, consumer = geometry.shape(site), view.projection(site.name)
             for producer in spec.producers:
                 linear = view.module(producer.path)
-                _take(linear, rows=torch.arange(producer.rows(shape), device=linear.weight.device))
-            _take(consumer, columns=torch.arange(shape.channels, device=consumer.weight.device))
-            if biased[str(site)] and consumer.bias is None:
+                _take(linear, rows=torch.arange(producer.rows(shape), device="meta"))
+            _take(consumer, columns=torch.arange(shape.channels, device="meta"))
+            if biased.get(str(site)) and consumer.bias is None:
                 consumer.bias = nn.Parameter(torch.empty_like(consumer.weight[:, 0]), requires_grad=False)
             view.resize(spec, shape)
+    return model

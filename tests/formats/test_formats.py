@@ -75,9 +75,9 @@ def test_loading_warns_of_nothing_and_the_decoder_alone_loads_too(unit, checkpoi
     code = (
         "from transformers import AutoModel, AutoModelForCausalLM\n"
         f"options = dict(pretrained_model_name_or_path={str(done.path)!r}, trust_remote_code=True)\n"
-        "whole = AutoModelForCausalLM.from_pretrained(**options)\n"
+        "model = AutoModelForCausalLM.from_pretrained(**options)\n"
         "decoder = AutoModel.from_pretrained(**options)\n"
-        "assert set(decoder.state_dict()) == set(whole.model.state_dict())\n"
+        "assert set(decoder.state_dict()) == set(model.model.state_dict())\n"
         "assert all(decoder.config is getattr(m, 'config', decoder.config) for m in decoder.modules())\n"
         "print(type(decoder).__name__, decoder.config.per_layer_config[0].num_attention_heads)"
     )
@@ -247,11 +247,11 @@ def test_masks_cut_the_dense_model_again(tiny_folder, text_file, tmp_path, monke
         load(str(masks.path))
     (masks.path / "pruning.json").write_text(json.dumps(content))
     for name in ("mask.safetensors", "biases.safetensors"):
-        whole = (masks.path / name).read_bytes()
-        (masks.path / name).write_bytes(whole[:-20])
+        content_bytes = (masks.path / name).read_bytes()
+        (masks.path / name).write_bytes(content_bytes[:-20])
         with pytest.raises(ModelError, match="cannot be read|is corrupt"):
             load(str(masks.path))
-        (masks.path / name).write_bytes(whole)
+        (masks.path / name).write_bytes(content_bytes)
 
 
 @pytest.mark.parametrize(
@@ -295,11 +295,11 @@ def test_what_a_format_does_not_compute_is_refused_by_name(change, words, checkp
 def test_an_export_to_gguf_says_whether_it_was_compared_by_logits(checkpoint, tmp_path, capsys):
     folder, _ = checkpoint("qwen2")
     assert main(["export", str(folder), "--format", "gguf", "--out", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     if importlib.util.find_spec("llama_cpp"):
-        assert "largest logit difference" in said
+        assert "largest logit difference" in output
     else:
-        assert "Logits were not compared, as llama-cpp-python is not installed" in said
+        assert "Logits were not compared, as llama-cpp-python is missing" in output
 
 
 def test_types_and_places_that_make_no_sense_are_refused(checkpoint, tmp_path):
@@ -392,7 +392,7 @@ def test_the_snippet_of_a_custom_export_asks_nothing(checkpoint, tmp_path):
 
 def test_weights_can_be_written_smaller(checkpoint, tmp_path):
     folder, _ = checkpoint("qwen2")
-    whole, half = export(folder, "hf", tmp_path / "a"), export(folder, "hf", tmp_path / "b", "bf16")
-    sizes = [(done.path / "model.safetensors").stat().st_size for done in (whole, half)]
+    full, half = export(folder, "hf", tmp_path / "a"), export(folder, "hf", tmp_path / "b", "bf16")
+    sizes = [(done.path / "model.safetensors").stat().st_size for done in (full, half)]
     assert sizes[1] < 0.6 * sizes[0]
     assert 0 < half.difference < 0.05  # what the type rounds, as its own config loads it

@@ -99,11 +99,11 @@ def test_compensation_adds_over_iterations(text_file):
     assert not torch.equal(model.model.layers[0].mlp.down_proj.bias, once)
     loaded = tiny_loaded("llama_gqa_bias")
     dense = copy.deepcopy(loaded.model.model.layers[0].mlp.down_proj)
-    seen = []
+    iterations = []
 
     def watch(event):
         if isinstance(event, Iteration) and event.number:
-            seen.append((event.statistics, event.mask, event.delta.biases["0.mlp"].clone()))
+            iterations.append((event.statistics, event.mask, event.delta.biases["0.mlp"].clone()))
 
     config = RunConfig.create(
         ratio=0.4,
@@ -118,11 +118,11 @@ def test_compensation_adds_over_iterations(text_file):
         watch(event)
     from pruning.models.geometry import Site
 
-    site, expected, before = Site(0, "mlp"), dense.bias.double(), Mask.full(seen[0][1].geometry)
-    for statistics, mask, bias in seen:
-        gone = torch.from_numpy(before.kept[site] & ~mask.kept[site])
+    site, expected, before = Site(0, "mlp"), dense.bias.double(), Mask.full(iterations[0][1].geometry)
+    for statistics, mask, bias in iterations:
+        removed = torch.from_numpy(before.kept[site] & ~mask.kept[site])
         mean = torch.from_numpy(statistics.moments["text"][site].mean)
-        expected = expected + dense.weight.double()[:, gone] @ mean[gone]
+        expected = expected + dense.weight.double()[:, removed] @ mean[removed]
         torch.testing.assert_close(bias.double(), expected, rtol=1e-5, atol=1e-6)
         before = mask
 
