@@ -32,7 +32,7 @@ LLAMA_COMPUTES = ("activation", "rope")
 _STOCK = "transformers, lm-eval and whatever builds on them, without extra code"
 _CUSTOM = (
     "transformers with trust_remote_code=True (one small file, which you can read)",
-    "loaders that run no foreign code",
+    "does not load where foreign code is not allowed",
 )
 _PADDED = "no gain in memory or speed: narrower layers are filled up with zeros"
 _BYTES = {"f32": 4, "f16": 2, "bf16": 2}

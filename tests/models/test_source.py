@@ -100,7 +100,7 @@ def test_the_perplexity_of_all_domains_takes_one_pass(requests):
 )
 def test_an_iteration_asks_for_every_layer_twice(options, text_file, monkeypatch, requests):
     """Once for statistics and norms, once to cut, repair and measure, with fresh statistics as well."""
-    monkeypatch.setattr(loop, "InMemory", CountingSource)
+    monkeypatch.setattr("pruning.models.source.InMemory", CountingSource)
     config = RunConfig.create(
         ratio=0.4,
         mixture={"words": 1, "same": 1},
@@ -116,5 +116,4 @@ def test_an_iteration_asks_for_every_layer_twice(options, text_file, monkeypatch
             counts.append(list(requests))
             assert set(event.perplexity) == {"words", "same"}
     assert len(counts) == config.iterations + 1
-    asked = np.diff(counts, axis=0)
-    assert (asked == 2).all()
+    assert (np.diff(counts, axis=0) == 2).all()
