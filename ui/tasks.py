@@ -13,8 +13,8 @@ import streamlit as st
 
 from pruning.checksums import read_json
 from pruning.errors import PruningError, RunError
-from pruning.formats.format import FORMATS, forms
-from pruning.formats.traits import Traits
+from pruning.formats.checkpoint_info import CheckpointInfo
+from pruning.formats.format import FORMATS, export_plans
 from pruning.formatting import plain, sentence, size_text
 from pruning.runs.jobs import Job, job
 from pruning.runs.run import Run
@@ -114,29 +114,29 @@ def continuation(run: Run, checkpoint: Path) -> None:
 
 def exports(run: Run, checkpoint: Path) -> None:
     """Export formats of the run, what loads each of them, and the export controls."""
-    traits = Traits.read(checkpoint)
-    available = {form.format: form for form in forms(traits)}
+    info = CheckpointInfo.read(checkpoint)
+    available = {plan.format: plan for plan in export_plans(info)}
     st.dataframe(
         [
             {
-                "format": form.format,
-                "size": size_text(form.bytes) if form.bytes else "",
-                "available": not form.refusal,
-                "note": sentence(form.refusal or form.drawback),
-                "loads in": form.loads_in,
-                "architecture": form.architecture,
+                "format": plan.format,
+                "size": size_text(plan.bytes) if plan.bytes else "",
+                "available": not plan.unsupported_reason,
+                "note": sentence(plan.unsupported_reason or plan.drawback),
+                "loads in": plan.loads_in,
+                "architecture": plan.architecture,
             }
-            for form in available.values()
+            for plan in available.values()
         ],
         hide_index=True,
     )
-    if not traits.equal_widths:
+    if not info.equal_widths:
         st.caption(
             "The layers of this run differ in width. With the allocation `equal` (Pruning options in the sidebar) all layers get "
             "the same width and stock transformers loads the export without custom code, at some cost in quality."
         )
     left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
-    offered = [name for name, form in available.items() if not form.refusal]
+    offered = [name for name, plan in available.items() if not plan.unsupported_reason]
     name = str(left.selectbox("Format", offered, key=f"format-{run.id}"))
     st.caption(f"Loads in {available[name].loads_in}. {sentence(available[name].drawback)}")
     kinds = FORMATS[name].kinds

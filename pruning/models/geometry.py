@@ -20,7 +20,7 @@ CHANNELS = 100_000_000
 
 
 class Site(NamedTuple):
-    """A prunable site: a layer, and the name that the model's family gives the site; written `3.attn`."""
+    """A prunable site: a layer, and the name of the site in the model's family; written `3.attn`."""
 
     layer: int
     name: str
@@ -40,7 +40,7 @@ class SiteShape:
     """The size of a site, and the parameters of its units.
 
     Attributes:
-        groups: key-value heads, or MLP channels.
+        groups: the number of key-value heads, or of MLP channels.
         group: entries of each group: the query heads of a key-value head; 1 for MLP channels.
         width: channels of an entry: those of a head; 1 for MLP channels.
         entry_cost: parameters that an entry has by itself: its rows and columns of the projections.
@@ -87,8 +87,8 @@ class Geometry:
     """The shapes of all sites of a model.
 
     Attributes:
-        hidden_size: width of the residual stream, d_model.
-        layers: by layer the shape of every site.
+        hidden_size: the width of the residual stream, d_model.
+        layers: the shapes of the sites of every layer.
         fixed_parameters: parameters of linear projections in decoder layers that belong to no site.
         fixed_cache_values: keys and values of a token in the cache, of heads that belong to no site.
     """
@@ -121,7 +121,7 @@ class Geometry:
         return self.shape(site).channels
 
     def parameters(self, site: Site) -> int:
-        """Linear parameters that go when the whole site goes."""
+        """The number of linear parameters of a site."""
         return self.shape(site).parameters
 
     @cached_property
@@ -147,7 +147,7 @@ class Geometry:
         return self.fixed_cache_values + sum(shape.cache_values for shape in shapes)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object; `from_dict` reads it."""
+        """The geometry as a JSON object, which `from_dict` reads."""
         layers = [{name: asdict(shape) for name, shape in layer.items()} for layer in self.layers]
         return {
             "hidden_size": self.hidden_size,
@@ -187,7 +187,7 @@ class Geometry:
 
 
 def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
-    """What version 0.2 wrote: attention and MLP in every layer, and biases instead of costs."""
+    """A geometry as version 0.2 wrote it: attention and MLP in every layer, biases instead of costs."""
     hidden, width = data["hidden_size"], data["head_dim"]
     query, key_value, gate_up = (bool(data.get(f"{name}_bias")) for name in ("query", "key_value", "gate_up"))
     return {
