@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,13 +82,19 @@ def choose(
     balanced: dict[str, dict[str, Any]] = {}
     if not best.startswith(("zscore", "flap")):  # whose values have both signs
         balanced = {f"{best}, heads x {f:g}": {**options, "attention_weight": f} for f in BALANCES}
-    masks = {name: mask for name, o in balanced.items() if (mask := _mask(source, scores, config, o))}
-    if masks:
-        divergences |= yield from _try(source, masks, stats, config, blocks)
-        name = min(masks, key=divergences.__getitem__)
+    others = {name: mask for name, o in balanced.items() if (mask := _mask(source, scores, config, o))}
+    others = {name: mask for name, mask in others.items() if not _are_equal(mask, masks[best])}
+    if others:
+        divergences |= yield from _try(source, others, stats, config, blocks)
+        name = min(others, key=divergences.__getitem__)
         if divergences[name] < divergences[best]:
             options = balanced[name]
     return Choice(options, divergences)
+
+
+def _are_equal(a: Mask, b: Mask) -> bool:
+    """Whether two masks remove the same."""
+    return all(np.array_equal(kept, b.kept[site]) for site, kept in a.kept.items())
 
 
 def _mask(
