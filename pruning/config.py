@@ -82,7 +82,12 @@ class RunConfig(BaseModel):
         False, description="square the scores of attention channels before normalisation, as FLAP's code does"
     )
     normalise: Annotated[str, NORMALISERS] = Field(
-        "soft_share", description="how scores are made comparable across layers and modules"
+        "soft_share",
+        description="how scores are made comparable across layers and modules; auto tries the rules on text "
+        "that is set aside, and takes the one with the least divergence from the dense model",
+    )
+    attention_weight: float = Field(
+        1.0, gt=0, le=1000, description="factor of the normalised scores of attention heads, against channels"
     )
     unit_score: UnitScore = Field(
         "per_parameter",

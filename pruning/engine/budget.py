@@ -146,6 +146,8 @@ def all_units(
         if site.name == "attn" and config.square_attention:
             values = values**2
         normalised = NORMALISERS[config.normalise](values, scales[site])
+        if geometry.shape(site).has_heads:
+            normalised = normalised * config.attention_weight
         if not np.isfinite(normalised[kept]).all():
             raise CalibrationError(
                 f"layer {site.layer}, {site.name}: the scores are not finite: the model is broken there, or "

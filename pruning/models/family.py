@@ -445,9 +445,10 @@ class Family:
             ValueError: a shape has a size that no model has.
         """
         pairs = [list(zip(self.sites, shapes, strict=True)) for shapes in layers]
-        fixed = sum(shape.parameters for layer in pairs for spec, shape in layer if not spec.prunable)
+        others = [shape for layer in pairs for spec, shape in layer if not spec.prunable]
+        fixed = sum(shape.parameters for shape in others), sum(shape.cache_values for shape in others)
         prunable = tuple({spec.name: shape for spec, shape in layer if spec.prunable} for layer in pairs)
-        return Geometry.from_dict(Geometry(hidden, prunable, fixed).to_dict())  # which checks the sizes
+        return Geometry.from_dict(Geometry(hidden, prunable, *fixed).to_dict())  # which checks the sizes
 
     def weight_shapes(self, config: Config, geometry: Geometry) -> dict[str, tuple[int, int]]:
         """By name the shapes (rows, columns) of the embedding and the projections of all layers.

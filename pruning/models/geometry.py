@@ -73,6 +73,11 @@ class SiteShape:
         """Whether an entry is a head, with several channels."""
         return self.width > 1
 
+    @property
+    def cache_values(self) -> int:
+        """Keys and values that one token leaves in the cache of a layer."""
+        return 2 * self.groups * self.width if self.has_heads else 0
+
 
 LayerShape = Mapping[str, SiteShape]  # by name of the site, in the order in which a layer computes them
 
@@ -85,11 +90,13 @@ class Geometry:
         hidden_size: width of the residual stream, d_model.
         layers: by layer the shape of every site.
         fixed_parameters: parameters of linear projections in decoder layers that belong to no site.
+        fixed_cache_values: keys and values of a token in the cache, of heads that belong to no site.
     """
 
     hidden_size: int
     layers: tuple[LayerShape, ...]
     fixed_parameters: int = 0
+    fixed_cache_values: int = 0
 
     @cached_property
     def sites(self) -> list[Site]:
@@ -123,6 +130,11 @@ class Geometry:
         return self.fixed_parameters + sum(self.parameters(site) for site in self.sites)
 
     @cached_property
+    def prunable_share(self) -> float:
+        """The share of the linear parameters that belongs to sites; no pruning ratio is larger."""
+        return 1 - self.fixed_parameters / self.linear_parameters
+
+    @cached_property
     def least_cost(self) -> int:
         """Parameters of the smallest group, in most models an MLP channel: the unit of cost in scores."""
         shapes = (self.shape(site) for site in self.sites)
@@ -130,9 +142,9 @@ class Geometry:
 
     @property
     def cache_values(self) -> int:
-        """Keys and values that one token leaves in the cache, of all layers with prunable heads."""
+        """Keys and values that one token leaves in the cache, of all layers."""
         shapes = (self.shape(site) for site in self.sites)
-        return sum(2 * shape.groups * shape.width for shape in shapes if shape.has_heads)
+        return self.fixed_cache_values + sum(shape.cache_values for shape in shapes)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object; `from_dict` reads it."""
@@ -141,6 +153,7 @@ class Geometry:
             "hidden_size": self.hidden_size,
             "layers": layers,
             "fixed_parameters": self.fixed_parameters,
+            "fixed_cache_values": self.fixed_cache_values,
         }
 
     @classmethod
@@ -162,14 +175,15 @@ class Geometry:
             data["hidden_size"],
             *(size for shape in shapes for size in (shape.groups, shape.group, shape.width)),
         ]
-        costs = [data["fixed_parameters"], *(cost for s in shapes for cost in (s.entry_cost, s.group_cost))]
+        fixed = data["fixed_parameters"], data.get("fixed_cache_values", 0)
+        costs = [*fixed, *(cost for s in shapes for cost in (s.entry_cost, s.group_cost))]
         if not shapes or not all(type(size) is int and 0 < size <= WIDEST for size in sizes):
             raise ValueError("a width is no whole number from 1 up, or too large")
         if not all(type(cost) is int and cost >= 0 for cost in costs):
             raise ValueError("a number of parameters is no whole number from 0 up")
         if sum(shape.channels for shape in shapes) > CHANNELS:
             raise ValueError("more channels than any model has")
-        return cls(data["hidden_size"], layers, data["fixed_parameters"])
+        return cls(data["hidden_size"], layers, *fixed)
 
 
 def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
