@@ -138,7 +138,8 @@ def exports(run: Run, checkpoint: Path) -> None:
     left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
     offered = [name for name, plan in available.items() if not plan.unsupported_reason]
     name = str(left.selectbox("Format", offered, key=f"format-{run.id}"))
-    st.caption(f"Loads in {available[name].loads_in}. {sentence(available[name].drawback)}")
+    form = available[name]
+    st.caption(f"Loads in {form.loads_in}. {sentence(f'{form.drawback}.') if form.drawback else ''}")
     kinds = FORMATS[name].kinds
     kind = middle.selectbox(
         "Weight type", [STORED, *kinds], key=f"kind-{run.id}-{'-'.join(kinds)}", disabled=not kinds
@@ -200,20 +201,17 @@ def speed(run: Run, checkpoint: Path) -> None:
             {"model": name, "batch": batch, "prompt": length}
             | {f"{what} tokens/s": _spread(cell[what]) for what in ("prefill", "decode")}
             | {
-                f"{what} over dense": cell[what]["median"] / pair[0][what]["median"]
+                f"{what} over dense": f"{cell[what]['median'] / pair[0][what]['median']:.2f}x"
                 for what in ("prefill", "decode")
             }
             for (batch, length), pair in cells.items()
             for name, cell in zip(names, pair, strict=True)
         ]
-        number = st.column_config.NumberColumn(format="%.2f")
-        st.dataframe(
-            rows, hide_index=True, column_config={f"{w} over dense": number for w in ("prefill", "decode")}
-        )
+        st.dataframe(rows, hide_index=True)
         sizes = [
             {
                 "model": name,
-                "parameters": m["parameters"],
+                "parameters": f"{m['parameters']:,}",
                 "memory": size_text(m["memory_bytes"]),
                 "KV cache per token": size_text(m["cache_bytes"]),
             }

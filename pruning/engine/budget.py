@@ -24,7 +24,7 @@ from pruning.models.mask import Array, Mask
 Curves = Mapping[Site, Curve]
 SITE_NUMBERS = {"attn": 0, "mlp": 1}  # for seeds; of other sites it is a hash of the name
 TYPICAL_SHARE = 0.5  # median kept share of a site in all layers above which one at its floor stands out
-NAMES = {"attn": "attention", "mlp": "mlp"}
+NAMES = {"attn": "attention", "mlp": "MLP"}
 
 
 def site_stats(

@@ -365,7 +365,7 @@ def test_a_site_that_falls_to_its_floor_beside_others_is_said():
         assert mask.kept[Site(2, "mlp")][17]
     assert found["robust_share"] == found["soft_share"] == []
     (warning,) = found["share"]
-    assert warning.startswith("layer 2 mlp keeps 2%: one channel carries 100.0% of its fluctuation")
+    assert warning.startswith("layer 2 MLP keeps 2%: one channel carries 100.0% of its fluctuation")
     assert "try --normalise soft_share" in warning
     (other,) = warnings(mask_of["share"], scores, RunConfig.create(normalise="soft_share"))
     assert "soft_share" not in other and other.endswith("keep the whole module with --keep 2.mlp.")
