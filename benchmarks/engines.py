@@ -151,7 +151,7 @@ def main():
                 key = f"{name}, {format}, {kind}, {engine}"
                 if key not in measured and engine in args.engines and find_python(engine):
                     done = done or written(truth, format, kind, Path(temporary) / f"export-{number}")
-                    shown = (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.form.architecture)
+                    shown = (name, what, kind or "f32", f"{done.bytes / 1e6:.0f}", done.plan.architecture)
                     measured[key] = [*shown, *ask(truth, engine, done.path)]
                     file.write_text(json.dumps(measured, indent=1))
                     print(measured[key], flush=True)

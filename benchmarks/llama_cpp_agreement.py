@@ -3,6 +3,7 @@
 pip install -r requirements-gguf.txt && python benchmarks/llama_cpp_agreement.py
 """
 
+import itertools
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from common import RESULTS, machine, table
 
 from pruning import RunConfig
 from pruning.engine.blocks import evaluation_blocks
-from pruning.formats.llamacpp import greedy, logits, open_gguf
+from pruning.formats.llamacpp import logits, open_gguf
 from pruning.formats.write import export
 from pruning.runs.worker import prune
 
@@ -39,7 +40,8 @@ def main():
                 continued = model.generate(
                     torch.tensor([prompt]), max_new_tokens=NEW, do_sample=False, eos_token_id=None
                 )[0, PROMPT:].tolist()
-                both = zip(greedy(llm, prompt, NEW), continued, strict=True)
+                tokens = itertools.islice(llm.generate(prompt, temp=0), NEW)
+                both = zip(tokens, continued, strict=True)
                 alike = next((i for i, (a, b) in enumerate(both) if a != b), NEW)
                 agree = (theirs.argmax(1) == ours.argmax(1)).mean()
                 rows.append(

@@ -4,9 +4,9 @@ from pruning import visualization as viz
 from pruning.errors import ConfigError
 from pruning.experiments.grid import SPEC_FILE, command, read
 from pruning.experiments.report import REPORT_FILE, markdown
-from pruning.formatting import plain
+from pruning.formatting import plain, sentence
 from pruning.paths import PROJECT
-from pruning.runs.report import OPTIONS
+from pruning.runs.report import OPTIONS, axis_title
 from ui import state
 from ui.glossary import popover
 from ui.navigation import ensure_frame
@@ -77,8 +77,9 @@ chosen = [column for column in experiment.series if column in options]
 while more := averaged(chosen):
     chosen.append(more[0])
 series = parts[3].multiselect("Grouped by", options, chosen, key=f"series-{experiment.name}-{x}")
-figure = viz.experiment_figure(frame, f"{metric} ({of}) by {x}", x, [*series], metric, of)
-st.plotly_chart(figure, alt=f"{metric} ({of}) by {x}, one point per run", config=state.PLOT)
+title = f"{sentence(axis_title(metric, of))} by {x}"
+figure = viz.experiment_figure(frame, title, x, [*series], metric, of)
+st.plotly_chart(figure, alt=f"{title}, one point per run", config=state.PLOT)
 over = ", ".join(("seeds", *averaged(series)))
 st.caption(f"Lines and bars are means over {over}; each point is one run.")
 with st.expander("Report: tables, with the figures reported in the paper for comparison"):

@@ -106,7 +106,7 @@ for name, column in zip(names, st.columns(widths), strict=True):
     column.plotly_chart(figure, alt=f"{title} by layer", config=state.PLOT)
 shares, sizes = st.columns([3, 2])
 shares.plotly_chart(
-    viz.kept_share_figure(viz.kept_share_data(mask), 1 - mask.ratio),
+    viz.kept_share_figure(viz.kept_share_data(mask), 1 - mask.ratio / shape.prunable_share),
     alt="Share kept by layer and module",
     config=state.PLOT,
 )

@@ -58,7 +58,7 @@ st.subheader(f"Predicted for {mask.ratio:.0%} pruned with the current settings")
 worst = max(costs, key=costs.__getitem__)
 for column, (name, cost) in zip(st.columns(len(costs)), costs.items(), strict=True):
     column.metric(
-        f"{name}, most" if name == worst and len(costs) > 1 else name,
+        f"Worst: {name}" if name == worst and len(costs) > 1 else name,
         f"+{cost:.2f} nats",
         f"{math.exp(cost):.2f}x perplexity",
         delta_color="off",

@@ -82,7 +82,12 @@ class RunConfig(BaseModel):
         False, description="square the scores of attention channels before normalisation, as FLAP's code does"
     )
     normalise: Annotated[str, NORMALISERS] = Field(
-        "soft_share", description="how scores are made comparable across layers and modules"
+        "soft_share",
+        description="how scores are made comparable across layers and modules; auto tries the rules on text "
+        "that is set aside, and takes the one with the least divergence from the dense model",
+    )
+    attention_weight: float = Field(
+        1.0, gt=0, le=1000, description="factor of the normalised scores of attention heads, against channels"
     )
     unit_score: UnitScore = Field(
         "per_parameter",
@@ -93,7 +98,8 @@ class RunConfig(BaseModel):
         "global",
         description="how pruning is distributed over layers: one ranking of all units (global), the same "
         "ratio in every layer and module (uniform), equal widths in all layers, with the split between "
-        "attention and MLP that removes the lowest total score (equal), or by measured damage (measured)",
+        "attention and MLP that removes the lowest total score (equal), or by measured sensitivity "
+        "(measured)",
     )
     attention_unit: AttentionUnit = Field(
         "kv_group",

@@ -19,7 +19,7 @@ def test_addresses_that_nobody_would_write_show_a_page():
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "INF"])
-@pytest.mark.parametrize("page", ["importance", "masks", "damage"])
+@pytest.mark.parametrize("page", ["importance", "masks", "sensitivity"])
 def test_a_link_whose_every_setting_is_absurd_shows_a_page(page, value):
     keys = ("channel", "iteration", "layer", "ratio", "w_code", "round_to", "site", "run", "method", "keep")
     fuzz._address((page, dict.fromkeys(keys, value)), None)

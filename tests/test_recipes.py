@@ -1,7 +1,10 @@
 """The recipes of CONTRIBUTING.md, followed: what is registered once is an option everywhere."""
 
 import json
+import re
+import textwrap
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from pruning.engine.budget import site_stats
 from pruning.engine.calibration import calibrate
 from pruning.engine.statistics_files import read_statistics, write_statistics
 from pruning.errors import ConfigError
+from pruning.formats.format import FORMATS
+from pruning.formats.write import export
 from pruning.method.allocation import ALLOCATIONS
 from pruning.method.compensation import COMPENSATIONS, Repair
 from pruning.method.normalise import NORMALISERS
@@ -168,6 +173,17 @@ def test_a_statistic_that_is_registered_is_taken_by_a_pass(registered, tmp_path)
     back = read_statistics(tmp_path / "second.safetensors", SecondMoments)
     np.testing.assert_array_equal(back[site].outer, outer)
     assert back[site].count == 72
+
+
+def test_an_export_format_that_is_registered_writes_and_checks(registered, tiny_folder, tmp_path):
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    recipe = text.partition("### An export format")[2]
+    code = textwrap.dedent(re.search(r"```python\n(.*?)```", recipe, re.DOTALL)[1])
+    registered(FORMATS, FORMATS["hf"], "another")  # so that what the code registers is gone after the test
+    exec(compile(code, "tensors.py", "exec"), {"__name__": "tensors"})
+    result = export(tiny_folder, "tensors", tmp_path / "out", "f32")
+    assert result.path.name == "tensors.safetensors" and result.difference == 0.0
+    assert result.plan.unsupported_reason == "" and result.snippet.startswith("from safetensors")
 
 
 def test_a_name_is_registered_once():

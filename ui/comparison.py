@@ -13,7 +13,7 @@ from pruning.runs.report import MeasuredRun, count_reasons, groups, ranked, rete
 from pruning.runs.run import Run
 from pruning.runs.schema import Results
 from ui import models, results, state
-from ui.options import option
+from ui.options import option, option_title
 
 Finished = list[tuple[Run, Results]]
 
@@ -72,7 +72,7 @@ def differences(runs: Finished) -> None:
     for name in RunConfig.model_fields:
         values = [option(run.config, name) for run, _ in runs]
         if len(set(values)) > 1 and name not in ("parent", "experiment", "name", "tags"):
-            rows.append({"option": name.replace("_", " "), **dict(zip(labels, values, strict=True))})
+            rows.append({"option": option_title(name), **dict(zip(labels, values, strict=True))})
     st.markdown("**Settings that differ**")
     if rows:
         st.dataframe(rows, hide_index=True, placeholder="")

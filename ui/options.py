@@ -20,6 +20,11 @@ def option(config: RunConfig, name: str) -> str:
     return f"{value:.0%}" if name == "ratio" else "none" if value is None else str(value)
 
 
+def option_title(name: str) -> str:
+    """The name of an option in words, as forms and the command line have it."""
+    return "calibration blocks" if name == "samples" else name.replace("_", " ")
+
+
 def changes(before: RunConfig, after: RunConfig, without: tuple[str, ...] = ()) -> str:
     """The options that differ between two configs, without those set by a changed method's preset.
 
@@ -35,5 +40,5 @@ def changes(before: RunConfig, after: RunConfig, without: tuple[str, ...] = ()) 
         brought = before.method != after.method and new == getattr(preset, name)
         if old == new or brought or name in ("method", "parent", "experiment", "name", "tags", *without):
             continue
-        differences.append(f"{name.replace('_', ' ')} {option(after, name)}")
+        differences.append(f"{option_title(name)} {option(after, name)}")
     return ", ".join(differences) or "no option changed"

@@ -29,10 +29,16 @@ COLUMNS = {
         help="change of the divergence against the best of these runs, with its 95% interval"
     ),
     "worst": st.column_config.NumberColumn(
-        "worst ppl x", format="%.2f", help="perplexity over dense of the domain that lost most"
+        "worst perplexity",
+        format="%.2fx",
+        help="perplexity over the dense model's, of the domain that lost most",
     ),
     "worst domain": st.column_config.TextColumn("domain", help="the domain that lost most"),
-    "mean": st.column_config.NumberColumn("mean ppl x", format="%.2f", help="geometric mean over domains"),
+    "mean": st.column_config.NumberColumn(
+        "mean perplexity",
+        format="%.2fx",
+        help="perplexity over the dense model's, geometric mean over domains",
+    ),
     "Δ perplexity": st.column_config.TextColumn(
         help="change of the mean perplexity against the best of these runs, with its 95% interval"
     ),
@@ -41,8 +47,10 @@ COLUMNS = {
     ),
     "tasks": None,
     "size": st.column_config.NumberColumn(format="percent", help="parameters kept, of the dense model's"),
-    "KV cache": st.column_config.NumberColumn(format="localized", help="bytes per token in 16 bit"),
-    "speed": st.column_config.NumberColumn("speed x", format="%.2f", help="decoding speed over dense"),
+    "KV cache": st.column_config.NumberColumn(
+        "KV bytes", format="localized", help="KV cache in bytes per token, in 16 bit"
+    ),
+    "speed": st.column_config.NumberColumn(format="%.2fx", help="decoding speed over dense"),
 }
 
 
@@ -112,9 +120,6 @@ def table(rows: list[dict[str, Any]]) -> None:
         column_order=[name for name in COLUMNS if any(row[name] not in (None, "") for row in rows)],
         placeholder="",
         column_config={name: column for name, column in COLUMNS.items() if column},
-    )
-    st.caption(
-        "ppl x: perplexity on held-out text over the dense model's (1.00: no change). A click on a header sorts."
     )
 
 

@@ -38,7 +38,9 @@ def config(chosen: state.Choice) -> RunConfig:
     tags = right.text_input("Tags", key="run_tags", placeholder="optional, with commas", **KEPT)
     draft = draft.replace(**_domains(chosen, draft))
     numbers = {}
-    for column, (field, title, low, high) in zip(st.columns(4), NUMBERS, strict=True):
+    for column, (field, title, low, high) in zip(
+        st.columns(4, vertical_alignment="bottom"), NUMBERS, strict=True
+    ):
         value = getattr(draft, field)
         numbers[field] = column.number_input(
             title,

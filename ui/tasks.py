@@ -13,8 +13,8 @@ import streamlit as st
 
 from pruning.checksums import read_json
 from pruning.errors import PruningError, RunError
-from pruning.formats.format import FORMATS, forms
-from pruning.formats.traits import Traits
+from pruning.formats.checkpoint_info import CheckpointInfo
+from pruning.formats.format import FORMATS, export_plans
 from pruning.formatting import plain, sentence, size_text
 from pruning.runs.jobs import Job, job
 from pruning.runs.run import Run
@@ -114,31 +114,32 @@ def continuation(run: Run, checkpoint: Path) -> None:
 
 def exports(run: Run, checkpoint: Path) -> None:
     """Export formats of the run, what loads each of them, and the export controls."""
-    traits = Traits.read(checkpoint)
-    available = {form.format: form for form in forms(traits)}
+    info = CheckpointInfo.read(checkpoint)
+    available = {plan.format: plan for plan in export_plans(info)}
     st.dataframe(
         [
             {
-                "format": form.format,
-                "size": size_text(form.bytes) if form.bytes else "",
-                "available": not form.refusal,
-                "note": sentence(form.refusal or form.drawback),
-                "loads in": form.loads_in,
-                "architecture": form.architecture,
+                "format": plan.format,
+                "size": size_text(plan.bytes) if plan.bytes else "",
+                "available": not plan.unsupported_reason,
+                "note": sentence(plan.unsupported_reason or plan.drawback),
+                "loads in": plan.loads_in,
+                "architecture": plan.architecture,
             }
-            for form in available.values()
+            for plan in available.values()
         ],
         hide_index=True,
     )
-    if not traits.equal_widths:
+    if not info.equal_widths:
         st.caption(
             "The layers of this run differ in width. With the allocation `equal` (Pruning options in the sidebar) all layers get "
             "the same width and stock transformers loads the export without custom code, at some cost in quality."
         )
     left, middle, right = st.columns([2, 2, 2], vertical_alignment="bottom")
-    offered = [name for name, form in available.items() if not form.refusal]
+    offered = [name for name, plan in available.items() if not plan.unsupported_reason]
     name = str(left.selectbox("Format", offered, key=f"format-{run.id}"))
-    st.caption(f"Loads in {available[name].loads_in}. {sentence(available[name].drawback)}")
+    form = available[name]
+    st.caption(f"Loads in {form.loads_in}. {sentence(f'{form.drawback}.') if form.drawback else ''}")
     kinds = FORMATS[name].kinds
     kind = middle.selectbox(
         "Weight type", [STORED, *kinds], key=f"kind-{run.id}-{'-'.join(kinds)}", disabled=not kinds
@@ -200,20 +201,17 @@ def speed(run: Run, checkpoint: Path) -> None:
             {"model": name, "batch": batch, "prompt": length}
             | {f"{what} tokens/s": _spread(cell[what]) for what in ("prefill", "decode")}
             | {
-                f"{what} over dense": cell[what]["median"] / pair[0][what]["median"]
+                f"{what} over dense": f"{cell[what]['median'] / pair[0][what]['median']:.2f}x"
                 for what in ("prefill", "decode")
             }
             for (batch, length), pair in cells.items()
             for name, cell in zip(names, pair, strict=True)
         ]
-        number = st.column_config.NumberColumn(format="%.2f")
-        st.dataframe(
-            rows, hide_index=True, column_config={f"{w} over dense": number for w in ("prefill", "decode")}
-        )
+        st.dataframe(rows, hide_index=True)
         sizes = [
             {
                 "model": name,
-                "parameters": m["parameters"],
+                "parameters": f"{m['parameters']:,}",
                 "memory": size_text(m["memory_bytes"]),
                 "KV cache per token": size_text(m["cache_bytes"]),
             }

@@ -148,11 +148,12 @@ const ALLOCATIONS = {
     return all.map(({ rank }) => removed.subarray(start, (start += rank.length)));
   },
   uniform: (live, all, ratio) => {
+    const share = ratio / live.prunable_share;
     let parameters = 0, gone = 0; // of the layer so far: its last site makes up for what the others' units cannot meet
     return all.map(({ site, rank, cost }, s) => {
       parameters += site.parameters;
       const isLast = all[s + 1]?.site.layer !== site.layer;
-      const { removed, spent } = lowest(rank, cost, isLast ? ratio * parameters - gone : ratio * site.parameters, false);
+      const { removed, spent } = lowest(rank, cost, isLast ? share * parameters - gone : share * site.parameters, false);
       [parameters, gone] = isLast ? [0, 0] : [parameters, gone + spent];
       return removed;
     });

@@ -68,15 +68,15 @@ def export_model(args: argparse.Namespace) -> None:
     source = locate(named_model(args.source, args.store))
     out = args.out or _within_run(source, args.source, args.format)
     written = export(source, args.format, out, args.weights, args.verify, args.trust_remote_code)
-    form = written.form
+    plan = written.plan
     if args.json:
-        content = {"path": str(written.path), "format": args.format, "architecture": form.architecture}
+        content = {"path": str(written.path), "format": args.format, "architecture": plan.architecture}
         content |= {"type": written.kind, "bytes": written.bytes, "difference": written.difference}
         print_json({**content, "snippet": written.snippet})
         return
     weights = f", weights in {written.kind}" if written.kind else ""
-    print(f"{form.architecture}{weights}, {size_text(written.bytes)}, in {written.path}")
-    print(f"Loads in {form.loads_in}.")
+    print(f"{plan.architecture}{weights}, {size_text(written.bytes)}, in {written.path}")
+    print(f"Loads in {plan.loads_in}.")
     if written.difference is not None:
         print(f"Loaded again and compared: the largest logit difference is {written.difference:.2g}.")
     elif args.verify:
@@ -126,7 +126,7 @@ def serve(args: argparse.Namespace) -> None:
         start = chosen.command(written.path, name, args.port)
         print_json({"engine": chosen.engine, "path": str(written.path), "command": start, "curl": request})
     else:
-        print(f"{written.form.architecture}, {size_text(written.bytes)}, in {written.path}")
+        print(f"{written.plan.architecture}, {size_text(written.bytes)}, in {written.path}")
         print(
             f"Starting {engine.title}. When it listens, send a request from another terminal:\n\n{request}\n"
         )

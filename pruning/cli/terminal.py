@@ -113,13 +113,13 @@ class ProgressBar:
         elif isinstance(event, Iteration):
             self.lines.complete = event.number
         elif isinstance(event, Progress):
-            stage = f"{self.lines.stage}: {event.stage} {event.detail}"
+            stage = f"{self.lines.subject}{event.stage} {event.detail}"
             self.bar.update(self.task, total=event.total, completed=event.done, description=stage)
 
 
 def show_progress(stage: Generator[Progress, None, T], quiet: bool) -> T:
     """Carries out one stage of the engine, and shows its progress."""
-    bar = ProgressBar(1, quiet)
+    bar = ProgressBar(0, quiet)
     with bar.bar:
         return drain(stage, bar)
 

@@ -24,7 +24,7 @@ from pruning.models.mask import Array, Mask
 Curves = Mapping[Site, Curve]
 SITE_NUMBERS = {"attn": 0, "mlp": 1}  # for seeds; of other sites it is a hash of the name
 TYPICAL_SHARE = 0.5  # median kept share of a site in all layers above which one at its floor stands out
-NAMES = {"attn": "attention", "mlp": "mlp"}
+NAMES = {"attn": "attention", "mlp": "MLP"}
 
 
 def site_stats(
@@ -146,6 +146,8 @@ def all_units(
         if site.name == "attn" and config.square_attention:
             values = values**2
         normalised = NORMALISERS[config.normalise](values, scales[site])
+        if geometry.shape(site).has_heads:
+            normalised = normalised * config.attention_weight
         if not np.isfinite(normalised[kept]).all():
             raise CalibrationError(
                 f"layer {site.layer}, {site.name}: the scores are not finite: the model is broken there, or "

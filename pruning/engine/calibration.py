@@ -48,13 +48,15 @@ def observing(view: LayerView, names: Sequence[str]) -> Iterator[dict[str, Obser
     hooks = []
     for name in names:
 
-        def save_residual(_: object, args: tuple[Tensor, ...], name: str = name) -> None:
-            residuals[name] = args[0]
+        def save_residual(
+            _: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], name: str = name
+        ) -> None:
+            residuals[name] = args[0] if args else kwargs["hidden_states"]  # as layers call their attention
 
         def save_input(_: object, args: tuple[Tensor, ...], name: str = name) -> None:
             observations[name] = Observation(args[0], residuals.pop(name))
 
-        hooks.append(view.residual(name).register_forward_pre_hook(save_residual))
+        hooks.append(view.residual(name).register_forward_pre_hook(save_residual, with_kwargs=True))
         hooks.append(view.projection(name).register_forward_pre_hook(save_input))
     try:
         yield observations

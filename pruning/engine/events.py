@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,20 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The options that fitted the model at hand best.
+
+    Attributes:
+        options: of `RunConfig`, in place of `auto`.
+        divergences: by name of a candidate the mean divergence from the dense model, in nats per token,
+            weighted over the domains by the mixture, on the blocks that it was tried on.
+    """
+
+    options: dict[str, Any]
+    divergences: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Iteration:
     """The result of one iteration. Number 0 is the dense model: it has a perplexity and no more.
 
@@ -55,6 +70,7 @@ class Iteration:
         curves: sensitivity curves by site, in the first iteration, where they were measured.
         mixture: of the domains in this iteration.
         rises: by domain the rise of the log-perplexity on validation blocks, where these adapt the mixture.
+        choice: of the options that `normalise auto` stands for, in the first iteration.
     """
 
     number: int
@@ -70,6 +86,7 @@ class Iteration:
     curves: Mapping[Site, Curve] = field(default_factory=dict)
     mixture: Mapping[str, float] = field(default_factory=dict)
     rises: Mapping[str, float] = field(default_factory=dict)
+    choice: Choice | None = None
 
     @property
     def mask(self) -> Mask:

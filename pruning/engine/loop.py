@@ -23,6 +23,7 @@ from pruning.engine.blocks import (
 )
 from pruning.engine.budget import Curves, dense_scales, next_mask, scores, site_stats
 from pruning.engine.calibration import calibrate_cached
+from pruning.engine.choice import choose, trial_count
 from pruning.engine.cutting import Cut
 from pruning.engine.events import Event, Finished, Iteration, Started, State
 from pruning.engine.sensitivity import sensitivity_curves
@@ -52,10 +53,13 @@ def prune_loaded(
     """
     source = loaded.source
     validation_blocks = VALIDATION_BLOCKS if config.adapt_mixture else 0
-    blocks = calibration_blocks(config, loaded.tokenizer, loaded.model, validation_blocks)
+    trial_blocks = trial_count(config.samples) if config.normalise == "auto" else 0
+    more = max(validation_blocks, trial_blocks)
+    blocks = calibration_blocks(config, loaded.tokenizer, loaded.model, more)
     heldout = evaluation_blocks(config, loaded.tokenizer, loaded.model)
     sources = describe_blocks(blocks, heldout)
-    blocks, validation = split_blocks(blocks, config.samples) if validation_blocks else (blocks, [])
+    blocks, aside = split_blocks(blocks, config.samples) if more else (blocks, [])
+    validation = aside if validation_blocks else []
     yield Started(source.geometry(), source.parameter_count(), loaded.fingerprint, sources)
 
     began = time.monotonic()
@@ -77,6 +81,11 @@ def prune_loaded(
         name, target = delta.digest(loaded.fingerprint), config.ratio_at(number)
         statistics, norms = yield from calibrate_cached(source, blocks, before, name, config.token_weights)
         site_scores = scores(statistics, norms, mixed)
+        choice = None
+        if config.normalise == "auto":
+            trial, _ = split_blocks(aside, trial_blocks)
+            choice = yield from choose(source, site_scores, site_stats(statistics, None, mixed), mixed, trial)
+            config, mixed = config.replace(**choice.options), mixed.replace(**choice.options)
         scales = scales or dense_scales(site_scores, config.square_attention)
         if config.allocation in NEED_CURVES and number == 1:
             curves = yield from sensitivity_curves(source, before, site_scores, scales, mixed, blocks, name)
@@ -106,6 +115,7 @@ def prune_loaded(
             curves if number == 1 else {},
             mixture,
             rises,
+            choice,
         )
         mixture = adapt(mixture, rises) if rises else mixture
     yield Finished(loaded, delta)

@@ -115,7 +115,7 @@ class Trials:
             removed, divergence = [before], [dict.fromkeys(self.domains, 0.0)]
             for count in _counts(units):
                 channels = _channels(units, count, mask, site)
-                with _cut_temporarily(view, site.name, inputs, channels, self.config):
+                with cut_temporarily(view, site.name, inputs, channels, self.config):
                     divergence.append(self._divergence(index, view))
                 removed.append(before + float(units.cost[units.order[:count]].sum()))
                 yield Step()
@@ -163,7 +163,7 @@ def _channels(units: Units, count: int, mask: Mask, site: Site) -> Tensor:
 
 
 @contextmanager
-def _cut_temporarily(
+def cut_temporarily(
     view: LayerView, name: str, inputs: Inputs, removed: Tensor, config: RunConfig
 ) -> Iterator[None]:
     """Compensate a site for channels whose columns are zero meanwhile: the same function as a cut."""

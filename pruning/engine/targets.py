@@ -19,7 +19,7 @@ from pruning.progress import Progress
 
 STEP = 0.01  # ratios are tried in such steps
 MOST = 0.9
-TIMED = (0.0, 0.3, 0.6)  # ratios at which a model is timed
+TIMED = (0.0, 0.3, 0.6)  # shares of every module that a model lacks when it is timed
 NEW_TOKENS = 16
 
 # Sizes of a pruned model, from its mask and the parameters of the whole dense model; two bytes a number.
@@ -125,7 +125,8 @@ def time_ratios(loaded: LoadedModel) -> Generator[Progress, None, Timing]:
 
     shape, config = loaded.source.geometry(), RunConfig.create(allocation="uniform")
     scores = {site: np.ones(shape.channels(site)) for site in shape.sites}
-    masks = [first_mask(scores, shape, config.replace(ratio=ratio)) for ratio in TIMED]
+    ratios = [share * shape.prunable_share for share in TIMED]
+    masks = [first_mask(scores, shape, config.replace(ratio=ratio)) for ratio in ratios]
     models = [replace(loaded, model=copy.deepcopy(loaded.model)) for _ in masks]
     for each, mask in zip(models, masks, strict=True):
         Delta(mask).apply(each.source)

@@ -1,3 +1,3 @@
-"""Every form that a pruned model can be written in."""
+"""Every format that a pruned model can be written in."""
 
 from pruning.formats import deci, gguf, huggingface, masks  # noqa: F401 - they register their formats

@@ -1,7 +1,7 @@
-"""The export formats: one entry each, which judges whether a model can take it, writes it, and checks it.
+"""The export formats: one entry each, which plans what a model becomes, writes it, and checks it.
 
-To add one, write a module with its judge and its writer, and register a `Format` there with `FORMATS.add`;
-name the module in this package's `__init__`.
+To add one, write a module with these functions, and register a `Format` there with `FORMATS.add`; name the
+module in this package's `__init__`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ExportError
-from pruning.formats.traits import Traits
+from pruning.formats.checkpoint_info import CheckpointInfo
 from pruning.models.folder import LoadedModel
 from pruning.registry import Registry
 
@@ -23,16 +23,16 @@ DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True)
-class Form:
-    """What one format makes of a model.
+class ExportPlan:
+    """What a model becomes in one format, or why it cannot be written so.
 
     Attributes:
-        format: as `export` takes it.
-        architecture: what it is written as.
-        loads_in: programs that load it, in words.
-        drawback: what it gives up, in words; empty if nothing.
-        bytes: about how large it is.
-        refusal: why the model cannot be written so, with the format that would do; empty if it can.
+        format: the format's name, as `export` takes it.
+        architecture: the name under which loaders find the model.
+        loads_in: the programs that load it, in words.
+        drawback: what the model loses, in words; empty if nothing.
+        bytes: the approximate size of the export; 0 if it has none.
+        unsupported_reason: why the model cannot be written so, with a format that works; empty if it can.
     """
 
     format: str
@@ -40,7 +40,7 @@ class Form:
     loads_in: str
     drawback: str = ""
     bytes: int = 0
-    refusal: str = ""
+    unsupported_reason: str = ""
 
     @property
     def custom(self) -> bool:
@@ -49,24 +49,24 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Source:
-    """What a writer works from.
+class ExportJob:
+    """What a format writes and checks.
 
     Attributes:
-        folder: of the checkpoint.
-        loaded: the model.
-        traits: of the checkpoint.
-        form: that is written.
-        kind: type of the weights; None for as stored.
+        folder: the checkpoint's folder.
+        loaded: the checkpoint in memory; None while the export is checked.
+        info: what is known of the checkpoint without loading it.
+        plan: what the model becomes.
+        kind: the type of the weights; None for as stored.
         record: where the checkpoint comes from.
-        name: for a file that other programs list by its name.
-        verify: whether what was written is compared.
+        name: the model's name, for a file that other programs list by its name.
+        verify: whether the export will be checked.
     """
 
     folder: Path
     loaded: LoadedModel | Any
-    traits: Traits
-    form: Form
+    info: CheckpointInfo
+    plan: ExportPlan
     kind: str | None
     record: dict
     name: str
@@ -78,38 +78,38 @@ class Format:
     """An export format.
 
     Attributes:
-        kinds: types of weights that it can be written with; none where it has no weights.
-        judge: what a model becomes in it, or why it cannot.
-        write: into a folder; gives the file or folder that is loaded.
-        check: what was written, against logits (64, vocabulary) of the checkpoint: the largest difference, or
-            None where the program that computes the format is not installed.
-        snippet: Python that loads what was written.
-        smaller: whether weights may be rounded to their type before they are written.
+        kinds: the types of weights that it can be written with; empty where it has no weights.
+        plan: what a model becomes with a type of weights, without loading it.
+        write: writes a model into a folder, and returns the file or folder that a program loads.
+        check: compares an export with logits (64, vocabulary) of the checkpoint, and returns the largest
+            difference, or None where the program that computes the format is not installed.
+        snippet: Python code that loads an export.
+        casts_weights: whether the weights are cast to their type before they are written.
     """
 
     kinds: tuple[str, ...]
-    judge: Callable[[Traits, str | None], Form]
-    write: Callable[[Source, Path], Path]
-    check: Callable[[Source, Path, Tensor], float | None]
-    snippet: Callable[[Form, Path], str]
-    smaller: bool = True
+    plan: Callable[[CheckpointInfo, str | None], ExportPlan]
+    write: Callable[[ExportJob, Path], Path]
+    check: Callable[[ExportJob, Path, Tensor], float | None]
+    snippet: Callable[[ExportPlan, Path], str]
+    casts_weights: bool = True
 
 
 FORMATS: Registry[Format] = Registry("export format")
 
 
-def forms(traits: Traits, kind: str | None = None) -> list[Form]:
-    """What every format makes of a model.
+def export_plans(info: CheckpointInfo, kind: str | None = None) -> list[ExportPlan]:
+    """What a model becomes in every format.
 
     Args:
-        traits: of the model.
-        kind: of the weights; None for as stored, or the format's own default.
+        info: of the model.
+        kind: the type of the weights; None for as stored, or the format's own default.
     """
-    return [format.judge(traits, kind) for format in FORMATS.values()]
+    return [format.plan(info, kind) for format in FORMATS.values()]
 
 
-def chosen(name: str, kind: str | None) -> Format:
-    """A format by its name.
+def find_format(name: str, kind: str | None) -> Format:
+    """The format of a name.
 
     Raises:
         ExportError: there is none, or it has no weights of this type.
@@ -118,6 +118,6 @@ def chosen(name: str, kind: str | None) -> Format:
         raise ExportError(f"there is no format {name!r}: choose one of {', '.join(FORMATS)}.")
     format = FORMATS[name]
     if kind is not None and kind not in format.kinds:
-        known = f"choose one of {', '.join(format.kinds)}" if format.kinds else "leave the type out"
-        raise ExportError(f"weights of type {kind!r} cannot be written as {name}: {known}.")
+        way_out = f"choose one of {', '.join(format.kinds)}" if format.kinds else "leave the type out"
+        raise ExportError(f"weights of type {kind!r} cannot be written as {name}: {way_out}.")
     return format

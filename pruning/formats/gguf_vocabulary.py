@@ -1,4 +1,4 @@
-"""A tokenizer as GGUF has it, from what `tokenizer.json` holds: a byte-level BPE, or one of SentencePiece.
+"""A tokenizer as GGUF has it, from the content of `tokenizer.json`: a byte-level or a SentencePiece BPE.
 
 llama.cpp splits text for a byte-level BPE by a rule that it knows by name. A SentencePiece BPE it merges by
 the scores of the pieces; `tokenizer.json` has the merges instead, in the order of these scores.
@@ -20,19 +20,19 @@ SPACE = "\u2581"  # how SentencePiece writes a space
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
-def refusal(content: Mapping[str, Any]) -> str:
+def unsupported_reason(content: Mapping[str, Any]) -> str:
     """Why llama.cpp does not split text as a `tokenizer.json` does; empty if it does."""
     if pre_tokenizer(content) or (prefixed(content) is not None and piece_order(content) is not None):
         return ""
-    known = ", ".join([*PRE_TOKENIZERS.values(), DIGITS])
+    names = ", ".join([*PRE_TOKENIZERS.values(), DIGITS])
     return (
-        f"the tokenizer is neither a byte-level BPE that llama.cpp knows by name ({known}) nor a "
+        f"the tokenizer is neither a byte-level BPE that llama.cpp knows by name ({names}) nor a "
         "SentencePiece BPE such as Llama 2's"
     )
 
 
 def pre_tokenizer(content: Mapping[str, Any]) -> str | None:
-    """llama.cpp's name of how a `tokenizer.json` splits text; None if it has none, or it is no such BPE."""
+    """The name that llama.cpp has for the way a byte-level BPE splits text; None for any other tokenizer."""
     stages = content.get("pre_tokenizer") or {}
     stages = stages.get("pretokenizers", [stages])
     patterns = [s["pattern"].get("Regex") for s in stages if s.get("type") == "Split"]
@@ -46,7 +46,7 @@ def pre_tokenizer(content: Mapping[str, Any]) -> str | None:
 
 
 def prefixed(content: Mapping[str, Any]) -> bool | None:
-    """Whether a SentencePiece BPE puts a space before a text; None where it is none, or does other things."""
+    """Whether a SentencePiece BPE puts a space before a text; None where it is no plain SentencePiece BPE."""
     bpe = content.get("model") or {}
     if bpe.get("type") != "BPE" or not bpe.get("byte_fallback"):
         return None
@@ -70,18 +70,18 @@ def piece_order(content: Mapping[str, Any]) -> dict[str, int] | None:
     bpe = content["model"]
     vocabulary, merges = bpe["vocab"], [_pair(merge) for merge in bpe["merges"]]
     added = {token["content"] for token in content.get("added_tokens", [])}  # cut out before merges
-    made = [piece for piece, _ in groupby(left + right for left, right in merges)]
-    order = {piece: place for place, piece in enumerate(made)}
-    known = set(merges)
+    products = [piece for piece, _ in groupby(left + right for left, right in merges)]
+    order = {piece: position for position, piece in enumerate(products)}
+    pairs = set(merges)
     pieces = vocabulary.keys() - added
     complete = all(
-        (piece[:cut], piece[cut:]) in known
+        (piece[:cut], piece[cut:]) in pairs
         for piece in pieces
         if not _BYTE.fullmatch(piece)
         for cut in range(1, len(piece))
         if piece[:cut] in pieces and piece[cut:] in pieces
     )
-    return order if complete and len(order) == len(made) else None
+    return order if complete and len(order) == len(products) else None
 
 
 def _pair(merge: str | list[str]) -> tuple[str, str]:
@@ -90,27 +90,27 @@ def _pair(merge: str | list[str]) -> tuple[str, str]:
 
 
 def vocabulary(content: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """Tokens and types, and merges or scores, from what `tokenizer.json` holds."""
+    """Tokens and types, and merges or scores, from the content of a `tokenizer.json`."""
     import gguf
 
     bpe = content["model"]
     tokens = {index: token for token, index in bpe["vocab"].items()}
     types = dict.fromkeys(tokens, gguf.TokenType.NORMAL)
-    found: dict[str, Any]
+    entries: dict[str, Any]
     if rule := pre_tokenizer(content):
         merges = [" ".join(_pair(merge)) for merge in bpe["merges"]]
-        found = {"model": "gpt2", "pre": rule, "merges": merges}
+        entries = {"model": "gpt2", "pre": rule, "merges": merges}
     else:
         order = piece_order(content) or {}
         scores = [-float(order.get(tokens.get(index, ""), 0)) for index in range(size)]
-        found = {"model": "llama", "pre": "default", "scores": scores, "prefixed": prefixed(content)}
+        entries = {"model": "llama", "pre": "default", "scores": scores, "prefixed": prefixed(content)}
         types |= {i: gguf.TokenType.BYTE for i, token in tokens.items() if _BYTE.fullmatch(token)}
     for added in content.get("added_tokens", []):
         tokens[added["id"]] = added["content"]
         types[added["id"]] = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
-    if found["model"] == "llama" and bpe.get("unk_token") in bpe["vocab"]:
+    if entries["model"] == "llama" and bpe.get("unk_token") in bpe["vocab"]:
         types[bpe["vocab"][bpe["unk_token"]]] = gguf.TokenType.UNKNOWN
-    return found | {
+    return entries | {
         "tokens": [tokens.get(i, f"[PAD{i}]") for i in range(size)],
         "types": [types.get(i, gguf.TokenType.UNUSED) for i in range(size)],
     }

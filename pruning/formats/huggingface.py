@@ -8,242 +8,223 @@ accepts was read in its source: transformers 5.23.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.checksums import write_json
-from pruning.errors import ExportError, library_errors
 from pruning.files import PRUNING_FILE
-from pruning.formats.format import DTYPES, FORMATS, Form, Format, Source
-from pruning.formats.traits import Traits, rotary_keys
+from pruning.formats.checkpoint_info import CheckpointInfo, rotary_keys
+from pruning.formats.format import DTYPES, FORMATS, ExportJob, ExportPlan, Format
 from pruning.formats.verify import compare
 from pruning.models.families import FAMILIES
-from pruning.models.family import LLAMA_PATHS, Family, Heads
+from pruning.models.family import LLAMA_PATHS, WINDOW_KEYS, CausalLM, Family, Heads, Part
 from pruning.models.folder import LoadedModel
-from pruning.models.geometry import Geometry
+from pruning.models.geometry import Geometry, SiteShape
 from pruning.models.layer_view import layer_views
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CODE_FILE = "modeling_pruned.py"
-SHARD = "5GB"
 # What stock Llama and SeedOss compute as well, in transformers.
 LLAMA_COMPUTES = ("activation", "rope")
 _STOCK = "transformers, lm-eval and whatever builds on them, without extra code"
 _CUSTOM = (
     "transformers with trust_remote_code=True (one small file, which you can read)",
-    "loaders that run no foreign code",
+    "does not load where foreign code is not allowed",
 )
 _PADDED = "no gain in memory or speed: narrower layers are filled up with zeros"
 _BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 
 
-# --- what they make of a model -----------------------------------------------------------------------------
+# --- planning -------------------------------------------------------------------------------------------
 
 
-def bytes_of(traits: Traits, kind: str | None) -> int:
+def bytes_of(info: CheckpointInfo, kind: str | None) -> int:
     """Bytes of a weight of a type; None for as stored."""
-    return _BYTES[kind] if kind else traits.itemsize
+    return _BYTES[kind] if kind else info.itemsize
 
 
-def stock_architecture(traits: Traits, geometry: Geometry) -> tuple[str, str]:
+def stock_architecture(info: CheckpointInfo, geometry: Geometry) -> tuple[str, str]:
     """The architecture of stock transformers that computes a model of equal widths.
 
     Returns:
         Its model type and an empty string, or an empty string and why there is none, with a way out.
     """
-    family = traits.family
+    family = info.family
     heads = next((shape.entries for shape in geometry.layers[0].values() if shape.has_heads), 1)
     divides = geometry.hidden_size % heads == 0
-    if not traits.output_bias and (divides or not family.heads_divide):
+    if not info.output_bias and (divides or not family.heads_divide):
         return family.model_type, ""
-    if not family.as_llama:
-        why = f"takes no {heads} heads, which do not divide {geometry.hidden_size}: prune otherwise"
-        if traits.output_bias:
-            why = "has no biases on its output projections: prune with --compensation none"
-        return "", f"stock {family.name} {why}, or use --format hf."
-    what = traits.beyond(LLAMA_COMPUTES)
-    if what and not traits.output_bias:
-        return "", (
-            f"no stock architecture has both {what} and {heads} heads, which do not "
-            f"divide the hidden size of {geometry.hidden_size}: use --format hf."
-        )
-    if what:
-        return "", (
-            f"no stock architecture has both {what} and the biases that compensation wrote: prune with "
-            "--compensation none, or use --format hf."
-        )
-    return "llama" if divides else "seed_oss", ""
-
-
-def _judge_hf(traits: Traits, kind: str | None) -> Form:
-    size = int(traits.parameters() * bytes_of(traits, kind))
-    stock = stock_architecture(traits, traits.geometry)[0] if traits.equal_widths else ""
-    if stock:
-        return Form("hf", FAMILIES[stock].class_names[2], _STOCK, bytes=size)
-    name = f"Pruned{traits.family.class_names[2]}"
-    return Form("hf", name, *_CUSTOM, bytes=size)
-
-
-def _judge_padded(traits: Traits, kind: str | None) -> Form:
-    stock, why = stock_architecture(traits, traits.widest)
-    if traits.equal_widths:
-        why = "all layers have the same widths already: use --format hf."
-    if why:
-        return Form("padded", "", _STOCK, refusal=why)
-    size = int(traits.parameters(traits.widest) * bytes_of(traits, kind))
-    return Form("padded", FAMILIES[stock].class_names[2], _STOCK, _PADDED, size)
-
-
-# --- writing ------------------------------------------------------------------------------------------------
-
-
-def _write_hf(source: Source, folder: Path) -> Path:
-    if source.form.custom:
-        _write_custom(source.loaded, source.traits, folder, source.record)
+    feature = info.unsupported_feature(LLAMA_COMPUTES)
+    if family.as_llama and not feature:
+        return "llama" if divides else "seed_oss", ""
+    if info.output_bias:
+        lack = "has no biases on its output projections"
+        both = "the biases that compensation wrote"
+        way_out = "prune with --compensation none, or use --format hf."
     else:
-        _write_stock(source.loaded, source.traits, folder, padded=False)
+        lack = f"takes no {heads} heads, which do not divide {geometry.hidden_size}"
+        both = f"{heads} heads, which do not divide the hidden size of {geometry.hidden_size}"
+        way_out = "use --format hf."
+    if not family.as_llama:
+        return "", f"stock {family.name} {lack}: {way_out}"
+    return "", f"no stock architecture has both {feature} and {both}: {way_out}"
+
+
+def _plan_hf(info: CheckpointInfo, kind: str | None) -> ExportPlan:
+    size = int(info.parameters() * bytes_of(info, kind))
+    stock = stock_architecture(info, info.geometry)[0] if info.equal_widths else ""
+    if stock:
+        return ExportPlan("hf", FAMILIES[stock].class_names[2], _STOCK, bytes=size)
+    return ExportPlan("hf", f"Pruned{info.family.class_names[2]}", *_CUSTOM, bytes=size)
+
+
+def _plan_padded(info: CheckpointInfo, kind: str | None) -> ExportPlan:
+    stock, reason = stock_architecture(info, info.widest)
+    if info.equal_widths:
+        reason = "all layers have the same widths already: use --format hf."
+    if reason:
+        return ExportPlan("padded", "", _STOCK, unsupported_reason=reason)
+    size = int(info.parameters(info.widest) * bytes_of(info, kind))
+    return ExportPlan("padded", FAMILIES[stock].class_names[2], _STOCK, _PADDED, size)
+
+
+# --- writing --------------------------------------------------------------------------------------------
+
+
+def _write_hf(job: ExportJob, folder: Path) -> Path:
+    if job.plan.custom:
+        _write_custom(job.loaded, job.info, folder, job.record)
+    else:
+        _write_stock(job.loaded, job.info, job.info.geometry, folder)
     return folder
 
 
-def _write_padded(source: Source, folder: Path) -> Path:
-    _write_stock(source.loaded, source.traits, folder, padded=True)
+def _write_padded(job: ExportJob, folder: Path) -> Path:
+    _write_stock(job.loaded, job.info, job.info.widest, folder)
     return folder
 
 
-def _config(loaded: LoadedModel) -> dict[str, Any]:
-    """The dense architecture's config without what names it."""
-    config = loaded.model.config.to_dict()
-    for key in ("architectures", "model_type", "transformers_version", "auto_map"):
-        config.pop(key, None)
-    return config
+def _write_stock(loaded: LoadedModel, info: CheckpointInfo, geometry: Geometry, folder: Path) -> None:
+    from pruning.models.checkpoint import write_dense
+    from pruning.models.source import InMemory
+
+    target, _ = stock_architecture(info, geometry)
+    biases: dict[str, Any] = {}
+    if target != info.family.model_type or info.output_bias:
+        biases = {"attention_bias": True, "mlp_bias": True, "attention_dropout": 0.0}
+        biases |= {"attention_out_bias": True, "residual_dropout": 0.0} if target == "seed_oss" else {}
+    model = stock_model(loaded.model, geometry, target, info.family.layer_config(geometry.layers[0]), biases)
+    write_dense(InMemory(model), loaded.tokenizer, folder)
+    add_keys(folder, rotary_keys(model.config))
 
 
-def _write_stock(loaded: LoadedModel, traits: Traits, folder: Path, padded: bool) -> None:
+def stock_model(
+    model: CausalLM, geometry: Geometry, target: str, widths: Mapping[str, int], biases: Mapping[str, Any]
+) -> CausalLM:
+    """A model in a stock architecture, with zeros for the channels and biases that it does not have.
+
+    Args:
+        model: dense or pruned.
+        geometry: the widths to have, each at least the model's own.
+        target: the model type of the architecture.
+        widths: the keys of its config for these widths.
+        biases: the keys of its config for biases, where it has Llama's layers; empty where it is the model's
+            own architecture.
+    """
     import torch
-    from accelerate import init_empty_weights
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING
 
-    family = traits.family
-    shapes = traits.widest if padded else traits.geometry
-    target, _ = stock_architecture(traits, shapes)
-    content = _config(loaded) | family.layer_config(shapes.layers[0])
-    if "attn" in shapes.names:
-        content["head_dim"] = shapes.layers[0]["attn"].width
-    state = padded_state(loaded.model, shapes) if padded else dict(loaded.model.state_dict())
-    if target != family.model_type or traits.output_bias:
-        content |= {"attention_bias": True, "mlp_bias": True, "attention_dropout": 0.0}
-        content |= {"attention_out_bias": True, "residual_dropout": 0.0} if target == "seed_oss" else {}
-        for key in ("sliding_window", "use_sliding_window", "max_window_layers", "layer_types"):
-            content.pop(key, None)
-        state = as_llama(state, family, shapes)
-    config = CONFIG_MAPPING[target].from_dict(content)
-    dtype = next(loaded.model.parameters()).dtype
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-    for name, parameter in model.named_parameters():
-        if name not in state and name.endswith(".bias"):  # which the target has and this model does not
-            state[name] = torch.zeros(parameter.shape, dtype=dtype)
-    model.load_state_dict(state, assign=True)
-    model.tie_weights()
-    model.generation_config = loaded.model.generation_config
-    save_stock(model, loaded.tokenizer, folder)
-    _add_keys(folder, rotary_keys(config))
+    from pruning.models.surgery import empty_model
+
+    foreign = ["architectures", "model_type", "transformers_version", "auto_map"]
+    if biases:
+        foreign += WINDOW_KEYS
+    content = {key: value for key, value in model.config.to_dict().items() if key not in foreign}
+    if "attn" in geometry.names:
+        content["head_dim"] = geometry.layers[0]["attn"].width
+    stock = empty_model(CONFIG_MAPPING[target].from_dict({**content, **widths, **biases}), geometry, {})
+    state = padded_state(model, geometry, bool(biases))
+    for name, parameter in stock.named_parameters():
+        if name not in state and name.endswith(".bias"):
+            state[name] = torch.zeros(parameter.shape, dtype=model.dtype)
+    stock.load_state_dict(state, assign=True)
+    stock.tie_weights()
+    stock.generation_config = model.generation_config
+    return stock
 
 
-def save_stock(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Weights, config, generation settings and tokenizer as transformers saves them."""
-    from transformers import GenerationConfig
-
-    from pruning.models.source import write_generation_config
-
-    settings = model.generation_config
-    model.generation_config = GenerationConfig()  # transformers saves only settings that it finds consistent
-    with library_errors(ExportError, "the model cannot be saved"):
-        model.save_pretrained(folder, max_shard_size=SHARD)
-        model.generation_config = settings
-        write_generation_config(model, folder)
-        tokenizer.save_pretrained(folder)
-
-
-def _add_keys(folder: Path, keys: dict[str, Any]) -> None:
-    """Add to what transformers wrote as `config.json`."""
+def add_keys(folder: Path, keys: dict[str, Any]) -> None:
+    """Add keys to a `config.json`."""
     file = folder / "config.json"
     content = json.loads(file.read_text(encoding="utf-8")) | keys
     file.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def padded_state(model: Any, geometry: Geometry) -> dict[str, Tensor]:
+def padded_state(model: CausalLM, geometry: Geometry, as_llama: bool) -> dict[str, Tensor]:
     """The state of a model with every layer filled up with zeros to the shapes of a geometry.
 
     Exact: a channel with a zero column in the output projection adds nothing.
+
+    Args:
+        model: dense or pruned.
+        geometry: the widths to have, each at least the model's own.
+        as_llama: whether projections get Llama's names, a fused one in its parts.
     """
     import torch
 
     state = dict(model.state_dict())
     for view in layer_views(model):
+        prefix = f"{view.family.layers}.{view.number}"
         for site, spec in view.sites.items():
-            own, wide = (
-                {
-                    "entries": (shape.groups, shape.group, shape.width),
-                    "groups": (shape.groups, shape.width),
-                }
-                for shape in (view.shape(spec), geometry.shape(site))
-            )
-            prefix = f"{view.family.layers}.{view.number}"
+            own, wide = view.shape(spec), geometry.shape(site)
             for producer in spec.producers:
-                rows = [part.rows(view.shape(spec)) for part in producer.parts]
+                rows = [part.rows(own) for part in producer.parts]
                 for kind in ("weight", "bias"):
-                    if (name := f"{prefix}.{producer.path}.{kind}") in state:
-                        pieces = zip(state[name].split(rows), producer.parts, strict=True)
-                        filled = [_fill(piece, own[part.per], wide[part.per]) for piece, part in pieces]
-                        state[name] = torch.cat(filled)
+                    if (tensor := state.pop(f"{prefix}.{producer.path}.{kind}", None)) is None:
+                        continue
+                    pieces = {
+                        LLAMA_PATHS[part.role]: _fill(piece, _axes(own, part), _axes(wide, part))
+                        for part, piece in zip(producer.parts, tensor.split(rows), strict=True)
+                    }
+                    if not as_llama:
+                        pieces = {producer.path: torch.cat(list(pieces.values()))}
+                    state |= {f"{prefix}.{path}.{kind}": piece for path, piece in pieces.items()}
             name = f"{prefix}.{spec.consumer.path}.weight"
-            state[name] = _fill(state[name].T, own["entries"], wide["entries"]).T.contiguous()
+            state[name] = _fill(state[name].T, _axes(own), _axes(wide)).T.contiguous()
     return state
 
 
-def as_llama(state: dict[str, Tensor], family: Family, geometry: Geometry) -> dict[str, Tensor]:
-    """A state by the names that Llama has for projections; a fused one in its parts.
-
-    Args:
-        state: of a model whose layers are Llama's.
-        family: of it.
-        geometry: of the state.
-    """
-    renamed = dict(state)
-    for site in geometry.sites:
-        shape, spec, prefix = geometry.shape(site), family.spec(site.name), f"{family.layers}.{site.layer}"
-        for producer in spec.producers:
-            rows = [part.rows(shape) for part in producer.parts]
-            for kind in ("weight", "bias"):
-                if (tensor := renamed.pop(f"{prefix}.{producer.path}.{kind}", None)) is not None:
-                    for part, piece in zip(producer.parts, tensor.split(rows), strict=True):
-                        renamed[f"{prefix}.{LLAMA_PATHS[part.role]}.{kind}"] = piece
-    return renamed
+def _axes(shape: SiteShape, part: Part = Part("")) -> tuple[int, ...]:  # noqa: B008 - frozen
+    """The axes into which the rows of a part fall: groups, the entries of each, and their channels."""
+    return (shape.groups, shape.group, shape.width) if part.per == "entries" else (shape.groups, shape.width)
 
 
-def _fill(tensor: Tensor, have: tuple[int, ...], want: tuple[int, ...]) -> Tensor:
-    """Rows (prod(have), ...) with zero rows put in until they are (prod(want), ...)."""
-    filled = tensor.new_zeros(*want, *tensor.shape[1:])
-    filled[tuple(slice(n) for n in have)] = tensor.reshape(*have, *tensor.shape[1:])
+def _fill(tensor: Tensor, axes: tuple[int, ...], wider: tuple[int, ...]) -> Tensor:
+    """Rows (prod(axes), ...) with rows of zeros inserted until they are (prod(wider), ...)."""
+    if axes == wider:
+        return tensor
+    filled = tensor.new_zeros(*wider, *tensor.shape[1:])
+    filled[tuple(slice(n) for n in axes)] = tensor.reshape(*axes, *tensor.shape[1:])
     return filled.reshape(-1, *tensor.shape[1:])
 
 
-def _write_custom(loaded: LoadedModel, traits: Traits, folder: Path, record: dict[str, Any]) -> None:
+def _write_custom(loaded: LoadedModel, info: CheckpointInfo, folder: Path, record: dict[str, Any]) -> None:
     import torch
 
-    from pruning.models.surgery import add_bias, output_biases
+    from pruning.models.checkpoint import write_dense
+    from pruning.models.surgery import add_bias
 
-    family, model = traits.family, loaded.model
+    family, model = info.family, loaded.model
     with torch.no_grad():
-        for view in layer_views(model) if traits.output_bias else []:
+        for view in layer_views(model) if info.output_bias else []:
             for site in view.sites:  # all have one or none
                 linear = view.projection(site.name)
                 if linear.bias is None:
                     add_bias(linear, torch.zeros_like(linear.weight[:, 0]))
-    save_stock(model, loaded.tokenizer, folder)
+    names = write_dense(loaded.source, loaded.tokenizer, folder)
     module, (config, decoder, causal) = Path(CODE_FILE).stem, family.class_names
     keys = {
         **rotary_keys(model.config),
@@ -255,18 +236,17 @@ def _write_custom(loaded: LoadedModel, traits: Traits, folder: Path, record: dic
             "AutoModelForCausalLM": f"{module}.Pruned{causal}",
         },
         "head_dim": family.head_dim(model.config.to_dict()),
-        "output_bias": traits.output_bias,
+        "output_bias": info.output_bias,
         "per_layer_config": {
-            str(index): family.layer_config(shapes) for index, shapes in enumerate(traits.geometry.layers)
+            str(index): family.layer_config(shapes) for index, shapes in enumerate(info.geometry.layers)
         },
         # transformers' own constructors read the dense widths before the layers get theirs
         "allow_global_per_layer_attribute_access": True,
     }
-    _add_keys(folder, keys)
+    add_keys(folder, keys)
     (folder / CODE_FILE).write_text(_modelling_code(family), encoding="utf-8")
-    biased = output_biases(model)
-    sites = map(str, traits.geometry.sites)
-    write_json(folder / PRUNING_FILE, record | {"biased": {site: site in biased for site in sites}})
+    biased = {str(site): family.bias_name(site) in names for site in info.geometry.sites}
+    write_json(folder / PRUNING_FILE, record | {"biased": biased})
 
 
 def _modelling_code(family: Family) -> str:
@@ -294,10 +274,10 @@ def _modelling_code(family: Family) -> str:
     )
 
 
-# --- loading ------------------------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------------------
 
 
-def _check(source: Source, written: Path, reference: Tensor) -> float:
+def _check(job: ExportJob, written: Path, reference: Tensor) -> float:
     from transformers import AutoModelForCausalLM
 
     # the code that it may run is the file that was written beside it just now
@@ -305,8 +285,8 @@ def _check(source: Source, written: Path, reference: Tensor) -> float:
     return compare(reference, model)
 
 
-def _snippet(form: Form, path: Path) -> str:
-    code = ", trust_remote_code=True" if form.custom else ""
+def _snippet(plan: ExportPlan, path: Path) -> str:
+    code = ", trust_remote_code=True" if plan.custom else ""
     return (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         f'model = AutoModelForCausalLM.from_pretrained("{path}"{code})\n'
@@ -314,5 +294,5 @@ def _snippet(form: Form, path: Path) -> str:
     )
 
 
-FORMATS.add(Format(tuple(DTYPES), _judge_hf, _write_hf, _check, _snippet), "hf")
-FORMATS.add(Format(tuple(DTYPES), _judge_padded, _write_padded, _check, _snippet), "padded")
+FORMATS.add(Format(tuple(DTYPES), _plan_hf, _write_hf, _check, _snippet), "hf")
+FORMATS.add(Format(tuple(DTYPES), _plan_padded, _write_padded, _check, _snippet), "padded")

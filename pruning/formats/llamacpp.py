@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,20 +52,14 @@ def open_gguf(path: Path, context: int = 512, threads: int = 2) -> Any:
 
 
 def logits(llm: Any, ids: Sequence[int]) -> np.ndarray:
-    """(len(ids), vocabulary) after each token."""
+    """Logits (len(ids), vocabulary) after each token."""
     llm.reset()
     llm.eval(list(ids))
     return np.array(llm.scores[: len(ids)])
 
 
-def greedy(llm: Any, ids: Sequence[int], count: int) -> list[int]:
-    """The `count` likeliest tokens, one after another, behind a prompt."""
-    llm.reset()
-    return list(itertools.islice(llm.generate(list(ids), temp=0), count))
-
-
 def quantise(source: Path, out: Path, kind: str) -> None:
-    """Write a GGUF file of whole weights anew, as a type such as `q4_k_m`, by llama.cpp's own quantiser.
+    """Write a GGUF file of unquantised weights in a type such as `q4_k_m`, by llama.cpp's own quantiser.
 
     Matrices whose rows the type cannot hold get the type that llama.cpp falls back to.
 
@@ -82,6 +75,6 @@ def quantise(source: Path, out: Path, kind: str) -> None:
 
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
-    done = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(parameters))
-    if done != 0:
+    code = llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(parameters))
+    if code != 0:
         raise ExportError(f"llama.cpp cannot write these weights as {kind}: use --weights q8_0.")

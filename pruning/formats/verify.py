@@ -1,7 +1,8 @@
-"""Whether what was written computes what the checkpoint does: logits of 64 tokens."""
+"""Comparing the logits of an export, of 64 tokens, with those of its checkpoint."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ExportError, RunError
@@ -17,28 +18,28 @@ ROUNDED = 0.5
 
 
 def probe(tokens: int, vocabulary: int) -> Tensor:
-    """(1, tokens) ids to compare with."""
+    """Token ids (1, tokens) whose logits are compared."""
     import torch
 
     return torch.arange(tokens)[None] % vocabulary
 
 
 def logits(model: Any) -> Tensor:
-    """(64, vocabulary) after each token of `probe`, in float32 from the weights as stored.
+    """Logits (64, vocabulary) after each token of `probe`, computed in float32 from the weights as stored.
 
-    The model stays as it was.
+    The model is unchanged afterwards.
     """
     import torch
 
-    stored = [(parameter, parameter.dtype) for parameter in model.parameters()]
-    for parameter, _ in stored:  # not model.float(): that would round the rotary frequencies on the way back
+    dtypes = [(parameter, parameter.dtype) for parameter in model.parameters()]
+    for parameter, _ in dtypes:  # not model.float(): that would round the rotary frequencies on the way back
         parameter.data = parameter.data.float()
     ids = probe(min(64, model.config.max_position_embeddings), model.config.vocab_size)
     with torch.no_grad():
-        found = model(ids, use_cache=False).logits[0]
-    for parameter, dtype in stored:
+        values = model(ids, use_cache=False).logits[0]
+    for parameter, dtype in dtypes:
         parameter.data = parameter.data.to(dtype)
-    return found
+    return values
 
 
 def compare(reference: Tensor, model: Any) -> float:
@@ -54,7 +55,7 @@ def compare(reference: Tensor, model: Any) -> float:
     """
     import torch
 
-    exact = judged(reference, logits(model))  # the weights, without what a type rounds
+    exact = check_difference(reference, logits(model))  # the weights, without what a type rounds
     dtype = next(model.parameters()).dtype
     if dtype == torch.float32:
         return exact
@@ -68,28 +69,32 @@ def compare(reference: Tensor, model: Any) -> float:
             f"computed in {name}, as its config loads it, the model's logits are not finite, since its "
             f"activations leave the range of that type: use --weights {other}."
         )
-    return judged(reference, as_loaded, ROUNDED)
+    return check_difference(reference, as_loaded, ROUNDED)
 
 
-def judged(reference: Tensor, found: Tensor, tolerance: float = TOLERANCE) -> float:
-    """Largest difference of two sets of logits.
+def check_difference(reference: Tensor, exported: Tensor, tolerance: float = TOLERANCE) -> float:
+    """The largest difference of a logit, after a check of the root mean square of all differences.
+
+    One logit is no measure: massive activations multiply what a type rounds.
+
+    Args:
+        reference: logits (64, vocabulary) of the checkpoint.
+        exported: logits of the export.
+        tolerance: of the root mean square, as a share of the logits' standard deviation.
 
     Raises:
-        ExportError: the reference's own are no numbers.
-        RunError: the root mean square of the difference is more than a tolerance, a share of the logits'
-            standard deviation. One logit is no measure: massive activations multiply what a type rounds.
+        ExportError: the reference's own logits are not finite.
+        RunError: the root mean square of the difference is above the tolerance.
     """
-    import math
-
-    largest, apart = float(reference.abs().max()), float((reference - found).abs().max())
+    largest, difference = float(reference.abs().max()), float((reference - exported).abs().max())
     if not math.isfinite(largest):
         raise ExportError(
             f"the model's own logits reach {largest}, so its weights are broken: prune or download it again."
         )
-    spread = float((reference - found).pow(2).mean().sqrt() / reference.std())
+    spread = float((reference - exported).pow(2).mean().sqrt() / reference.std())
     if not spread <= tolerance:
         raise RunError(
-            f"the export is discarded, as it computes something else: a logit differs by {apart:.3g} where "
-            f"the largest is {largest:.3g}: use another --format."
+            f"the export is discarded, as it computes something else: a logit differs by {difference:.3g} "
+            f"where the largest is {largest:.3g}: use another --format."
         )
-    return apart
+    return difference

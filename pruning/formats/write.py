@@ -1,6 +1,6 @@
-"""Writing a pruned model in a form that other programs load.
+"""Writing a pruned model in a format that other programs load.
 
-Every form computes the same function: an export is loaded again and compared before it takes its place.
+Every format computes the same function: an export is loaded again and compared before it takes its place.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 from pruning.checksums import digests, read_json, write_json
 from pruning.errors import ExportError
 from pruning.files import EXPORT_FILE
-from pruning.formats.format import DTYPES, Form, Source, chosen
-from pruning.formats.traits import Traits
+from pruning.formats.checkpoint_info import CheckpointInfo
+from pruning.formats.format import DTYPES, ExportJob, ExportPlan, find_format
 from pruning.formats.verify import logits
 from pruning.models.folder import read_record
 from pruning.models.loading import load
@@ -23,21 +23,21 @@ from pruning.versions import versions
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written.
+class ExportResult:
+    """An export on disk.
 
     Attributes:
-        path: the folder, or the file.
-        form: what it is.
-        kind: type of the weights; None where they are as the checkpoint stores them, or there are none.
-        bytes: on disk.
-        difference: largest difference of a logit from the checkpoint's, over 64 tokens; None where it was not
-            asked for, or the program that computes this format is not installed.
+        path: the folder or file that a program loads.
+        plan: what the model became.
+        kind: the type of the weights; None where they are as the checkpoint stores them, or there are none.
+        bytes: the size on disk.
+        difference: the largest difference of a logit from the checkpoint's, over 64 tokens; None where it was
+            not verified, or the program that computes this format is not installed.
         snippet: code that loads it.
     """
 
     path: Path
-    form: Form
+    plan: ExportPlan
     kind: str | None
     bytes: int
     difference: float | None
@@ -51,8 +51,8 @@ def export(
     kind: str | None = None,
     verify: bool = True,
     trust_remote_code: bool = False,
-) -> Exported:
-    """Write a checkpoint in another form.
+) -> ExportResult:
+    """Write a checkpoint in another format.
 
     Args:
         source: folder of a dense or pruned model.
@@ -60,56 +60,56 @@ def export(
             otherwise weights with a small modelling file; `padded` fills narrower layers with zeros, for a
             stock architecture; `gguf` is for llama.cpp; `masks` names the dense model and says what to cut.
         out: folder; the files of an earlier export in it are replaced, and anything else in it stays.
-        kind: of the weights: f32, f16, bf16, and q8_0 for GGUF. When left out, the type of the dense model as
-            far as it is known, and f16 for GGUF.
-        verify: load what was written and compare.
+        kind: type of the weights: f32, f16, bf16, and q8_0 for GGUF. When left out, the type of the dense
+            model as far as it is known, and f16 for GGUF.
+        verify: whether the export is loaded again and compared.
         trust_remote_code: whether the source's own Python code may run; see `load`.
 
     Raises:
-        ExportError: the model cannot be written so; the sentence names the form that would do.
+        ExportError: the model cannot be written so; the sentence names a format that works.
         ModelError: there is no such checkpoint.
-        RunError: the folder holds something else or cannot be written, or what was written does not compute
-            what the checkpoint does.
+        RunError: the folder holds something else or cannot be written, or the export does not compute what
+            the checkpoint does.
     """
     source, out = Path(source), Path(out).expanduser().resolve()
-    writer = chosen(format, kind)
-    traits = Traits.read(source)
-    if kind is None and writer.smaller and format != "gguf":
-        kind = traits.dense_type
-    form = writer.judge(traits, kind)
-    if form.refusal:
-        raise ExportError(form.refusal)
+    writer = find_format(format, kind)
+    info = CheckpointInfo.read(source)
+    if kind is None and writer.casts_weights:
+        kind = info.dense_type
+    plan = writer.plan(info, kind)
+    if plan.unsupported_reason:
+        raise ExportError(plan.unsupported_reason)
     if source.resolve().is_relative_to(out):
         raise ExportError(f"{str(out)!r} holds the checkpoint itself: name another folder with --out.")
-    record = _provenance(source, traits, form)
-    apart = None
+    record = _provenance(source, info, plan)
+    difference = None
     with output_folder(out, EXPORT_FILE) as folder:
-        dtype: Any = DTYPES[kind] if kind and writer.smaller else "stored"
+        dtype: Any = DTYPES[kind] if kind and writer.casts_weights else "stored"
         loaded = load(str(source), "cpu", dtype, trust_remote_code)
-        if kind and writer.smaller:
+        if kind and writer.casts_weights:
             _check_range(loaded.model, kind)
-        name = f"{Path(traits.base or source).name}-pruned"
-        work = Source(source, loaded, traits, form, kind, record, name, verify)
+        name = f"{Path(info.base or source).name}-pruned"
+        job = ExportJob(source, loaded, info, plan, kind, record, name, verify)
         reference = logits(loaded.model) if verify else None
         with announced(f"writing {format}"):
-            written = writer.write(work, folder)
-        work = replace(work, loaded=None)
+            written = writer.write(job, folder)
+        job = replace(job, loaded=None)
         del loaded  # one model in memory at a time
         if reference is not None:
             with announced("loading what was written, to compare it"):
-                apart = writer.check(work, written, reference)
+                difference = writer.check(job, written, reference)
         with announced("taking the checksums of what was written"):
             write_json(folder / EXPORT_FILE, {**record, "files": digests(folder)})
         path = out / written.relative_to(folder)
-        total = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Exported(path, form, kind, total, apart, writer.snippet(form, path))
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return ExportResult(path, plan, kind, size, difference, writer.snippet(plan, path))
 
 
 def _check_range(model: Any, kind: str) -> None:
-    """Whether weights that were finite are so in a smaller type.
+    """Check that weights that were finite are so in a smaller type.
 
     Raises:
-        ExportError: one is beyond its range.
+        ExportError: a weight is beyond its range.
     """
     for name, parameter in model.named_parameters():
         if parameter.isinf().any():
@@ -118,10 +118,10 @@ def _check_range(model: Any, kind: str) -> None:
             )
 
 
-def _provenance(source: Path, traits: Traits, form: Form) -> dict[str, Any]:
+def _provenance(source: Path, info: CheckpointInfo, plan: ExportPlan) -> dict[str, Any]:
     """Where an export comes from: the run's method, mixture and versions, as far as its source knows them."""
     record = read_record(source) or read_json(source / EXPORT_FILE) or {}
     for key in ("biased", "mask", "base", "base_digest", "files"):
         record.pop(key, None)
-    geometry = traits.geometry.to_dict()
-    return {**record, "geometry": geometry, "architecture": form.architecture, "exported_with": versions()}
+    geometry = info.geometry.to_dict()
+    return {**record, "geometry": geometry, "architecture": plan.architecture, "exported_with": versions()}

@@ -109,19 +109,20 @@ def score_by_sensitivity(units: Units) -> Units:
 @ALLOCATIONS.add
 def uniform(units: list[Units], mask: Mask, ratio: float) -> list[Array]:
     """The same ratio in every layer and site; channels make up for what whole heads cannot meet."""
-    chosen = []
+    chosen, prunable = [], mask.geometry.prunable_share
+    share = ratio / prunable  # of every site: what belongs to no site counts towards the ratio, and stays
     for _, layer in groupby(units, key=lambda unit: unit.site.layer):
         *coarse, fine = layer
         sizes = {unit.site: mask.geometry.parameters(unit.site) for unit in (*coarse, fine)}
         removed = {site: size - mask.pruned.parameters(site) for site, size in sizes.items()}
-        spent, budget = sum(removed.values()), ratio * sum(sizes.values())
+        spent, budget = sum(removed.values()), share * sum(sizes.values())
         for unit in coarse:
-            chosen.append(_lowest(unit, ratio * sizes[unit.site] - removed[unit.site]))
+            chosen.append(_lowest(unit, share * sizes[unit.site] - removed[unit.site]))
             spent += int(unit.cost[chosen[-1]].sum())
         chosen.append(_lowest(fine, budget - spent))
         spent += int(fine.cost[chosen[-1]].sum())
         if budget - spent >= int(fine.cost.max()):
-            raise _unreachable(ratio, spent / sum(sizes.values()))
+            raise _unreachable(ratio, prunable * spent / sum(sizes.values()))
     return chosen
 
 

@@ -60,8 +60,25 @@ def soft_share(scores: Array, first: Scale) -> Array:
     spread unevenly keeps more. Power and evenness were chosen on SmolLM2-135M and on the demo model; see
     benchmarks/results/methods.md.
     """
+    return scores / _even_total(first) ** 0.75
+
+
+@NORMALISERS.add
+def half_share(scores: Array, first: Scale) -> Array:
+    """`soft_share` with half of the way instead of 3/4."""
+    return scores / _even_total(first) ** 0.5
+
+
+def _even_total(first: Scale) -> float:
+    """Channels x median x evenness, see `soft_share`."""
     evenness = first.median / (first.clipped_mean or 1.0)
-    return scores / (first.channels * first.median * evenness or first.total or 1.0) ** 0.75
+    return first.channels * first.median * evenness or first.total or 1.0
+
+
+@NORMALISERS.named("auto")
+def chosen_by_trials(scores: Array, first: Scale) -> Array:
+    """The rule that fits the model at hand, chosen by `engine.choice`; until then `soft_share` stands in."""
+    return soft_share(scores, first)
 
 
 @NORMALISERS.add

@@ -45,8 +45,11 @@ def select(geometry: Geometry, selectors: Sequence[str]) -> dict[Site, Array]:
     selected = {site: np.zeros(geometry.shape(site).entries, bool) for site in geometry.sites}
     for selector in selectors:
         match = _SELECTOR.fullmatch(selector.strip())
-        if not match or match["name"] not in (None, *geometry.names):
+        if not match:
             raise ConfigError(f"cannot read {selector!r}: write LAYER, LAYER.mlp or LAYER.attn.FIRST-LAST.")
+        if match["name"] not in (None, *geometry.names):
+            names = " or ".join(geometry.names)
+            raise ConfigError(f"{selector!r} names what cannot leave this model: name {names}.")
         for layer in _span(match["layers"], len(geometry.layers), selector, "layer"):
             for site in geometry.layer_sites(layer):
                 if match["name"] not in (None, site.name):

@@ -1,4 +1,4 @@
-"""Where a computed value is kept: the one place that says what its key consists of.
+"""Files of computed values, by a key. The key consists of:
 
 - the kind of value, and its options that change it;
 - the state of the model: `Delta.digest`, which names its config, every number of its weights, and the cut;
@@ -6,7 +6,7 @@
   chat template, task data, prompt template, seed and date made of each other, so none of these has a key;
 - what computes: the dtype, the type of device, and `versions`.
 
-A value whose file cannot be found by its key is computed again.
+A value without a file of its key is computed again.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def cache_file(
     """The file of a value in the cache.
 
     Args:
-        kind: of value, the name of its folder.
-        model: that computes it, of whose weights dtype and device are used.
-        state: names the model's weights and what was cut from them.
+        kind: the kind of value, which names its folder.
+        model: the model that computes the value; its dtype and device are part of the key.
+        state: a name for the model's weights and what was cut from them.
         inputs: digests of the token ids, and options; plain values.
-        suffix: of the file's name.
+        suffix: the suffix of the file's name.
     """
     key = json.dumps([versions(), state, str(model.dtype), model.device.type, *inputs], sort_keys=True)
     return cache_folder() / kind / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}{suffix}"

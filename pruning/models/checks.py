@@ -1,4 +1,4 @@
-"""What keeps a model folder from being pruned, said before its weights are read. Needs no torch."""
+"""Checks of a model folder before its weights are read. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pruning.formatting import quoted
 from pruning.models.families import FAMILIES
 from pruning.models.family import FOREIGN_KEYS, has_window, rotary_embeddings
 from pruning.models.geometry import Geometry
-from pruning.models.tensors import missing, pointer, read_object, stored_tensors, weight_files
+from pruning.models.tensors import check_file, read_object, stored_tensors, weight_files
 
 HEAD = "lm_head.weight"
 ADAPTER = "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
-WHOLE_NUMBERS = (
+INTEGER_KEYS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     *("head_dim", "vocab_size", "max_position_embeddings"),
 )
@@ -36,16 +36,16 @@ def check_config(config: Mapping[str, Any]) -> None:
     Raises:
         ModelError: it is quantised, has another head, or something else where a number belongs.
     """
-    said = config.get("quantization_config") or config.get("compression_config")
-    if said:
-        said = said if isinstance(said, dict) else {}
-        kind = said.get("quant_method") or said.get("format") or "of an unnamed kind"
-        bits = f", {said['bits']} bits" if isinstance(said.get("bits"), int) else ""
+    quantisation = config.get("quantization_config") or config.get("compression_config")
+    if quantisation:
+        quantisation = quantisation if isinstance(quantisation, dict) else {}
+        kind = quantisation.get("quant_method") or quantisation.get("format") or "of an unnamed kind"
+        bits = f", {quantisation['bits']} bits" if isinstance(quantisation.get("bits"), int) else ""
         raise ModelError(
             f"the model is quantised ({quoted(kind, 40)}{bits}), and pruning needs its weights as numbers: "
             "give the model that it was quantised from, or a GGUF file of it."
         )
-    for name, least in {**dict.fromkeys(WHOLE_NUMBERS, 1), "sliding_window": 0}.items():
+    for name, least in {**dict.fromkeys(INTEGER_KEYS, 1), "sliding_window": 0}.items():
         value = config.get(name)
         if value is not None and (type(value) is not int or value < least):
             raise ModelError(
@@ -77,14 +77,15 @@ def _check_computed(config: Mapping[str, Any]) -> None:
     if model_type not in FAMILIES:  # which is refused by that name
         return
     family = FAMILIES[model_type]
-    embeddings, said = rotary_embeddings(config), config.get("rope_parameters") or config.get("rope_scaling")
-    nested = embeddings != [said or {}]
+    embeddings = rotary_embeddings(config)
+    parameters = config.get("rope_parameters") or config.get("rope_scaling")
+    nested = embeddings != [parameters or {}]
     if (nested and not family.nested_rope) or any(
         rotary.get("factor") and not {"rope_type", "type"} & rotary.keys() for rotary in embeddings
     ):
         raise ModelError(
-            f"the model's config has the rotary embedding {quoted(said)}, without a rope_type that holds "
-            "for all layers: copy the model's own config again."
+            f"the model's config has the rotary embedding {quoted(parameters)}, without a rope_type that "
+            "holds for all layers: copy the model's own config again."
         )
     for key, neutral in FOREIGN_KEYS.items():
         value = config.get(key, embeddings[0].get(key))
@@ -122,15 +123,15 @@ def check_adapter(path: Path) -> None:
 
 
 def check_tokenizer(path: Path) -> None:
-    """Whether a folder holds a tokenizer.
+    """Check that a folder holds a tokenizer.
 
     Raises:
-        ModelError: it does not, or a file of it is not the file itself.
+        ModelError: it does not, or one of its files is a link or a pointer to a missing file.
     """
     files = [path / name for name in (*TOKENIZER_FILES, "tokenizer_config.json")]
     for file in files:
-        if (file.exists() or file.is_symlink()) and (problem := missing(file) or pointer(file)):
-            raise ModelError(f"{quoted(file)} {problem}.")
+        if file.exists() or file.is_symlink():
+            check_file(file)
     if not any(file.exists() for file in files[:-1]):
         raise ModelError(
             f"the folder {quoted(path)} holds no tokenizer: copy the dense model's tokenizer.json and "
@@ -158,7 +159,7 @@ def _is_tiktoken(file: Path) -> bool:
 
 
 def check_ids(path: Path, rows: int) -> None:
-    """Whether every token that a folder's `tokenizer.json` names has a row in the embedding.
+    """Check that every token of a folder's `tokenizer.json` has a row in the embedding.
 
     Special tokens are left out: transformers adds those that a model never had.
 
@@ -167,7 +168,7 @@ def check_ids(path: Path, rows: int) -> None:
         rows: of the embedding.
 
     Raises:
-        ModelError: one has none, or the file is broken.
+        ModelError: a token has no row, or the file is broken.
     """
     file = path / "tokenizer.json"
     if not file.exists():
@@ -193,7 +194,7 @@ def check_ids(path: Path, rows: int) -> None:
 
 
 def count_dense(path: Path, config: Mapping[str, Any], geometry: Geometry) -> int:
-    """The parameters of a dense model, once its stored tensors are found to be those that its config names.
+    """The number of parameters of a dense model, after a check that its tensors are those of its config.
 
     Args:
         path: of the folder.
@@ -206,25 +207,26 @@ def count_dense(path: Path, config: Mapping[str, Any], geometry: Geometry) -> in
     family, tied = FAMILIES[config["model_type"]], bool(config.get("tie_word_embeddings"))
     inner = family.layers.partition(".")[0] + "."  # which a model without its head leaves out
     stored = {}
-    for each in stored_tensors(weight_files(path)):
-        bare = each.name.startswith((f"{family.layers}.".removeprefix(inner), "embed_tokens."))
-        stored[inner * bare + each.name] = each
+    for tensor in stored_tensors(weight_files(path)):
+        headless = tensor.name.startswith((f"{family.layers}.".removeprefix(inner), "embed_tokens."))
+        stored[inner * headless + tensor.name] = tensor
     shapes = family.weight_shapes(config, geometry)
     shapes[HEAD] = shapes[f"{family.embeddings}.weight"]
     for name, shape in shapes.items():
         if name not in stored and name == HEAD and tied:
             continue
-        if (tensor := stored.get(name)) is None:
+        if name not in stored:
             raise ModelError(f"the weights in {quoted(path)} lack {name!r}: copy or download them again.")
-        where = f"{name!r} in {quoted(tensor.file)}"
+        tensor = stored[name]
+        subject = f"{name!r} in {quoted(tensor.file)}"
         if not tensor.plain:
             raise ModelError(
-                f"{where} is packed as {quoted(tensor.dtype, 40)}, and pruning needs weights as numbers: "
+                f"{subject} is packed as {quoted(tensor.dtype, 40)}, and pruning needs weights as numbers: "
                 "give the model that it was quantised from."
             )
         if tensor.shape != shape:
             raise ModelError(
-                f"{where} has the shape {tensor.shape}, and {shape} by the config: give the config that "
+                f"{subject} has the shape {tensor.shape}, and {shape} by the config: give the config that "
                 "belongs to these weights."
             )
     total = sum(math.prod(tensor.shape) for tensor in stored.values())

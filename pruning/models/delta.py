@@ -1,7 +1,7 @@
-"""A delta: what separates a pruned model from its dense one. It can be named, saved, read and applied.
+"""The difference between a pruned model and its dense one. It can be named, saved, read and applied.
 
-mask.safetensors       what is kept of the dense model, bools by site
-biases.safetensors     biases of the output projections, by site, as they stand in the pruned model
+mask.safetensors       the mask over the dense model, bools by site
+biases.safetensors     the pruned model's biases of the output projections, by site
 weights.safetensors    weights that compensation changed, by parameter name; where there are none, no file
 """
 
@@ -34,13 +34,13 @@ WEIGHTS_FILE = "weights.safetensors"
 
 @dataclass(frozen=True)
 class Delta:
-    """What separates a pruned model from its dense one.
+    """The difference between a pruned model and its dense one.
 
     Attributes:
-        mask: over the dense model.
-        biases: (d_model,) of output projections, by site as `str` writes it, as they stand in the model.
-        weights: of the pruned shape, by parameter name; only those that are no mere selection of the dense
-            model's.
+        mask: the mask over the dense model.
+        biases: the pruned model's biases (d_model,) of output projections, by site as `str` writes it.
+        weights: the pruned model's weights by parameter name, where they are more than a selection of the
+            dense model's.
     """
 
     mask: Mask
@@ -52,9 +52,9 @@ class Delta:
         """The delta of a model.
 
         Args:
-            source: of the layers, cut to the mask.
-            mask: over the dense model; where it is left out the model is dense.
-            changed: names of parameters whose values were changed.
+            source: the layers, cut to the mask.
+            mask: the mask over the dense model; None for a dense model.
+            changed: the names of parameters whose values were changed.
         """
         delta = cls(mask or Mask.full(source.geometry()), {}, {})
         for index in range(len(source)):
@@ -74,10 +74,10 @@ class Delta:
         return replace(self, biases=biases, weights=weights)
 
     def digest(self, fingerprint: str) -> str:
-        """A name for the pruned model: every tensor enters it, and what names the dense weights.
+        """A name for the pruned model, made of every tensor and the fingerprint of the dense model.
 
         Args:
-            fingerprint: of the dense model.
+            fingerprint: the dense model's, from `LoadedModel`.
         """
         digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
         for site in self.mask.geometry.sites:
@@ -87,7 +87,7 @@ class Delta:
         return digest.hexdigest()
 
     def write(self, folder: Path) -> None:
-        """Write it into a folder."""
+        """Write the delta into a folder."""
         from safetensors.torch import save_file
 
         write_mask(self.mask, folder)
@@ -97,14 +97,14 @@ class Delta:
 
     @classmethod
     def read(cls, folder: Path, geometry: Geometry) -> Delta:
-        """The delta that a folder holds.
+        """Read the delta of a folder.
 
         Args:
-            folder: that `write` wrote into; without a mask the model is dense.
-            geometry: the dense model's.
+            folder: the folder that `write` wrote into; without a mask in it the model is dense.
+            geometry: the dense model's geometry.
 
         Raises:
-            OSError, SafetensorError, ValueError: it holds none.
+            OSError, SafetensorError, ValueError: the folder holds no delta.
         """
         from safetensors.torch import load_file
 
@@ -138,15 +138,15 @@ def weight_name(source: LayerSource, site: Site) -> str:
 
 
 def write_mask(mask: Mask, folder: Path) -> None:
-    """A mask alone; needs no torch."""
+    """Write a mask without torch."""
     save_arrays({str(site): array for site, array in mask.kept.items()}, folder / MASK_FILE)
 
 
 def read_mask(folder: Path, geometry: Geometry) -> Mask:
-    """The mask of a folder, without torch.
+    """Read the mask of a folder without torch.
 
     Raises:
-        OSError, SafetensorError, ValueError: it holds none.
+        OSError, SafetensorError, ValueError: the folder holds no mask.
     """
     arrays = load_arrays(folder / MASK_FILE)
     return Mask(geometry, {Site.parse(name): array for name, array in arrays.items()})

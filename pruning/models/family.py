@@ -66,15 +66,15 @@ class Part:
     """Rows of a projection that produce the channels of a site.
 
     Attributes:
-        role: what they are: query, key, value, gate or up.
-        per: whether there are rows for every entry of the site, or for every group.
+        role: query, key, value, gate or up.
+        per: whether the rows belong to entries of the site, or to groups.
     """
 
     role: str
     per: Per = "entries"
 
     def rows(self, shape: SiteShape) -> int:
-        """Number of rows."""
+        """The number of rows of the part."""
         return (shape.entries if self.per == "entries" else shape.groups) * shape.width
 
 
@@ -83,10 +83,10 @@ class Projection:
     """A linear layer.
 
     Attributes:
-        path: from a decoder layer to it, such as `self_attn.q_proj`.
-        parts: what its rows are, one after another; a fused projection has several. Those of a consumer are
-            the residual stream, and it has none.
-        bias: whether it has a bias in the dense model: yes, no, or the config key that says so.
+        path: the path from a decoder layer to the projection, such as `self_attn.q_proj`.
+        parts: the parts that its rows fall into, one after another; a fused projection has several, and a
+            consumer, whose rows are the residual stream, none.
+        bias: whether the dense model's projection has a bias: yes, no, or the config key that says so.
     """
 
     path: str
@@ -98,7 +98,7 @@ class Projection:
         return bool(config.get(self.bias)) if isinstance(self.bias, str) else self.bias
 
     def rows(self, shape: SiteShape) -> int:
-        """Number of rows of a producer."""
+        """The number of rows of a producer."""
         return sum(part.rows(shape) for part in self.parts)
 
 
@@ -118,21 +118,21 @@ def one_plus(weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SiteSpec:
-    """A group of channels in every decoder layer that leave together.
+    """A site in every decoder layer: channels that are removed in units, with all rows and columns of a unit.
 
     Attributes:
-        name: of the site.
-        unit: what its entries are.
-        producers: projections whose rows make the channels.
-        consumer: the projection whose columns read them.
-        role: of the consumer: output or down.
+        name: the name of the site.
+        unit: the kind of its entries.
+        producers: the projections whose rows make the channels.
+        consumer: the projection whose columns read the channels.
+        role: the role of the consumer: output or down.
         residual: path to the module whose input is the stream that the consumer's output is added to: the
             norm before the producers, or their own module where there is no such norm.
         post_norm: path to the norm that the consumer's output passes first; empty where there is none.
-        gain: what the post-norm multiplies by, from its weight.
-        attributes: by path of a module's attribute which size of the site it has to say; that of a `config`
-            is set in a copy of it.
-        prunable: whether the channels can leave; otherwise the site only counts towards the parameters.
+        gain: the factor of the post-norm, from its weight.
+        attributes: by path of a module's attribute the size of the site that it holds; that of a `config` is
+            set in a copy of it.
+        prunable: whether the channels can be removed; otherwise the site only counts towards the parameters.
     """
 
     name: str
@@ -151,7 +151,7 @@ class SiteSpec:
         return self.with_costs(*self.unit.size(config), config)
 
     def with_costs(self, groups: int, group: int, width: int, config: Config) -> SiteShape:
-        """A shape with its costs: rows of the producers, with biases, and columns of the consumer."""
+        """A shape with its costs in rows of the producers, with biases, and columns of the consumer."""
         hidden = config["hidden_size"]
         costs = {"entries": width * hidden, "groups": 0}
         for producer in self.producers:
@@ -160,7 +160,7 @@ class SiteSpec:
         return SiteShape(groups, group, width, costs["entries"], costs["groups"])
 
     def config(self, shape: SiteShape) -> dict[str, int]:
-        """The keys of a config that give the site a shape."""
+        """The config keys for a shape of the site."""
         return dict(zip(self.unit.keys, (shape.entries, shape.groups), strict=True))
 
     @property
@@ -208,11 +208,11 @@ def gate_up(bias: bool | str = False) -> tuple[Projection, ...]:
 
 @dataclass(frozen=True)
 class Head:
-    """What a model does to its logits. Attributes are config keys; empty where the model does no such thing.
+    """Scales and soft cap of a model's logits. Attributes are config keys, empty where the model has none.
 
     Attributes:
-        softcap: c of c * tanh(logits / c).
-        multiplier, divisor: scales of the logits, applied before the soft cap.
+        softcap: the number c of c * tanh(logits / c).
+        multiplier, divisor: the scales of the logits, applied before the soft cap.
     """
 
     softcap: str = ""
@@ -223,8 +223,8 @@ class Head:
         """The logits as the model itself gives them.
 
         Args:
-            logits: of the output projection.
-            config: as transformers has it.
+            logits: the output of the output projection.
+            config: the config as transformers has it.
         """
         if scale := getattr(config, self.multiplier, None) if self.multiplier else None:
             logits = logits * scale
@@ -238,43 +238,36 @@ class Head:
 NORMS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
 QUERY_KEY_NORMS = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
 # By role the name of a projection in a GGUF file, and its path from a decoder layer of Llama.
-TENSORS = {
-    "query": "attn_q",
-    "key": "attn_k",
-    "value": "attn_v",
-    "output": "attn_output",
-    "gate": "ffn_gate",
-    "up": "ffn_up",
-    "down": "ffn_down",
+_PROJECTIONS = {
+    "query": ("attn_q", "self_attn.q_proj"),
+    "key": ("attn_k", "self_attn.k_proj"),
+    "value": ("attn_v", "self_attn.v_proj"),
+    "output": ("attn_output", "self_attn.o_proj"),
+    "gate": ("ffn_gate", "mlp.gate_proj"),
+    "up": ("ffn_up", "mlp.up_proj"),
+    "down": ("ffn_down", "mlp.down_proj"),
 }
-LLAMA_PATHS = {
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "output": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
+TENSORS = {role: tensor for role, (tensor, _) in _PROJECTIONS.items()}
+LLAMA_PATHS = {role: path for role, (_, path) in _PROJECTIONS.items()}
 
 
 @dataclass(frozen=True)
 class Gguf:
-    """How llama.cpp has a family.
+    """A family in llama.cpp.
 
     Attributes:
-        architecture: its name in a file.
-        computes: names of `Family.differences` that it computes.
+        architecture: the name of its architecture in a file.
+        computes: the names of `Family.differences` that llama.cpp computes.
         by_layer: whether layers may differ in width.
         biases: whether every projection may have a bias.
         pairs: whether rows of queries and keys lie as rotary pairs, where transformers rotates halves.
         norms: by path from a decoder layer the name of a norm over the residual stream in the file.
-        head_norms: the same of norms over the channels of a head.
-        gain: what is added to the weight of every norm in the file.
+        head_norms: the same for norms over the channels of a head.
+        gain: the number added to the weight of every norm in the file.
         keys: further metadata keys, below the architecture's name, that `config` reads.
         metadata: the values of these keys, from the config of a live model.
-        config: what these keys say in a config; it gets the metadata, by key below the architecture's name,
-            and the config so far.
+        config: the config keys for these metadata keys, from the metadata by key below the architecture's
+            name, and from the other keys of the config.
     """
 
     architecture: str
@@ -346,21 +339,21 @@ def rope_type(rotary: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Family:
-    """All that sets a family of models apart from the others.
+    """The declaration of a family of models.
 
     Attributes:
-        model_type: in a `config.json`.
-        name: for messages, and the first part of transformers' class names.
-        sites: of every decoder layer, in the order in which it computes them.
-        tiny: configs of random models for the tests, by name: what differs from their common sizes.
-        layers, final_norm, embeddings: paths from the model.
-        head: what happens to the logits.
-        activation: config key of the MLP's activation.
+        model_type: the value of `model_type` in a `config.json`.
+        name: the name in messages, and the first part of transformers' class names.
+        sites: the sites of every decoder layer, in the order in which it computes them.
+        tiny: by name the configs of random models for the tests, as changes to their common sizes.
+        layers, final_norm, embeddings: the paths from the model to these modules.
+        head: scales and soft cap of the logits.
+        activation: the config key of the MLP's activation.
         windowed: whether layers may look back over a window.
         nested_rope: whether every type of layer has a rotary embedding of its own.
-        computes: what its layers compute that Llama's do not, by name and in words.
-        config: further keys of its config that change what is computed, each with a value that does not.
-        gguf: how llama.cpp has it; None where it does not.
+        computes: by name and in words what its layers compute that Llama's do not.
+        config: further config keys that change what is computed, each with its neutral value.
+        gguf: the family in llama.cpp; None where that does not have it.
         as_llama: whether its layers are Llama's, but for `differences`, so that it may be written as Llama,
             SeedOss and DeciLM, whose projections may have biases.
         heads_divide: whether its config refuses a number of heads that does not divide the hidden size.
@@ -420,11 +413,11 @@ class Family:
         return any(projection.has_bias(config) for spec in self.sites for projection in spec.projections)
 
     def head_dim(self, config: Config) -> int:
-        """Channels of a head."""
+        """The number of channels of a head."""
         return next(spec.unit.size(config)[2] for spec in self.sites if isinstance(spec.unit, Heads))
 
     def layer_config(self, shapes: Mapping[str, SiteShape]) -> dict[str, int]:
-        """The keys of a config that say how wide a layer with these shapes of its prunable sites is."""
+        """The config keys for these shapes of a layer's prunable sites."""
         return {k: v for name, shape in shapes.items() for k, v in self.spec(name).config(shape).items()}
 
     def geometry(self, config: Config) -> Geometry:
@@ -445,9 +438,10 @@ class Family:
             ValueError: a shape has a size that no model has.
         """
         pairs = [list(zip(self.sites, shapes, strict=True)) for shapes in layers]
-        fixed = sum(shape.parameters for layer in pairs for spec, shape in layer if not spec.prunable)
+        others = [shape for layer in pairs for spec, shape in layer if not spec.prunable]
+        fixed = sum(shape.parameters for shape in others), sum(shape.cache_values for shape in others)
         prunable = tuple({spec.name: shape for spec, shape in layer if spec.prunable} for layer in pairs)
-        return Geometry.from_dict(Geometry(hidden, prunable, fixed).to_dict())  # which checks the sizes
+        return Geometry.from_dict(Geometry(hidden, prunable, *fixed).to_dict())  # which checks the sizes
 
     def weight_shapes(self, config: Config, geometry: Geometry) -> dict[str, tuple[int, int]]:
         """By name the shapes (rows, columns) of the embedding and the projections of all layers.
@@ -467,27 +461,27 @@ class Family:
         return shapes
 
     def differences(self, config: Config) -> dict[str, str]:
-        """What a model computes that a plain Llama layer does not: names, for formats to allow, and words.
+        """By name and in words what a model computes and a plain Llama layer does not; formats allow names.
 
         A key that neither the family nor `COMMON_KEYS` declares is a difference by its name.
 
         Args:
             config: the content of a `config.json`.
         """
-        found = dict(self.computes)
+        features = dict(self.computes)
         activation = config.get(self.activation) or "silu"
         if activation not in ("silu", "swish"):
-            found[f"activation:{activation}"] = f"the activation {activation!r}"
+            features[f"activation:{activation}"] = f"the activation {activation!r}"
         if has_window(config):
-            found["window"] = "a sliding window"
+            features["window"] = "a sliding window"
         for rotary in rotary_embeddings(config):
             if (kind := rope_type(rotary)) != "default":
-                found[f"rope:{kind}"] = f"a rotary embedding of type {kind!r}"
+                features[f"rope:{kind}"] = f"a rotary embedding of type {kind!r}"
             if (share := rotary.get("partial_rotary_factor")) not in (None, 1.0):
-                found["partial_rotary_factor"] = f"partial_rotary_factor {share!r}"
-        known = (COMMON_KEYS | self.keys | set(WINDOW_KEYS)) - self.config.keys()
+                features["partial_rotary_factor"] = f"partial_rotary_factor {share!r}"
+        declared = (COMMON_KEYS | self.keys | set(WINDOW_KEYS)) - self.config.keys()
         for key, value in config.items():
             neutral = (None, False, [], {}, *FOREIGN_KEYS.get(key, ()), self.config.get(key))
-            if key not in known and not key.startswith(_COMMON_PREFIXES) and value not in neutral:
-                found[key] = f"{key} {str(value)[:60]!r}"
-        return found
+            if key not in declared and not key.startswith(_COMMON_PREFIXES) and value not in neutral:
+                features[key] = f"{key} {str(value)[:60]!r}"
+        return features

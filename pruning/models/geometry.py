@@ -20,7 +20,7 @@ CHANNELS = 100_000_000
 
 
 class Site(NamedTuple):
-    """A prunable site: a layer, and the name that the model's family gives the site; written `3.attn`."""
+    """A prunable site: a layer, and the name of the site in the model's family; written `3.attn`."""
 
     layer: int
     name: str
@@ -40,7 +40,7 @@ class SiteShape:
     """The size of a site, and the parameters of its units.
 
     Attributes:
-        groups: key-value heads, or MLP channels.
+        groups: the number of key-value heads, or of MLP channels.
         group: entries of each group: the query heads of a key-value head; 1 for MLP channels.
         width: channels of an entry: those of a head; 1 for MLP channels.
         entry_cost: parameters that an entry has by itself: its rows and columns of the projections.
@@ -73,6 +73,11 @@ class SiteShape:
         """Whether an entry is a head, with several channels."""
         return self.width > 1
 
+    @property
+    def cache_values(self) -> int:
+        """Keys and values that one token leaves in the cache of a layer."""
+        return 2 * self.groups * self.width if self.has_heads else 0
+
 
 LayerShape = Mapping[str, SiteShape]  # by name of the site, in the order in which a layer computes them
 
@@ -82,14 +87,16 @@ class Geometry:
     """The shapes of all sites of a model.
 
     Attributes:
-        hidden_size: width of the residual stream, d_model.
-        layers: by layer the shape of every site.
+        hidden_size: the width of the residual stream, d_model.
+        layers: the shapes of the sites of every layer.
         fixed_parameters: parameters of linear projections in decoder layers that belong to no site.
+        fixed_cache_values: keys and values of a token in the cache, of heads that belong to no site.
     """
 
     hidden_size: int
     layers: tuple[LayerShape, ...]
     fixed_parameters: int = 0
+    fixed_cache_values: int = 0
 
     @cached_property
     def sites(self) -> list[Site]:
@@ -114,13 +121,18 @@ class Geometry:
         return self.shape(site).channels
 
     def parameters(self, site: Site) -> int:
-        """Linear parameters that go when the whole site goes."""
+        """The number of linear parameters of a site."""
         return self.shape(site).parameters
 
     @cached_property
     def linear_parameters(self) -> int:
         """The denominator of the pruning ratio: parameters of the decoder layers' linear projections."""
         return self.fixed_parameters + sum(self.parameters(site) for site in self.sites)
+
+    @cached_property
+    def prunable_share(self) -> float:
+        """The share of the linear parameters that belongs to sites; no pruning ratio is larger."""
+        return 1 - self.fixed_parameters / self.linear_parameters
 
     @cached_property
     def least_cost(self) -> int:
@@ -130,17 +142,18 @@ class Geometry:
 
     @property
     def cache_values(self) -> int:
-        """Keys and values that one token leaves in the cache, of all layers with prunable heads."""
+        """Keys and values that one token leaves in the cache, of all layers."""
         shapes = (self.shape(site) for site in self.sites)
-        return sum(2 * shape.groups * shape.width for shape in shapes if shape.has_heads)
+        return self.fixed_cache_values + sum(shape.cache_values for shape in shapes)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON object; `from_dict` reads it."""
+        """The geometry as a JSON object, which `from_dict` reads."""
         layers = [{name: asdict(shape) for name, shape in layer.items()} for layer in self.layers]
         return {
             "hidden_size": self.hidden_size,
             "layers": layers,
             "fixed_parameters": self.fixed_parameters,
+            "fixed_cache_values": self.fixed_cache_values,
         }
 
     @classmethod
@@ -162,18 +175,19 @@ class Geometry:
             data["hidden_size"],
             *(size for shape in shapes for size in (shape.groups, shape.group, shape.width)),
         ]
-        costs = [data["fixed_parameters"], *(cost for s in shapes for cost in (s.entry_cost, s.group_cost))]
+        fixed = data["fixed_parameters"], data.get("fixed_cache_values", 0)
+        costs = [*fixed, *(cost for s in shapes for cost in (s.entry_cost, s.group_cost))]
         if not shapes or not all(type(size) is int and 0 < size <= WIDEST for size in sizes):
             raise ValueError("a width is no whole number from 1 up, or too large")
         if not all(type(cost) is int and cost >= 0 for cost in costs):
             raise ValueError("a number of parameters is no whole number from 0 up")
         if sum(shape.channels for shape in shapes) > CHANNELS:
             raise ValueError("more channels than any model has")
-        return cls(data["hidden_size"], layers, data["fixed_parameters"])
+        return cls(data["hidden_size"], layers, *fixed)
 
 
 def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:
-    """What version 0.2 wrote: attention and MLP in every layer, and biases instead of costs."""
+    """A geometry as version 0.2 wrote it: attention and MLP in every layer, biases instead of costs."""
     hidden, width = data["hidden_size"], data["head_dim"]
     query, key_value, gate_up = (bool(data.get(f"{name}_bias")) for name in ("query", "key_value", "gate_up"))
     return {

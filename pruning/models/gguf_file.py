@@ -26,6 +26,7 @@ MAX_ENTRIES = 1_000_000  # metadata keys, or tensors; the largest models have so
 # struct's letters for the value types of the format; besides these there are strings and arrays of either.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _FLOAT32, _STRING, _ARRAY = 6, 8, 9
+AGAIN = "copy or download it again"  # the way out where a file contradicts itself
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,13 @@ class GGUFFile:
     metadata: Mapping[str, Any]
     tensors: Mapping[str, GGUFTensor]
 
-    def refusal(self, reason: str, way_out: str = "give the model's folder with safetensors") -> ModelError:
-        """The error for a file that says what is not known here."""
+    def error(self, reason: str, way_out: str = "give the model's folder with safetensors") -> ModelError:
+        """The error for a file that holds what is not supported."""
         return ModelError(f"the GGUF file {quoted(self.path)} {reason}: {way_out}.")
+
+    def value_error(self, key: str, reason: str) -> ModelError:
+        """The error for a metadata key whose value is not supported."""
+        return self.error(f"says {key} = {quoted(self.metadata.get(key))}, {reason}")
 
     def array(self, name: str) -> np.ndarray:
         """The numbers of a tensor, in float32 and its shape.
@@ -79,17 +84,17 @@ class GGUFFile:
         try:
             return np.asarray(gguf.dequantize(data.reshape(rows), kind)).reshape(tensor.shape)
         except NotImplementedError:
-            raise self.refusal(f"packs {name!r} as {tensor.type}, which is not supported") from None
+            raise self.error(f"packs {name!r} as {tensor.type}, which is not supported") from None
 
 
 class _Reader:
-    """Takes values from the bytes of a file, one after another; a length beyond its end is an error."""
+    """Reads values from the bytes of a file, one after another; a length beyond its end is an error."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.position = data, 0
 
     def skip(self, size: int) -> int:
-        """Moves on by some bytes and gives where they begin."""
+        """Advance by a number of bytes, and return where they begin."""
         begin = self.position
         if size > len(self.data) - begin:
             raise ValueError(f"it ends within what begins at byte {begin:,}")
@@ -126,7 +131,7 @@ class _Reader:
 
 
 def _shortest(value: float) -> float:
-    """The shortest decimal that is the same number in float32: 1e-05, and not 9.999999747378752e-06."""
+    """A float32 by its shortest decimal: 1e-05, and not 9.999999747378752e-06."""
     return float(str(np.float32(value)))
 
 
@@ -134,7 +139,7 @@ def read_gguf(path: Path) -> GGUFFile:
     """The header of a GGUF file.
 
     Raises:
-        ModelError: it is none, or only a part of one.
+        ModelError: it is no GGUF file, or only a part of one.
     """
     try:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -181,7 +186,7 @@ def _read(path: Path, data: mmap.mmap) -> GGUFFile:
 
 
 def _tensor_entry(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
-    """Name, shape, number of the type, and offset behind the header."""
+    """The name, shape, number of the type, and offset behind the header of a tensor."""
     name, count = reader.text(), reader.number("I")
     if count > MAX_DIMENSIONS:
         raise ValueError(f"its tensor {quoted(name, 60)} has {count} dimensions")

@@ -1,6 +1,6 @@
 """GGUF files as models: described from their header, and read once into a plain folder in the cache.
 
-A file is computed as it says, or refused by the name of what is not known (`gguf_keys`). One with other
+A file with keys that are not supported is refused by their name (`gguf_keys`). One with other
 widths in each layer, such as our own exports, is unpacked as a checkpoint of this project.
 """
 
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from pruning.checksums import cache_path, digests, read_cached, read_json, verify, write_cached, write_json
 from pruning.errors import ModelError, RunError
 from pruning.files import PRUNING_FILE, atomic_write
-from pruning.formatting import quoted, size_text
+from pruning.formatting import size_text
 from pruning.models.gguf_file import GGUFFile, read_gguf
 from pruning.models.gguf_model import GGUFModel, Parameter, read_model, token_id
 from pruning.models.gguf_tokenizer import read_tokenizer
@@ -37,35 +37,22 @@ EXACT_PARAMETERS = 2_000_000_000  # dequantised to float32 up to here, to float1
 PROGRESS_SECONDS = 2.0  # between two lines of the log
 
 
-def find(path: Path) -> Path | None:
-    """The GGUF file that a path means: the file itself, or the only one of a folder without a config.
-
-    Raises:
-        ModelError: the folder holds several.
-    """
-    if path.is_file() and path.suffix.lower() == ".gguf":
-        return path
-    if not path.is_dir() or (path / "config.json").exists() or (path / "pruning.json").exists():
-        return None
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".gguf")
-    if len(files) > 1:
-        raise ModelError(
-            f"the folder {quoted(path)} holds {len(files)} GGUF files: name one, such as {files[0].name!r}."
-        )
-    return files[0] if files else None
+def is_gguf(path: Path) -> bool:
+    """Whether a path is a GGUF file, by its name."""
+    return path.suffix.lower() == ".gguf" and path.is_file()
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says of its model.
+    """The summary of a GGUF file.
 
     Attributes:
-        config: as `config.json` has it.
-        geometry: widths of every layer as `Geometry.to_dict` writes them, where the config alone does not say
-            them.
-        parameters: of the whole model.
+        config: the content of `config.json`.
+        geometry: the widths of every layer as `Geometry.to_dict` writes them; None where they follow from the
+            config alone.
+        parameters: the number of parameters of the whole model.
         quantised: whether weights have fewer than 16 bits.
-        digest: names the bytes of the file.
+        digest: the checksum of the file.
     """
 
     config: dict[str, Any]
@@ -76,10 +63,10 @@ class Header:
 
 
 def header(file: Path) -> Header:
-    """What a file says of its model, without torch; kept, since all of it is read for its digest.
+    """The header of a file, without torch; cached, since all of the file is read for its checksum.
 
     Raises:
-        ModelError: it is no GGUF file, or says something that is not supported.
+        ModelError: it is no GGUF file, or holds something that is not supported.
     """
     entry = cache_path(f"gguf-{READER_VERSION}", [file])
     if (content := read_cached(entry, Header)) is None:
@@ -102,46 +89,42 @@ def _read_header(file: GGUFFile) -> Header:
     )
 
 
-def place(file: Path) -> Path:
-    """Where a file is, or will be, unpacked."""
+def unpack_dir(file: Path) -> Path:
+    """The folder in the cache for the unpacked model of a file."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem)[:60]
     return cache_folder() / "models" / f"{stem}-{header(file).digest[:12]}-{READER_VERSION}"
 
 
-def plain_folder(file: Path) -> Path:
-    """The model of a GGUF file as transformers lays it out, made in the cache the first time.
+def unpack(file: Path) -> Path:
+    """The folder of a GGUF file's model as transformers lays it out, written into the cache the first time.
 
     Raises:
-        ModelError: the file is broken, or holds what is not supported; one sentence says what.
+        ModelError: the file is broken, or holds what is not supported; the sentence names it.
     """
-    folder = place(file)
-    if folder in _elsewhere:
-        return Path(_elsewhere[folder].name) / folder.name
+    folder = unpack_dir(file)
+    if folder in _temporary:
+        return Path(_temporary[folder].name) / folder.name
     with announced(f"checking the unpacked weights of {file.name}"):
         if _intact(folder):
             return folder
     try:
         return _unpack(file, folder)
-    except (
-        OSError,
-        SafetensorError,
-        RunError,
-    ) as error:  # a cache that is full or closed costs time, not the run
-        apart = tempfile.TemporaryDirectory(prefix="prunescope-")
+    except (OSError, SafetensorError, RunError) as error:  # without the cache it takes time, and works
+        temporary = tempfile.TemporaryDirectory(prefix="prunescope-")
         try:
-            found = _unpack(file, Path(apart.name) / folder.name)
+            unpacked = _unpack(file, Path(temporary.name) / folder.name)
         except (OSError, SafetensorError, RunError):
             reason = str(getattr(error, "strerror", None) or error)
             raise ModelError(
                 f"{str(file)!r} cannot be unpacked into {str(folder.parent)!r} ({reason}): free some space "
                 "there or make it writable, or set PRUNESCOPE_CACHE to another folder."
             ) from None
-        _elsewhere[folder] = apart
-        return found
+        _temporary[folder] = temporary
+        return unpacked
 
 
 # Models of a cache that cannot be written, unpacked for as long as this process lives.
-_elsewhere: dict[Path, tempfile.TemporaryDirectory] = {}
+_temporary: dict[Path, tempfile.TemporaryDirectory] = {}
 
 
 def _unpack(file: Path, folder: Path) -> Path:
@@ -154,7 +137,7 @@ def _unpack(file: Path, folder: Path) -> Path:
 
 
 def _intact(folder: Path) -> bool:
-    """Whether an unpacked model is there, every byte of it as it was written."""
+    """Whether a folder holds an unpacked model, every byte of it as it was written."""
     try:
         record = read_json(folder / CHECKSUMS, trusting=False)
         for name, checksum in (record or {"files": {"config.json": ""}})["files"].items():
@@ -165,45 +148,41 @@ def _intact(folder: Path) -> bool:
 
 
 def _convert(file: GGUFFile, folder: Path) -> None:
-    """Write the model of a file as a folder: as transformers has it, or with the record of a pruned one."""
+    """Write the model of a file into a folder, a pruned one with its record."""
     import torch
-    from accelerate import init_empty_weights
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING
 
     from pruning.models.checkpoint import write_dense
     from pruning.models.source import InMemory
-    from pruning.models.surgery import resize
+    from pruning.models.surgery import empty_model
 
-    outline = read_model(file)
-    tokenizer = read_tokenizer(file, outline.config["vocab_size"])
-    content = dict(outline.config)
-    config = CONFIG_MAPPING[content.pop("model_type")].from_dict(content)
-    with init_empty_weights(include_buffers=False):
-        model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    if outline.pruned:
-        resize(model, outline.geometry, outline.biased)
-    exact = sum(math.prod(parameter.shape) for parameter in outline.parameters) <= EXACT_PARAMETERS
+    content = read_model(file)
+    tokenizer = read_tokenizer(file, content.config["vocab_size"])
+    keys = dict(content.config)
+    config = CONFIG_MAPPING[keys.pop("model_type")].from_dict(keys)
+    model = empty_model(config, content.geometry, content.biased)
+    exact = sum(math.prod(parameter.shape) for parameter in content.parameters) <= EXACT_PARAMETERS
     dtype = np.float32 if exact else np.float16
-    state = {name: torch.from_numpy(array) for name, array in _arrays(file, outline, dtype)}
+    state = {name: torch.from_numpy(array) for name, array in _arrays(file, content, dtype)}
     tied = model.all_tied_weights_keys
     assert model.state_dict().keys() - tied.keys() == state.keys() - tied.keys()  # strict, but for tied ones
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
-    model.generation_config.eos_token_id = _end_tokens(file, outline.config["vocab_size"])
+    model.generation_config.eos_token_id = _end_tokens(file, content.config["vocab_size"])
     folder.mkdir()
     with announced(f"writing {size_text(sum(array.nbytes for array in state.values()))} of weights"):
         write_dense(InMemory(model), tokenizer, folder)
-    if outline.pruned:
-        record = {"geometry": outline.geometry.to_dict(), "biased": outline.biased, "versions": versions()}
+    if content.pruned:
+        record = {"geometry": content.geometry.to_dict(), "biased": content.biased, "versions": versions()}
         write_json(folder / PRUNING_FILE, record)
 
 
-def _arrays(file: GGUFFile, outline: GGUFModel, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Every parameter by its name in transformers; the log says how far it is."""
+def _arrays(file: GGUFFile, content: GGUFModel, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Every parameter by its name in transformers, with progress in the log."""
     total = sum(tensor.end - tensor.begin for tensor in file.tensors.values())
     done, logged = 0, time.monotonic()
-    for parameter in outline.parameters:
-        yield parameter.name, _array(file, parameter, outline.head_dim, dtype)
+    for parameter in content.parameters:
+        yield parameter.name, _array(file, parameter, content.head_dim, dtype)
         done += sum(file.tensors[name].end - file.tensors[name].begin for name in parameter.tensors)
         if time.monotonic() - logged > PROGRESS_SECONDS:
             logged = time.monotonic()
@@ -217,7 +196,7 @@ def _array(file: GGUFFile, parameter: Parameter, head_dim: int, dtype: Any) -> n
     for name, interleaved in zip(parameter.tensors, parameter.interleaved, strict=True):
         array = file.array(name)
         if dtype == np.float16 and not np.abs(array).max() <= np.finfo(dtype).max:
-            raise file.refusal(f"holds values in {name!r} that float16 cannot hold")
+            raise file.error(f"holds values in {name!r} that float16 cannot hold")
         arrays.append(halves(array, head_dim) if interleaved else array)
     array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     return np.array(
@@ -226,7 +205,7 @@ def _array(file: GGUFFile, parameter: Parameter, head_dim: int, dtype: Any) -> n
 
 
 def halves(array: np.ndarray, head_dim: int) -> np.ndarray:
-    """Rows (heads * head_dim, ...) from rotary pairs, as llama.cpp has them, to halves, head by head."""
+    """Rows (heads * head_dim, ...) of rotary pairs, as llama.cpp has them, as rows of rotary halves."""
     heads = array.reshape(-1, head_dim // 2, 2, *array.shape[1:])
     return heads.swapaxes(1, 2).reshape(array.shape)
 

@@ -1,7 +1,7 @@
-"""What a GGUF file may say: the keys and tensors that are known, and refusals by name for all else.
+"""The metadata keys of GGUF files that are supported; a file with any other is refused by the key's name.
 
-A key is used, or it changes nothing, or changes nothing as long as it has a certain value. A file that says
-more is not computed as it says. Needs no torch.
+A supported key is used, or it changes nothing, or changes nothing as long as it has a certain value. Needs no
+torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from pruning.formatting import quoted
-from pruning.models import gguf_rope, gguf_sizes
 from pruning.models.families import FAMILIES
 from pruning.models.family import DECI, Gguf
 from pruning.models.gguf_file import GGUFFile
@@ -25,11 +24,24 @@ ARCHITECTURES: dict[str, tuple[Gguf, str]] = {
     "deci": (DECI, "llama"),
     **{f.gguf.architecture: (f.gguf, f.model_type) for f in FAMILIES.values() if f.gguf not in (None, DECI)},
 }
-# Below the architecture's name: used, besides the sizes and the rotary embedding. The size of the vocabulary
-# is that of the embedding, whatever the key says.
-USED = {"attention.layer_norm_rms_epsilon", "attention.sliding_window", "vocab_size"}
-WINDOW = "attention.sliding_window"
-# Below the architecture's name: what has to have one of these values, which change nothing.
+# Keys below the architecture's name that are used. The size of the vocabulary is that of the embedding,
+# whatever the key says.
+HEADS, KV_HEADS, MLP = "attention.head_count", "attention.head_count_kv", "feed_forward_length"
+HIDDEN, LAYERS, CONTEXT = "embedding_length", "block_count", "context_length"
+HEAD_DIM, WINDOW = "attention.key_length", "attention.sliding_window"
+# What follows from the width of a head, and may be said all the same.
+IMPLIED = ("rope.dimension_count", "attention.value_length", "attention.scale")
+ROPE = {
+    *("rope.freq_base", "rope.scale_linear", "rope.scaling.type", "rope.scaling.factor"),
+    *("rope.scaling.attn_factor", "rope.scaling.original_context_length"),
+    *("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
+    "rope.scaling.finetuned",  # which llama.cpp only prints
+}
+USED = {
+    *(HEADS, KV_HEADS, MLP, HIDDEN, LAYERS, CONTEXT, HEAD_DIM, WINDOW, *IMPLIED, *ROPE),
+    *("attention.layer_norm_rms_epsilon", "vocab_size"),
+}
+# Keys below the architecture's name that have to have one of these values, which change nothing.
 NEUTRAL: dict[str, Collection[Any]] = {
     "expert_count": (0,),
     "expert_used_count": (0,),
@@ -48,10 +60,16 @@ NEUTRAL: dict[str, Collection[Any]] = {
     "pooling_type": (0,),
     "use_parallel_residual": (False,),
     "tensor_data_layout": ("Meta AI original pth",),  # how rows of queries and keys always lie in these files
-    **{f"rope.{key}": values for key, values in gguf_rope.NEUTRAL.items()},
+    "rope.scaling.alpha": (0, 1),
+    "rope.scaling.yarn_log_multiplier": (0,),
+    "rope.scaling.yarn_ext_factor": (1, -1),
+    "rope.scaling.yarn_attn_factor": (1,),
 }
-# Written about the file, and read by nobody who computes: who made it of what, and how it was packed.
-ABOUT = re.compile(r"general\.(?!type$).*|quantize\.imatrix\..*|split\.(no|tensors\.count)|mradermacher\..*")
+# Keys that change nothing in what is computed: who made the file of what, how it was packed, chat templates.
+ABOUT = re.compile(
+    r"general\.(?!type$).*|quantize\.imatrix\..*|split\.(no|count|tensors\.count)|mradermacher\..*"
+    r"|tokenizer\.(chat_templates?|chat_template\..*|huggingface\.json)"
+)
 TOKENIZER_USED = {
     *("tokens", "token_type", "merges", "scores", "model", "pre"),
     *("bos_token_id", "eos_token_id", "unknown_token_id", "padding_token_id", "eot_token_id", "eom_token_id"),
@@ -68,59 +86,41 @@ TOKENIZER_OFF = {  # neutral where they say no, or nothing
     "precompiled_charsmap",
     "suppress_tokens",
 }
-OUTSIDE = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_LAYER = re.compile(r"blk\.(\d{1,5})\.([a-z_]+)\.(weight|bias)")
 
 
 def check_keys(file: GGUFFile, prefix: str) -> None:
-    """Refuse a file that says something which is not supported.
+    """Refuse a file with metadata that is not supported.
 
     Args:
         file: a GGUF file.
-        prefix: of the keys about its layers: the architecture.
+        prefix: the architecture, with which the keys about its layers begin.
 
     Raises:
-        ModelError: it does; the sentence names the key and its value.
+        ModelError: it has; the sentence names the key and its value.
     """
     if (parts := file.metadata.get("split.count", 1)) not in (0, 1):
-        raise file.refusal(
+        raise file.error(
             f"is one of {quoted(parts)} parts of a model",
             "join them (llama-gguf-split --merge), or give the model's folder with safetensors",
         )
-    own = USED | gguf_sizes.KEYS | set(ARCHITECTURES[prefix][0].keys)
+    own = USED | set(ARCHITECTURES[prefix][0].keys)
     for key, value in file.metadata.items():
-        if not _is_known(key, value, prefix, own):
-            raise file.refusal(f"says {quoted(key, 80)} = {quoted(value)}, which is not supported")
+        if not _is_supported(key, value, prefix, own):
+            raise file.error(f"says {quoted(key, 80)} = {quoted(value)}, which is not supported")
 
 
-def _is_known(key: str, value: Any, prefix: str, own: Collection[str]) -> bool:
+def _is_supported(key: str, value: Any, prefix: str, own: Collection[str]) -> bool:
     if key == "general.type":
         return bool(value == "model")
-    if ABOUT.fullmatch(key) or key == "split.count":
-        return True
-    if key in ("tokenizer.chat_template", "tokenizer.chat_templates", "tokenizer.huggingface.json"):
-        return True
-    if key.startswith("tokenizer.chat_template."):
+    if ABOUT.fullmatch(key):
         return True
     if name := _below(key, "tokenizer.ggml"):
         if name in TOKENIZER_OFF:
             return not value
         return name in TOKENIZER_USED or bool(TOKENIZER_NEUTRAL.fullmatch(name))
     name = _below(key, prefix)
-    if name in NEUTRAL and name not in own:
-        return value in NEUTRAL[name]
-    return name in own or name in gguf_sizes.IMPLIED or _below(name, "rope") in gguf_rope.KEYS
+    return name in own or (name in NEUTRAL and value in NEUTRAL[name])
 
 
 def _below(key: str, prefix: str) -> str:
     return key[len(prefix) + 1 :] if key.startswith(f"{prefix}.") else ""
-
-
-def layer_tensor(name: str) -> tuple[int, str, str] | None:
-    """Layer, part and kind (`weight` or `bias`) of a tensor, such as `blk.3.attn_q.bias`."""
-    match = _LAYER.fullmatch(name)
-    return (int(match[1]), match[2], match[3]) if match else None

@@ -1,4 +1,4 @@
-"""The rotary embedding that a GGUF file says, in the words of transformers.
+"""The rotary embedding of a GGUF file, as `rope_parameters` of a transformers config.
 
 What the keys mean is what llama.cpp computes from them (`llama_context` and `ggml_rope_ext`, as
 llama-cpp-python 0.3.36 carries them). Needs no torch.
@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from pruning.formatting import quoted
-from pruning.models.gguf_file import GGUFFile
-from pruning.models.gguf_sizes import AGAIN
+from pruning.models.gguf_file import AGAIN, GGUFFile
 
 FREQS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
 # A factor was computed in float32 by whoever wrote the file: a few units in its last place.
@@ -21,33 +20,14 @@ PRECISION = 1e-5
 # Low and high frequency factor and original context: first what the published Llama 3.1, 3.2 and 3.3 models
 # have, then the same for other contexts, since few channels may not tell them apart.
 LLAMA3 = [(1.0, 4.0, 8192), *((1.0, 4.0, 2**power) for power in range(5, 21))]
-# Keys below `rope.` that rescale a rotary embedding in unknown ways, and the values that do not.
-NEUTRAL = {
-    "scaling.alpha": (0, 1),
-    "scaling.yarn_log_multiplier": (0,),
-    "scaling.yarn_ext_factor": (1, -1),
-    "scaling.yarn_attn_factor": (1,),
-}
-KEYS = {
-    "freq_base",
-    "scale_linear",
-    "scaling.type",
-    "scaling.factor",
-    "scaling.attn_factor",
-    "scaling.original_context_length",
-    "scaling.finetuned",  # which llama.cpp only prints
-    "scaling.yarn_beta_fast",
-    "scaling.yarn_beta_slow",
-    *NEUTRAL,
-}
 
 
 def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) -> dict[str, Any]:
     """The `rope_parameters` of a config.
 
     Args:
-        file: whose keys and rotary factors are supported.
-        prefix: of the keys: the architecture.
+        file: one whose keys and rotary factors are supported.
+        prefix: the architecture, with which the keys begin.
         head_dim: channels of a head.
         context: longest sequence in tokens.
 
@@ -58,7 +38,7 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
     def number(key: str, default: float) -> float:
         value = file.metadata.get(f"{prefix}.rope.{key}", default)
         if type(value) not in (int, float) or not 0 <= value < math.inf:
-            raise file.refusal(f"says {prefix}.rope.{key} = {quoted(value)}, which is no number from 0 up")
+            raise file.value_error(f"{prefix}.rope.{key}", "which is no number from 0 up")
         return value
 
     base = float(number("freq_base", 10000.0))
@@ -68,26 +48,21 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
     original = int(number("scaling.original_context_length", context)) or context
     for key, value, least in (("freq_base", base, 1), ("scaling.attn_factor", attention, 0)):
         if value <= least:
-            raise file.refusal(f"says {prefix}.rope.{key} = {value!r}, and it has to be above {least}")
+            raise file.value_error(f"{prefix}.rope.{key}", f"and it has to be above {least}")
     if kind not in ("none", "linear", "yarn", "longrope"):
-        raise file.refusal(f"says {prefix}.rope.scaling.type = {quoted(kind, 60)}, which is not supported")
+        raise file.error(f"says {prefix}.rope.scaling.type = {quoted(kind, 60)}, which is not supported")
     if kind == "none":
         scale = 1.0
     theta = {"rope_theta": base}
     if kind == "longrope":
-        return theta | _longrope(
-            scale * _factors(file, SHORT, head_dim),
-            scale * _factors(file, LONG, head_dim),
-            attention,
-            original,
-            context,
-        )
+        short, long = (scale * _factors(file, name, head_dim) for name in (SHORT, LONG))
+        return theta | _longrope(short, long, attention, original, context)
     factors = np.full(head_dim // 2, float(scale))
     if FREQS in file.tensors:
         factors *= _factors(file, FREQS, head_dim)
     if kind == "yarn" and scale != 1:
         if FREQS in file.tensors:
-            raise file.refusal(f"holds {FREQS!r} beside {prefix}.rope.scaling.type 'yarn'")
+            raise file.error(f"holds {FREQS!r} beside {prefix}.rope.scaling.type 'yarn'")
         yarn: dict[str, Any] = {"rope_type": "yarn", "factor": float(scale)}
         yarn["original_max_position_embeddings"] = original
         for name, default in (("beta_fast", 32.0), ("beta_slow", 1.0)):
@@ -106,12 +81,12 @@ def rope_parameters(file: GGUFFile, prefix: str, head_dim: int, context: int) ->
 
 
 def _factors(file: GGUFFile, name: str, head_dim: int) -> np.ndarray:
-    """(head_dim / 2,) what the frequencies are divided by."""
+    """The divisors (head_dim / 2,) of the rotary frequencies."""
     if name not in file.tensors:
-        raise file.refusal(f"lacks {name!r}", AGAIN)
+        raise file.error(f"lacks {name!r}", AGAIN)
     factors = file.array(name).astype(np.float64)
     if factors.shape != (head_dim // 2,) or not (np.isfinite(factors) & (factors > 0)).all():
-        raise file.refusal(f"holds {name!r}, which is not {head_dim // 2} numbers above 0")
+        raise file.error(f"holds {name!r}, which is not {head_dim // 2} numbers above 0")
     return factors
 
 
@@ -124,7 +99,7 @@ def _rounded(factor: float) -> float:
 def _longrope(
     short: np.ndarray, long: np.ndarray, attention: float, original: int, context: int
 ) -> dict[str, Any]:
-    """Any factors; the long ones for sequences beyond the original context."""
+    """A rotary embedding with any factors, the long ones for sequences beyond the original context."""
     return {
         "rope_type": "longrope",
         "short_factor": short.tolist(),
@@ -136,7 +111,7 @@ def _longrope(
 
 
 def _llama3(factors: np.ndarray, base: float) -> dict[str, Any] | None:
-    """Llama 3's parameters, where they give these factors; None where none do."""
+    """The parameters of Llama 3's rotary embedding that give these factors; None where none do."""
     wavelengths = 2 * np.pi * base ** (np.arange(len(factors)) / len(factors))
     largest = factors.max()
     factor = _rounded(largest)

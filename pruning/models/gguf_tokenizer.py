@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pruning.formatting import quoted
-from pruning.models.gguf_file import GGUFFile
+from pruning.models.gguf_file import AGAIN, GGUFFile
 from pruning.models.gguf_model import token_id
-from pruning.models.gguf_sizes import AGAIN
 
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -18,6 +17,14 @@ BYTE_LEVEL, SENTENCEPIECE = "gpt2", "llama"  # the file's names
 # Names of the rule with which llama.cpp takes a token of the vocabulary as it is, whatever its merges, and
 # begins a text with BOS.
 LLAMA3 = ("llama-bpe", "llama3", "llama-v3")
+DIGITS = "digits"  # every digit apart, then as by the rule without a pattern
+# By the name of a rule the pattern that it splits text by; several names are one rule in llama.cpp.
+RULES = {
+    "gpt-2": "",
+    "smollm": DIGITS,
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), QWEN2_SPLIT),
+    **dict.fromkeys(LLAMA3, LLAMA3_SPLIT),
+}
 SPACE = "\u2581"  # how SentencePiece writes a space
 CONTROL, USER_DEFINED = 3, 4  # types of tokens that are found in text before it is split
 # The tokens that transformers has a name for, by the file's name; and their ids in a SentencePiece vocabulary
@@ -45,25 +52,25 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
 
     kind, rule = (file.metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
     if kind not in (BYTE_LEVEL, SENTENCEPIECE):
-        raise file.refusal(f"has a tokenizer of the kind {quoted(kind, 60)}, which is not supported")
-    if kind == BYTE_LEVEL and not (isinstance(rule, str) and rule in SPLITS):
-        raise file.refusal(
+        raise file.error(f"has a tokenizer of the kind {quoted(kind, 60)}, which is not supported")
+    if kind == BYTE_LEVEL and not (isinstance(rule, str) and rule in RULES):
+        raise file.error(
             f"has a tokenizer that splits text by the rule {quoted(rule, 60)}, which is not supported "
-            f"(supported are {', '.join(SPLITS)})"
+            f"(supported are {', '.join(RULES)})"
         )
     tokens = _list(file, "tokens", str)
     types = (
         _list(file, "token_type", int) if "tokenizer.ggml.token_type" in file.metadata else [1] * len(tokens)
     )
     if len(types) != len(tokens) or len(tokens) > rows:
-        raise file.refusal(
+        raise file.error(
             f"has {len(tokens):,} tokens, {len(types):,} types and an embedding of {rows:,} rows",
             AGAIN,
         )
     vocabulary = {token: index for index, token in enumerate(tokens)}
     if len(vocabulary) < len(tokens):
         twice = next(token for index, token in enumerate(tokens) if vocabulary[token] != index)
-        raise file.refusal(f"has the token {quoted(twice, 60)} twice", AGAIN)
+        raise file.error(f"has the token {quoted(twice, 60)} twice", AGAIN)
     backend = (_byte_level_bpe if kind == BYTE_LEVEL else _sentencepiece_bpe)(file, vocabulary)
     for wanted, special in ((CONTROL, True), (USER_DEFINED, False)):
         added = [token for token, type_ in zip(tokens, types, strict=True) if type_ == wanted]
@@ -81,12 +88,10 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
     ):
         options[name] = file.metadata.get(f"tokenizer.ggml.{name}", default)
         if type(options[name]) is not bool:
-            raise file.refusal(
-                f"says tokenizer.ggml.{name} = {quoted(options[name])}, which is neither yes nor no"
-            )
+            raise file.value_error(f"tokenizer.ggml.{name}", "which is neither yes nor no")
     for name in ("bos", "eos"):
         if options[f"add_{name}_token"] and f"{name}_token" not in options:
-            raise file.refusal(
+            raise file.error(
                 f"says tokenizer.ggml.add_{name}_token, and lacks tokenizer.ggml.{name}_token_id"
             )
     tokenizer = PreTrainedTokenizerFast(
@@ -99,7 +104,7 @@ def read_tokenizer(file: GGUFFile, rows: int) -> Any:
 def _list(file: GGUFFile, name: str, kind: type) -> list[Any]:
     values = file.metadata.get(f"tokenizer.ggml.{name}")
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
-        raise file.refusal(f"lacks tokenizer.ggml.{name}", AGAIN)
+        raise file.error(f"lacks tokenizer.ggml.{name}", AGAIN)
     return values
 
 
@@ -109,7 +114,7 @@ def _chat_template(file: GGUFFile) -> str | dict[str, str] | None:
     named = {k.removeprefix(f"{key}."): v for k, v in file.metadata.items() if k.startswith(f"{key}.")}
     for value in (default, *named.values()):
         if value is not None and not isinstance(value, str):
-            raise file.refusal(f"says {key} = {quoted(value)}, which is no text")
+            raise file.error(f"says {key} = {quoted(value)}, which is no text")
     if not named:
         return default
     return named if default is None else {"default": str(default), **named}
@@ -120,9 +125,7 @@ def _merges(file: GGUFFile, vocabulary: dict[str, int]) -> list[tuple[str, str]]
     pairs = [tuple(merge.split(" ")) for merge in _list(file, "merges", str)]
     for pair in pairs:
         if len(pair) != 2 or not vocabulary.keys() >= set(pair):
-            raise file.refusal(
-                f"has the merge {quoted(' '.join(pair), 60)}, which is not of two tokens", AGAIN
-            )
+            raise file.error(f"has the merge {quoted(' '.join(pair), 60)}, which is not of two tokens", AGAIN)
     return [pair for pair in pairs if "".join(pair) in vocabulary]
 
 
@@ -132,7 +135,7 @@ def _byte_level_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
     rule = file.metadata["tokenizer.ggml.pre"]
     bpe = models.BPE(vocab=vocabulary, merges=_merges(file, vocabulary), ignore_merges=rule in LLAMA3)
     backend = Tokenizer(bpe)
-    backend.pre_tokenizer = SPLITS[rule]()
+    backend.pre_tokenizer = _pre_tokenizer(rule)
     backend.decoder = decoders.ByteLevel()
     return backend
 
@@ -144,7 +147,7 @@ def _sentencepiece_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
 
     tokens, scores = list(vocabulary), _list(file, "scores", float)
     if len(scores) != len(tokens):
-        raise file.refusal(f"has {len(scores):,} scores of {len(tokens):,} tokens", AGAIN)
+        raise file.error(f"has {len(scores):,} scores of {len(tokens):,} tokens", AGAIN)
     types = file.metadata.get("tokenizer.ggml.token_type", [])
     # these are found in a text before its pieces are joined
     never_made = {
@@ -164,36 +167,15 @@ def _sentencepiece_bpe(file: GGUFFile, vocabulary: dict[str, int]) -> Any:
     return backend
 
 
-# --- how text is split, by the file's name of the rule -----------------------------------------------------
-
-
-def _plain() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-
-
-def _digits() -> Any:
-    from tokenizers import pre_tokenizers
-
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _plain()])
-
-
-def _pattern(pattern: str) -> Any:
+def _pre_tokenizer(rule: str) -> Any:
+    """How a byte-level BPE splits text, by the rule's name in the file."""
     from tokenizers import Regex, pre_tokenizers
 
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-
-
-# By name; several names are one rule in llama.cpp.
-SPLITS: dict[str, Any] = {
-    "gpt-2": _plain,
-    "smollm": _digits,
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen"), lambda: _pattern(QWEN2_SPLIT)),
-    **dict.fromkeys(LLAMA3, lambda: _pattern(LLAMA3_SPLIT)),
-}
+    pattern = RULES[rule]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern in ("", DIGITS))
+    if not pattern:
+        return byte_level
+    first: Any = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    if pattern == DIGITS:
+        first = pre_tokenizers.Digits(individual_digits=True)
+    return pre_tokenizers.Sequence([first, byte_level])

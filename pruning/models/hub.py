@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: what they are without their weights, and the download."""
+"""Models on the Hugging Face hub: their configs and their download."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def cached(name: str) -> Path | None:
-    """The folder of a model that was downloaded before; None where it was not, or not to the end."""
+    """The folder of a model that was downloaded completely; None where it was not."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -31,7 +31,7 @@ def cached(name: str) -> Path | None:
 
 
 def download(name: str) -> Path:
-    """The folder of a model, downloaded if it is not there yet.
+    """The folder of a model, downloaded unless it is cached.
 
     Raises:
         ModelError: the hub cannot be reached, or has no such model.
@@ -47,7 +47,7 @@ def download(name: str) -> Path:
 
 @lru_cache
 def outline(name: str) -> tuple[Path, int]:
-    """A folder with a model's config, and its number of parameters: kilobytes, whatever the model's size.
+    """A folder with a model's config, and its number of parameters, from kilobytes of download.
 
     Raises:
         ModelError: the hub cannot be reached, has no such model, or has it not as safetensors.

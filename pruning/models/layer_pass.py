@@ -8,6 +8,7 @@ at a time; between two layers the hidden states of all batches lie in an `Activa
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from copy import copy
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -82,6 +83,12 @@ class ActivationCache:
         self.device = device
         self._states: dict[int, Tensor] = {}
 
+    def copy(self) -> ActivationCache:
+        """Another cache with the same states."""
+        other = ActivationCache(self.device)
+        other._states = dict(self._states)
+        return other
+
     def __setitem__(self, number: int, hidden: Tensor) -> None:
         self._states[number] = hidden.cpu() if free_share(self.device) < FREE_SHARE else hidden
 
@@ -121,6 +128,12 @@ class TokenStream:
         for number, batch in enumerate(self.batches):
             self.states[number], arguments = source.embed(batch.ids)
             self._arguments.setdefault(batch.ids.shape, arguments)
+
+    def fork(self) -> TokenStream:
+        """The same batches, to go another way from here on."""
+        other = copy(self)
+        other.states = self.states.copy()
+        return other
 
     def push(self, index: int, view: LayerView, advance: bool = True) -> Iterator[Batch]:
         """Push every batch through a layer, and yield it; `advance` moves the states behind the layer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,9 @@ class LayerView:
     """One live decoder layer, and what its family declares of it.
 
     Attributes:
-        family: of the model.
-        config: of the dense model, as in its `config.json`.
-        number: of the layer.
+        family: the family of the model.
+        config: the content of the dense model's `config.json`.
+        number: the layer's number.
         layer: the module.
     """
 
@@ -43,7 +42,7 @@ class LayerView:
         return self.layer.get_submodule(path)
 
     def projection(self, name: str) -> Linear:
-        """The consumer of a site, whose input the site is: weight (d_model, C)."""
+        """The projection whose input a site is, with its weight (d_model, C)."""
         linear: Linear = self.module(self.family.spec(name).consumer.path)
         return linear
 
@@ -53,7 +52,7 @@ class LayerView:
         return module
 
     def output_gain(self, name: str) -> Tensor | None:
-        """(d_model,) gain of the norm that the consumer's output passes; None where there is none."""
+        """The gain (d_model,) of the norm behind the consumer; None where there is no such norm."""
         spec = self.family.spec(name)
         return spec.gain(self.module(spec.post_norm).weight) if spec.post_norm else None
 
@@ -79,18 +78,6 @@ class LayerView:
                 setattr(module.config, name, getattr(shape, size))
             else:
                 setattr(self.module(owner_path), name, getattr(shape, size))
-
-    def tensors_by_role(self) -> Iterator[tuple[str, str, Tensor]]:
-        """Role, kind (weight or bias) and rows of every projection; a fused one in its parts."""
-        for spec in self.family.sites:
-            shape = self.shape(spec)
-            for producer in spec.producers:
-                for kind, tensor in self.module(producer.path).named_parameters():
-                    rows = [part.rows(shape) for part in producer.parts]
-                    for part, piece in zip(producer.parts, tensor.split(rows), strict=True):
-                        yield part.role, kind, piece
-            for kind, tensor in self.module(spec.consumer.path).named_parameters():
-                yield spec.role, kind, tensor
 
 
 def family_of(model: CausalLM) -> Family:

@@ -22,9 +22,9 @@ class Mask:
     """Which heads and channels of the dense model are kept.
 
     Attributes:
-        geometry: the dense model's.
-        kept: by site a bool array (entries,). A site keeps the same number of entries in each of its
-            kept groups.
+        geometry: the dense model's geometry.
+        kept: by site a bool array (entries,). Each group of a site that is kept keeps the same number of
+            entries.
     """
 
     geometry: Geometry
@@ -36,12 +36,12 @@ class Mask:
         return cls(geometry, {site: np.ones(geometry.shape(site).entries, bool) for site in geometry.sites})
 
     def channels(self, site: Site) -> Array:
-        """(C,) bool over the channels of a site."""
+        """The mask of a site by channel, bools (C,)."""
         kept, width = self.kept[site], self.geometry.shape(site).width
         return np.repeat(kept, width) if width > 1 else kept
 
     def groups(self, site: Site) -> Array:
-        """(groups,) bool: a key-value head stays while one of its query heads does."""
+        """The mask of a site by group, bools (groups,): a group is kept while one of its entries is."""
         groups = self.kept[site].reshape(self.geometry.shape(site).groups, -1)
         return np.asarray(groups.any(axis=1))
 
@@ -63,7 +63,7 @@ class Mask:
 
     @property
     def removed_parameters(self) -> int:
-        """Linear parameters of the decoder layers that go."""
+        """The number of removed parameters of linear projections in decoder layers."""
         return self.geometry.linear_parameters - self.pruned.linear_parameters
 
     @property
@@ -74,7 +74,7 @@ class Mask:
 
 # --- comparing masks -------------------------------------------------------------------------------------
 def jaccard(a: Mask, b: Mask, site: Site) -> float:
-    """Kept by both over kept by either, in channels of one site."""
+    """The Jaccard index of two masks at a site: entries kept by both over entries kept by either."""
     both, either = a.kept[site] & b.kept[site], a.kept[site] | b.kept[site]
     return float(both.sum() / max(either.sum(), 1))
 

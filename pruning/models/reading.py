@@ -1,6 +1,6 @@
-"""From files to live models: dense ones, pruned ones with widths of their own, and masks over a dense one.
+"""Live models from files: dense ones, pruned ones with widths by layer, and dense ones cut by masks.
 
-Used by `models.load`. Nothing is filled in or skipped in silence: a model has every weight or is refused.
+Nothing is filled in or skipped in silence: a model has every weight or is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -25,18 +24,11 @@ from pruning.formatting import quoted
 from pruning.models.delta import Delta
 from pruning.models.families import FAMILIES
 from pruning.models.family import CausalLM, rope_type, rotary_embeddings
-from pruning.models.folder import (
-    LoadedModel,
-    dense_type,
-    fingerprint,
-    read_config,
-    read_record,
-)
+from pruning.models.folder import EXPORT_KEYS, LoadedModel, dense_type, fingerprint, read_config, read_record
 from pruning.models.geometry import Geometry
 from pruning.models.layer_view import geometry
 from pruning.models.mask import Mask
-from pruning.models.own_exports import EXPORT_KEYS
-from pruning.models.surgery import resize
+from pruning.models.surgery import empty_model
 from pruning.models.tensors import read_object, weight_files, weights_digest
 
 
@@ -49,13 +41,8 @@ def model_config(path: Path) -> Any:
     content = read_config(path)
     model_type = dense_type(content)
     # attention as it was on the machine that trained the model may not be installed here
-    for key in (
-        "model_type",
-        "_attn_implementation",
-        "attn_implementation",
-        "output_attentions",
-        *EXPORT_KEYS,
-    ):
+    attention = ("_attn_implementation", "attn_implementation", "output_attentions")
+    for key in ("model_type", *attention, *EXPORT_KEYS):
         content.pop(key, None)
     with library_errors(ModelError, f"the config {quoted(path / 'config.json')} cannot be used"):
         config = CONFIG_MAPPING[model_type].from_dict(content)
@@ -82,12 +69,12 @@ def read_dense(path: Path, dtype: Any) -> CausalLM:
     """
     options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype or "auto"}
     try:
-        read: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, config=model_config(path), trust_remote_code=False, **options
         )
     except SafetensorError as error:
         raise _broken(path, error) from None
-    model, report = read
+    model, report = loaded
     # the library fills what is missing with random numbers and skips what it does not know
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
@@ -97,11 +84,12 @@ def read_dense(path: Path, dtype: Any) -> CausalLM:
         # a head of its own is used although the config ties it: say so, or it would not be saved
         model.config.tie_word_embeddings = False
         model.all_tied_weights_keys = {}
-    odd = sorted(key for key in report["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq"))
-    if odd:
+    unexpected = sorted(key for key in report["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq"))
+    if unexpected:
         raise ModelError(
-            f"the weights in {str(path)!r} hold {odd[0]!r}{_more(odd)}, for which {type(model).__name__} has "
-            f"no place: give the model's own config, or for a pruned model its {PRUNING_FILE}."
+            f"the weights in {str(path)!r} hold {unexpected[0]!r}{_more(unexpected)}, for which "
+            f"{type(model).__name__} has no place: give the model's own config, or for a pruned model its "
+            f"{PRUNING_FILE}."
         )
     return model
 
@@ -127,15 +115,13 @@ def read_pruned(path: Path, dtype: Any) -> CausalLM:
             state |= load_file(file)
     except SafetensorError as error:
         raise _broken(path, error) from None
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     shapes = Geometry.from_dict(record["geometry"])
     if len(shapes.layers) != config.num_hidden_layers:
         layers = len(shapes.layers)
         raise _misfit(path, f"it names {layers} layers and the config {config.num_hidden_layers}")
     if unnamed := [site for site in map(str, shapes.sites) if site not in record["biased"]]:
         raise _misfit(path, f"it does not say whether {unnamed[0]} has a bias")
-    resize(model, shapes, record["biased"])
+    model = empty_model(config, shapes, record["biased"])
     _check_fit(path, state, model)
     stored = next(iter(state.values())).dtype
     model.load_state_dict({k: v.to(dtype or stored) for k, v in state.items()}, strict=False, assign=True)
@@ -178,26 +164,26 @@ def _tokenizer_code(path: Path) -> str:
     """`MODULE.CLASS` of the code that a folder's tokenizer is; empty where transformers has the class."""
     file = path / "tokenizer_config.json"
     content = read_object(file) if file.exists() else {}
-    known = content.get("tokenizer_class")
-    if isinstance(known, str) and tokenizer_class_from_name(known):
+    name = content.get("tokenizer_class")
+    if isinstance(name, str) and tokenizer_class_from_name(name):
         return ""
-    mapped = content.get("auto_map")
-    mapped = mapped.get("AutoTokenizer") if isinstance(mapped, dict) else mapped
-    classes = mapped if isinstance(mapped, list) else [mapped]
+    auto_map = content.get("auto_map")
+    reference = auto_map.get("AutoTokenizer") if isinstance(auto_map, dict) else auto_map
+    classes = reference if isinstance(reference, list) else [reference]
     return next((name for name in reversed(classes) if isinstance(name, str)), "")
 
 
 def _check_fit(path: Path, state: dict[str, torch.Tensor], model: CausalLM) -> None:
-    """Whether every weight has a place of its shape, and every place a weight."""
-    tied, places = model.all_tied_weights_keys, model.state_dict()
-    for key in sorted(places.keys() | state.keys()):
+    """Check that the weights are those of the model, by name and shape."""
+    tied, expected = model.all_tied_weights_keys, model.state_dict()
+    for key in sorted(expected.keys() | state.keys()):
         if key not in state and key not in tied:
             raise _misfit(path, f"the weights lack {key!r}")
-        if key not in places:
+        if key not in expected:
             raise _misfit(path, f"the weights hold {key!r}, for which it has no place")
-        if key in state and state[key].shape != places[key].shape:
-            have, want = tuple(state[key].shape), tuple(places[key].shape)
-            raise _misfit(path, f"{key!r} has the shape {have}, and {want} by the record")
+        if key in state and state[key].shape != expected[key].shape:
+            shapes = f"{tuple(state[key].shape)}, and {tuple(expected[key].shape)} by the record"
+            raise _misfit(path, f"{key!r} has the shape {shapes}")
 
 
 def _misfit(path: Path, what: str) -> ModelError:

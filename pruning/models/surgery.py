@@ -1,12 +1,15 @@
-"""Removing heads and channels from a live model, layer by layer, and changing its output projections."""
+"""Removing heads and channels from the layers of a live model, and changing its output projections."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from pruning.models.family import CausalLM
 from pruning.models.geometry import Geometry
@@ -28,20 +31,20 @@ def _take(linear: nn.Linear, rows: Tensor | None = None, columns: Tensor | None 
     linear.weight = nn.Parameter(weight.contiguous(), requires_grad=linear.weight.requires_grad)
 
 
-def _spread(kept: Tensor, width: int) -> Tensor:
-    """Channel indices (len(kept) * width,) of entries or groups."""
-    return (kept[:, None] * width + torch.arange(width, device=kept.device)).flatten()
+def _spread(indices: Tensor, width: int) -> Tensor:
+    """Channel indices (len(indices) * width,) of entries or groups."""
+    return (indices[:, None] * width + torch.arange(width, device=indices.device)).flatten()
 
 
 def add_bias(linear: nn.Linear, delta: Tensor) -> None:
-    """Add to a projection's bias; give it one if it had none. The sum is taken in float32."""
+    """Add to a projection's bias in float32; a projection without a bias gets one."""
     old = linear.bias.data if linear.bias is not None else torch.zeros_like(linear.weight[:, 0])
     bias = (old.float() + delta.to(old.device, torch.float32)).to(linear.weight.dtype)
     linear.bias = nn.Parameter(bias, requires_grad=linear.weight.requires_grad)
 
 
 def add_weight(linear: nn.Linear, delta: Tensor) -> None:
-    """Add to a projection's weight. The sum is taken in float32."""
+    """Add to a projection's weight in float32."""
     weight = (linear.weight.data.float() + delta.to(linear.weight.device, torch.float32)).to(linear.weight)
     linear.weight = nn.Parameter(weight, requires_grad=linear.weight.requires_grad)
 
@@ -64,59 +67,40 @@ def cut_layer(view: LayerView, before: Mask, after: Mask) -> None:
             continue
         consumer = view.projection(site.name)
         device = consumer.weight.device
-        kept = {
+        channels = {
             "entries": _spread(_indices(before.kept[site], after.kept[site], device), old.width),
             "groups": _spread(_indices(before.groups(site), after.groups(site), device), old.width),
         }
         for producer in spec.producers:
             rows, offset = [], 0
             for part in producer.parts:
-                rows.append(kept[part.per] + offset)
+                rows.append(channels[part.per] + offset)
                 offset += part.rows(old)
             if sum(map(len, rows)) < offset:
                 _take(view.module(producer.path), rows=torch.cat(rows))
-        _take(consumer, columns=kept["entries"])
+        _take(consumer, columns=channels["entries"])
         view.resize(spec, new)
 
 
-def resize(model: CausalLM, geometry: Geometry, biased: Mapping[str, bool]) -> None:
-    """Give a model the widths of a geometry without regard to its weights, before a checkpoint is loaded.
+def empty_model(config: Any, geometry: Geometry, biased: Mapping[str, bool]) -> CausalLM:
+    """A model as wide as a geometry, on the meta device, for weights to be loaded into.
 
     Args:
-        model: a dense model, on the meta device if it is large.
-        geometry: the widths to have.
-        biased: by site, as `str` writes it, whether its output projection has a bias.
+        config: the dense model's, as transformers has it.
+        geometry: the widths of the model.
+        biased: by site, as `str` writes it, whether its output projection has a bias; a site that is left
+            out has one where the config says so.
     """
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     for view in layer_views(model):
         for site, spec in view.sites.items():
             shape, consumer = geometry.shape(site), view.projection(site.name)
             for producer in spec.producers:
                 linear = view.module(producer.path)
-                _take(linear, rows=torch.arange(producer.rows(shape), device=linear.weight.device))
-            _take(consumer, columns=torch.arange(shape.channels, device=consumer.weight.device))
-            if biased[str(site)] and consumer.bias is None:
+                _take(linear, rows=torch.arange(producer.rows(shape), device="meta"))
+            _take(consumer, columns=torch.arange(shape.channels, device="meta"))
+            if biased.get(str(site)) and consumer.bias is None:
                 consumer.bias = nn.Parameter(torch.empty_like(consumer.weight[:, 0]), requires_grad=False)
             view.resize(spec, shape)
-
-
-def output_biases(model: CausalLM) -> dict[str, Tensor]:
-    """Biases (d_model,) of the output projections that have one, by site: what compensation has written."""
-    return {
-        str(site): bias.data
-        for view in layer_views(model)
-        for site in view.sites
-        if (bias := view.projection(site.name).bias) is not None
-    }
-
-
-def mask_channels(model: CausalLM, mask: Mask) -> None:
-    """Zero the columns of the output projections that a mask removes, in place.
-
-    The masked twin of a pruned model: the same function, nothing made smaller. It is what the surgery is
-    tested against.
-    """
-    for view in layer_views(model):
-        for site in view.sites:
-            linear = view.projection(site.name)
-            removed = torch.as_tensor(~mask.channels(site), device=linear.weight.device)
-            linear.weight.data[:, removed] = 0
+    return model

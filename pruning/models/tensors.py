@@ -22,15 +22,15 @@ _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # weights that are numbers a
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A stored tensor.
 
     Attributes:
-        name: in the model.
-        file: that holds it.
-        begin, end: its bytes in the file.
-        dtype: as safetensors names it.
-        shape: of it.
+        name: the name in the model.
+        file: the file that holds it.
+        begin, end: the offsets of its bytes in the file.
+        dtype: the name that safetensors has for its type.
+        shape: the shape.
     """
 
     name: str
@@ -46,31 +46,34 @@ class Stored:
         return self.dtype in _BYTES
 
 
-def missing(file: Path) -> str:
-    """Why a file that is needed is not there and what to do, to follow on its name; empty if it is."""
+def check_file(file: Path) -> None:
+    """Check that a file of a model folder exists, and that Git did not leave a pointer instead of it.
+
+    Raises:
+        OSError: it cannot be read.
+        ModelError: it is missing, or is a pointer.
+    """
     if file.exists():
-        return ""
-    if file.is_symlink():
-        return f"is a link to {quoted(file.readlink())}, which is not there: download or copy the file itself"
-    return "is not there: copy or download it again"
-
-
-def pointer(file: Path) -> str:
-    """The same for a file that Git left in the place of a large one."""
-    with file.open("rb") as stream:
-        found = stream.read(len(_LFS)) == _LFS
-    return "is a Git LFS pointer and not the file itself: run 'git lfs pull'" if found else ""
+        with file.open("rb") as stream:
+            if stream.read(len(_LFS)) != _LFS:
+                return
+        problem = "is a Git LFS pointer and not the file itself: run 'git lfs pull'"
+    elif file.is_symlink():
+        target = quoted(file.readlink())
+        problem = f"is a link to {target}, which is not there: download or copy the file itself"
+    else:
+        problem = "is not there: copy or download it again"
+    raise ModelError(f"{quoted(file)} {problem}.")
 
 
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file of a model folder.
 
     Raises:
-        ModelError: there is none.
+        ModelError: the file is missing, or holds no JSON object.
     """
     try:
-        if problem := missing(file) or pointer(file):
-            raise ModelError(f"{quoted(file)} {problem}.")
+        check_file(file)
         if file.stat().st_size > JSON_BYTES:
             raise ModelError(f"{quoted(file)} has more than {JSON_BYTES / 1e6:.0f} MB: copy it again.")
         content = json.loads(file.read_bytes())
@@ -82,7 +85,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """The files that make up a model, as transformers chooses them: no variants and no leftovers.
+    """The files with the weights of a model, as transformers chooses them: no variants and no leftovers.
 
     Raises:
         ModelError: files are missing, or lie outside the folder.
@@ -97,19 +100,19 @@ def weight_files(path: Path) -> list[Path]:
                 f"{INDEX}: copy or download that as well."
             )
         return []
-    named = read_object(index).get("weight_map")
-    if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
+    names = read_object(index).get("weight_map")
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{quoted(index)} names no files of weights: copy or download it again.")
-    for name in dict.fromkeys(named.values()):
+    for name in dict.fromkeys(names.values()):
         if Path(name).name != name or name == ".." or "\0" in name:
             raise ModelError(
                 f"{quoted(index)} names {quoted(name)}, which is not a file of its folder: copy or "
                 "download it again."
             )
-    return [path / name for name in sorted(set(named.values()))]
+    return [path / name for name in sorted(set(names.values()))]
 
 
-def stored_tensors(files: list[Path]) -> Iterator[Stored]:
+def stored_tensors(files: list[Path]) -> Iterator[StoredTensor]:
     """The tensors in safetensors files.
 
     Raises:
@@ -117,8 +120,7 @@ def stored_tensors(files: list[Path]) -> Iterator[Stored]:
     """
     for file in files:
         try:
-            if problem := missing(file) or pointer(file):
-                raise ModelError(f"{quoted(file)} {problem}.")
+            check_file(file)
             yield from _header(file)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ModelError(
@@ -135,27 +137,29 @@ def stored_type(path: Path) -> str | None:
     return names.get(max(bytes_of, key=bytes_of.__getitem__, default=""))
 
 
-def _header(file: Path) -> list[Stored]:
-    whole = file.stat().st_size
+def _header(file: Path) -> list[StoredTensor]:
+    file_size = file.stat().st_size
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        if not 0 < size < min(whole, HEADER_BYTES):
+        if not 0 < size < min(file_size, HEADER_BYTES):
             raise ValueError
         header = json.loads(stream.read(size))
     header.pop("__metadata__", None)
-    found = []
+    tensors = []
     for name, tensor in header.items():
         (begin, end), shape, dtype = tensor["data_offsets"], tensor["shape"], tensor["dtype"]
         if not all(type(number) is int and number >= 0 for number in (begin, end, *shape)):
             raise ValueError
-        if end > whole - size - 8 or (dtype in _BYTES and end - begin != math.prod(shape) * _BYTES[dtype]):
+        if end > file_size - size - 8 or (
+            dtype in _BYTES and end - begin != math.prod(shape) * _BYTES[dtype]
+        ):
             raise ValueError
-        found.append(Stored(name, file, 8 + size + begin, 8 + size + end, str(dtype), tuple(shape)))
-    return found
+        tensors.append(StoredTensor(name, file, 8 + size + begin, 8 + size + end, str(dtype), tuple(shape)))
+    return tensors
 
 
 def weights_digest(path: Path) -> str:
-    """A name for the stored tensors of a model folder, whatever files they are spread over; reads them all.
+    """The checksum of all stored tensors of a model folder, whatever files they are in.
 
     Raises:
         ModelError: a file is broken.

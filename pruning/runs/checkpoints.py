@@ -13,7 +13,7 @@ from pruning.checksums import with_checksum, write_json
 from pruning.errors import ModelError, RunError
 from pruning.formatting import quoted
 from pruning.models.delta import Delta
-from pruning.models.folder import fingerprint, locate, place
+from pruning.models.folder import fingerprint, locate, resolve
 from pruning.models.hub import is_hub_id
 from pruning.models.loading import Dtype
 from pruning.paths import exists
@@ -36,7 +36,7 @@ def load_dense(run: Run) -> LoadedModel:
     from pruning.models.loading import load
 
     config, stored = run.config, run.inputs if run.last_iteration >= 0 else None
-    if stored and not is_hub_id(config.model) and not exists(place(config.model)):
+    if stored and not is_hub_id(config.model) and not exists(resolve(config.model)):
         raise ModelError(
             f"the model {quoted(config.model)} is missing: put it back, or name its new path ('runs resume "
             f"{run.argument} --model PATH')."

@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ from pruning.method.statistics import WeightNorms
 from pruning.models.delta import BIASES_FILE, MASK_FILE, WEIGHTS_FILE, Delta, read_mask
 from pruning.models.geometry import Geometry, Site
 from pruning.models.mask import Mask
-from pruning.runs.schema import Computation, Metrics, Repaired, TextMeasure
+from pruning.runs.schema import Computation, Metrics, Repaired, StoredChoice, TextMeasure
 
 if TYPE_CHECKING:
     from pruning.engine.calibration import Calibration
@@ -397,6 +397,7 @@ def _metrics(
         },
         mixture=dict(iteration.mixture) if iteration.rises else {},
         rises=dict(iteration.rises),
+        choice=StoredChoice(**asdict(iteration.choice)) if iteration.choice else None,
     )
 
 

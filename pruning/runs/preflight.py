@@ -172,7 +172,7 @@ def _sensitivity_work(config: RunConfig, summary: Summary) -> float:
     """Work of measuring sensitivity: a calibration pass, and trials from their layer to the logits."""
     linear, depth = summary.geometry.linear_parameters, len(summary.geometry.layers)
     probed = min(PROBES, config.samples) * config.seq_len * len(config.mixture)
-    trials_per_layer = 2 * len(STEPS)  # attention and MLP
+    trials_per_layer = len(summary.geometry.names) * len(STEPS)
     trials = trials_per_layer * (linear * (depth + 1) / 2 + depth * (summary.parameters - linear))
     calibration = _calibration_tokens(config) * linear
     return 2 * (calibration + probed * trials) + _covariance_work(config, summary)

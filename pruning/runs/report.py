@@ -171,6 +171,13 @@ def provenance(run: Run) -> list[str]:
         f"domain {domain}: {quoted(run.config.domains.get(domain, 'embedded'))}, {domain_use(source)}"
         for domain, source in run.sources.items()
     ]
+    if run.choice and (divergences := run.choice.divergences):
+        best = min(divergences, key=divergences.__getitem__)
+        rivals = ", ".join(f"{name} {divergences[name]:.3f}" for name in divergences if name != best)
+        lines.append(
+            f"normaliser chosen by trials on text set aside: {best}, divergence {divergences[best]:.3f} nats "
+            f"per token from the dense model ({rivals})"
+        )
     if (results := run.results()) and results.dtype:
         lines.append(f"computed in {results.dtype} on {results.device}")
     return [*lines, *(results.notes if results else ())]
@@ -284,9 +291,10 @@ class Group:
         blocks = "1 block" if counts == [1] else blocks
         domains = f"{len(names)} domains: {', '.join(names)}" if len(names) > 1 else f"domain {names[0]}"
         each = " each" if len(names) > 1 else ""
+        precision = "" if self.newest.dtype == "auto" else f", {self.newest.dtype}"
         return (
-            f"{Path(config.model).name}, {domains}; {blocks} of {config.seq_len} tokens{each}, "
-            f"{self.newest.dtype}{self.suffix}"
+            f"{Path(config.model).name}, {domains}; {blocks} of {config.seq_len} tokens{each}"
+            f"{precision}{self.suffix}"
         )
 
 

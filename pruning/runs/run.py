@@ -56,6 +56,7 @@ from pruning.runs.schema import (
     Results,
     Sources,
     Status,
+    StoredChoice,
     StoredConfig,
     StoredGeometry,
 )
@@ -101,16 +102,25 @@ class Run:
 
     @cached_property
     def config(self) -> RunConfig:
-        """Options of the run.
+        """Options of the run, with those that `normalise auto` chose in its first iteration.
 
         Raises:
             RunError: its `config.json` is corrupt or missing.
         """
         path = self.path / "config.json"
         try:
-            return _read_config(path, stamp(path))
+            config = _read_config(path, stamp(path))
         except OSError:
             raise CorruptFileError(f"{str(path)!r} is missing.") from None
+        if config.normalise == "auto" and (choice := self.choice):
+            return config.replace(**choice.options)
+        return config
+
+    @property
+    def choice(self) -> StoredChoice | None:
+        """What `normalise auto` chose in the first iteration; None before it, and with another rule."""
+        metrics = self._record("iteration-01/metrics.json", Metrics)
+        return metrics.choice if metrics else None
 
     def _record(self, name: str, kind: type[R]) -> R | None:
         """A record of the folder; None where it is corrupt or not written yet."""
@@ -304,7 +314,7 @@ class Run:
         if status.pid or silent:
             if (self.path / "cancel").exists():
                 return status.model_copy(update={"state": "cancelled", "message": ""})
-            message = self.last_output() or "its process ended without a message: resume it."
+            message = self.last_output() or "the process left no message: resume it."
             return status.model_copy(update={"state": "dead", "message": message})
         return status
 

@@ -127,6 +127,13 @@ class Repaired(Record):
     error: dict[str, Number]
 
 
+class StoredChoice(Record):
+    """What `normalise auto` chose, and why; see `engine.choice.Choice`."""
+
+    options: dict[str, str | bool | float]
+    divergences: dict[str, Number]
+
+
 class Metrics(Record):
     """`metrics.json`: the numbers of an iteration.
 
@@ -143,6 +150,7 @@ class Metrics(Record):
         computed: device, dtype and versions; None in runs of earlier versions.
         mixture: weights of the domains in the statistics, where they are not the config's.
         rises: by domain the rise of the log-perplexity on validation text, which moved the mixture.
+        choice: of the options that `normalise auto` stands for, in the first iteration.
     """
 
     number: int = Field(ge=0, le=999)
@@ -158,6 +166,7 @@ class Metrics(Record):
     computed: Computation | None = None
     mixture: dict[str, float] = {}
     rises: dict[str, Number] = {}
+    choice: StoredChoice | None = None
 
     @property
     def divergence(self) -> dict[str, Rise]:

@@ -157,7 +157,7 @@ class TextProgress:
     """A line on standard error for each stage and iteration: where there is no bar, and in a worker's log.
 
     Args:
-        iterations: number of iterations of the run.
+        iterations: number of iterations of the run; 0 for a stage outside a run.
         complete: number of the last complete one, 0 for the dense model, -1 for none.
     """
 
@@ -165,13 +165,15 @@ class TextProgress:
         self.iterations, self.complete, self._last_line = iterations, complete, ""
 
     @property
-    def stage(self) -> str:
-        """The model or iteration at work."""
+    def subject(self) -> str:
+        """The model or iteration that a stage of a run works on, before the name of the stage."""
+        if not self.iterations:
+            return ""
         if self.complete < 0:
-            return "dense model"
+            return "dense model: "
         if self.complete < self.iterations:
-            return f"iteration {self.complete + 1} of {self.iterations}"
-        return "pruned model"
+            return f"iteration {self.complete + 1} of {self.iterations}: "
+        return "pruned model: "
 
     def __call__(self, event: Event) -> None:
         """Print where a stage begins, and the numbers of an iteration."""
@@ -187,7 +189,7 @@ class TextProgress:
             self.complete = event.number
             self._print(f"{done} done: {', '.join([*parts, seconds_text(event.seconds)])}")
         elif isinstance(event, Progress):
-            self._print(f"{self.stage}: {event.stage}")
+            self._print(f"{self.subject}{event.stage}")
 
     def _print(self, line: str) -> None:
         if line != self._last_line:

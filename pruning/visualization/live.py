@@ -124,6 +124,7 @@ def live_data(it: StoredIteration, config: RunConfig, domains: Sequence[str] = (
         "moments": MOMENTS.get(score, ()),
         "grouped": grouped,
         "parameters": geometry.linear_parameters,
+        "prunable_share": geometry.prunable_share,
         "channel_cost": geometry.least_cost,
         "sites": sites,
         "modules": [{"name": name, **site_style(name)._asdict()} for name in site_names(geometry)],

@@ -127,7 +127,7 @@ def kept_share_figure(
 
     Args:
         data: from `kept_share_data`.
-        uniform: 1 minus the pruning ratio.
+        uniform: that share.
         title: says what to see.
         height: in pixels.
     """
@@ -148,11 +148,18 @@ def kept_share_figure(
 
 
 def parameters_data(geometry: Geometry, mask: Mask) -> dict[str, tuple[int, int]]:
-    """Linear parameters of the decoder layers, dense and pruned, by module."""
+    """Linear parameters of the decoder layers, dense and pruned, by module, and of those that stay whole."""
     sites = {name: sites_of(mask.kept, name) for name in site_names(geometry)}
+    fixed = geometry.fixed_parameters
     return {
-        site_style(name).label: (sum(map(geometry.parameters, each)), sum(map(mask.pruned.parameters, each)))
-        for name, each in sites.items()
+        **({"never cut": (fixed, fixed)} if fixed else {}),
+        **{
+            site_style(name).label: (
+                sum(map(geometry.parameters, each)),
+                sum(map(mask.pruned.parameters, each)),
+            )
+            for name, each in sites.items()
+        },
     }
 
 

@@ -83,6 +83,38 @@ def test_the_run_that_the_app_opens_on_needs_no_weights(page, monkeypatch):
     assert all("make smollm2" in error.value for error in at.error)
 
 
+@pytest.fixture(scope="module")
+def mlp_only(tmp_path_factory):
+    """The folder of runs with one of a model of which only the MLP can be cut."""
+    from pruning import RunConfig, prune
+    from tests.conftest import byte_tokenizer, tiny_model
+
+    root = tmp_path_factory.mktemp("mlp_only")
+    tiny_model("olmo2").save_pretrained(root / "model")
+    byte_tokenizer().save_pretrained(root / "model")
+    (root / "words.txt").write_text("\n".join(f"line {i}: {i * i}" for i in range(600)))
+    options = {"mixture": {"words": 1}, "domains": {"words": str(root / "words.txt")}, "iterations": 2}
+    options |= {"samples": 4, "seq_len": 24, "eval_blocks": 2, "ratio": 0.25}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRUNESCOPE_CACHE", str(root / "cache"))
+        patch.setenv("PRUNESCOPE_RUNS", str(root / "runs"))
+        prune(RunConfig.create(model=str(root / "model"), **options))
+    return root / "runs"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_draws_on_a_model_of_which_only_the_mlp_can_be_cut(page, mlp_only, monkeypatch):
+    monkeypatch.setenv("PRUNESCOPE_RUNS", str(mlp_only))
+    monkeypatch.chdir(ROOT)
+    at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    at.query_params["run"] = next(path.name for path in mlp_only.iterdir() if path.is_dir())
+    at.run().switch_page(f"pages/{page}.py").run()
+    assert not at.exception and not at.error
+    if page == "masks":
+        values = {metric.label: (metric.value, metric.delta) for metric in at.metric}
+        assert values["KV cache per token (16 bit)"] == ("192 B", "unchanged")  # 3 layers, 4 heads of 4
+
+
 def test_the_first_page_shows_a_figure_and_needs_no_torch():
     code = (
         "import sys\nfrom streamlit.testing.v1 import AppTest\n"

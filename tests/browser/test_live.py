@@ -141,6 +141,17 @@ def test_of_equal_scores_the_browser_removes_the_same_ones_as_the_engine(script,
             assert np.array_equal(np.repeat(np.array(units, bool), len(kept) // len(units)), kept), site
 
 
+@pytest.mark.parametrize("allocation", live.SUPPORTED["allocation"])
+def test_the_browser_counts_parameters_that_stay_as_the_engine_does(script, allocation):
+    it = dense("demo-run")
+    it = replace(it, geometry=replace(it.geometry, fixed_parameters=it.geometry.linear_parameters // 2))
+    config = RunConfig.create(ratio=0.4, allocation=allocation)
+    mask = first_mask(scores(it, config), it.geometry, config)
+    assert mask.ratio == pytest.approx(0.4, abs=0.005)
+    _, preview = ask(script, it, config)
+    assert preview["ratio"] == mask.ratio
+
+
 @pytest.mark.parametrize(
     "options",
     [

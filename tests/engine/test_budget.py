@@ -12,7 +12,7 @@ from pruning.method import allocation as allocations
 from pruning.method import units
 from pruning.method.normalise import NORMALISERS, Scale
 from pruning.method.units import select
-from pruning.models.geometry import Site
+from pruning.models.geometry import Geometry, Site, SiteShape
 from pruning.models.mask import Mask, chance_jaccard, jaccard
 from tests.conftest import llama_geometry
 
@@ -20,6 +20,8 @@ GQA = llama_geometry(
     hidden_size=32, head_dim=4, layers=((4, 2, 60),) * 3, query_bias=True, key_value_bias=True
 )
 MHA = llama_geometry(hidden_size=32, head_dim=4, layers=((8, 1, 60),) * 3)
+# Only the MLP can be cut; attention makes a third of the parameters.
+MLP_ONLY = Geometry(32, ({"mlp": SiteShape(60, entry_cost=96)},) * 3, fixed_parameters=3 * 30 * 96)
 
 
 def random_scores(geometry, seed=0):
@@ -125,6 +127,18 @@ def test_query_head_units_take_the_lowest_of_each_group():
 def test_equal_widths_are_equal(allocation, unit):
     mask = make(GQA, 0.4, allocation=allocation, attention_unit=unit)
     assert mask.pruned.layers.count(mask.pruned.layers[0]) == len(mask.pruned.layers)
+
+
+@pytest.mark.parametrize("allocation", allocations.ALLOCATIONS)
+def test_parameters_that_stay_count_towards_the_ratio(allocation):
+    for ratio in (0.0, 0.2, 0.45):
+        mask = make(MLP_ONLY, ratio, allocation=allocation)
+        removed = sum((~kept).sum() for kept in mask.kept.values()) * 96
+        assert abs(removed - ratio * 3 * 90 * 96) <= 3 * 96
+    with pytest.raises(ConfigError, match="cannot be reached") as error:
+        make(MLP_ONLY, 0.7, allocation=allocation)
+    most = float(str(error.value).split("at most ")[1].split(" ")[0])
+    assert most == pytest.approx(57 / 90, abs=1e-4)
 
 
 def test_equal_takes_the_split_that_loses_least():
@@ -241,6 +255,11 @@ def test_wrong_selectors_are_refused(selector):
         select(GQA, [selector])
 
 
+def test_a_selector_of_what_stays_is_refused_with_what_can_leave():
+    with pytest.raises(ConfigError, match=r"'1\.attn' names what cannot leave this model: name mlp"):
+        select(MLP_ONLY, ["1.attn"])
+
+
 @pytest.mark.parametrize("unit", ["kv_group", "query_head"])
 def test_pins_and_cuts_are_honoured_and_the_budget_is_redistributed(unit):
     free = make(GQA, 0.5, attention_unit=unit)
@@ -346,7 +365,7 @@ def test_a_site_that_falls_to_its_floor_beside_others_is_said():
         assert mask.kept[Site(2, "mlp")][17]
     assert found["robust_share"] == found["soft_share"] == []
     (warning,) = found["share"]
-    assert warning.startswith("layer 2 mlp keeps 2%: one channel carries 100.0% of its fluctuation")
+    assert warning.startswith("layer 2 MLP keeps 2%: one channel carries 100.0% of its fluctuation")
     assert "try --normalise soft_share" in warning
     (other,) = warnings(mask_of["share"], scores, RunConfig.create(normalise="soft_share"))
     assert "soft_share" not in other and other.endswith("keep the whole module with --keep 2.mlp.")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.engine.calibration import calibrate, calibrate_cached
+from pruning.engine.calibration import calibrate, calibrate_cached, observing
 from pruning.errors import CalibrationError
 from pruning.method.moments import DomainStatistics
 from pruning.models import layer_pass
@@ -38,9 +38,9 @@ def hooked(model, ids):
         return hook
 
     hooks = [
-        view.projection(kind).register_forward_pre_hook(take(Site(i, kind)))
-        for i, view in enumerate(layer_views(model))
-        for kind in ("attn", "mlp")
+        view.projection(site.name).register_forward_pre_hook(take(site))
+        for view in layer_views(model)
+        for site in view.sites
     ]
     model(input_ids=torch.from_numpy(ids), use_cache=False)
     for hook in hooks:
@@ -58,6 +58,18 @@ def test_layer_by_layer_equals_hooks_on_a_plain_forward(name, monkeypatch):
         assert moments[site].count == len(x)
         np.testing.assert_allclose(moments[site].mean, x.mean(dim=0), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(moments[site].variance, x.var(dim=0), rtol=1e-3, atol=1e-8)
+
+
+@torch.no_grad()
+def test_where_no_norm_comes_first_the_stream_is_what_enters_the_module():
+    model = tiny_model("olmo2")
+    with observing(layer_views(model)[0], ["attn", "mlp"]) as observations:
+        inputs = torch.from_numpy(blocks().ids)
+        found = model.model(inputs, output_hidden_states=True).hidden_states
+    assert torch.equal(observations["attn"].residual, found[0])
+    module = model.model.layers[0]
+    inside = module.post_feedforward_layernorm(module.mlp(observations["mlp"].residual))
+    torch.testing.assert_close(observations["mlp"].residual + inside, found[1])
 
 
 def test_domains_do_not_mix():

@@ -52,7 +52,7 @@ def test_share_empties_the_layers_that_have_them_and_says_so(scored):
     config = CONFIG.replace(normalise="share", token_weights="equal")
     mask = first_mask(scored["moments"], geometry_of(scored), config)
     found = warnings(mask, scored["moments"], config)
-    assert any("mlp keeps 2%: one channel carries" in warning for warning in found)
+    assert any("MLP keeps 2%: one channel carries" in warning for warning in found)
 
 
 def test_the_default_empties_no_layer_and_keeps_the_massive_channels(scored):

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from pruning.errors import ExportError, RunError
 from pruning.formats import deci
-from pruning.formats.format import Source, forms
-from pruning.formats.traits import Traits
+from pruning.formats.checkpoint_info import CheckpointInfo
+from pruning.formats.format import ExportJob, export_plans
 from pruning.formats.verify import logits
 from pruning.formats.write import export
 from pruning.models.folder import describe
@@ -36,11 +36,11 @@ def test_layers_are_filled_up_to_what_the_architecture_has_room_for():
 @pytest.mark.parametrize("unit", ["kv_group", "query_head"])
 def test_a_folder_says_what_it_filled_up_and_computes_the_same(unit, checkpoint, tmp_path):
     folder, loaded = checkpoint("qwen2", {"head_dim": 4}, attention_unit=unit)
-    form = next(form for form in forms(Traits.read(folder)) if form.format == "deci")
+    plan = next(plan for plan in export_plans(CheckpointInfo.read(folder)) if plan.format == "deci")
     lost = sum(8 - layer["attn"].entries for layer in describe(str(folder)).geometry.layers)
     assert (
-        f"{lost} removed query heads come back as zeros" in form.drawback
-        and "--round-to 256" in form.drawback
+        f"{lost} removed query heads come back as zeros" in plan.drawback
+        and "--round-to 256" in plan.drawback
     )
     done = export(folder, "deci", tmp_path / "deci")
     assert done.difference < 1e-4
@@ -89,6 +89,6 @@ def test_a_tensor_that_is_wrong_is_found(checkpoint, tmp_path):
     state = load_file(done.path / "model.safetensors")
     state["model.layers.2.mlp.down_proj.bias"].zero_()
     save_file(state, done.path / "model.safetensors", metadata={"format": "pt"})
-    source = Source(folder, None, Traits.read(folder), done.form, None, {}, "x")
+    source = ExportJob(folder, None, CheckpointInfo.read(folder), done.plan, None, {}, "x")
     with pytest.raises(RunError, match="computes something else"):
         deci._check(source, done.path, logits(load(str(folder)).model))

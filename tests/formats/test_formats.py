@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pruning.cli.main import main
 from pruning.errors import ExportError, ModelError, RunError
 from pruning.formats import huggingface
-from pruning.formats.format import forms
-from pruning.formats.traits import Traits
+from pruning.formats.checkpoint_info import CheckpointInfo
+from pruning.formats.format import export_plans
 from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
@@ -41,16 +41,17 @@ def test_different_widths_load_with_the_modelling_file(name, iterations, unit, t
     options = {"iterations": iterations, "attention_unit": unit}
     folder, loaded = checkpoint(name, {"tie_word_embeddings": tied}, **options)
     layers = describe(str(folder)).geometry.layers
-    assert len({layer["attn"].entries for layer in layers}) > 1  # heads were cut, and not the same everywhere
-    if unit == "query_head" and name != "llama_mha":
-        assert len({layer["attn"].group for layer in layers}) > 1
+    first = next(iter(layers[0]))  # heads, where they can leave
+    assert len({layer[first].entries for layer in layers}) > 1  # they were cut, and not the same everywhere
+    if first == "attn" and unit == "query_head" and name != "llama_mha":
+        assert len({layer[first].group for layer in layers}) > 1
     else:
-        assert len({layer["attn"].groups for layer in layers}) > 1
+        assert len({layer[first].groups for layer in layers}) > 1
     done = export(folder, "hf", tmp_path / "hf")
     assert done.difference == 0
-    assert done.form.architecture.startswith("Pruned")
+    assert done.plan.architecture.startswith("Pruned")
     back = AutoModelForCausalLM.from_pretrained(done.path, trust_remote_code=True)
-    assert type(back).__name__ == done.form.architecture
+    assert type(back).__name__ == done.plan.architecture
     assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
     # generation with the cache of keys and values, and a batch whose rows are padded
     padding = torch.ones_like(IDS)
@@ -75,9 +76,9 @@ def test_loading_warns_of_nothing_and_the_decoder_alone_loads_too(unit, checkpoi
     code = (
         "from transformers import AutoModel, AutoModelForCausalLM\n"
         f"options = dict(pretrained_model_name_or_path={str(done.path)!r}, trust_remote_code=True)\n"
-        "whole = AutoModelForCausalLM.from_pretrained(**options)\n"
+        "model = AutoModelForCausalLM.from_pretrained(**options)\n"
         "decoder = AutoModel.from_pretrained(**options)\n"
-        "assert set(decoder.state_dict()) == set(whole.model.state_dict())\n"
+        "assert set(decoder.state_dict()) == set(model.model.state_dict())\n"
         "assert all(decoder.config is getattr(m, 'config', decoder.config) for m in decoder.modules())\n"
         "print(type(decoder).__name__, decoder.config.per_layer_config[0].num_attention_heads)"
     )
@@ -157,9 +158,9 @@ def test_equal_widths_load_in_stock_transformers(name, compensation, tied, check
     folder, loaded = checkpoint(name, {"tie_word_embeddings": tied}, **options)
     assert describe(str(folder)).geometry.layers[0]["attn"].entries < 8
     done = export(folder, "hf", tmp_path / "hf")
-    assert done.form.architecture == STOCK[name, compensation] and no_code(done.path)
+    assert done.plan.architecture == STOCK[name, compensation] and no_code(done.path)
     back, report = AutoModelForCausalLM.from_pretrained(done.path, output_loading_info=True)
-    assert type(back).__name__ == done.form.architecture
+    assert type(back).__name__ == done.plan.architecture
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
     assert torch.equal(back.generate(IDS, **GREEDY), loaded.model.generate(IDS, **GREEDY))
@@ -203,7 +204,7 @@ def test_heads_that_do_not_divide_the_width_go_to_seed_oss(checkpoint, tmp_path)
     folder, loaded = checkpoint("qwen2", allocation="uniform", ratio=0.3)
     assert describe(str(folder)).geometry.layers[0]["attn"].entries == 6
     done = export(folder, "hf", tmp_path / "hf")
-    assert done.form.architecture == "SeedOssForCausalLM" and no_code(done.path)
+    assert done.plan.architecture == "SeedOssForCausalLM" and no_code(done.path)
     back = AutoModelForCausalLM.from_pretrained(done.path)
     assert torch.equal(back(IDS).logits, loaded.model(IDS).logits)
     assert torch.equal(load(str(done.path)).model(IDS).logits, loaded.model(IDS).logits)
@@ -247,11 +248,11 @@ def test_masks_cut_the_dense_model_again(tiny_folder, text_file, tmp_path, monke
         load(str(masks.path))
     (masks.path / "pruning.json").write_text(json.dumps(content))
     for name in ("mask.safetensors", "biases.safetensors"):
-        whole = (masks.path / name).read_bytes()
-        (masks.path / name).write_bytes(whole[:-20])
+        content_bytes = (masks.path / name).read_bytes()
+        (masks.path / name).write_bytes(content_bytes[:-20])
         with pytest.raises(ModelError, match="cannot be read|is corrupt"):
             load(str(masks.path))
-        (masks.path / name).write_bytes(whole)
+        (masks.path / name).write_bytes(content_bytes)
 
 
 @pytest.mark.parametrize(
@@ -269,8 +270,8 @@ def test_what_cannot_be_is_refused_with_the_form_that_would_do(
     name, format, options, way_out, checkpoint, tmp_path
 ):
     folder, _ = checkpoint(name, **options)
-    offered = {form.format: form for form in forms(Traits.read(folder))}
-    assert way_out in offered[format].refusal and not offered["hf"].refusal
+    offered = {plan.format: plan for plan in export_plans(CheckpointInfo.read(folder))}
+    assert way_out in offered[format].unsupported_reason and not offered["hf"].unsupported_reason
     with pytest.raises(ExportError, match=way_out):
         export(folder, format, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -295,11 +296,11 @@ def test_what_a_format_does_not_compute_is_refused_by_name(change, words, checkp
 def test_an_export_to_gguf_says_whether_it_was_compared_by_logits(checkpoint, tmp_path, capsys):
     folder, _ = checkpoint("qwen2")
     assert main(["export", str(folder), "--format", "gguf", "--out", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     if importlib.util.find_spec("llama_cpp"):
-        assert "largest logit difference" in said
+        assert "largest logit difference" in output
     else:
-        assert "Logits were not compared, as llama-cpp-python is not installed" in said
+        assert "Logits were not compared, as llama-cpp-python is missing" in output
 
 
 def test_types_and_places_that_make_no_sense_are_refused(checkpoint, tmp_path):
@@ -392,7 +393,7 @@ def test_the_snippet_of_a_custom_export_asks_nothing(checkpoint, tmp_path):
 
 def test_weights_can_be_written_smaller(checkpoint, tmp_path):
     folder, _ = checkpoint("qwen2")
-    whole, half = export(folder, "hf", tmp_path / "a"), export(folder, "hf", tmp_path / "b", "bf16")
-    sizes = [(done.path / "model.safetensors").stat().st_size for done in (whole, half)]
+    full, half = export(folder, "hf", tmp_path / "a"), export(folder, "hf", tmp_path / "b", "bf16")
+    sizes = [(done.path / "model.safetensors").stat().st_size for done in (full, half)]
     assert sizes[1] < 0.6 * sizes[0]
     assert 0 < half.difference < 0.05  # what the type rounds, as its own config loads it

@@ -11,11 +11,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from pruning.errors import ExportError
-from pruning.formats.format import FORMATS, forms
+from pruning.formats.checkpoint_info import CheckpointInfo
+from pruning.formats.format import FORMATS, export_plans
 from pruning.formats.gguf import K_QUANTS, interleave, write_gguf
-from pruning.formats.gguf_vocabulary import refusal
-from pruning.formats.llamacpp import greedy, logits, open_gguf
-from pruning.formats.traits import Traits
+from pruning.formats.gguf_vocabulary import unsupported_reason
+from pruning.formats.llamacpp import logits, open_gguf
 from pruning.formats.write import export
 from pruning.models.checkpoint import save
 from pruning.models.folder import describe
@@ -40,8 +40,10 @@ def test_rows_go_from_halves_to_pairs():
 def test_what_llama_cpp_cannot_compute_is_known_beforehand(file, change, reason, checkpoint, tmp_path):
     folder, _ = checkpoint("qwen2")
     (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
-    offered = {form.format: form for form in forms(Traits.read(folder))}
-    assert reason in offered["gguf"].refusal and offered["gguf"].refusal.endswith("use --format hf.")
+    offered = {plan.format: plan for plan in export_plans(CheckpointInfo.read(folder))}
+    assert reason in offered["gguf"].unsupported_reason and offered["gguf"].unsupported_reason.endswith(
+        "use --format hf."
+    )
     with pytest.raises(ExportError, match=reason):
         export(folder, "gguf", tmp_path / "out")
 
@@ -143,7 +145,8 @@ def test_llama_cpp_continues_the_pruned_demo_model_alike(tmp_path):
     assert llm.tokenize(prompt.encode(), add_bos=False) == tokenizer(prompt).input_ids
     start = tokenizer("The city of", return_tensors="pt")
     ours = model.generate(**start, max_new_tokens=24, do_sample=False)[0, start.input_ids.shape[1] :]
-    assert greedy(llm, start.input_ids[0].tolist(), 24) == ours.tolist()
+    tokens = llm.generate(start.input_ids[0].tolist(), temp=0)
+    assert list(itertools.islice(tokens, 24)) == ours.tolist()
 
 
 @needs_llama_cpp
@@ -192,7 +195,7 @@ def test_llama_cpp_splits_text_as_a_sentencepiece_tokenizer_does(form, text_file
     tokenizer = sentencepiece(text_file.read_text(), form)
     monkeypatch.setitem(CONFIGS, "spm", lambda: LlamaConfig(**SIZES | {"vocab_size": len(tokenizer)}))
     model = tiny_model("spm")
-    assert refusal(json.loads(tokenizer.backend_tokenizer.to_str())) == ""
+    assert unsupported_reason(json.loads(tokenizer.backend_tokenizer.to_str())) == ""
     write_gguf(model, tokenizer, tmp_path / "model.gguf")
     llm = open_gguf(tmp_path / "model.gguf")
     texts = [*TEXTS, text_file.read_text()[:400], *([" a leading space"] if form == "prepend" else [])]
@@ -230,7 +233,7 @@ def test_a_tokenizer_that_scores_of_pieces_cannot_describe_is_refused(change, te
         bpe["merges"].append(bpe["merges"].pop(twice))
     else:
         content["normalizer"]["normalizers"].insert(0, {"type": "NFKC"})
-    assert "nor a SentencePiece BPE" in refusal(content)
+    assert "nor a SentencePiece BPE" in unsupported_reason(content)
 
 
 # --- Qwen3 and k-quants -----------------------------------------------------------------------------------
@@ -241,7 +244,7 @@ def test_a_tokenizer_that_scores_of_pieces_cannot_describe_is_refused(change, te
 def test_qwen3_of_equal_widths_without_biases_is_llama_cpps_qwen3(checkpoint, tmp_path):
     folder, loaded = checkpoint("qwen3", allocation="uniform", ratio=0.5, compensation="none")
     done = export(folder, "gguf", tmp_path / "gguf", "f32")
-    assert done.form.architecture == "qwen3"
+    assert done.plan.architecture == "qwen3"
     theirs, ours = logits(open_gguf(done.path), IDS[0].tolist()), loaded.model(IDS[:1]).logits[0].numpy()
     assert np.abs(theirs - ours).max() < 0.005 * np.abs(ours).max()
 
@@ -255,9 +258,9 @@ def test_llama_cpp_makes_k_quants_of_the_pruned_model(kind, checkpoint, tmp_path
     sizes = {"hidden_size": 256, "head_dim": 32, "intermediate_size": 1024}
     folder, loaded = checkpoint("llama_gqa_bias", sizes, round_to=256)
     assert len(set(map(str, describe(str(folder)).geometry.layers))) > 1
-    form = FORMATS["gguf"].judge(Traits.read(folder), kind)
+    plan = FORMATS["gguf"].plan(CheckpointInfo.read(folder), kind)
     # the heads' rows, 6 heads of 32 channels are 192: no rounding of MLP widths helps
-    assert "no multiple of 256" in form.drawback and "--round-to" not in form.drawback
+    assert "no multiple of 256" in plan.drawback and "--round-to" not in plan.drawback
     done = export(folder, "gguf", tmp_path / "gguf", kind)
     assert [file.suffix for file in done.path.parent.iterdir()].count(".gguf") == 1
     types = {t.name: t.tensor_type.name for t in GGUFReader(done.path).tensors}

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pruning import RunConfig, prune
-from pruning.formats.format import forms
+from pruning.formats.checkpoint_info import CheckpointInfo
+from pruning.formats.format import export_plans
 from pruning.formats.llamacpp import logits, open_gguf
-from pruning.formats.traits import Traits
 from pruning.formats.write import export
 from pruning.models.families import FAMILIES
 from pruning.models.folder import describe, locate, read_record
@@ -57,9 +57,9 @@ def test_every_family_comes_back_from_its_gguf_file_or_is_refused(name, checkpoi
     by_layer = layout is not None and layout.by_layer
     options = {} if by_layer else {"allocation": "equal", "ratio": 0.4, "compensation": "none"}
     folder, loaded = checkpoint(name, **options)
-    form = next(form for form in forms(Traits.read(folder)) if form.format == "gguf")
-    if form.refusal:
-        assert "--format hf" in form.refusal
+    plan = next(plan for plan in export_plans(CheckpointInfo.read(folder)) if plan.format == "gguf")
+    if plan.unsupported_reason:
+        assert "--format hf" in plan.unsupported_reason
         return
     file = export(folder, "gguf", tmp_path / "gguf", "f32").path
     again = load(str(file), "cpu")

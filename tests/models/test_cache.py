@@ -14,18 +14,18 @@ def test_every_part_of_a_key_counts(monkeypatch):
     def file(kind="moments", state="state", inputs=("digest",)):
         return cache_file(kind, model, state, *inputs)
 
-    found = [file(), file(kind="curves"), file(state="other"), file(inputs=("other",)), file(inputs=())]
+    files = [file(), file(kind="curves"), file(state="other"), file(inputs=("other",)), file(inputs=())]
     with monkeypatch.context() as patch:
         patch.setattr(cache, "versions", lambda: {**versions.versions(), "transformers": "another"})
-        found.append(file())
+        files.append(file())
     with monkeypatch.context() as patch:
         patch.setattr(versions, "code_digest", lambda: "another")
-        found.append(file())
+        files.append(file())
     model.to(torch.bfloat16)
-    found.append(file())
-    assert len({str(path) for path in found}) == len(found)
+    files.append(file())
+    assert len({str(path) for path in files}) == len(files)
     model.to(torch.float32)
-    assert file() == found[0]
+    assert file() == files[0]
 
 
 def test_the_code_that_computes_is_a_version(monkeypatch, tmp_path):
@@ -33,9 +33,9 @@ def test_the_code_that_computes_is_a_version(monkeypatch, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "module.py").write_text("SHARE = 0.5\n")
     monkeypatch.setattr(versions, "__file__", str(tmp_path / "versions.py"))
-    found = set()
+    digests = set()
     for name in (None, *versions.COMPUTING):
         if name:
             (tmp_path / name / "module.py").write_text("SHARE = 0.25\n")
-        found.add(versions.code_digest.__wrapped__())
-    assert len(found) == 1 + len(versions.COMPUTING)
+        digests.add(versions.code_digest.__wrapped__())
+    assert len(digests) == 1 + len(versions.COMPUTING)

@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from pruning.errors import ModelError
 from pruning.models.folder import describe
@@ -30,6 +31,15 @@ def test_the_config_alone_tells_the_same_geometry(name, tmp_path):
     summary = describe(str(tmp_path))
     assert summary.geometry == geometry(model)
     assert summary.parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", TINY)
+@torch.no_grad()
+def test_the_cache_has_the_keys_and_values_that_the_model_leaves_there(name):
+    model = tiny_model(name)
+    cache = model(torch.zeros(1, 5, dtype=torch.long), use_cache=True).past_key_values
+    values = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    assert 5 * geometry(model).cache_values == values
 
 
 def test_geometry_survives_json():

@@ -91,8 +91,8 @@ def test_lengths_are_compared_with_the_file_before_anything_is_read(tmp_path):
         assert "is no GGUF file, or only a part of one (" in answer(tmp_path / "b.gguf")
     for version, other in (("0x1", b"GGUF\x01\0\0\0"), ("0x3000000", b"GGUF\0\0\0\x03")):
         (tmp_path / "b.gguf").write_bytes(other + content[8:])
-        said = answer(tmp_path / "b.gguf")
-        assert f"has version {version} of the format" in said and "convert the model again" in said
+        message = answer(tmp_path / "b.gguf")
+        assert f"has version {version} of the format" in message and "convert the model again" in message
 
 
 def test_the_header_is_that_of_the_gguf_package(tmp_path):

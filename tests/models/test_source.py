@@ -98,9 +98,8 @@ def test_the_perplexity_of_all_domains_takes_one_pass(requests):
 @pytest.mark.parametrize(
     "options", [{}, {"method": "flap"}, {"method": "prunescope"}, {"adapt_mixture": True}]
 )
-def test_an_iteration_asks_for_every_layer_twice(options, text_file, monkeypatch, requests):
+def test_an_iteration_asks_for_every_layer_twice(options, text_file, requests):
     """Once for statistics and norms, once to cut, repair and measure, with fresh statistics as well."""
-    monkeypatch.setattr(loop, "InMemory", CountingSource)
     config = RunConfig.create(
         ratio=0.4,
         mixture={"words": 1, "same": 1},
@@ -111,7 +110,9 @@ def test_an_iteration_asks_for_every_layer_twice(options, text_file, monkeypatch
         **options,
     )
     counts = []
-    for event in loop.prune_loaded(tiny_loaded("qwen2"), config):
+    loaded = tiny_loaded("qwen2")
+    vars(loaded)["source"] = CountingSource(loaded.model)
+    for event in loop.prune_loaded(loaded, config):
         if isinstance(event, Iteration):
             counts.append(list(requests))
             assert set(event.perplexity) == {"words", "same"}

@@ -9,10 +9,9 @@ from pruning.engine.loop import prune_loaded
 from pruning.method.compensation import Inputs
 from pruning.method.compensation import bias as compensate
 from pruning.models.delta import Delta
-from pruning.models.layer_view import geometry
+from pruning.models.layer_view import geometry, layer_views
 from pruning.models.mask import Mask
 from pruning.models.source import InMemory
-from pruning.models.surgery import mask_channels, output_biases
 from tests.conftest import TINY, tiny_loaded, tiny_model
 
 IDS = torch.randint(0, 256, (3, 20), generator=torch.manual_seed(5))
@@ -36,6 +35,13 @@ def pruned(name, text_file, **options):
     return loaded.model, finished.mask
 
 
+def mask_channels(model, mask):
+    """The masked twin of a pruned model: the same function, with zeros in place of removed columns."""
+    for view in layer_views(model):
+        for site in view.sites:
+            view.projection(site.name).weight.data[:, torch.as_tensor(~mask.channels(site))] = 0
+
+
 @pytest.mark.parametrize("iterations", [1, 3])
 @pytest.mark.parametrize("unit", ["kv_group", "query_head"])
 @pytest.mark.parametrize("name", TINY)
@@ -45,7 +51,8 @@ def test_the_pruned_model_equals_its_masked_twin(name, unit, iterations, text_fi
     assert mask.removed_parameters > 0
     twin = tiny_model(name)
     mask_channels(twin, mask)
-    Delta(Mask.full(geometry(twin)), output_biases(model)).apply(InMemory(twin))
+    biases = Delta.of(InMemory(model), mask).biases
+    Delta(Mask.full(geometry(twin)), biases).apply(InMemory(twin))
     torch.testing.assert_close(model(IDS).logits, twin(IDS).logits, rtol=1e-4, atol=1e-4)
     assert geometry(model) == mask.pruned
 
@@ -92,11 +99,11 @@ def test_compensation_adds_over_iterations(text_file):
     assert not torch.equal(model.model.layers[0].mlp.down_proj.bias, once)
     loaded = tiny_loaded("llama_gqa_bias")
     dense = copy.deepcopy(loaded.model.model.layers[0].mlp.down_proj)
-    seen = []
+    iterations = []
 
     def watch(event):
         if isinstance(event, Iteration) and event.number:
-            seen.append((event.statistics, event.mask, event.delta.biases["0.mlp"].clone()))
+            iterations.append((event.statistics, event.mask, event.delta.biases["0.mlp"].clone()))
 
     config = RunConfig.create(
         ratio=0.4,
@@ -111,15 +118,15 @@ def test_compensation_adds_over_iterations(text_file):
         watch(event)
     from pruning.models.geometry import Site
 
-    site, expected, before = Site(0, "mlp"), dense.bias.double(), Mask.full(seen[0][1].geometry)
-    for statistics, mask, bias in seen:
-        gone = torch.from_numpy(before.kept[site] & ~mask.kept[site])
+    site, expected, before = Site(0, "mlp"), dense.bias.double(), Mask.full(iterations[0][1].geometry)
+    for statistics, mask, bias in iterations:
+        removed = torch.from_numpy(before.kept[site] & ~mask.kept[site])
         mean = torch.from_numpy(statistics.moments["text"][site].mean)
-        expected = expected + dense.weight.double()[:, gone] @ mean[gone]
+        expected = expected + dense.weight.double()[:, removed] @ mean[removed]
         torch.testing.assert_close(bias.double(), expected, rtol=1e-5, atol=1e-6)
         before = mask
 
 
 def test_without_compensation_no_bias_appears(text_file):
-    model, _ = pruned("qwen3", text_file, compensation="none")
-    assert output_biases(model) == {}
+    model, mask = pruned("qwen3", text_file, compensation="none")
+    assert Delta.of(InMemory(model), mask).biases == {}

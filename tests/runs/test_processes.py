@@ -162,7 +162,7 @@ def test_without_a_terminal_a_command_says_where_it_is(options, tmp_path):  # no
     call = [sys.executable, "-m", "pruning", "calibrate", "--model", options["model"], "--seq-len", "24"]
     call += ["--domain", f"words={options['domains']['words']}", "--mixture", "words"]
     done = subprocess.run(call, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "dense model: calibrate"
+    assert done.returncode == 0 and done.stderr.splitlines()[-1] == "calibrate"
 
 
 def test_a_store_that_is_read_only_says_so(run, options, monkeypatch):  # noqa: F811

@@ -115,7 +115,7 @@ def test_a_folder_gives_the_same_in_an_engine(engine, case, wide, tmp_path):
     name, options, architecture = HF[case]
     folder, loaded = wide(name, **options)
     done = export(folder, "hf", tmp_path / "hf")
-    assert done.form.architecture == architecture
+    assert done.plan.architecture == architecture
     runs_as = RUNS_AS[engine][case] if engine in RUNS_AS else ""
     agree(engine, done.path, loaded.model, runs_as)
 

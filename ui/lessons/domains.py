@@ -64,16 +64,17 @@ def _reveal(results: dict[str, Any], guess: Value | None, ratio: float, other: s
     figure = graph().Figure(
         graph().Heatmap(
             z=np.log(times),
-            x=[f"measured on {name}" for name in EMBEDDED_DOMAINS],
-            y=[f"calibrated on {name}" for name in rows],
+            x=EMBEDDED_DOMAINS,
+            y=rows,
             text=cells,
             texttemplate="%{text}",
             colorscale=SEQUENTIAL,
             showscale=False,
-            hovertemplate="%{y}, %{x}: perplexity %{text}<extra></extra>",
+            hovertemplate="calibrated on %{y}, measured on %{x}: perplexity %{text}<extra></extra>",
         )
     )
-    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(title="measured on")
+    figure.update_yaxes(title="calibrated on", autorange="reversed")
     if guess is not None:
         figure.add_shape(
             type="rect",
@@ -84,7 +85,6 @@ def _reveal(results: dict[str, Any], guess: Value | None, ratio: float, other: s
             line={"color": MARK, "width": 4},
         )
     style(figure, f"Perplexity after removing {ratio:.0%}, times the dense model's", 360)
-    figure.update_layout(margin_l=150)
     shares, rows_of = {}, {}
     for model, title in (("demo", "demo model"), ("smollm2", "SmolLM2")):
         real, chance = overlap(model, ratio, other)

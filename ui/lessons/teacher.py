@@ -55,7 +55,7 @@ MOVES = {
         ({"layer": 0},),
     ),
     "domains": Move(
-        "Read the row 'calibrated on all'.",
+        "Read the row 'all'.",
         "Which mixture would you choose for a model that must not forget math?",
         "One with math in it: with four domains, math loses little more than when calibrated on math alone.",
     ),

@@ -1,4 +1,4 @@
-"""What decides which formats a checkpoint can be written in, found out without loading it."""
+"""What decides which formats a checkpoint can be written in, read without loading its weights."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from typing import Any
 from pruning.models.delta import MASK_FILE
 from pruning.models.families import FAMILIES
 from pruning.models.family import Family
-from pruning.models.folder import describe, outline, read_record
+from pruning.models.folder import dense_config, describe, read_record
 from pruning.models.geometry import Geometry, Site
 
 
 @dataclass(frozen=True)
-class Traits:
-    """What decides which formats a model can take, from its config, its tokenizer and its `pruning.json`.
+class CheckpointInfo:
+    """What decides which formats a checkpoint can be written in: its config, tokenizer and `pruning.json`.
 
     Attributes:
-        family: of the dense model.
-        geometry: widths of the pruned model.
+        family: the dense model's.
+        geometry: the widths of the pruned model.
         biases: whether a projection of the dense model has a bias.
         output_bias: whether an output projection has a bias that the dense architecture does not have.
-        differences: what it computes that a plain Llama layer does not; see `Family.differences`.
-        vocabulary, tied: of the embeddings.
+        differences: what the model computes that a plain Llama layer does not; see `Family.differences`.
+        vocabulary: the number of rows of the embedding.
+        tied: whether the embedding is the output projection as well.
         itemsize: bytes of a weight as the dense model stores it.
-        dense_type: of the dense model's weights, as `export` takes it; None where it is not known.
-        base: name of the dense model, where it was recorded.
+        dense_type: the type of the dense model's weights, as `export` takes it; None where it is not known.
+        base: the name of the dense model, where it was recorded.
         mask: whether what was cut from the dense model is on record as well.
-        tokenizer: what `tokenizer.json` holds; None where that is not known yet.
+        tokenizer: the content of `tokenizer.json`; None where there is none yet.
     """
 
     family: Family
@@ -48,14 +49,14 @@ class Traits:
     tokenizer: dict[str, Any] | None
 
     @classmethod
-    def read(cls, folder: Path) -> Traits:
-        """The traits of a checkpoint folder, dense or pruned.
+    def read(cls, folder: Path) -> CheckpointInfo:
+        """The info of a checkpoint folder, dense or pruned.
 
         Raises:
-            ModelError: it is none.
+            ModelError: the folder is no checkpoint.
         """
         record, summary = read_record(folder), describe(str(folder))
-        config, dense = outline(record["base"] if "base" in record else str(folder))
+        config, dense = dense_config(record["base"] if "base" in record else str(folder))
         family = FAMILIES[summary.model_type]
         sizes = {"float32": 4, "f32": 4, "float64": 8}
         return cls(
@@ -76,14 +77,14 @@ class Traits:
             tokenizer=_tokenizer_file(folder) or (_tokenizer_file(dense) if dense else None),
         )
 
-    def beyond(self, allowed: Collection[str]) -> str:
-        """The first of its differences that a format does not compute, in words; empty if there is none.
+    def unsupported_feature(self, allowed: Collection[str]) -> str:
+        """What the model computes and a format does not, in words; the first such feature, or empty.
 
         Args:
-            allowed: what the format computes, by name, or by the part of a name before its colon.
+            allowed: the features of the format, by name, or by the part of a name before its colon.
         """
-        names = (n for n in self.differences if n not in allowed and n.split(":")[0] not in allowed)
-        return next((self.differences[name] for name in names), "")
+        features = self.differences.items()
+        return next((text for name, text in features if not {name, name.split(":")[0]} & {*allowed}), "")
 
     @property
     def equal_widths(self) -> bool:
@@ -106,18 +107,18 @@ class Traits:
         return replace(self.geometry, layers=(shape,) * len(layers))
 
     def parameters(self, geometry: Geometry | None = None) -> int:
-        """Of the whole model, to within the norms and the biases of the output projections."""
+        """Number of parameters of the whole model, without norms and biases of output projections."""
         embeddings = self.vocabulary * self.geometry.hidden_size * (1 if self.tied else 2)
         return (geometry or self.geometry).linear_parameters + embeddings
 
 
 def _tokenizer_file(folder: Path) -> dict[str, Any] | None:
-    """What `tokenizer.json` holds; None where there is none and the library makes it from other files."""
+    """The content of `tokenizer.json`; None where the library makes the tokenizer from other files."""
     file = folder / "tokenizer.json"
     return _read_tokenizer(file, file.stat().st_mtime_ns) if file.is_file() else None
 
 
-@lru_cache(maxsize=4)  # of megabytes, and a page asks at every click
+@lru_cache(maxsize=4)  # the file has megabytes, and a page needs it at every click
 def _read_tokenizer(file: Path, changed: int) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -127,10 +128,10 @@ def _read_tokenizer(file: Path, changed: int) -> dict[str, Any]:
 
 
 def rotary_keys(config: Any) -> dict[str, Any]:
-    """The rotary embedding of a transformers 5 config where transformers 4 and mlx-lm read it.
+    """The keys of `config.json` in which transformers 4 and mlx-lm read the rotary embedding.
 
-    Without these keys of `config.json`, mlx-lm takes its own default base in silence. A rotary embedding for
-    each type of layer had no such keys.
+    mlx-lm takes its own default base in silence where they are missing. transformers 4 had no such keys for
+    a rotary embedding of each type of layer.
     """
     rotary = dict(config.rope_parameters)
     if "rope_theta" not in rotary:
