@@ -64,9 +64,9 @@ def test_the_dense_model_is_measured_once(monkeypatch):
     measured = []
 
     class Counted(evaluation.Evaluation):
-        def __init__(self, source, blocks):
+        def __init__(self, source, blocks, dense=None):
             measured.extend(each.domain for each in blocks)
-            super().__init__(source, blocks)
+            super().__init__(source, blocks, dense)
 
     monkeypatch.setattr(evaluation, "Evaluation", Counted)
     both = drain(perplexity_cached(InMemory(model), blocks, "state"), lambda _: None)
