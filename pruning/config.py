@@ -181,9 +181,9 @@ class RunConfig(BaseModel):
         if not isinstance(data, dict):
             return data
         if data.get("mixture") in ("auto", {"auto": 1.0}) and "auto" not in (data.get("domains") or ()):
-            rest = {name: value for name, value in data.items() if name != "mixture"}
+            others = {name: value for name, value in data.items() if name != "mixture"}
             equal = dict.fromkeys([*EMBEDDED_DOMAINS, *(data.get("domains") or ())], 1.0)
-            data = {"mixture": equal, **rest, "adapt_mixture": True}
+            data = {"mixture": equal, **others, "adapt_mixture": True}
         return {**METHODS[METHODS.check(data.get("method", "iterative"))], **data}
 
     @field_validator("*")
@@ -214,9 +214,9 @@ class RunConfig(BaseModel):
             )
         for name in self.mixture:
             if name not in self.domains and name not in EMBEDDED_DOMAINS:
-                known = ", ".join((*EMBEDDED_DOMAINS, *self.domains))
+                names = ", ".join((*EMBEDDED_DOMAINS, *self.domains))
                 raise ValueError(
-                    f"unknown domain {name!r}: known are {known}; name its text with --domain {name}=PATH"
+                    f"unknown domain {name!r}: known are {names}; name its text with --domain {name}=PATH"
                 )
         return self
 

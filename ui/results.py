@@ -131,7 +131,7 @@ def lead(run: Run, results: Results) -> None:
         if mean := results.mean_divergence:
             spread = f"± {mean.interval:.3f}" if math.isfinite(mean.interval) else None
             st.metric(
-                "Divergence",
+                "Divergence, nats per token",
                 number(mean.value, 3),
                 spread,
                 delta_color="off",
