@@ -148,7 +148,7 @@ def existing(
     wanted = {config.model_dump_json() for config in configs}
     runs: dict[str, Run] = {}
     for run in store.all():
-        key = run.config.model_dump_json()
+        key = run.requested_config.model_dump_json()
         if key in wanted and (key not in runs or (run.complete and not runs[key].complete)) and usable(run):
             runs[key] = run
     return runs

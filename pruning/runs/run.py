@@ -101,17 +101,26 @@ class Run:
         return self.path.name
 
     @cached_property
-    def config(self) -> RunConfig:
-        """Options of the run, with those that `normalise auto` chose in its first iteration.
+    def requested_config(self) -> RunConfig:
+        """Options of the run as they were given.
 
         Raises:
             RunError: its `config.json` is corrupt or missing.
         """
         path = self.path / "config.json"
         try:
-            config = _read_config(path, stamp(path))
+            return _read_config(path, stamp(path))
         except OSError:
             raise CorruptFileError(f"{str(path)!r} is missing.") from None
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """Options of the run, with those that `normalise auto` chose in its first iteration.
+
+        Raises:
+            RunError: its `config.json` is corrupt or missing.
+        """
+        config = self.requested_config
         if config.normalise == "auto" and (choice := self.choice):
             return config.replace(**choice.options)
         return config

@@ -8,13 +8,14 @@ from pruning import RunConfig, prune
 from pruning.engine.budget import dense_scales, next_mask, scores, site_stats
 from pruning.engine.calibration import calibrate
 from pruning.engine.choice import CANDIDATES, MaskTrials, choose
+from pruning.experiments.grid import existing
 from pruning.method.moments import DomainStatistics
 from pruning.models.layer_pass import layer_pass
 from pruning.models.mask import Mask
 from pruning.models.source import InMemory
 from pruning.progress import drain
 from pruning.runs.report import provenance
-from pruning.runs.run import Run
+from pruning.runs.run import Run, RunStore
 from pruning.text.blocks import TokenBlocks
 from tests.conftest import TINY, tiny_loaded, tiny_model
 
@@ -87,6 +88,7 @@ def test_a_run_keeps_the_choice_and_resumes_with_it(tiny_folder, text_file):
     again = Run(run.path)
     assert again.config == config.replace(**again.choice.options) and again.config.normalise != "auto"
     assert any("normaliser chosen by trials" in line for line in provenance(again))
+    assert existing(RunStore(), [config]).keys() == {config.model_dump_json()}  # an experiment finds it
     fixed = prune(again.config).run  # the same options, named
     for first, second in zip(again.iterations()[1:], Run(fixed.path).iterations()[1:], strict=True):
         assert all(np.array_equal(first.mask.kept[s], second.mask.kept[s]) for s in first.mask.kept)
