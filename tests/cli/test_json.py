@@ -44,7 +44,9 @@ def test_an_error_is_one_object_as_well(arguments, tmp_path):
 @needs_demo
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_command_says_so(number, tmp_path):
-    process = start(tmp_path, *PRUNE, "--calibration-blocks", "300", "--json")
+    # a shell that starts the tests in the background makes them, and what they start, ignore SIGINT
+    as_in_a_terminal = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = start(tmp_path, *PRUNE, "--calibration-blocks", "300", "--json", **as_in_a_terminal)
     lines = iter(process.stderr.readline, "")
     assert any("calibrate" in line for line in lines)  # at work, and not silent
     os.kill(process.pid, number)
