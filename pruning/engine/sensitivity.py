@@ -19,6 +19,7 @@ from pruning.config import RunConfig
 from pruning.engine.blocks import split_blocks
 from pruning.engine.budget import all_units
 from pruning.engine.cutting import InputCollector, compensate
+from pruning.measure.perplexity import kl_divergence
 from pruning.method.compensation import Inputs
 from pruning.method.normalise import Scale
 from pruning.method.sensitivity import PROBES, STEPS, Curve
@@ -130,8 +131,8 @@ class Trials:
         total = dict.fromkeys(self.domains, 0.0)
         tokens = dict.fromkeys(self.domains, 0)
         for number, (batch, dense) in enumerate(zip(self.probes.batches, self._dense, strict=True)):
-            difference = self._log_probabilities(number, index, view).neg_().add_(dense)
-            total[batch.domain] += float((dense.exp() * difference).sum(dim=-1).double().sum())
+            divergence = kl_divergence(dense, self._log_probabilities(number, index, view))
+            total[batch.domain] += float(divergence.double().sum())
             tokens[batch.domain] += len(dense)
         return {name: total[name] / tokens[name] for name in total}
 

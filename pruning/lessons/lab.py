@@ -21,7 +21,7 @@ from pruning.config import RunConfig
 from pruning.engine.blocks import calibration_blocks, evaluation_blocks
 from pruning.engine.budget import first_mask, scores, site_stats
 from pruning.engine.cutting import cut
-from pruning.measure.perplexity import perplexity
+from pruning.measure.perplexity import kl_divergence, perplexity
 from pruning.method.statistics import SiteStats
 from pruning.models.family import CausalLM
 from pruning.models.folder import LoadedModel
@@ -141,7 +141,7 @@ class Lab:
     def divergence(self, model: CausalLM) -> float:
         """Mean KL divergence of the next-token distribution from the dense model's, in nats a token."""
         parts = [
-            float((dense.exp() * (dense - changed)).sum(-1).double().mean())
+            float(kl_divergence(dense, changed).double().mean())
             for dense, changed in zip(self._dense_predictions, self._predictions(model), strict=True)
         ]
         return float(np.mean(parts))

@@ -77,6 +77,11 @@ class Perplexity:
         return {**asdict(self), "value": self.value, "bits_per_byte": self.bits_per_byte}
 
 
+def kl_divergence(dense: Tensor, log_p: Tensor) -> Tensor:
+    """Divergence (m,) in nats of `log_p`, (m, vocabulary), from `dense`, the same; overwrites `log_p`."""
+    return (dense.exp() * log_p.neg_().add_(dense)).sum(dim=-1)
+
+
 class Predictions(NamedTuple):
     """Next-token distributions of the dense model for the n predicted tokens of a domain's blocks, as arrays.
 

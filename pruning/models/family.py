@@ -441,7 +441,7 @@ class Family:
         others = [shape for layer in pairs for spec, shape in layer if not spec.prunable]
         fixed = sum(shape.parameters for shape in others), sum(shape.cache_values for shape in others)
         prunable = tuple({spec.name: shape for spec, shape in layer if spec.prunable} for layer in pairs)
-        return Geometry.from_dict(Geometry(hidden, prunable, *fixed).to_dict())  # which checks the sizes
+        return Geometry(hidden, prunable, *fixed).checked()
 
     def weight_shapes(self, config: Config, geometry: Geometry) -> dict[str, tuple[int, int]]:
         """By name the shapes (rows, columns) of the embedding and the projections of all layers.

@@ -170,20 +170,26 @@ class Geometry:
         layers = tuple(
             {name: SiteShape(**shape) for name, shape in layer.items()} for layer in data["layers"]
         )
-        shapes = [shape for layer in layers for shape in layer.values()]
-        sizes = [
-            data["hidden_size"],
-            *(size for shape in shapes for size in (shape.groups, shape.group, shape.width)),
-        ]
         fixed = data["fixed_parameters"], data.get("fixed_cache_values", 0)
-        costs = [*fixed, *(cost for s in shapes for cost in (s.entry_cost, s.group_cost))]
+        return cls(data["hidden_size"], layers, *fixed).checked()
+
+    def checked(self) -> Geometry:
+        """The geometry itself.
+
+        Raises:
+            ValueError: it has sizes that no model has.
+        """
+        shapes = [shape for layer in self.layers for shape in layer.values()]
+        sizes = [self.hidden_size, *(size for s in shapes for size in (s.groups, s.group, s.width))]
+        costs = [self.fixed_parameters, self.fixed_cache_values]
+        costs += [cost for s in shapes for cost in (s.entry_cost, s.group_cost)]
         if not shapes or not all(type(size) is int and 0 < size <= WIDEST for size in sizes):
             raise ValueError("a width is no whole number from 1 up, or too large")
         if not all(type(cost) is int and cost >= 0 for cost in costs):
             raise ValueError("a number of parameters is no whole number from 0 up")
         if sum(shape.channels for shape in shapes) > CHANNELS:
             raise ValueError("more channels than any model has")
-        return cls(data["hidden_size"], layers, *fixed)
+        return self
 
 
 def _from_version_2(data: dict[str, Any]) -> dict[str, Any]:

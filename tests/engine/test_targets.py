@@ -42,19 +42,15 @@ def test_what_is_out_of_reach_is_said_with_what_can_be_had():
     assert smallest_ratio(lambda ratio: 100 * (1 - ratio), 500) == 0
 
 
+def command_of(folder, text_file):
+    text = ["--domain", f"words={text_file}", "--mixture", "words", "--calibration-blocks", "4"]
+    options = [*text, "--seq-len", "24", "--iterations", "1", "--eval-blocks", "0"]
+    return ["prune", "--model", str(folder), *options]
+
+
 def test_the_command_line_prunes_to_a_number_of_parameters(tiny_folder, text_file, capsys):
     parameters = describe(str(tiny_folder)).parameters
-    text = [
-        "--domain",
-        f"words={text_file}",
-        "--mixture",
-        "words",
-        "--calibration-blocks",
-        "4",
-        "--seq-len",
-        "24",
-    ]
-    command = ["prune", "--model", str(tiny_folder), *text, "--iterations", "1", "--eval-blocks", "0"]
+    command = command_of(tiny_folder, text_file)
     assert main([*command, "--max-parameters", str(int(parameters * 0.8))]) == 0
     (run,) = RunStore().all()
     assert run.results().parameters.pruned == pytest.approx(0.8 * parameters, rel=0.02)
@@ -93,17 +89,7 @@ def test_a_ratio_for_a_speed_lies_on_the_line_through_what_was_timed(monkeypatch
 
 
 def test_the_command_line_prunes_to_a_speed(tiny_folder, text_file, capsys):
-    text = [
-        "--domain",
-        f"words={text_file}",
-        "--mixture",
-        "words",
-        "--calibration-blocks",
-        "4",
-        "--seq-len",
-        "24",
-    ]
-    command = ["prune", "--model", str(tiny_folder), *text, "--iterations", "1", "--eval-blocks", "0"]
+    command = command_of(tiny_folder, text_file)
     assert main([*command, "--min-speed", "1"]) == 0
     assert "1 tokens per second need a pruning ratio of 0.00%" in capsys.readouterr().err
     assert main([*command, "--min-speed", "1", "--max-parameters", "1M"]) == 2
