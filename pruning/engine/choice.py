@@ -9,7 +9,7 @@ candidates are few on purpose: so few cannot be fitted to the text of the trials
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from pruning.config import RunConfig
 from pruning.engine.blocks import split_blocks
-from pruning.engine.budget import dense_scales, next_mask
+from pruning.engine.budget import first_mask
 from pruning.engine.cutting import mean_inputs
 from pruning.engine.events import Choice
 from pruning.engine.sensitivity import cut_temporarily
 from pruning.errors import ConfigError
-from pruning.measure.perplexity import LOGIT_TOKENS
+from pruning.measure.perplexity import LOGIT_TOKENS, kl_divergence
 from pruning.method.statistics import SiteStats
 from pruning.models.geometry import Site
 from pruning.models.layer_pass import Step, TokenStream, layer_pass
@@ -67,59 +67,43 @@ def choose(
     Raises:
         ConfigError: no candidate reaches the ratio.
     """
-    masks = {name: mask for name, o in CANDIDATES.items() if (mask := _mask(source, scores, config, o))}
-    if not masks:
-        _ = next_mask(scores, Mask.full(source.geometry()), config.ratio, config, dense_scales(scores, False))
+    geometry = source.geometry()
+    divergences: dict[str, float] = {}
+
+    def masks_of(candidates: Mapping[str, Mapping[str, Any]]) -> dict[str, Mask]:
+        masks = {}
+        for name, options in candidates.items():
+            with suppress(ConfigError):  # the ratio is out of its reach
+                masks[name] = first_mask(scores, geometry, config.replace(**options))
+        return masks
+
+    def measure(masks: Mapping[str, Mask], blocks: Sequence[TokenBlocks]) -> Generator[Progress, None, None]:
+        trials = MaskTrials(source, masks, stats, config, blocks)
+        yield from layer_pass(source, [trials], "choose")
+        divergences.update(trials.divergences())
+
+    masks = masks_of(CANDIDATES) or {"soft_share": first_mask(scores, geometry, config)}
     first, _ = split_blocks(blocks, 1)
-    divergences = yield from _try(source, masks, stats, config, first)
+    yield from measure(masks, first)
     finalists = {*sorted(divergences, key=divergences.__getitem__)[:FINALISTS]}
     finalists |= {"flap"} & masks.keys()  # so that the choice is not worse than it
     if len(blocks[0].ids) > 1:
-        later = {name: masks[name] for name in masks if name in finalists}
-        divergences |= yield from _try(source, later, stats, config, blocks)
+        yield from measure({name: masks[name] for name in masks if name in finalists}, blocks)
     best = min(finalists, key=divergences.__getitem__)
-    options = {**CANDIDATES[best], "attention_weight": 1.0}
-    balanced: dict[str, dict[str, Any]] = {}
+    options = {best: {**CANDIDATES[best], "attention_weight": 1.0}}
     if not best.startswith(("zscore", "flap")):  # whose values have both signs
-        balanced = {f"{best}, heads x {f:g}": {**options, "attention_weight": f} for f in BALANCES}
-    others = {name: mask for name, o in balanced.items() if (mask := _mask(source, scores, config, o))}
-    others = {name: mask for name, mask in others.items() if not _are_equal(mask, masks[best])}
-    if others:
-        divergences |= yield from _try(source, others, stats, config, blocks)
-        name = min(others, key=divergences.__getitem__)
-        if divergences[name] < divergences[best]:
-            options = balanced[name]
-    return Choice(options, divergences)
+        weights = {f"{best}, heads x {factor:g}": factor for factor in BALANCES}
+        options |= {name: {**options[best], "attention_weight": weight} for name, weight in weights.items()}
+        balanced = masks_of({name: options[name] for name in weights})
+        if others := {name: mask for name, mask in balanced.items() if not _are_equal(mask, masks[best])}:
+            yield from measure(others, blocks)
+            best = min((best, *others), key=divergences.__getitem__)
+    return Choice(best, options[best], divergences)
 
 
 def _are_equal(a: Mask, b: Mask) -> bool:
     """Whether two masks remove the same."""
     return all(np.array_equal(kept, b.kept[site]) for site, kept in a.kept.items())
-
-
-def _mask(
-    source: LayerSource, scores: Mapping[Site, Array], config: RunConfig, options: Mapping[str, Any]
-) -> Mask | None:
-    """The mask of a candidate; None where it cannot reach the ratio."""
-    tried = config.replace(**options)
-    scales = dense_scales(scores, tried.square_attention)
-    try:
-        return next_mask(scores, Mask.full(source.geometry()), tried.ratio, tried, scales)
-    except ConfigError:
-        return None
-
-
-def _try(
-    source: LayerSource,
-    masks: Mapping[str, Mask],
-    stats: Mapping[Site, SiteStats],
-    config: RunConfig,
-    blocks: Sequence[TokenBlocks],
-) -> Generator[Progress, None, dict[str, float]]:
-    """The divergence of every mask's model from the dense one, in one walk through the layers."""
-    trials = MaskTrials(source, masks, stats, config, blocks)
-    yield from layer_pass(source, [trials], "choose")
-    return trials.divergences()
 
 
 class MaskTrials:
@@ -172,8 +156,8 @@ class MaskTrials:
             for at, part in enumerate(parts):
                 dense = self._log_probabilities(part)
                 for name, states in others.items():
-                    difference = dense - self._log_probabilities(states[at])
-                    total[name] += weight * float((dense.exp() * difference).sum(dim=-1).double().sum())
+                    divergence = kl_divergence(dense, self._log_probabilities(states[at]))
+                    total[name] += weight * float(divergence.double().sum())
         return total
 
     def _log_probabilities(self, states: Tensor) -> Tensor:

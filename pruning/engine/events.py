@@ -43,11 +43,13 @@ class Choice:
     """The options that fitted the model at hand best.
 
     Attributes:
+        name: of the candidate.
         options: of `RunConfig`, in place of `auto`.
         divergences: by name of a candidate the mean divergence from the dense model, in nats per token,
             weighted over the domains by the mixture, on the blocks that it was tried on.
     """
 
+    name: str
     options: dict[str, Any]
     divergences: dict[str, float]
 

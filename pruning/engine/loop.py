@@ -80,18 +80,17 @@ def prune_loaded(
         began, before, mixed = time.monotonic(), delta.mask, config.replace(mixture=dict(mixture))
         name, target = delta.digest(loaded.fingerprint), config.ratio_at(number)
         statistics, norms = yield from calibrate_cached(source, blocks, before, name, config.token_weights)
-        site_scores = scores(statistics, norms, mixed)
+        site_scores, stats = scores(statistics, norms, mixed), site_stats(statistics, None, mixed)
         choice = None
         if config.normalise == "auto":
             trial, _ = split_blocks(aside, trial_blocks)
-            choice = yield from choose(source, site_scores, site_stats(statistics, None, mixed), mixed, trial)
+            choice = yield from choose(source, site_scores, stats, mixed, trial)
             config, mixed = config.replace(**choice.options), mixed.replace(**choice.options)
         scales = scales or dense_scales(site_scores, config.square_attention)
         if config.allocation in NEED_CURVES and number == 1:
             curves = yield from sensitivity_curves(source, before, site_scores, scales, mixed, blocks, name)
         after = next_mask(site_scores, before, target, mixed, scales, curves)
 
-        stats = site_stats(statistics, None, mixed)
         cut = Cut(source, before, after, stats, mixed, blocks, delta.weights)
         evaluation, validated = Evaluation(source, heldout, dense), Evaluation(source, validation)
         visitors: list[LayerVisitor] = [cut, evaluation, validated]

@@ -171,12 +171,12 @@ def provenance(run: Run) -> list[str]:
         f"domain {domain}: {quoted(run.config.domains.get(domain, 'embedded'))}, {domain_use(source)}"
         for domain, source in run.sources.items()
     ]
-    if run.choice and (divergences := run.choice.divergences):
-        best = min(divergences, key=divergences.__getitem__)
-        rivals = ", ".join(f"{name} {divergences[name]:.3f}" for name in divergences if name != best)
+    if choice := run.choice:
+        values = {name: f"{value:.3f}" for name, value in choice.divergences.items()}
+        rivals = ", ".join(f"{name} {value}" for name, value in values.items() if name != choice.name)
         lines.append(
-            f"normaliser chosen by trials on text set aside: {best}, divergence {divergences[best]:.3f} nats "
-            f"per token from the dense model ({rivals})"
+            f"normaliser chosen by trials on text set aside: {choice.name}, divergence {values[choice.name]} "
+            f"nats per token from the dense model ({rivals})"
         )
     if (results := run.results()) and results.dtype:
         lines.append(f"computed in {results.dtype} on {results.device}")

@@ -130,6 +130,7 @@ class Repaired(Record):
 class StoredChoice(Record):
     """What `normalise auto` chose, and why; see `engine.choice.Choice`."""
 
+    name: str
     options: dict[str, str | bool | float]
     divergences: dict[str, Number]
 

@@ -43,6 +43,7 @@ COMPONENT = SCRIPT + source("component.js")
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "score": ("fluctuation", "wanda_sp", "magnitude", "random"),
     "normalise": ("soft_share", "zscore"),
+    "attention_weight": (1,),
     "allocation": ("global", "uniform"),
     "fusion": ("within",),
     "worst_domain": (0,),

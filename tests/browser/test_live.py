@@ -157,6 +157,7 @@ def test_the_browser_counts_parameters_that_stay_as_the_engine_does(script, allo
     [
         {"score": "input_variance"},
         {"normalise": "share"},
+        {"attention_weight": 2.0},
         {"allocation": "measured"},
         {"fusion": "total"},
         {"worst_domain": 0.4},

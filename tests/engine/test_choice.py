@@ -87,7 +87,10 @@ def test_a_run_keeps_the_choice_and_resumes_with_it(tiny_folder, text_file):
     run = prune(config).run
     again = Run(run.path)
     assert again.config == config.replace(**again.choice.options) and again.config.normalise != "auto"
-    assert any("normaliser chosen by trials" in line for line in provenance(again))
+    (line,) = (line for line in provenance(again) if "normaliser chosen by trials" in line)
+    name = again.choice.name
+    assert f": {name}, divergence {again.choice.divergences[name]:.3f} nats" in line
+    assert again.choice.options.items() >= CANDIDATES[name.partition(",")[0]].items()
     assert existing(RunStore(), [config]).keys() == {config.model_dump_json()}  # an experiment finds it
     fixed = prune(again.config).run  # the same options, named
     for first, second in zip(again.iterations()[1:], Run(fixed.path).iterations()[1:], strict=True):
